@@ -1,0 +1,41 @@
+# `make demo` and `make test` work on a fresh machine with Python 3.11, git and make; either may be the first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: demo test lint unsloth-venv test-unsloth clean
+
+demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, about five minutes on two cores, and its report
+	$(BIN)/reasoning-ext run recipes/tiny
+	$(BIN)/reasoning-ext report runs/tiny
+
+test: $(VENV)/.installed lint  ## ruff, mypy and all tests that need no GPU
+	$(BIN)/python -m pytest -m "not gpu and not unsloth"
+
+lint: $(VENV)/.installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+# Unsloth wants an older TRL, so it has an environment of its own. On a CPU it runs on its CPU backend; the torchvision
+# and xformers that it brings along are built for CUDA and break its import there.
+unsloth-venv: .venv-unsloth/.installed
+
+.venv-unsloth/.installed: pyproject.toml constraints-unsloth.txt
+	$(PYTHON) -m venv .venv-unsloth
+	.venv-unsloth/bin/pip install --quiet --disable-pip-version-check -c constraints-unsloth.txt -e '.[test,unsloth]'
+	.venv-unsloth/bin/python -c "import torch; raise SystemExit(torch.cuda.is_available())" \
+		&& .venv-unsloth/bin/pip uninstall --quiet -y torchvision xformers || true
+	touch $@
+
+test-unsloth: .venv-unsloth/.installed  ## the tests marked unsloth, on TRL 1.14
+	.venv-unsloth/bin/python -m pytest -m unsloth
+
+clean:
+	rm -rf .venv .venv-unsloth build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

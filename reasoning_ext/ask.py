@@ -1,0 +1,68 @@
+"""`reasoning-ext ask`: one question to one model; the thought streams by dimmed, then the answer, then the vote."""
+
+from __future__ import annotations
+
+from collections import Counter
+from threading import Thread
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.evaluate import vote
+from reasoning_ext.generation import SamplingSettings, generate
+from reasoning_ext.model import LoadOptions, load_model
+
+
+def ask_and_print(model: str, question: str, n: int, temperature: float, max_completion_length: int, seed: int) -> None:
+    """Ask a question; the first completion is streamed, the others are drawn for the vote.
+
+    Args:
+        model: a run's folder, a folder with weights, or a hub name.
+        question: the user's message.
+        n: completions in all.
+        temperature: 0 is greedy.
+        max_completion_length: tokens a completion.
+        seed: of the sampling.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    from rich.console import Console
+    from trl import ModelConfig
+
+    loaded = load_model(model, ModelConfig(dtype="auto"), LoadOptions(trainable=False, seed=seed))
+    settings = SamplingSettings(max_completion_length=max_completion_length, temperature=temperature)
+    console = Console(highlight=False, soft_wrap=True)
+    prompt = [{"role": "user", "content": question}]
+    first = _stream(loaded, prompt, settings, seed, console)
+    texts = [first]
+    if n > 1:
+        keys = [(0, i) for i in range(1, n)]
+        for batch in generate(loaded.model, loaded.tokenizer, [prompt], keys, settings, n, seed):
+            texts += [completion.text for completion in batch]
+        votes = Counter(vote(text) or "(no answer)" for text in texts)
+        console.print(
+            "vote: " + ", ".join(f"{answer} ({count} of {n})" for answer, count in votes.most_common()), markup=False
+        )
+
+
+def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any) -> str:
+    """Print one completion as it comes, dimmed up to the end of the thought, and return it whole."""
+    import torch
+    from transformers import TextIteratorStreamer
+
+    model, tokenizer = loaded.model, loaded.tokenizer
+    inputs = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, return_tensors="pt", return_dict=True)
+    inputs = inputs.to(model.device)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    torch.manual_seed(seed)
+    Thread(
+        target=model.generate, kwargs={**inputs, **settings.generate_kwargs(), "streamer": streamer}, daemon=True
+    ).start()
+    text = think.opener(tokenizer)
+    console.print(text, end="", style="dim", markup=False)
+    for piece in streamer:
+        thinking = think.OPEN in text + piece and think.CLOSE not in text
+        text += piece
+        console.print(piece, end="", style="dim" if thinking else None, markup=False)
+    console.print()
+    return text

@@ -1,0 +1,103 @@
+"""What a trainer of TRL's is watched with: metrics on disk, checkpoints marked complete, Ctrl-C, readable progress."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from reasoning_ext.run_dir import COMPLETE, METRICS, append_lines, write_whole
+
+SHOWN = {
+    "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "completions/mean_length": "length",
+    "completions/clipped_ratio": "clipped", "frac_reward_zero_std": "no variance", "kl": "kl", "eval_loss": "eval loss",
+    "learning_rate": "rate",
+}  # fmt: skip
+
+
+class RunRecorder(TrainerCallback):
+    """Write each log to `metrics.jsonl`, mark complete checkpoints, and print one line a log where there is no terminal.
+
+    Args:
+        path: the run's folder.
+        stage: named in the printed lines.
+        resumed_step: the step of the checkpoint that training goes on from; later lines of an earlier try are dropped.
+        interrupt: asked after every step whether to save and stop.
+    """
+
+    def __init__(self, path: Path, stage: str, resumed_step: int, interrupt: Interrupt):
+        self.path, self.stage, self.resumed_step, self.interrupt = path, stage, resumed_step, interrupt
+        self.started = time.monotonic()
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Drop the lines of steps that will be done again."""
+        metrics = self.path / METRICS
+        if state.is_world_process_zero and metrics.is_file():
+            lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            kept = [line for line in lines if json.loads(line)["step"] <= self.resumed_step]
+            write_whole(metrics, "".join(kept))
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Append a log, and print it where no progress bar does."""
+        if not state.is_world_process_zero or not logs:
+            return
+        row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 2), **logs}
+        append_lines(self.path / METRICS, [row])
+        shown = [f"{name} {float(logs[key]):.4g}" for key, name in SHOWN.items() if logs.get(key) is not None]
+        if shown and not sys.stdout.isatty():
+            print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Mark the checkpoint that has just been written as complete."""
+        if state.is_world_process_zero:
+            checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+            if checkpoint.is_dir():
+                os.sync()
+                write_whole(checkpoint / COMPLETE, "")
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Save and stop when the user has asked for it."""
+        if self.interrupt.requested:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+class Interrupt:
+    """First Ctrl-C: finish the step, save, stop. Second Ctrl-C: stop now. Used as a context around training."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._before: Any = None
+
+    def __enter__(self) -> Interrupt:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        print("\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once", flush=True)

@@ -1,0 +1,83 @@
+"""`reasoning-ext check`: what can be known about recipes without weights and without a GPU, printed on one screen."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+from reasoning_ext import run_dir
+from reasoning_ext.data import is_generator, local_source
+from reasoning_ext.preflight import check_data, check_recipe, reads_earlier
+from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
+from reasoning_ext.reward_loading import RewardSpec
+
+
+def check_and_print(recipes: list[Recipe], offline: bool) -> None:
+    """Check recipes one after another and print what each will do and one row as it comes out.
+
+    Args:
+        recipes: the recipes; those beside them in their folder count as run before, if their number is lower.
+        offline: hub data sets are not read.
+
+    Raises:
+        RecipeError: the first thing that is wrong.
+    """
+    made: list[Path] = []
+    for recipe in recipes:
+        earlier = [*made, *_beside(recipe)]
+        specs = check_recipe(recipe, earlier, run=False)
+        print(f"{recipe.path}: stage {recipe.stage}, backend {recipe.get('backend')}")
+        if recipe.get("backend") == "unsloth" and find_spec("unsloth") is None:
+            print("  note: unsloth is not installed here; `run` will ask for pip install 'reasoning-ext[unsloth]'")
+        _print_rewards(specs, recipe)
+        name = recipe.get("dataset_name")
+        hub = not is_generator(name) and local_source(recipe.local(name)) is None
+        if reads_earlier(recipe, earlier):
+            print(f"  data: {name}, made by an earlier recipe")
+        elif offline and hub:
+            print(f"  data: {name} on the hub, not read offline")
+        else:
+            _print_row(check_data(recipe, specs))
+        if recipe.stage == "grpo":
+            _print_batches(recipe)
+        try:
+            run_dir.refuse_other_recipe(recipe.output_dir, recipe.values)
+        except run_dir.RunDirError as error:
+            raise recipe.error("output_dir", str(error)) from error
+        made.append(recipe.output_dir)
+        print("  ok")
+
+
+def _beside(recipe: Recipe) -> list[Path]:
+    """Return the output_dirs of the recipes in the same folder, whose outputs a recipe may name."""
+    found = []
+    for file in expand(recipe.folder):
+        if file == recipe.path:
+            break
+        try:
+            found.append(load_recipe(file).output_dir)
+        except (RecipeError, KeyError):
+            continue  # reported when that recipe itself is checked
+    return found
+
+
+def _print_rewards(specs: list[RewardSpec], recipe: Recipe) -> None:
+    weights = recipe.values.get("reward_weights") or [spec.weight for spec in specs]
+    shown = [f"{s.name} x {w:g} ({s.plugin.module or s.plugin.file})" for s, w in zip(specs, weights, strict=True)]
+    if shown:
+        print("  rewards: " + ", ".join(shown))
+
+
+def _print_row(rows: list[dict]) -> None:
+    row = rows[0]
+    print(f"  data: columns {', '.join(row)}; the first row:")
+    for name, value in row.items():
+        text = json.dumps(value, ensure_ascii=False) if not isinstance(value, str) else value
+        print(f"    {name}: {text if len(text) <= 300 else text[:300] + ' ...'}")
+
+
+def _print_batches(recipe: Recipe) -> None:
+    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
+    size = recipe.get("generation_batch_size") or recipe.get("per_device_train_batch_size") * steps
+    generations = recipe.get("num_generations")
+    prompts, longest = size // generations, recipe.get("max_completion_length")
+    print(f"  batch: {prompts} prompts x {generations} completions of at most {longest} tokens")

@@ -1,0 +1,121 @@
+"""The command line: run, check, score, report, ask. Nothing heavy is imported before a command needs it."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from reasoning_ext.errors import UserError
+
+app = typer.Typer(
+    name="reasoning-ext",
+    help="Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+_OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
+RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
+
+
+@app.command(context_settings=_OVERRIDABLE)
+def run(recipes: RECIPES) -> None:
+    """Run recipes in order; skip what is done, go on with what was cut off."""
+    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.recipe import load_recipes
+
+    raise typer.Exit(run_recipes(load_recipes(*split_overrides(recipes))))
+
+
+@app.command(context_settings=_OVERRIDABLE)
+def check(
+    recipes: RECIPES,
+    offline: Annotated[bool, typer.Option("--offline", help="Use no network: hub data sets are not read.")] = False,
+) -> None:
+    """Check recipes without weights and without a GPU, and show one row as it comes out."""
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
+    from reasoning_ext.check import check_and_print
+    from reasoning_ext.recipe import load_recipes
+
+    check_and_print(load_recipes(*split_overrides(recipes)), offline)
+
+
+@app.command()
+def score(
+    completions: Annotated[Path, typer.Argument(help="Parquet or JSONL of completions, or a run's folder.")],
+    recipe: Annotated[Path | None, typer.Option(help="Score with this recipe's rewards.")] = None,
+    reward: Annotated[
+        list[str] | None, typer.Option(help="Score with this reward; may be given several times.")
+    ] = None,
+) -> None:
+    """Replay rewards over saved completions."""
+    from reasoning_ext.score import score_and_print
+
+    score_and_print(completions, recipe, reward or [])
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders, or a folder of run folders.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html there.")
+    ] = None,
+) -> None:
+    """Write one HTML file about runs; it opens offline."""
+    from reasoning_ext.report import write_report
+
+    print(write_report(runs, output))
+
+
+@app.command()
+def ask(
+    model: Annotated[str, typer.Argument(help="A run's folder, a folder with weights, or a hub name.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    n: Annotated[int, typer.Option("-n", min=1, help="Completions to draw and vote over.")] = 1,
+    temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
+    max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion.")] = 2048,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+) -> None:
+    """Ask a model, watch it think, and take a vote."""
+    from reasoning_ext.ask import ask_and_print
+
+    ask_and_print(model, question, n, temperature, max_completion_length, seed)
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Split what stands behind a command into recipes and `--key value` or `--key=value` overrides."""
+    paths: list[str] = []
+    overrides: dict[str, str] = {}
+    rest = iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            paths.append(argument)
+            continue
+        key, equals, value = argument[2:].partition("=")
+        if not equals:
+            value = next(rest, "")
+            if not value or value.startswith("--"):
+                raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
+        if key in overrides:
+            raise UserError(f"--{key}: found twice, allowed: once")
+        overrides[key] = value
+    if not paths:
+        raise UserError("found no recipe, allowed: one or more YAML files or folders, then --key value")
+    return paths, overrides
+
+
+def main() -> None:
+    """Run the command line; what the user can mend ends in one line and exit code 2, Ctrl-C in 130."""
+    if not sys.stdout.isatty():
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,227 @@
+"""Data set -> TRL's columns: read from wherever it is, one format function a row, columns checked before anything trains."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+FORMATS = "reasoning_ext.formats"
+SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
+SFT_COLUMNS = {"prompt": "stage sft", "completion": "stage sft"}
+KEPT_ROWS = "sft.jsonl"  # what `stage: sample` hands to the next stage
+
+
+class DataError(KeyProblem):
+    """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame."""
+
+
+def find_format(name: str | None, folder: Path) -> Plugin:
+    """Find a format by its spelling in a recipe; None is plain columns.
+
+    Raises:
+        LookupError: there is none of that name.
+    """
+    return find_plugin(name or "prompt_completion", [FORMATS], folder)
+
+
+def is_generator(name: str) -> bool:
+    """Tell whether a data set's name is a Python file that makes its rows."""
+    return name.partition(":")[0].endswith(".py")
+
+
+def local_source(name: str) -> Path | None:
+    """Return the path of a data set that is a local file or folder, or None for a hub name.
+
+    A name is local when it starts with `.`, `/` or `~`, has a data file's suffix, has two slashes or more, or exists.
+    """
+    path = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or path.suffix in SUFFIXES or name.count("/") > 1
+    return path if looks_local or path.exists() else None
+
+
+def load_rows(
+    name: str,
+    folder: Path,
+    split: str = "train",
+    config: str | None = None,
+    gen_kwargs: dict[str, Any] | None = None,
+    max_samples: int | None = None,
+    streaming: bool = False,
+) -> Dataset:
+    """Read the raw rows of a data set.
+
+    Args:
+        name: a hub name; a local JSON, JSONL, CSV or parquet file; a folder from `save_to_disk`; the output_dir of a
+            `sample` stage; or `file.py:function`, a generator called as `function(split=..., **gen_kwargs)`.
+        folder: the recipe's folder, which `file.py` is relative to.
+        split: the split, or a slice of it as `datasets` writes it, `train[:100]`; a local file has `train` alone.
+        config: the hub data set's configuration.
+        gen_kwargs: a generator's parameters; `seed` is left out for one that has none.
+        max_samples: take the first so many rows.
+        streaming: read a hub data set as it goes.
+
+    Raises:
+        DataError: there is no such data set or split, or it has no rows.
+    """
+    import datasets
+
+    source = local_source(name)
+    try:
+        if is_generator(name):
+            rows = _generate(name, folder, split, gen_kwargs or {}, max_samples)
+        elif source is None:
+            rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
+        elif not source.exists():
+            raise DataError("dataset_name", f"no file or folder {source}")
+        elif (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
+            rows = datasets.load_from_disk(str(source))
+            rows = rows[split] if isinstance(rows, dict) else rows
+        else:
+            file = source / KEPT_ROWS if source.is_dir() else source
+            if not file.is_file() or file.suffix not in SUFFIXES:
+                raise DataError(
+                    "dataset_name", f"found {file}, allowed: {', '.join(SUFFIXES)}, a saved data set, a sample run"
+                )
+            if file.stat().st_size == 0:
+                raise DataError("dataset_name", f"{file} is empty")
+            rows = datasets.load_dataset(
+                SUFFIXES[file.suffix], data_files={"train": str(file)}, split=_local_split(split)
+            )
+    except (
+        FileNotFoundError,
+        ConnectionError,
+        KeyError,
+        ValueError,
+        TypeError,
+        datasets.exceptions.DatasetGenerationError,
+    ) as error:
+        if isinstance(error, DataError):
+            raise
+        reason = " ".join(str(error.__cause__ or error).split())[:300]
+        raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
+    if max_samples is not None:
+        rows = rows.take(max_samples)
+    if not streaming and len(rows) == 0:
+        raise DataError("dataset_name", f"{name} has no rows in split {split}")
+    return rows
+
+
+def format_rows(
+    rows: Dataset, plugin: Plugin, system_prompt: str | None = None, rename: dict[str, str] | None = None
+) -> Dataset:
+    """Bring raw rows into TRL's conversational prompt-completion columns.
+
+    Args:
+        rows: the raw rows.
+        plugin: the format.
+        system_prompt: put in front of every prompt that has no system message of its own.
+        rename: `{column of the data set: name the format expects}`.
+
+    Returns:
+        rows with `prompt` and, where the format gives them, `completion`, `answer` and other columns for rewards.
+
+    Raises:
+        DataError: a row does not fit the format; the message names the row and the column.
+    """
+    columns = list(rows.column_names or next(iter(rows)))
+    for old in rename or {}:
+        if old not in columns:
+            raise DataError("rename_columns", f"found {old}, but the data set has the columns {', '.join(columns)}")
+        if rename and rename[old] in columns and rename[old] not in rename:
+            raise DataError(
+                "rename_columns", f"found {old}: {rename[old]}, but there is a column {rename[old]} already"
+            )
+    rows = _as_text(rows.rename_columns(rename) if rename else rows, "answer")
+    function = plugin.load()
+
+    def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
+        try:
+            made = function(row)
+        except KeyError as error:
+            column, has = error.args[0], ", ".join(row)
+            raise DataError(
+                "dataset_format", f"{plugin.name} needs the column {column}; the data set has {has}"
+            ) from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {error}") from error
+        if system_prompt and made["prompt"][0]["role"] != "system":
+            made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
+        return made
+
+    convert(next(iter(rows)), 0)  # outside of map, whose own exceptions hide the reason
+    names = list(rows.column_names or [])
+    arguments = {} if not hasattr(rows, "num_rows") else {"desc": f"Formatting as {plugin.name}"}
+    return rows.map(convert, with_indices=True, remove_columns=names, **arguments)
+
+
+def check_columns(columns: list[str], needed: dict[str, str]) -> None:
+    """Refuse a data set that lacks a column which the stage or a reward needs.
+
+    Args:
+        columns: the columns after formatting.
+        needed: `{column: who needs it}`.
+
+    Raises:
+        DataError: the first column that is missing, who needs it, and which there are.
+    """
+    for column, who in needed.items():
+        if column not in columns:
+            raise DataError(
+                "dataset_name", f"{who} needs the column {column}; after formatting there are {', '.join(columns)}"
+            )
+
+
+def format_names() -> list[str]:
+    """List the formats that a recipe can name."""
+    return [name for name in plugin_names([FORMATS]) if name != "last_boxed"]
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a JSONL file; a torn last line, which a crash leaves, is left out."""
+    rows = []
+    for line in path.read_bytes().splitlines(keepends=True):
+        if line.endswith(b"\n") and line.strip():
+            rows.append(json.loads(line))
+    return rows
+
+
+def _as_text(rows: Dataset, column: str) -> Dataset:
+    """Read a column of numbers as text, because `map` would turn what a format writes back into the column's own type."""
+    from datasets import Value
+
+    feature = (rows.features or {}).get(column)
+    number = isinstance(feature, Value) and feature.dtype != "string"
+    return rows.cast_column(column, Value("string")) if number else rows
+
+
+def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], max_samples: int | None) -> Dataset:
+    from datasets import Dataset
+
+    try:
+        plugin = find_plugin(name, [], folder)
+    except LookupError as error:
+        raise DataError("dataset_name", str(error.args[0])) from error
+    known = {*plugin.options, *plugin.required}
+    unknown = [key for key in gen_kwargs if key not in known and key != "seed"]
+    if unknown:
+        raise DataError("gen_kwargs", f"{plugin.name} has no parameter {unknown[0]}; it has {', '.join(sorted(known))}")
+    gen_kwargs = {key: value for key, value in gen_kwargs.items() if key in known}
+    if max_samples is not None and "num_rows" in known:
+        gen_kwargs = {**gen_kwargs, "num_rows": min(max_samples, gen_kwargs.get("num_rows", max_samples))}
+    try:
+        return Dataset.from_list(list(plugin.load()(split=split, **gen_kwargs)))
+    except Exception as error:
+        raise DataError("dataset_name", f"{plugin.file} failed: {type(error).__name__}: {error}") from error
+
+
+def _local_split(split: str) -> str:
+    """A local file has one split, whatever the recipe calls it; a slice is kept."""
+    _, bracket, part = split.partition("[")
+    return "train" + bracket + part

@@ -1,0 +1,13 @@
+"""The one kind of error that a user can mend: one line that says what was found, what is allowed, what to do."""
+
+
+class UserError(ValueError):
+    """Something the user wrote or named is wrong; the command line prints the message alone and exits with 2."""
+
+
+class KeyProblem(UserError):
+    """The same, where one key of the recipe is to blame; whoever knows the recipe adds its file and line."""
+
+    def __init__(self, key: str, problem: str):
+        super().__init__(problem)
+        self.key = key

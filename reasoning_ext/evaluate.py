@@ -1,0 +1,174 @@
+"""Stage `eval`: how good are these models, with how much certainty, on problems that they were not trained on.
+
+    eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
+    answers.jsonl   every completion, for the report's before and after
+
+pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
+the answer that most of k completions give. Intervals are Wilson's, with the number of problems that the spread between
+problems is worth, so that several completions of one problem do not count as several problems, and so that a share of
+1.0 still has an interval.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter, defaultdict
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.data import check_columns, read_jsonl
+from reasoning_ext.model import is_adapter
+from reasoning_ext.preflight import EVAL_REWARDS, eval_models
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import build_rewards, needed_columns, parse_rewards
+from reasoning_ext.run_dir import RunDir, append_lines, write_whole
+from reasoning_ext.sample import progress, recipe_generate, sample_row, score
+from reasoning_ext.training import recipe_model, recipe_rows
+
+ANSWERS, RESULTS = "answers.jsonl", "eval.json"
+Z = 1.959964  # two-sided 95 %
+GREEDY = -1  # sample index of the greedy completion
+
+
+def run_eval(recipe: Recipe, run: RunDir) -> int:
+    """Evaluate every model of the recipe on the test split and print the table.
+
+    The first reward of `reward_funcs` decides what is right; a value above 0.5 counts as right.
+
+    Returns:
+        0.
+
+    Raises:
+        DataError, ModelError: rows or a model cannot be had.
+    """
+    specs = parse_rewards(recipe.get("reward_funcs") or EVAL_REWARDS, recipe.folder)
+    rows = recipe_rows(recipe, "dataset_test_split")
+    check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
+    table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
+    prompts, num_generations = [row["prompt"] for row in table], recipe.get("num_generations")
+    path = run.path / ANSWERS
+    have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
+    for label, name in eval_models(recipe).items():
+        wanted = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(num_generations))]
+        missing = [key for key in wanted if (label, *key) not in have]
+        if not missing:
+            continue
+        scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+        loaded = recipe_model(recipe, trainable=False, name=name, from_scratch=scratch)
+        rewards, done = build_rewards(specs), len(wanted) - len(missing)
+        for greedy in (True, False):
+            keys = [key for key in missing if (key[1] == GREEDY) == greedy]
+            for batch in recipe_generate(recipe, loaded, prompts, keys, greedy):
+                scored = [sample_row(c, table[c.prompt], s) for c, s in score(batch, table, rewards)]
+                append_lines(path, [{"model": label, **row} for row in scored])
+                done += len(batch)
+                progress(f"eval {label}", done, len(wanted))
+    answers = read_jsonl(path)
+    results = {
+        label: metrics([row for row in answers if row["model"] == label], specs[0].name)
+        for label in eval_models(recipe)
+    }
+    write_whole(run.path / RESULTS, json.dumps(results, indent=1))
+    print_table(results)
+    return 0
+
+
+def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
+    """Compute a model's figures from its completions.
+
+    Args:
+        answers: rows as `sample_row` makes them; the one with sample index -1 is greedy.
+        decides: the reward that says what is right.
+
+    Returns:
+        `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Problems whose
+        gold does not parse are left out and counted.
+    """
+    problems: dict[int, list[dict]] = defaultdict(list)
+    greedy: list[float] = []
+    unjudged = 0
+    for row in answers:
+        reward = row["rewards"][decides]
+        if reward is None:
+            unjudged += 1
+        elif row["sample_index"] == GREEDY:
+            greedy.append(float(reward > 0.5))
+        else:
+            problems[row["prompt_index"]].append({**row, "right": reward > 0.5})
+    sampled = [row for rows in problems.values() for row in rows]
+    if not sampled or not greedy:
+        raise ValueError(f"no completion could be judged by {decides}: {unjudged} golds do not parse")
+    figures: dict[str, Any] = {
+        "problems": len(problems),
+        "greedy": interval(greedy),
+        "pass@1": interval([_mean([row["right"] for row in rows]) for rows in problems.values()]),
+    }
+    n = min(len(rows) for rows in problems.values())
+    for k in [2**i for i in range(1, 11) if 2**i <= n]:
+        figures[f"pass@{k}"] = interval(
+            [pass_at_k(len(rows), sum(r["right"] for r in rows), k) for rows in problems.values()]
+        )
+    if n > 2:
+        figures[f"maj@{n}"] = interval([majority_right(rows[:n]) for rows in problems.values()])
+    formats = [_mean([think.well_formed(row["completion"]) for row in rows]) for rows in problems.values()]
+    figures["thinks"] = interval(formats)
+    figures["mean tokens"] = round(_mean([row["tokens"] for row in sampled]), 2)
+    figures["truncated"] = round(_mean([not row["finished"] for row in sampled]), 4)
+    return figures | ({"not judged": unjudged} if unjudged else {})
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Estimate the chance that one of k completions is right, from `right` of n (Chen et al. 2021, equation 1)."""
+    return 1.0 if n - right < k else 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def majority_right(rows: list[dict[str, Any]]) -> float:
+    """Return the share of right completions among those that give the most common answer; ties share the vote."""
+    votes: dict[str, list[bool]] = defaultdict(list)
+    for row in rows:
+        votes[vote(row["completion"])].append(row["right"])
+    most = max(len(v) for v in votes.values())
+    return _mean([_mean(v) for v in votes.values() if len(v) == most])
+
+
+def vote(completion: str) -> str:
+    """Return the text that a completion votes for: its last box, or its answer without white space."""
+    from reasoning_ext.formats import last_boxed
+
+    answer = think.split(completion).answer or ""
+    return "".join((last_boxed(answer) or answer).split())
+
+
+def interval(values: list[float]) -> list[float]:
+    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of problems."""
+    n, mean = len(values), _mean(values)
+    variance = sum((v - mean) ** 2 for v in values) / (n - 1) / n if n > 1 else 0.0
+    effective = mean * (1 - mean) / variance if variance > 0 else float(n)
+    centre = (mean + Z * Z / (2 * effective)) / (1 + Z * Z / effective)
+    half = Z / (1 + Z * Z / effective) * math.sqrt(mean * (1 - mean) / effective + Z * Z / (4 * effective**2))
+    return [round(mean, 4), round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)]
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """Print the models as rows and the figures as columns; shares in per cent with their 95 % interval."""
+    from rich.console import Console
+    from rich.table import Table
+
+    columns = Counter(name for figures in results.values() for name in figures)
+    table = Table(title="held-out problems, 95 % intervals")
+    for name in ("model", *columns):
+        table.add_column(name, justify="left" if name == "model" else "right")
+    for label, figures in results.items():
+        table.add_row(label, *[_cell(figures.get(name)) for name in columns])
+    Console(width=None if Console().is_terminal else 200).print(table)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, list):
+        return f"{value[0]:.1%} [{value[1]:.1%}, {value[2]:.1%}]".replace("%", "")
+    return "" if value is None else f"{value:g}"
+
+
+def _mean(values: list) -> float:
+    return sum(values) / len(values)

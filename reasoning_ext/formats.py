@@ -1,0 +1,94 @@
+"""Dataset formats: one function a format, from a row of a public data set to TRL's prompt-completion columns.
+
+A format returns `prompt` (messages), `answer` (the gold, where the row has one) and `completion` (messages, where the row
+has a solution to train on). A recipe names one as `dataset_format: gsm8k`, or a function of yours as
+`pkg.module.function` or `path/to/file.py:function`.
+"""
+
+import re
+from typing import Any
+
+from reasoning_ext import think
+
+
+def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
+    """Plain columns: `prompt`, and `completion` and `answer` where they are, as text or as messages; others are kept.
+
+    Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
+    """
+    row = dict(row)
+    for column in ("prompt", "completion", "answer"):
+        if column in row and row[column] is None:
+            raise ValueError(f"the column {column} is empty")
+    row["prompt"] = _messages(row["prompt"], "user")
+    if "completion" in row:
+        row["completion"] = _messages(row["completion"], "assistant")
+    if "answer" in row:
+        row["answer"] = str(row["answer"])
+    return row
+
+
+def gsm8k(row: dict[str, Any]) -> dict[str, Any]:
+    """openai/gsm8k: `question`, `answer` = the worked solution, `#### `, the number.
+
+    Raises:
+        ValueError: the answer has no `####`.
+    """
+    solution, found, gold = row["answer"].rpartition("####")
+    if not found:
+        raise ValueError(f"no '#### ' before the final number in the column answer: {row['answer'][-60:]!r}")
+    gold = gold.strip().replace(",", "")
+    if not gold:
+        raise ValueError(f"no number after '#### ' in the column answer: {row['answer'][-60:]!r}")
+    solution = re.sub(r"<<[^<>]*>>", "", solution)  # the set's calculator marks
+    return _row(row["question"], gold, think.join(solution, rf"The answer is \boxed{{{gold}}}."))
+
+
+def math(row: dict[str, Any]) -> dict[str, Any]:
+    r"""The MATH family (`problem`, `solution`; the gold is the column `answer`, else the solution's last `\boxed{}`).
+
+    Raises:
+        ValueError: there is neither a `\boxed{}` in the solution nor an `answer`.
+    """
+    gold = row.get("answer") or last_boxed(row["solution"])
+    if not gold:
+        raise ValueError(rf"no \boxed{{}} in the column solution: {row['solution'][-60:]!r}")
+    return _row(row["problem"], str(gold), think.join(row["solution"], rf"The answer is \boxed{{{gold}}}."))
+
+
+def messages(row: dict[str, Any]) -> dict[str, Any]:
+    """Chats: `messages` of role and content; the last assistant message is what is trained on, what precedes it is given.
+
+    Raises:
+        ValueError: the chat does not end with an assistant message after a prompt.
+    """
+    chat = row["messages"]
+    if not chat or chat[-1]["role"] != "assistant":
+        raise ValueError("the last of the column messages is not from the assistant")
+    if len(chat) < 2:
+        raise ValueError("the column messages holds one message and no prompt before it")
+    rest = {name: value for name, value in row.items() if name != "messages"}
+    return {**rest, "prompt": chat[:-1], "completion": chat[-1:]}
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return what stands in a text's last balanced `\boxed{}`, or None.
+
+    >>> last_boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    start = text.rfind(r"\boxed{")
+    depth = 0
+    for i in range(start + len(r"\boxed"), len(text)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start + len(r"\boxed{") : i].strip()
+    return None
+
+
+def _row(question: str, gold: str, completion: str) -> dict[str, Any]:
+    return {"prompt": _messages(question, "user"), "completion": _messages(completion, "assistant"), "answer": gold}
+
+
+def _messages(value: Any, role: str) -> list[dict[str, str]]:
+    return [{"role": role, "content": str(value).strip()}] if not isinstance(value, list) else value

@@ -1,0 +1,56 @@
+"""Stage `grpo`: group relative policy optimisation with verifiable rewards, with TRL's GRPOTrainer.
+
+Departure from TRL's defaults: every completion is kept in `completions/` (`log_completions: true`, nothing printed).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reasoning_ext.data import check_columns
+from reasoning_ext.fields import GRPO_CONFIG
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import build_rewards, needed_columns, parse_rewards
+from reasoning_ext.run_dir import RunDir
+from reasoning_ext.think import opener
+from reasoning_ext.training import build_config, recipe_model, recipe_rows, train
+
+
+def run_grpo(recipe: Recipe, run: RunDir) -> int:
+    """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
+
+    Returns:
+        0, or 130 when the user stopped it.
+
+    Raises:
+        DataError: the rows cannot be read or lack a column that a reward needs.
+        ModelError: the model cannot be loaded.
+    """
+    from trl import GRPOConfig, GRPOTrainer
+
+    specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
+    rows = recipe_rows(recipe)
+    check_columns(list(rows.column_names or next(iter(rows))), {"prompt": "stage grpo"} | needed_columns(specs))
+    config = build_config(
+        GRPOConfig,
+        GRPO_CONFIG,
+        recipe,
+        log_completions=True,
+        num_completions_to_print=0,
+        reward_weights=[spec.weight for spec in specs],
+    )
+    loaded = recipe_model(recipe, trainable=True)
+    trainer = GRPOTrainer(
+        model=loaded.model,
+        reward_funcs=build_rewards(specs, opener(loaded.tokenizer, config.chat_template_kwargs)),
+        args=config,
+        train_dataset=_without_completion(rows),
+        eval_dataset=_without_completion(recipe_rows(recipe, "dataset_test_split")) if config.do_eval else None,
+        processing_class=loaded.tokenizer,
+        peft_config=loaded.peft_config,
+    )
+    return train(trainer, run, "grpo")
+
+
+def _without_completion(rows: Any) -> Any:
+    return rows.remove_columns("completion") if "completion" in (rows.column_names or []) else rows

@@ -1,0 +1,147 @@
+"""Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on.
+
+Everything that can be checked without torch is checked for all recipes before the first one starts.
+"""
+
+import gc
+import importlib
+import logging
+import os
+import sys
+import time
+import warnings
+from pathlib import Path
+
+from reasoning_ext.preflight import check_data, check_recipe, input_sources, reads_earlier
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.run_dir import DONE, RunDir, RunDirError, fingerprint, finish, open_run, refuse_other_recipe
+
+STAGE_FUNCTIONS = {
+    "sft": "reasoning_ext.sft:run_sft",
+    "grpo": "reasoning_ext.grpo:run_grpo",
+    "sample": "reasoning_ext.sample:run_sample",
+    "eval": "reasoning_ext.evaluate:run_eval",
+}
+DATA_PARALLEL = ("sft", "grpo")
+
+
+def run_recipes(recipes: list[Recipe]) -> int:
+    """Check and run recipes in order.
+
+    Returns:
+        0, or 130 when the user stopped a stage, which goes on when it is run again.
+
+    Raises:
+        RecipeError: a recipe, its data set or its folder is wrong; nothing has been started then.
+        ModelError, DataError: a model or data set turned out to be unusable when its stage began.
+    """
+    checked = check_all(recipes)
+    for recipe, specs in zip(recipes, checked, strict=True):
+        run = _open(recipe, specs)
+        if run.done:
+            _say(f"{recipe.path.stem}: done already, skipped ({run.path})")
+            continue
+        _say(
+            f"{recipe.path.stem}: " + (f"goes on from {run.checkpoint}" if run.checkpoint else f"starts in {run.path}")
+        )
+        started = time.monotonic()
+        code = _run_stage(recipe, run)
+        if code:
+            _say(f"{recipe.path.stem}: stopped; run the same command again to go on")
+            return code
+        seconds = time.monotonic() - started
+        if _is_main():
+            finish(run.path, seconds)
+        _wait()
+        _say(f"{recipe.path.stem}: done in {seconds:.0f} s ({run.path})")
+    return 0
+
+
+def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
+    """Check every recipe and what it names, without torch; return each one's rewards.
+
+    Raises:
+        RecipeError: the first thing that is wrong.
+    """
+    made: list[Path] = []
+    checked = []
+    for recipe in recipes:
+        checked.append(check_recipe(recipe, made))
+        if recipe.output_dir in made:
+            raise recipe.error(
+                "output_dir", f"found {recipe.output_dir}, which an earlier recipe writes to; allowed: one a recipe"
+            )
+        try:
+            refuse_other_recipe(recipe.output_dir, recipe.values)
+        except RunDirError as error:
+            raise recipe.error("output_dir", str(error)) from error
+        made.append(recipe.output_dir)
+    backends = {recipe.get("backend") for recipe in recipes if recipe.stage in DATA_PARALLEL}
+    if len(backends) > 1:
+        raise recipes[0].error(
+            "backend", "found trl and unsloth among these recipes; Unsloth patches TRL, so run them one by one"
+        )
+    for recipe, specs in zip(recipes, checked, strict=True):
+        if not (recipe.output_dir / DONE).is_file() and not reads_earlier(recipe, made):
+            check_data(recipe, specs)
+    return checked
+
+
+def _open(recipe: Recipe, specs: list[RewardSpec]) -> RunDir:
+    inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
+    try:
+        return open_run(recipe.output_dir, recipe.values, inputs)
+    except RunDirError as error:
+        raise recipe.error("output_dir", str(error)) from error
+
+
+def _run_stage(recipe: Recipe, run: RunDir) -> int:
+    from reasoning_ext.data import DataError
+    from reasoning_ext.model import ModelError, prepare_backend
+
+    if recipe.stage not in DATA_PARALLEL and not _is_main():
+        return 0
+    try:
+        prepare_backend(recipe.get("backend"))
+        _quiet()
+        module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
+        return getattr(importlib.import_module(module), function)(recipe, run)
+    except (ModelError, DataError) as error:
+        raise recipe.error(error.key, str(error)) from error
+    finally:
+        _free_memory()
+
+
+def _quiet() -> None:
+    """Silence what no user can act on: a deprecation inside TRL's own defaults, and missing CPU kernels; no bars in a log."""
+    warnings.filterwarnings("ignore", message=r".*gradient_checkpointing.* is deprecated", category=FutureWarning)
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    if not sys.stdout.isatty():
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+
+
+def _free_memory() -> None:
+    """Give the memory of a stage's model back before the next stage loads its own."""
+    gc.collect()
+    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
+        sys.modules["torch"].cuda.empty_cache()
+
+
+def _is_main() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _wait() -> None:
+    """Let the other processes of `accelerate launch` come this far, so that they see what the main one wrote."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def _say(line: str) -> None:
+    if _is_main():
+        print(line, flush=True)

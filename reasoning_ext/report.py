@@ -1,0 +1,429 @@
+"""`reasoning-ext report`: run folders -> one HTML file that opens offline, without scripts.
+
+What models and data sets wrote is hostile until escaped: the template escapes everything but our own pictures. A run
+that was cut off, or whose files are damaged, is reported as far as it can be read and marked `not finished`.
+"""
+
+import json
+import math
+import os
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import yaml
+from markupsafe import Markup
+
+from reasoning_ext import figures, think
+from reasoning_ext.errors import UserError
+from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, write_whole
+
+PAGE = "report.html"
+GREEDY = -1  # sample index of the greedy completion in answers.jsonl
+COMPARED = ("greedy", "pass@1")
+LONGEST = 4000  # characters shown of one text
+RESULT_FILES = {"sft": METRICS, "grpo": METRICS, "sample": "summary.json", "eval": "eval.json"}
+
+
+@dataclass(eq=False)
+class Run:
+    """What could be read of a run's folder.
+
+    Attributes:
+        problems: why it counts as not finished, in words; empty for a finished run.
+        recipe: the resolved recipe, and its text as it stands in the file.
+        parents: the runs that its model, models or data come from, under the names that its recipe gives them.
+    """
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe_text: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    parents: dict[str, "Run"] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def stage(self) -> str:
+        """The recipe's stage."""
+        return str(self.recipe.get("stage", "unknown"))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it has not finished."""
+        value = self.done.get("seconds")
+        return value if isinstance(value, int | float) else None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The models it starts from, `{label: name}`; one without a label for every stage but eval."""
+        models = self.recipe.get("models") or [self.recipe.get("model_name_or_path")]
+        if isinstance(models, dict):
+            return {str(label): str(name) for label, name in models.items()}
+        models = models if isinstance(models, list) else [models]
+        return {Path(str(name)).name if self.stage == "eval" else "": str(name) for name in models if name}
+
+
+def write_report(runs: list[Path], output: Path | None) -> str:
+    """Write the report of some runs.
+
+    Args:
+        runs: run folders, or folders of run folders.
+        output: the HTML file; None is `report.html` in the given folder.
+
+    Returns:
+        one line that names the file.
+
+    Raises:
+        UserError: there is no run.
+    """
+    found = [read_run(path) for path in find_runs(runs)]
+    _link(found)
+    common = runs[0] if len(runs) == 1 else Path(os.path.commonpath([path.resolve() for path in runs]))
+    target = output or common / PAGE
+    target = target / PAGE if target.is_dir() else target
+    # JSON can hold half a surrogate pair, which no file can.
+    write_whole(target, render(found).encode("utf-8", "replace").decode("utf-8"))
+    return f"report  {target}  ({len(found)} run{'s' * (len(found) != 1)})"
+
+
+def save_curves(run: Path, output: Path) -> None:
+    """Write a GRPO run's reward, accuracy, share of thoughts and mean length as one PNG, for a README.
+
+    Raises:
+        UserError: the run logged none of them.
+    """
+    if not figures.save_grpo_png(read_run(run).metrics, output):
+        raise UserError(f"save_curves: found no reward in {run / METRICS}, allowed: the folder of a GRPO run")
+
+
+def find_runs(paths: list[Path]) -> list[Path]:
+    """List the run folders among the given folders and directly in them, each once, in the order of their numbers.
+
+    Raises:
+        UserError: a folder is missing, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"report: found no folder {path}, allowed: run folders, or a folder of run folders")
+        inside = [path] if _looks_like_run(path) else [p for p in path.iterdir() if p.is_dir() and _looks_like_run(p)]
+        if not inside:
+            raise UserError(
+                f"report: found no run in {path} (no folder with {RECIPE} in it), allowed: run folders, or a folder of "
+                "run folders"
+            )
+        found |= {run.resolve(): run for run in sorted(inside, key=_number)}
+    if not found:
+        raise UserError("report: found no folder, allowed: run folders, or a folder of run folders")
+    return list(found.values())
+
+
+def read_run(path: Path) -> Run:
+    """Read whatever a run's folder holds; what is missing or damaged goes to the run's `problems`."""
+    run = Run(path)
+    if (path / DONE).is_file():
+        run.done = _read_object(run, DONE)
+    else:
+        run.problems.append(f"no {DONE}")
+    run.recipe_text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    try:
+        recipe = yaml.safe_load(run.recipe_text)
+    except yaml.YAMLError:
+        recipe = None
+    if isinstance(recipe, dict):
+        run.recipe = recipe
+    else:
+        run.problems.append(f"{RECIPE} cannot be read")
+    run.versions = _read_object(run, VERSIONS)
+    run.metrics = _read_rows(run, METRICS)
+    run.answers = _read_rows(run, "answers.jsonl")
+    run.samples = _read_rows(run, "samples.jsonl") or _read_completions(run)
+    run.summary = _read_object(run, "summary.json")
+    results = _read_object(run, "eval.json")
+    run.results = {label: row for label, row in results.items() if isinstance(row, dict)}
+    result = RESULT_FILES.get(run.stage)
+    if result and not (path / result).is_file():
+        run.problems.append(f"no {result}")
+    return run
+
+
+def render(runs: list[Run]) -> str:
+    """Make the page of some runs that have been read and linked."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": percent,
+        "number": number,
+        "duration": duration,
+        "split": split_text,
+        "text": text,
+    }
+    environment.tests["interval"] = figures.is_interval
+    trained = [(run, figures.curves(run.stage, run.metrics)) for run in runs]
+    samples = [(run, extremes(run.samples, _weights(run.recipe))) for run in runs]
+    return environment.get_template(PAGE).render(
+        runs=runs,
+        seconds=sum(run.seconds or 0 for run in runs),
+        verdicts=[verdict for run in runs for verdict in verdicts(run, runs)],
+        trained=[(run, [(c, Markup(figures.curve_svg(c))) for c in curves]) for run, curves in trained if curves],
+        evals=[(run, Markup(figures.bars_svg(run.results)), _columns(run)) for run in runs if run.results],
+        compared=[(run, found) for run in runs if (found := compared_problems(run.answers))],
+        samples=[(run, found) for run, found in samples if found],
+    )
+
+
+def verdicts(evaluation: Run, runs: list[Run]) -> list[dict[str, Any]]:
+    """Say what training did: each evaluated model beside the evaluated one that it was trained from, if there is one.
+
+    Returns:
+        a dictionary a model: `label`, `before` (a label or None), `word`, what `compare` says, and `figures`, a
+        list of `(name, interval before or None, interval after)`; comparisons come first, and a model that one of them
+        begins with has no entry of its own.
+    """
+    models, results, made = evaluation.models, evaluation.results, _by_output(runs)
+    evaluated = {_key(name): label for label, name in models.items() if label in results}
+    rows = []
+    for label in results:
+        name, before = _key(models.get(label, "./")), None
+        for _ in runs:  # a chain of models is no longer than the runs, and a recipe may name itself
+            name = _key(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
+            before = before or (evaluated.get(name) if evaluated.get(name) != label else None)
+        pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in COMPARED]
+        shown = [
+            (f, old if figures.is_interval(old) else None, new) for f, old, new in pairs if figures.is_interval(new)
+        ]
+        word = compare([(figure, old, new) for figure, old, new in shown if old])
+        rows.append({"label": label, "before": before, "word": word, "figures": shown})
+    begun = {row["before"] for row in rows}
+    rows = [row for row in rows if row["before"] is not None or row["label"] not in begun]
+    return sorted(rows, key=lambda row: row["before"] is None)
+
+
+def compare(pairs: list[tuple[str, list[float], list[float]]]) -> str:
+    """Say in words how figures differ: `better than`, `worse (greedy) than`; apart only where the intervals are apart.
+
+    >>> compare([("greedy", [0.1, 0.0, 0.2], [0.9, 0.8, 1.0]), ("pass@1", [0.5, 0.4, 0.6], [0.6, 0.5, 0.7])])
+    'better (greedy) than'
+    """
+    up = [figure for figure, old, new in pairs if new[1] > old[2]]
+    down = [figure for figure, old, new in pairs if new[2] < old[1]]
+    words = [
+        word if len(which) == len(pairs) else f"{word} ({', '.join(which)})"
+        for word, which in (("better", up), ("worse", down))
+        if which
+    ]
+    return " and ".join(words) + " than" if words else "not clearly different from"
+
+
+def compared_problems(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Group the problems by which models' greedy answers are right, and take the first problem of each group.
+
+    Groups in which all models are right or all are wrong are left out: there is nothing to compare. The first problem
+    stands for its group, so that nobody picked it.
+
+    Returns:
+        a dictionary a group, the largest first: `count` and `of` problems, and `rows`, `[(model, row, right)]`.
+    """
+    problems: dict[int, dict[str, dict]] = defaultdict(dict)
+    for row in answers:
+        if row.get("sample_index") == GREEDY and "completion" in row:
+            problems[row.get("prompt_index", 0)][str(row.get("model"))] = row
+    models = list(dict.fromkeys(model for rows in problems.values() for model in rows))
+    groups: dict[tuple, list[dict[str, dict]]] = defaultdict(list)
+    for _, rows in sorted(problems.items()):
+        if len(rows) == len(models):
+            groups[tuple(_is_right(rows[model]) for model in models)].append(rows)
+    of = sum(map(len, groups.values()))
+    return [
+        {"count": len(group), "of": of, "rows": [(m, group[0][m], _is_right(group[0][m])) for m in models]}
+        for rights, group in sorted(groups.items(), key=lambda item: -len(item[1]))
+        if len(set(rights)) > 1
+    ][:4]
+
+
+def extremes(samples: list[dict[str, Any]], weights: dict[str, float], each: int = 3) -> dict[str, Any]:
+    """Choose the samples with the highest and the lowest total reward, each text once, none in both lists.
+
+    Returns:
+        `best` and `worst`, lists of samples with their `total`, and `count`, `low`, `high` of all samples; or nothing.
+    """
+    unique = {(str(s.get("prompt")), str(s["completion"])): s for s in samples if s.get("completion")}
+    if not unique:
+        return {}
+    for sample in unique.values():
+        sample["rewards"] = {name: _finite(value) for name, value in (sample.get("rewards") or {}).items()}
+        sample["total"] = sum(
+            weights.get(n, 1.0) * value for n, value in sample["rewards"].items() if value is not None
+        )
+    ranked = sorted(unique.values(), key=lambda s: (-s["total"], -(s.get("advantage") or 0)))
+    worst = ranked[max(each, len(ranked) - each) :]
+    ends = {"low": ranked[-1]["total"], "high": ranked[0]["total"]}
+    return {"count": len(samples), **ends, "best": ranked[:each], "worst": worst[::-1]}
+
+
+def split_text(completion: Any) -> think.Parts:
+    """Take a completion apart for showing; a thought that was never closed is shown as one, without an answer."""
+    whole = text(completion)
+    parts = think.split(whole)
+    thought = whole.partition(think.OPEN)[2] if parts.answer is None else parts.thought
+    return think.Parts(_shortened(thought), _shortened(parts.answer))
+
+
+def text(prompt: Any) -> str:
+    """Return a prompt's or a completion's text: the string itself, or its messages, with roles if there are several."""
+    if not isinstance(prompt, list):
+        return str(prompt)
+    messages = [m if isinstance(m, dict) else {"content": m} for m in prompt]
+    contents = [str(m.get("content") or "") for m in messages]
+    if len(messages) == 1:
+        return contents[0]
+    return "\n".join(f"{m.get('role', '')}: {content}" for m, content in zip(messages, contents, strict=True))
+
+
+def percent(share: float, sign: bool = True) -> str:
+    """Write a share as `12.3 %`, not broken across lines, or as `12.3`."""
+    return f"{100 * share:.1f}" + "\N{NO-BREAK SPACE}%" * sign
+
+
+def number(value: Any) -> str:
+    """Write a number with four digits that count, and anything else as it is."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def duration(seconds: float) -> str:
+    """Write seconds as `34 s`, `2 min 10 s` or `3 h 12 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def _shortened(long: str | None) -> str | None:
+    if long is None or len(long) <= LONGEST:
+        return long
+    half = LONGEST // 2
+    return f"{long[:half]}\n[… {len(long) - LONGEST:,} characters left out …]\n{long[-half:]}"
+
+
+def _is_right(row: dict[str, Any]) -> bool | None:
+    """Tell whether the first reward, which decides in `stage: eval`, says right; None where it does not judge."""
+    value = next(iter((row.get("rewards") or {}).values()), None)
+    return None if value is None else value > 0.5
+
+
+def _weights(recipe: dict[str, Any]) -> dict[str, float]:
+    """Read the weights off a recipe's `reward_funcs`, under the names that metrics have."""
+    entries = recipe.get("reward_funcs") or []
+    weights = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        spelling, options = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, None)
+        name = re.split(r"[.:]", str(spelling))[-1]
+        weights[name] = float((options or {}).get("weight", 1.0)) if isinstance(options, dict) else 1.0
+    return weights
+
+
+def _columns(run: Run) -> list[str]:
+    return list(dict.fromkeys(name for row in run.results.values() for name in row))
+
+
+def _looks_like_run(path: Path) -> bool:
+    return (path / RECIPE).is_file() or (path / LINEAGE).is_file()
+
+
+def _number(path: Path) -> tuple[int, str]:
+    leading = re.match(r"\d+", path.name)
+    return (int(leading.group()) if leading else 10**9, path.name)
+
+
+def _key(name: Any) -> str:
+    """Bring a model's or data set's name into a form that can be compared; `./` paths belong to a recipe's folder."""
+    return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
+
+
+def _by_output(runs: list[Run]) -> dict[str, Run]:
+    """Map every way to name a run in a recipe to the run."""
+    return {
+        key: run for run in runs for key in (_key(run.recipe.get("output_dir", "./")), str(run.path.resolve())) if key
+    }
+
+
+def _link(runs: list[Run]) -> None:
+    """Fill in every run's parents."""
+    made = _by_output(runs)
+    for run in runs:
+        names = [*run.models.values(), run.recipe.get("dataset_name", "")]
+        run.parents = {name: p for name in names if (p := made.get(_key(name))) and p is not run}
+
+
+def _read_object(run: Run, name: str) -> dict[str, Any]:
+    if not (run.path / name).is_file():
+        return {}
+    try:
+        value = json.loads((run.path / name).read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name} cannot be read")
+    return value if isinstance(value, dict) else {}
+
+
+def _read_rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Read the lines that can be read; a crash leaves a torn last one."""
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    for line in (run.path / name).read_bytes().splitlines() if (run.path / name).is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
+    return rows
+
+
+def _read_completions(run: Run) -> list[dict[str, Any]]:
+    """Read the last table that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
+    tables = sorted((run.path / "completions").glob("*.parquet"))
+    if not tables:
+        return []
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(tables[-1]).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        run.problems.append(f"completions/{tables[-1].name} cannot be read")
+        return []
+    logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
+    rewards = [name for name in (rows[0] if rows else {}) if name in logged or name in _weights(run.recipe)]
+    keys = ("step", "prompt", "completion", "answer", "advantage")
+    return [
+        {key: row[key] for key in keys if key in row} | {"rewards": {name: row[name] for name in rewards}}
+        for row in rows
+    ]
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None

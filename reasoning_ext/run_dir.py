@@ -1,0 +1,213 @@
+"""A run's folder: what was asked for, what it was made of, how far it came, and whether it is done.
+
+    recipe.yaml     the resolved recipe            metrics.jsonl   one line a logging step
+    versions.json   packages, Python, device       completions/    the completions, as TRL writes them
+    lineage.json    hashes of recipe and inputs    checkpoint-*    each with COMPLETE, written last
+    DONE            written last of all            the model, or samples and tables
+
+Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
+refused, the same one goes on from its last complete checkpoint, or is skipped when it is done.
+"""
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reasoning_ext.errors import UserError
+
+RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE = (
+    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE",
+)  # fmt: skip
+PACKAGES = (
+    "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
+    "unsloth", "vllm",
+)  # fmt: skip
+NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level"}
+
+
+class RunDirError(UserError):
+    """The folder cannot be used for this recipe; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """An opened run folder.
+
+    Attributes:
+        path: the folder.
+        done: the stage has finished with this recipe and these inputs.
+        checkpoint: the last complete checkpoint to go on from, or None.
+    """
+
+    path: Path
+    done: bool
+    checkpoint: Path | None
+
+
+def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str]) -> RunDir:
+    """Open a run's folder for a recipe: new, to be continued, or done.
+
+    Args:
+        path: the recipe's `output_dir`.
+        recipe: the resolved recipe.
+        inputs: `{what: fingerprint}` of model, data and rewards, as `fingerprint` makes them.
+
+    Raises:
+        RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
+    """
+    refuse_other_recipe(path, recipe)
+    lineage = {"recipe": _recipe_hash(recipe), "inputs": inputs}
+    if not is_run(path):
+        path.mkdir(parents=True, exist_ok=True)
+        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
+        write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
+        return RunDir(path, False, None)
+    changed = _difference(json.loads((path / LINEAGE).read_text())["inputs"], inputs)
+    if changed:
+        raise RunDirError(
+            f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
+        )
+    return RunDir(path, (path / DONE).is_file(), last_checkpoint(path))
+
+
+def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to a different recipe, or that holds files of no run.
+
+    Raises:
+        RunDirError: it does; the message names the keys that differ.
+    """
+    if not is_run(path):
+        if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
+            raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
+        return
+    if json.loads((path / LINEAGE).read_text())["recipe"] != _recipe_hash(recipe):
+        changed = _difference(yaml.safe_load((path / RECIPE).read_text()) or {}, recipe)
+        raise RunDirError(
+            f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
+        )
+
+
+def finish(path: Path, seconds: float) -> None:
+    """Mark a run as done; the last file that a stage writes."""
+    write_whole(
+        path / DONE, json.dumps({"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)})
+    )
+
+
+def last_checkpoint(path: Path) -> Path | None:
+    """Return the checkpoint with the highest step that was written to its end, or None."""
+    found = [c for c in path.glob("checkpoint-*") if (c / COMPLETE).is_file() and c.name[11:].isdigit()]
+    return max(found, key=lambda c: int(c.name[11:]), default=None)
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run's."""
+    return (path / LINEAGE).is_file()
+
+
+def fingerprint(source: str) -> str:
+    """Identify an input: a finished run by its own lineage, a file by its content, a folder by its files, a name by itself.
+
+    Args:
+        source: a run's folder, a file, a folder, or a hub name.
+    """
+    path = Path(source)
+    if is_run(path):
+        return "run:" + _hash((path / LINEAGE).read_text())
+    if path.is_file():
+        return "file:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        listing = [(str(f.relative_to(path)), f.stat().st_size, _small_hash(f)) for f in files]
+        return "folder:" + _hash(json.dumps(listing))
+    return "name:" + source
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that take part, of Python and of the system."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version(), "platform": platform.platform()}
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def append_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first."""
+    mend(path)
+    with path.open("ab") as file:
+        file.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def mend(path: Path) -> None:
+    """Cut a torn last line off a JSONL file."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) == b"\n":
+            return
+        whole = path.read_bytes().rfind(b"\n") + 1
+        file.truncate(whole)
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuse to start where the disk cannot hold what will be written.
+
+    Raises:
+        RunDirError: fewer than `needed` bytes are free where the folder lies.
+    """
+    existing = next(p for p in [path, *path.resolve().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise RunDirError(
+            f"found {free / 2**30:.1f} GiB free for {path}, needed: {needed / 2**30:.1f} GiB; free some space"
+        )
+
+
+def _recipe_hash(recipe: dict[str, Any]) -> str:
+    return _hash(
+        json.dumps({k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_RUN}, sort_keys=True, default=str)
+    )
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
+    """Name the first keys whose values differ: `learning_rate 1e-05 -> 2e-05`."""
+    keys = [k for k in {**before, **now} if k not in NOT_PART_OF_A_RUN and before.get(k) != now.get(k)]
+    shown = [f"{k} {before.get(k, 'not set')} -> {now.get(k, 'not set')}" for k in keys[:3]]
+    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _small_hash(file: Path) -> str:
+    """Hash a small file by its content and a large one, weights say, by its head and size."""
+    with file.open("rb") as f:
+        return hashlib.sha256(f.read(2**20)).hexdigest()[:16]

@@ -1,0 +1,86 @@
+"""The think contract: where a completion's thought ends and its answer begins, whatever the chat template does.
+
+Rewards, sampling, evaluation and reports all see whole completions, `<think>thought</think>answer`. A template that
+opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is always
+0 (huggingface/trl#6966, open-r1#560); `opener` finds that out by rendering, and what it returns is put back in front.
+Everything here scans text from left to right once, so that a flood of tags costs linear time.
+"""
+
+from typing import Any, NamedTuple
+
+OPEN, CLOSE = "<think>", "</think>"
+
+
+class Parts(NamedTuple):
+    """A whole completion, taken apart.
+
+    Attributes:
+        thought: the text inside the tags, or None where there is no closed thought.
+        answer: the text after the last closing tag; the whole text where there is no tag at all; None where a thought
+            was opened and never closed, so that no answer was given.
+    """
+
+    thought: str | None
+    answer: str | None
+
+
+def split(text: str) -> Parts:
+    """Take a whole completion apart at its last `</think>`.
+
+    >>> split("<think>3+4=7</think>7")
+    Parts(thought='3+4=7', answer='7')
+    >>> split("<think>3+4")
+    Parts(thought=None, answer=None)
+    """
+    before, closed, answer = text.rpartition(CLOSE)
+    if not closed:
+        return Parts(None, None if OPEN in text else text)
+    return Parts(before.partition(OPEN)[2] if OPEN in before else before, answer)
+
+
+def join(thought: str, answer: str) -> str:
+    """Write a whole completion in the layout of DeepSeek-R1 and Qwen3."""
+    return f"{OPEN}\n{thought.strip()}\n{CLOSE}\n\n{answer.strip()}"
+
+
+def well_formed(text: str) -> bool:
+    """Tell whether a whole completion is one non-empty thought and then a non-empty answer, with no other think tag.
+
+    >>> well_formed("<think>3+4=7</think>7"), well_formed("<think></think>7")
+    (True, False)
+    """
+    if text.count(OPEN) != 1 or text.count(CLOSE) != 1:
+        return False
+    before, _, rest = text.partition(OPEN)
+    thought, closed, answer = rest.partition(CLOSE)
+    return bool(closed and not before.strip() and thought.strip() and answer.strip())
+
+
+def content(completion: str | list[dict[str, Any]]) -> str:
+    """Return a completion's text: the string itself, or the last message of a conversation."""
+    return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
+
+
+def with_prefix(completions: list, prefix: str) -> list:
+    """Put a prefix in front of each completion's text, in either of TRL's two forms, leaving the originals alone."""
+    if not prefix:
+        return completions
+    return [
+        prefix + c if isinstance(c, str) else [*c[:-1], {**c[-1], "content": prefix + content(c)}] for c in completions
+    ]
+
+
+def opener(tokenizer: Any, chat_template_kwargs: dict[str, Any] | None = None) -> str:
+    """Return what the generation prompt already wrote of the completion: `<think>` and the white space after it, or "".
+
+    Args:
+        tokenizer: anything with `chat_template` and `apply_chat_template`.
+        chat_template_kwargs: passed on to the template, `{"enable_thinking": True}` for example.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        return ""
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "?"}], add_generation_prompt=True, tokenize=False, **(chat_template_kwargs or {})
+    )
+    _, opened, tail = prompt.rpartition(OPEN)
+    return OPEN + tail if opened and not tail.strip() else ""

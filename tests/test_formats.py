@@ -1,0 +1,225 @@
+"""Every format on rows in the public schema, every kind of source, and what each says about rows that do not fit."""
+
+import json
+from pathlib import Path
+
+import datasets
+import pytest
+from reasoning_ext.rewards.math_answer import math_answer
+
+from reasoning_ext import think
+from reasoning_ext.data import KEPT_ROWS, DataError, check_columns, find_format, format_rows, load_rows
+
+DATA = Path(__file__).parent / "data"
+RENAME = {"question": "prompt", "response": "completion", "target": "answer"}
+SFT = ["prompt", "completion", "answer"]
+FORMATS = [  # file, format, renamed columns, columns that come out
+    ("gsm8k.jsonl", "gsm8k", None, SFT),
+    ("math.jsonl", "math", None, SFT),
+    ("messages.jsonl", "messages", None, ["prompt", "completion", "source"]),
+    ("plain.csv", None, RENAME, SFT),
+    ("plain.parquet", None, None, SFT),
+]
+WITH_GOLD = [row[:3] for row in FORMATS if "answer" in row[3]]
+every_file = pytest.mark.parametrize(("file", "format_name", "rename", "columns"), FORMATS, ids=[r[0] for r in FORMATS])
+every_file_with_a_gold = pytest.mark.parametrize(
+    ("file", "format_name", "rename"), WITH_GOLD, ids=[row[0] for row in WITH_GOLD]
+)
+GSM8K_ROW = {"question": "What is 6 * 7?", "answer": "6*7=42\n#### 42"}
+MATH_ROW = {"problem": "What is 6 * 7?", "solution": r"It is \boxed{42}."}
+CHAT_ROW = {"messages": [{"role": "user", "content": "6 * 7?"}, {"role": "assistant", "content": "42"}]}
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    """Keep what `datasets` caches out of the user's folder."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def formatted(name, format_name=None, rename=None, system_prompt=None, **options):
+    rows = load_rows(str(name), DATA, **options)
+    return format_rows(rows, find_format(format_name, DATA), system_prompt, rename)
+
+
+def made_of(format_name, *rows, **options):
+    """Format rows that are given as dictionaries."""
+    return list(format_rows(datasets.Dataset.from_list(list(rows)), find_format(format_name, DATA), **options))
+
+
+@every_file
+def test_every_row_comes_out_in_trls_columns(file, format_name, rename, columns):
+    rows = formatted(DATA / file, format_name, rename)
+    assert len(rows) >= 20
+    assert sorted(rows.column_names) == sorted(columns)
+    for row in rows:
+        assert [message["role"] for message in row["prompt"]][-1] == "user"
+        assert [message["role"] for message in row["completion"]] == ["assistant"]
+        assert all(message["content"].strip() for message in row["prompt"] + row["completion"])
+
+
+@every_file_with_a_gold
+def test_the_gold_scores_one_against_its_own_completion(file, format_name, rename):
+    rows = formatted(DATA / file, format_name, rename)
+    assert all(think.well_formed(think.content(row["completion"])) for row in rows)
+    scores = math_answer([row["completion"] for row in rows], answer=[row["answer"] for row in rows])
+    assert scores == [1.0] * len(rows)
+
+
+@every_file_with_a_gold
+def test_the_gold_is_text_whatever_the_file_holds(file, format_name, rename):
+    assert all(isinstance(row["answer"], str) for row in formatted(DATA / file, format_name, rename))
+
+
+def test_gsm8k_gold_is_a_plain_number():
+    golds = [row["answer"] for row in formatted(DATA / "gsm8k.jsonl", "gsm8k")]
+    assert {"36", "3000", "20000", "-11", "-350000"} <= set(golds)
+    assert all(gold.lstrip("-").isdigit() for gold in golds)
+
+
+def test_math_gold_is_the_last_balanced_box():
+    golds = [row["answer"] for row in formatted(DATA / "math.jsonl", "math")]
+    wanted = {r"\frac{3}{8}", r"\{2, 3\}", r"(-\infty, 3)", "[-2, 2]", r"\frac{\sqrt{2}}{2}", r"\frac{1}{2^{3}}"}
+    assert wanted <= set(golds)
+
+
+def test_math_takes_an_answer_column_where_there_is_one():
+    [row] = made_of("math", {**MATH_ROW, "answer": "42.0"})
+    assert row["answer"] == "42.0"
+
+
+def test_messages_train_the_last_turn_and_keep_the_turns_before_it():
+    rows = formatted(DATA / "messages.jsonl", "messages")
+    assert {len(row["prompt"]) for row in rows} >= {1, 2, 3}
+    assert {row["source"] for row in rows} == {"arithmetic", "facts", "numbers", "chat", "fractions"}
+    assert any(think.well_formed(think.content(row["completion"])) for row in rows)
+    assert any(think.split(think.content(row["completion"])).thought is None for row in rows)
+
+
+def test_system_prompt_stands_in_front_once():
+    before = list(formatted(DATA / "messages.jsonl", "messages"))
+    after = list(formatted(DATA / "messages.jsonl", "messages", system_prompt="Think first."))
+    own = 0
+    for plain, row in zip(before, after, strict=True):
+        assert [message["role"] for message in row["prompt"]].count("system") == 1
+        if plain["prompt"][0]["role"] == "system":
+            own += 1
+            assert row["prompt"] == plain["prompt"]
+        else:
+            assert row["prompt"] == [{"role": "system", "content": "Think first."}, *plain["prompt"]]
+    assert 0 < own < len(after)
+
+
+MISFITS = [  # format, a row that fits, a row that does not, what is said about it
+    (
+        "gsm8k",
+        GSM8K_ROW,
+        {**GSM8K_ROW, "answer": "It is 42."},
+        "no '#### ' before the final number in the column answer",
+    ),
+    ("math", MATH_ROW, {**MATH_ROW, "solution": "It is 42."}, r"no \boxed{} in the column solution: 'It is 42.'"),
+    ("messages", CHAT_ROW, {"messages": CHAT_ROW["messages"][:1]}, "the last of the column messages is not from the"),
+]
+
+
+@pytest.mark.parametrize(("format_name", "good", "bad", "said"), MISFITS)
+@pytest.mark.parametrize("index", [0, 2])
+def test_a_row_that_does_not_fit_is_named(format_name, good, bad, said, index):
+    with pytest.raises(DataError) as error:
+        made_of(format_name, *[good] * index, bad)
+    assert str(error.value).startswith(f"row {index} does not fit {format_name}: ")
+    assert said in str(error.value)
+    assert error.value.key == "dataset_format"
+
+
+@pytest.mark.parametrize(
+    ("format_name", "said"),
+    [
+        ("gsm8k", "gsm8k needs the column answer; the data set has text"),
+        ("math", "math needs the column solution; the data set has text"),
+        ("messages", "messages needs the column messages; the data set has text"),
+        (None, "prompt_completion needs the column prompt; the data set has text"),
+    ],
+)
+def test_a_missing_column_is_named(format_name, said):
+    with pytest.raises(DataError) as error:
+        made_of(format_name, {"text": "6 * 7"})
+    assert str(error.value) == said
+
+
+def test_a_chat_without_a_prompt_does_not_fit():
+    with pytest.raises(DataError, match="row 0 does not fit messages"):
+        made_of("messages", {"messages": CHAT_ROW["messages"][1:]}, system_prompt="Think first.")
+
+
+def test_a_column_that_is_not_there_cannot_be_renamed():
+    with pytest.raises(DataError) as error:
+        formatted(DATA / "plain.csv", rename={"quest": "prompt"})
+    assert str(error.value) == "found quest, but the data set has the columns question, response, target"
+    assert error.value.key == "rename_columns"
+
+
+def test_a_column_that_a_stage_or_a_reward_needs_is_named():
+    columns = formatted(DATA / "messages.jsonl", "messages").column_names
+    said = "the reward math_answer needs the column answer; after formatting there are source, prompt, completion"
+    with pytest.raises(DataError) as error:
+        check_columns(columns, {"prompt": "stage grpo", "answer": "the reward math_answer"})
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("none.jsonl", None, "no file or folder {file}"),
+        ("rows.txt", "prompt", "found {file}, allowed: .json, .jsonl, .csv, .parquet, a saved data set, a sample run"),
+        ("empty.jsonl", "", "{file}"),
+        ("empty.csv", "", "{file}"),
+        ("header.csv", "prompt,answer\n", "{file}"),
+        ("broken.jsonl", "{prompt\n", "{file}"),
+    ],
+)
+def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text, said):
+    file = tmp_path / name
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(DataError) as error:
+        load_rows(str(file), tmp_path)
+    assert said.format(file=file) in str(error.value)
+    assert "\n" not in str(error.value)
+    assert error.value.key == "dataset_name"
+
+
+def test_saved_data_sets_are_read(tmp_path):
+    rows = datasets.Dataset.from_list([GSM8K_ROW] * 3)
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict({"train": rows, "test": rows.take(1)}).save_to_disk(tmp_path / "several")
+    assert len(formatted(tmp_path / "one", "gsm8k")) == 3
+    assert len(formatted(tmp_path / "several", "gsm8k")) == 3
+    assert len(formatted(tmp_path / "several", "gsm8k", split="test")) == 1
+    with pytest.raises(DataError, match="several, split dev"):
+        load_rows(str(tmp_path / "several"), tmp_path, split="dev")
+
+
+def test_the_output_of_a_sample_stage_is_read(tmp_path):
+    row = {"prompt": "6 * 7?", "completion": "<think>6*7=42</think>42", "answer": "42"}
+    (tmp_path / KEPT_ROWS).write_text(json.dumps(row) + "\n")
+    [read] = formatted(tmp_path)
+    assert read["answer"] == "42" and think.content(read["completion"]) == row["completion"]
+
+
+def test_a_generator_file_is_called_with_its_parameters(tmp_path):
+    (tmp_path / "sums.py").write_text(
+        "def sums(split, num_rows=5, start=0):\n"
+        "    for i in range(start, start + num_rows):\n"
+        "        yield {'prompt': f'{split} {i}+1', 'answer': str(i + 1)}\n"
+    )
+    rows = load_rows("sums.py", tmp_path, split="test", gen_kwargs={"seed": 3, "start": 7})
+    assert rows[0] == {"prompt": "test 7+1", "answer": "8"} and len(rows) == 5
+    assert len(load_rows("sums.py", tmp_path, max_samples=2)) == 2
+    with pytest.raises(DataError, match="sums has no parameter stop; it has num_rows, split, start") as error:
+        load_rows("sums.py", tmp_path, gen_kwargs={"stop": 9})
+    assert error.value.key == "gen_kwargs"
+
+
+def test_a_part_of_a_file_is_read():
+    assert len(load_rows(str(DATA / "gsm8k.jsonl"), DATA, split="train[:3]")) == 3
+    assert len(load_rows(str(DATA / "gsm8k.jsonl"), DATA, max_samples=4)) == 4
