@@ -138,6 +138,8 @@ def _in_module(spelling: str, base: Path) -> Plugin:
         raise LookupError(f"no module {top}; for a file beside the recipe write {top}.py:{function}")
     if spec is None:
         raise LookupError(f"no module {top} is installed")
+    if top == "reasoning_ext" and rest:  # its parents are light to import, and `rewards` lies outside its folder
+        spec, rest = importlib.util.find_spec(module) or spec, []
     if not rest:
         file = Path(spec.origin or "")
     else:

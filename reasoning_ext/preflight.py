@@ -122,37 +122,33 @@ def _check_model(recipe: Recipe, made: set[Path], run: bool) -> None:
     names: dict[tuple, object] = {("models", label): name for label, name in models.items()}
     if not recipe.values.get("models"):
         names = {("model_name_or_path",): recipe.values["model_name_or_path"]}
-    for key, name in names.items():
+    for place, name in names.items():
         if not isinstance(name, str):
-            raise recipe.error(key, f"found {name!r}, allowed: a hub name or a path")
+            raise recipe.error(place, f"found {name!r}, allowed: a hub name or a path")
         source = local_source(recipe.local(name))
         if source is None or source.resolve() in made:
             continue
         if not source.exists():
-            raise recipe.error(key, f"found {name}, but there is no such folder; run the recipe that makes it first")
+            raise recipe.error(place, f"found {name}, but there is no such folder; run the recipe that makes it first")
         if run and is_run(source) and not (source / DONE).is_file():
-            raise recipe.error(key, f"found {name}, a run that has not finished; run its recipe again, it will go on")
-    if recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
+            raise recipe.error(place, f"found {name}, a run that has not finished; run its recipe again, it will go on")
+    _check_weights(recipe)
+
+
+def _check_weights(recipe: Recipe) -> None:
+    """Refuse combinations of quantisation, adapters and random weights that cannot work."""
+    bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
+    if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         raise recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")
-    if (
-        recipe.get("from_scratch")
-        and recipe.get("backend") == "trl"
-        and (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
-    ):
-        raise recipe.error("from_scratch", "found true with 4- or 8-bit weights, allowed with backend: unsloth alone")
-    if (
-        recipe.stage in ("sft", "grpo")
-        and (recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
-        and not recipe.get("use_peft")
-    ):
-        key = "load_in_4bit" if recipe.get("load_in_4bit") else "load_in_8bit"
+    if bits and recipe.get("from_scratch") and recipe.get("backend") == "trl":
+        raise recipe.error("from_scratch", f"found true with {bits}: true, allowed: with backend: unsloth alone")
+    if bits and recipe.stage in ("sft", "grpo") and not recipe.get("use_peft"):
         raise recipe.error(
-            key, "found true without use_peft: true; 4- and 8-bit weights cannot be trained, an adapter on them can"
+            bits, "found true without use_peft: true; an adapter can be trained on such weights, they cannot"
         )
     if recipe.stage == "grpo" and recipe.get("from_scratch") and recipe.get("beta") and not recipe.get("use_peft"):
         raise recipe.error(
-            "beta",
-            "found a KL term with from_scratch, which leaves no reference model; write beta: 0 or use_peft: true",
+            "beta", "found a KL term with from_scratch, which leaves no reference; write 0 or use_peft: true"
         )
 
 

@@ -17,7 +17,7 @@ class Parts(NamedTuple):
     Attributes:
         thought: the text inside the tags, or None where there is no closed thought.
         answer: the text after the last closing tag; the whole text where there is no tag at all; None where a thought
-            was opened and never closed, so that no answer was given.
+            was opened after it and never closed, so that no answer was given.
     """
 
     thought: str | None
@@ -35,7 +35,8 @@ def split(text: str) -> Parts:
     before, closed, answer = text.rpartition(CLOSE)
     if not closed:
         return Parts(None, None if OPEN in text else text)
-    return Parts(before.partition(OPEN)[2] if OPEN in before else before, answer)
+    thought = before.partition(OPEN)[2] if OPEN in before else before
+    return Parts(thought, None if OPEN in answer else answer)
 
 
 def join(thought: str, answer: str) -> str:

@@ -1,0 +1,101 @@
+"""The demo for several seeds: what GRPO and distillation gain on held-out problems, and how long all stages take.
+
+    python benchmarks/tiny_seeds.py --seeds 0 1 2 3 4 --runs runs/seeds
+
+Runs `recipes/tiny` once a seed, each in a folder of its own below --runs, prints the README's table and writes it with
+versions and date to benchmarks/results/tiny_seeds.json. What is done already is not done again. Exits with 1 where a
+seed misses what the README promises.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from reasoning_ext.run_dir import versions, write_whole
+
+ROOT = Path(__file__).parents[1]
+SAMPLED_GAIN, GREEDY_GAIN, STUDENT_GAIN, WALL_SECONDS = 0.40, 0.50, 0.20, 360
+
+
+def run_seed(seed: int, folder: Path) -> dict:
+    """Run the pipeline for one seed and return its evaluation and the seconds of all its stages."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "reasoning_ext", "run", str(ROOT / "recipes" / "tiny"), "--seed", str(seed)]
+    started = time.monotonic()
+    subprocess.run(command, cwd=folder, check=True)
+    wall = time.monotonic() - started
+    runs = sorted((folder / "runs" / "tiny").glob("*/DONE"))
+    stages = {done.parent.name: json.loads(done.read_text())["seconds"] for done in runs}
+    results = json.loads((folder / "runs" / "tiny" / "6_eval" / "eval.json").read_text())
+    return {"seed": seed, "wall seconds": round(wall, 1), "stage seconds": stages, "models": results}
+
+
+def misses(row: dict) -> list[str]:
+    """Name the promises that a seed's results do not keep."""
+    models = row["models"]
+    sft, grpo = models["sft"], models["grpo"]
+    found = []
+    for figure, gain in (("pass@1", SAMPLED_GAIN), ("greedy", GREEDY_GAIN)):
+        if grpo[figure][0] - sft[figure][0] < gain or grpo[figure][1] <= sft[figure][2]:
+            found.append(f"{figure} from {sft[figure]} to {grpo[figure]}")
+    if models["student distilled"]["pass@1"][0] - models["student on traces"]["pass@1"][0] < STUDENT_GAIN:
+        found.append("the distilled student is not 20 points better")
+    if sum(row["stage seconds"].values()) > WALL_SECONDS:
+        found.append(f"{sum(row['stage seconds'].values()):.0f} s")
+    return found
+
+
+def table(rows: list[dict]) -> str:
+    """Write the README's table: pass@1 at temperature 1 and greedy, in per cent with 95 % intervals."""
+    head = [
+        "seed",
+        "SFT",
+        "GRPO",
+        "SFT greedy",
+        "GRPO greedy",
+        "thinks",
+        "tokens",
+        "student, traces",
+        "student, distilled",
+        "stages",
+    ]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    for row in rows:
+        m = row["models"]
+        sft, grpo = m["sft"], m["grpo"]
+        cells = [
+            str(row["seed"]), _share(sft["pass@1"]), _share(grpo["pass@1"]), _share(sft["greedy"]), _share(grpo["greedy"]),
+            f"{sft['thinks'][0]:.0%} → {grpo['thinks'][0]:.0%}", f"{sft['mean tokens']:.0f} → {grpo['mean tokens']:.0f}",
+            _share(m["student on traces"]["pass@1"]), _share(m["student distilled"]["pass@1"]),
+            f"{sum(row['stage seconds'].values()):.0f} s",
+        ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _share(value: list[float]) -> str:
+    return f"{100 * value[0]:.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]"
+
+
+def main() -> int:
+    """Run the seeds, print the table, write the result file; 1 where a promise is not kept."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--runs", type=Path, default=Path("runs/seeds"))
+    arguments = parser.parse_args()
+    rows = [run_seed(seed, arguments.runs / str(seed)) for seed in arguments.seeds]
+    print(table(rows))
+    command = "python benchmarks/tiny_seeds.py --seeds " + " ".join(map(str, arguments.seeds))
+    result = {"date": time.strftime("%Y-%m-%d"), "command": command, "versions": versions(), "rows": rows}
+    write_whole(ROOT / "benchmarks" / "results" / "tiny_seeds.json", json.dumps(result, indent=1) + "\n")
+    missed = {row["seed"]: misses(row) for row in rows if misses(row)}
+    for seed, what in missed.items():
+        print(f"seed {seed} misses: {'; '.join(what)}")
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""Loading and handing over: adapters are trained further or merged, 4-bit weights carry one, errors name the key."""
+
+import json
+
+import pytest
+from conftest import TINY
+
+pytestmark = pytest.mark.slow
+COMMON = """\
+dataset_name: ./rows.jsonl
+max_steps: 1
+per_device_train_batch_size: 4
+use_cpu: true
+gradient_checkpointing: false
+save_strategy: no
+lora_target_modules: [all-linear]
+"""
+GRPO = (
+    "stage: grpo\nreward_funcs: [length_penalty: {max_tokens: 9}]\nnum_generations: 2\nmax_completion_length: 8\n"
+    + COMMON
+)
+
+
+@pytest.fixture
+def run(tmp_path, write_recipe, rows_file, monkeypatch):
+    """Run a recipe text in this process."""
+    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.recipe import load_recipes
+
+    monkeypatch.chdir(tmp_path)
+
+    def call(text, out):
+        write_recipe(text + f"output_dir: {out}\n")
+        return run_recipes(load_recipes(["r.yaml"]))
+
+    return call
+
+
+def weights(folder):
+    from safetensors.torch import load_file
+
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys):
+    base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nlearning_rate: 1e-3\n"
+    assert run("stage: sft\n" + base + COMMON, "base") == 0
+    assert run("stage: sft\nmodel_name_or_path: base\nuse_peft: true\nlearning_rate: 1e-2\n" + COMMON, "adapter") == 0
+    assert not (tmp_path / "adapter" / "model.safetensors").exists()
+    further = "model_name_or_path: adapter\nuse_peft: true\nlearning_rate: 1e-2\nbeta: 0.1\n"
+    assert run(GRPO + further, "further") == 0
+    before, after = weights(tmp_path / "adapter"), weights(tmp_path / "further")
+    assert set(before) == set(after) and any((before[k] != after[k]).any() for k in before)
+    config = json.loads((tmp_path / "further" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == "base"
+    assert run(GRPO + "model_name_or_path: adapter\nlearning_rate: 1e-2\n", "merged") == 0
+    assert (tmp_path / "merged" / "model.safetensors").exists()
+    assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    evaluation = (
+        "stage: eval\nmodels: {adapter: further, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
+    )
+    assert run(evaluation + "max_completion_length: 8\nuse_cpu: true\n", "eval") == 0
+    assert "further" not in capsys.readouterr().err
+    assert set(json.loads((tmp_path / "eval" / "eval.json").read_text())) == {"adapter", "merged"}
+
+
+def test_four_bit_weights_carry_an_adapter(run, tmp_path):
+    base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n"
+    run("stage: sft\n" + base + COMMON, "base")
+    quantised = "model_name_or_path: base\nload_in_4bit: true\nuse_peft: true\n"
+    assert run("stage: sft\n" + quantised + COMMON, "adapter") == 0
+    assert run(GRPO + "model_name_or_path: adapter\nload_in_4bit: true\nuse_peft: true\n", "further") == 0
+    assert weights(tmp_path / "further")
+
+
+def test_what_cannot_be_loaded_is_said_with_its_key(run, tmp_path):
+    from reasoning_ext.recipe import RecipeError
+
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(RecipeError, match=r"^r\.yaml:2: model_name_or_path: cannot load empty: "):
+        run("stage: sft\nmodel_name_or_path: empty\n" + COMMON, "out")
+
+
+def test_a_tokenizer_without_a_template_is_refused(run, tmp_path):
+    import shutil
+
+    from reasoning_ext.recipe import RecipeError
+
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    with pytest.raises(RecipeError, match="has no chat template"):
+        run("stage: sft\nmodel_name_or_path: model\nfrom_scratch: true\n" + COMMON, "out")
+
+
+def test_what_trl_refuses_is_one_line(run):
+    from reasoning_ext.recipe import RecipeError
+
+    text = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON
+    with pytest.raises(RecipeError, match=r"^r\.yaml: SFTConfig refuses these values: .*load_best_model_at_end"):
+        run(
+            text + "load_best_model_at_end: true\neval_strategy: steps\n",
+            "out",
+        )

@@ -1,0 +1,241 @@
+"""Every mistake in a recipe ends with exit code 2 and its exact line, before torch or a trainer is imported."""
+
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+
+import pytest
+from conftest import TINY
+
+TRL = version("trl")
+BASE = """\
+stage: grpo
+model_name_or_path: ./model
+from_scratch: true
+dataset_name: ./rows.jsonl
+reward_funcs:
+  - math_answer: {weight: 1.0}
+  - length_penalty: {max_tokens: 64}
+num_generations: 4
+per_device_train_batch_size: 8
+output_dir: out
+"""
+LOSSES = "grpo, dr_grpo, dapo, bnpo, cispo, sapo, luspo, vespo"
+
+# (what is replaced, by what, the message); an empty first part appends a line, which is line 11.
+CASES = {
+    "unknown key": (
+        "", "learning_ratee: 1.0",
+        "r.yaml:11: learning_ratee: unknown key (found learning_ratee: 1.0); the nearest key of stage grpo is learning_rate",
+    ),
+    "doubled key": ("", "num_generations: 8", "r.yaml:11: num_generations: found twice, first on line 8; allowed: once"),
+    "doubled nested key": (
+        "weight: 1.0", "weight: 1.0, weight: 2.0",
+        "r.yaml:6: reward_funcs.0.math_answer.weight: found twice, first on line 6; allowed: once",
+    ),
+    "wrong type": (
+        "", "learning_rate: fast", f"r.yaml:11: learning_rate: found 'fast', allowed: float (GRPOConfig of trl {TRL})",
+    ),
+    "number in quotes": (
+        "", "learning_rate: '1e-5'",
+        f"r.yaml:11: learning_rate: found '1e-5', allowed: float; write it without quotes (GRPOConfig of trl {TRL})",
+    ),
+    "empty value": ("", "learning_rate:", f"r.yaml:11: learning_rate: found None, allowed: float (GRPOConfig of trl {TRL})"),
+    "value outside the choices": (
+        "", "loss_type: dap",
+        f"r.yaml:11: loss_type: found 'dap', allowed: {LOSSES}; the nearest is dapo (GRPOConfig of trl {TRL})",
+    ),
+    "unknown stage": (
+        "stage: grpo", "stage: grop",
+        "r.yaml:1: stage: found 'grop', allowed: sft, grpo, sample, eval; the nearest is grpo",
+    ),
+    "no stage": ("stage: grpo\n", "", "r.yaml: stage: the key is missing, allowed: sft, grpo, sample, eval"),
+    "no output_dir": (
+        "output_dir: out\n", "",
+        "r.yaml: output_dir: the key is missing; stage grpo needs model_name_or_path, dataset_name, reward_funcs, output_dir",
+    ),
+    "unknown reward": (
+        "math_answer:", "math_anser:",
+        "r.yaml:6: reward_funcs.0.math_anser: unknown reward (found math_anser): no math_anser in reasoning_ext.rewards or "
+        "trl.rewards; the nearest is math_answer; or write pkg.module.function or path/to/file.py:function",
+    ),
+    "unknown reward parameter": (
+        "max_tokens", "max_token",
+        "r.yaml:7: reward_funcs.1.length_penalty.max_token: unknown parameter of length_penalty (found max_token: 64); "
+        "allowed: weight, min_tokens, max_tokens; the nearest is max_tokens",
+    ),
+    "wrong type of a reward parameter": (
+        "max_tokens: 64", "max_tokens: many",
+        "r.yaml:7: reward_funcs.1.length_penalty.max_tokens: found 'many', allowed: int (length_penalty in length_penalty.py)",
+    ),
+    "unknown format": (
+        "", "dataset_format: gsm9k",
+        "r.yaml:11: dataset_format: unknown format (found gsm9k): no gsm9k in reasoning_ext.formats; the nearest is gsm8k; "
+        "or write pkg.module.function or path/to/file.py:function; formats: gsm8k, math, messages, prompt_completion",
+    ),
+    "weight that is no number": (
+        "weight: 1.0", "weight: heavy", "r.yaml:6: reward_funcs.0.math_answer.weight: found 'heavy', allowed: a finite number",
+    ),
+    "weight that is not finite": (
+        "weight: 1.0", "weight: .nan", "r.yaml:6: reward_funcs.0.math_answer.weight: found nan, allowed: a finite number",
+    ),
+    "all weights 0": (
+        "weight: 1.0}\n  - length_penalty: {max_tokens: 64}", "weight: 0}",
+        "r.yaml:5: reward_funcs: found the weight 0 for every reward, allowed: at least one weight that is not 0",
+    ),
+    "too few reward_weights": (
+        "", "reward_weights: [1.0]", "r.yaml:11: reward_weights: found 1 weights, allowed: 2, one a reward",
+    ),
+    "generation batch": (
+        "per_device_train_batch_size: 8", "per_device_train_batch_size: 2\ngeneration_batch_size: 10",
+        "r.yaml:10: generation_batch_size: found 10; the batch must be a multiple of num_generations 4, 8 for example",
+    ),
+    "batch": (
+        "per_device_train_batch_size: 8", "per_device_train_batch_size: 6",
+        "r.yaml:8: num_generations: found 4 with a generation batch of 6 (per_device_train_batch_size 6 x 1 steps x 1 "
+        "processes); the batch must be a multiple of num_generations 4, 8 for example",
+    ),
+    "one generation": (
+        "num_generations: 4", "num_generations: 1",
+        "r.yaml:8: num_generations: found 1, allowed: 2 or more, because GRPO compares a prompt's completions",
+    ),
+    "not a mapping": (BASE, "- stage: grpo\n", "r.yaml:1: found a sequence, allowed: a mapping of keys, one `key: value` a line"),
+    "nothing": (BASE, "", "r.yaml:1: found nothing, allowed: a mapping of keys, one `key: value` a line"),
+    "python tag": (
+        "", "run_name: !!python/object/apply:os.system [touch marker]",
+        "r.yaml:11: found the tag !!python/object/apply:os.system, allowed: plain values; a recipe never runs Python",
+    ),
+    "alias": (
+        "", "run_name: &a x\nproject: *a", "r.yaml:12: found the alias *a, allowed: the value written out",
+    ),
+    "missing model": (
+        "./model", "./modl",
+        "r.yaml:2: model_name_or_path: found ./modl, but there is no such folder; run the recipe that makes it first",
+    ),
+    "4-bit weights without an adapter": (
+        "from_scratch: true", "load_in_4bit: true",
+        "r.yaml:3: load_in_4bit: found true without use_peft: true; an adapter can be trained on such weights, they cannot",
+    ),
+    "a token": (
+        "", "hub_token: hf_x",
+        "r.yaml:11: hub_token: not allowed in a recipe (found 'hf_x'): a token is read from the environment variable HF_TOKEN "
+        "alone",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path, rows_file):
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_mistake(name, folder, cli, write_recipe):
+    old, new, message = CASES[name]
+    assert old in BASE
+    write_recipe(BASE.replace(old, new) if old else BASE + new + "\n")
+    result = cli("run", "r.yaml")
+    assert result.err == f"error: {message}\n"
+    assert (result.code, result.heavy, result.out) == (2, [], "")
+    assert not (folder / "out").exists() and not (folder / "marker").exists()
+
+
+def test_missing_file(cli, write_recipe):
+    write_recipe(BASE, "grpo.yaml")
+    result = cli("run", "grop.yaml")
+    assert (result.code, result.heavy) == (2, [])
+    assert result.err == "error: grop.yaml: no such file; the nearest is grpo.yaml\n"
+
+
+def test_missing_data_file(folder, cli, write_recipe):
+    write_recipe(BASE.replace("rows.jsonl", "rowz.jsonl"))
+    result = cli("run", "r.yaml")
+    assert (result.code, result.heavy) == (2, [])
+    assert result.err == (
+        f"error: r.yaml:4: dataset_name: found ./rowz.jsonl, but there is no such file or folder ({folder / 'rowz.jsonl'})\n"
+    )
+
+
+def test_column_that_a_reward_needs(folder, cli, write_recipe):
+    (folder / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n')
+    write_recipe(BASE)
+    result = cli("run", "r.yaml")
+    assert result.code == 2 and not {"torch", "transformers", "trl"} & set(result.heavy)
+    assert result.err == (
+        "error: r.yaml:4: dataset_name: the reward math_answer needs the column answer; after formatting there are prompt, "
+        "completion\n"
+    )
+
+
+def test_output_dir_of_a_different_recipe(folder, cli, write_recipe):
+    from reasoning_ext.recipe import load_recipe
+    from reasoning_ext.run_dir import open_run
+
+    open_run(folder / "out", load_recipe(write_recipe(BASE)).values, {})
+    write_recipe(BASE.replace("num_generations: 4", "num_generations: 2"))
+    result = cli("run", "r.yaml")
+    assert (result.code, result.heavy) == (2, [])
+    assert result.err == (
+        "error: r.yaml:10: output_dir: found out, made by a different recipe (num_generations 4 -> 2); choose another "
+        "output_dir or remove the folder\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["--learning_rat", "1e-5"],
+            "--learning_rat: unknown key (found --learning_rat 1e-5); the nearest key of stage grpo is learning_rate",
+        ),
+        (
+            ["--learning_rate", "quick"],
+            "r.yaml with --learning_rate from the command line: learning_rate: found 'quick', allowed: float "
+            f"(GRPOConfig of trl {TRL})",
+        ),
+        (
+            ["--learning_rate"],
+            "--learning_rate: found no value, allowed: --learning_rate VALUE or --learning_rate=VALUE",
+        ),
+        (["--seed", "1", "--seed=2"], "--seed: found twice, allowed: once"),
+        (["--stage", "sft"], "--stage: a recipe's stage cannot be overridden; write a recipe for the other stage"),
+    ],
+)
+def test_override(arguments, message, folder, cli, write_recipe):
+    write_recipe(BASE)
+    result = cli("run", "r.yaml", *arguments)
+    assert (result.code, result.heavy, result.err) == (2, [], f"error: {message}\n")
+
+
+def test_a_mistake_in_the_last_of_several_recipes_stops_the_first(folder, cli, write_recipe):
+    write_recipe(BASE, "1.yaml")
+    write_recipe(BASE.replace("output_dir: out", "output_dir: out2") + "lerning_rate: 1\n", "2.yaml")
+    result = cli("run", "1.yaml", "2.yaml")
+    assert result.code == 2 and result.err.startswith("error: 2.yaml:11: lerning_rate: unknown key")
+    assert not (folder / "out").exists()
+
+
+def test_an_alias_bomb_is_refused_at_once(cli, write_recipe):
+    levels = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 12))
+    write_recipe("l0: &l0 [x]\n" + levels)
+    start = time.perf_counter()
+    result = cli("run", "r.yaml")
+    assert result.code == 2 and "found the alias *l0" in result.err
+    assert time.perf_counter() - start < 5
+
+
+def test_a_failing_recipe_is_answered_in_little_more_than_python_starts(folder, write_recipe):
+    """Half a second on an idle machine is 15 times `python -c pass` here; the ratio holds on a busy one too."""
+    write_recipe(BASE + "learning_ratee: 1\n")
+
+    def seconds(*command):
+        start = time.perf_counter()
+        subprocess.run(command, cwd=folder, capture_output=True, check=False)
+        return time.perf_counter() - start
+
+    ours = min(seconds(sys.executable, "-m", "reasoning_ext", "run", "r.yaml") for _ in range(3))
+    yardstick = min(seconds(sys.executable, "-c", "import yaml, typer, asyncio, email") for _ in range(3))
+    assert ours < 6 * yardstick

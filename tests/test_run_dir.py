@@ -1,0 +1,75 @@
+"""A run's folder: new, continued, done, refused; nothing half written is taken for whole."""
+
+import json
+
+import pytest
+
+from reasoning_ext import run_dir
+from reasoning_ext.run_dir import RunDirError, append_lines, fingerprint, last_checkpoint, mend, open_run
+
+RECIPE = {"stage": "sft", "learning_rate": 1e-5, "output_dir": "out"}
+
+
+def test_a_new_run_writes_what_it_was_asked_for(tmp_path):
+    run = open_run(tmp_path / "out", RECIPE, {"dataset": "name:x"})
+    assert (run.done, run.checkpoint) == (False, None)
+    assert {f.name for f in run.path.iterdir()} == {"recipe.yaml", "versions.json", "lineage.json"}
+    assert json.loads((run.path / "versions.json").read_text())["trl"]
+
+
+def test_the_same_recipe_goes_on_and_a_done_one_is_done(tmp_path):
+    open_run(tmp_path, RECIPE, {})
+    assert not open_run(tmp_path, RECIPE | {"output_dir": "elsewhere", "report_to": "wandb"}, {}).done
+    run_dir.finish(tmp_path, 1.5)
+    assert open_run(tmp_path, RECIPE, {}).done
+
+
+def test_a_different_recipe_or_input_is_refused(tmp_path):
+    open_run(tmp_path, RECIPE, {"model": "run:a"})
+    with pytest.raises(RunDirError, match=r"different recipe \(learning_rate 1e-05 -> 2e-05\)"):
+        open_run(tmp_path, RECIPE | {"learning_rate": 2e-5}, {"model": "run:a"})
+    with pytest.raises(RunDirError, match=r"other inputs \(model run:a -> run:b\)"):
+        open_run(tmp_path, RECIPE, {"model": "run:b"})
+
+
+def test_a_folder_with_somebody_elses_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(RunDirError, match="holds files but no run"):
+        open_run(tmp_path, RECIPE, {})
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_only_complete_checkpoints_count(tmp_path):
+    for step, complete in ((5, True), (40, True), (100, False)):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        if complete:
+            (folder / run_dir.COMPLETE).touch()
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-40"
+
+
+def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path):
+    path = tmp_path / "x.jsonl"
+    append_lines(path, [{"a": 1}, {"a": 2}])
+    path.write_bytes(path.read_bytes() + b'{"a": 3, "te')
+    append_lines(path, [{"a": 4}])
+    assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]
+    path.write_bytes(b'{"only": "torn')
+    mend(path)
+    assert path.read_bytes() == b""
+
+
+def test_fingerprints_follow_content(tmp_path):
+    file = tmp_path / "a.jsonl"
+    file.write_text("1")
+    first = fingerprint(str(file))
+    file.write_text("2")
+    assert first != fingerprint(str(file)) and fingerprint("openai/gsm8k") == "name:openai/gsm8k"
+    folder_before = fingerprint(str(tmp_path))
+    file.write_text("3")
+    assert fingerprint(str(tmp_path)) != folder_before
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path):
+    with pytest.raises(RunDirError, match="GiB free"):
+        run_dir.check_space(tmp_path / "new", 2**60)

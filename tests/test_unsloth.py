@@ -1,0 +1,50 @@
+"""Backend `unsloth` for real: 4-bit weights, LoRA, one step of SFT, and its adapter on into one step of GRPO."""
+
+import json
+
+import pytest
+from conftest import TINY
+
+pytestmark = pytest.mark.unsloth
+COMMON = """\
+backend: unsloth
+dataset_name: ./rows.jsonl
+load_in_4bit: true
+use_peft: true
+lora_r: 8
+lora_target_modules: [all-linear]
+max_seq_length: 128
+max_steps: 1
+per_device_train_batch_size: 4
+logging_steps: 1
+save_strategy: no
+"""
+SFT = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\noutput_dir: sft\n" + COMMON
+GRPO = """\
+stage: grpo
+reward_funcs: [length_penalty: {max_tokens: 9}]
+num_generations: 2
+max_completion_length: 8
+output_dir: grpo
+"""
+
+
+def test_one_step_of_sft_and_of_grpo_on_four_bit_weights(cli, tmp_path, write_recipe, rows_file):
+    write_recipe(SFT, "1.yaml")
+    write_recipe(GRPO + f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON, "2.yaml")
+    result = cli("run", "1.yaml", "2.yaml", timeout=900)
+    assert result.code == 0, result.out[-3000:] + result.err[-3000:]
+    for stage, figure in (("sft", "loss"), ("grpo", "reward")):
+        folder = tmp_path / stage
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        assert any(figure in row for row in rows), rows
+        adapter = json.loads((folder / "adapter_config.json").read_text())
+        assert adapter["r"] == 8 and (folder / "adapter_model.safetensors").is_file()
+        versions = json.loads((folder / "versions.json").read_text())
+        assert versions["unsloth"]
+
+
+def test_the_keys_are_read_off_this_trl_too(cli, write_recipe, rows_file):
+    write_recipe(SFT + "learning_ratee: 1\n", "1.yaml")
+    result = cli("run", "1.yaml")
+    assert (result.code, result.heavy) == (2, []) and "the nearest key of stage sft is learning_rate" in result.err
