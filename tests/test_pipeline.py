@@ -96,7 +96,7 @@ def wait_for(path, process, seconds=240):
 
 def grpo_recipe(finished, tmp_path, steps):
     text = (finished / "2_grpo.yaml").read_text().replace("runs/tiny/1_sft", str(finished / "runs/tiny/1_sft"))
-    text = text.replace("max_steps: 40", f"max_steps: {steps}").replace("save_steps: 10", "save_steps: 2")
+    text = text.replace("max_steps: 50", f"max_steps: {steps}").replace("save_steps: 10", "save_steps: 2")
     (tmp_path / "grpo.yaml").write_text(
         text.replace("per_device_train_batch_size: 256", "per_device_train_batch_size: 32")
     )
