@@ -7,7 +7,6 @@ from threading import Thread
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.evaluate import vote
 from reasoning_ext.generation import SamplingSettings, generate
 from reasoning_ext.model import LoadOptions, load_model
 
@@ -39,7 +38,7 @@ def ask_and_print(model: str, question: str, n: int, temperature: float, max_com
         keys = [(0, i) for i in range(1, n)]
         for batch in generate(loaded.model, loaded.tokenizer, [prompt], keys, settings, n, seed):
             texts += [completion.text for completion in batch]
-        votes = Counter(vote(text) or "(no answer)" for text in texts)
+        votes = Counter(think.vote(text) or "(no answer)" for text in texts)
         console.print(
             "vote: " + ", ".join(f"{answer} ({count} of {n})" for answer, count in votes.most_common()), markup=False
         )

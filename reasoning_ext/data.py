@@ -180,7 +180,7 @@ def check_columns(columns: list[str], needed: dict[str, str]) -> None:
 
 def format_names() -> list[str]:
     """List the formats that a recipe can name."""
-    return [name for name in plugin_names([FORMATS]) if name != "last_boxed"]
+    return plugin_names([FORMATS])
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

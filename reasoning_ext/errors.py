@@ -11,3 +11,7 @@ class KeyProblem(UserError):
     def __init__(self, key: str, problem: str):
         super().__init__(problem)
         self.key = key
+
+
+class RecipeError(UserError):
+    """A recipe, or what it names, is wrong; the message begins with its file and line."""

@@ -127,17 +127,9 @@ def majority_right(rows: list[dict[str, Any]]) -> float:
     """Return the share of right completions among those that give the most common answer; ties share the vote."""
     votes: dict[str, list[bool]] = defaultdict(list)
     for row in rows:
-        votes[vote(row["completion"])].append(row["right"])
+        votes[think.vote(row["completion"])].append(row["right"])
     most = max(len(v) for v in votes.values())
     return _mean([_mean(v) for v in votes.values() if len(v) == most])
-
-
-def vote(completion: str) -> str:
-    """Return the text that a completion votes for: its last box, or its answer without white space."""
-    from reasoning_ext.formats import last_boxed
-
-    answer = think.split(completion).answer or ""
-    return "".join((last_boxed(answer) or answer).split())
 
 
 def interval(values: list[float]) -> list[float]:

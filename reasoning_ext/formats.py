@@ -50,7 +50,7 @@ def math(row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: there is neither a `\boxed{}` in the solution nor an `answer`.
     """
-    gold = row.get("answer") or last_boxed(row["solution"])
+    gold = row.get("answer") or think.last_boxed(row["solution"])
     if not gold:
         raise ValueError(rf"no \boxed{{}} in the column solution: {row['solution'][-60:]!r}")
     return _row(row["problem"], str(gold), think.join(row["solution"], rf"The answer is \boxed{{{gold}}}."))
@@ -69,21 +69,6 @@ def messages(row: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("the column messages holds one message and no prompt before it")
     rest = {name: value for name, value in row.items() if name != "messages"}
     return {**rest, "prompt": chat[:-1], "completion": chat[-1:]}
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Return what stands in a text's last balanced `\boxed{}`, or None.
-
-    >>> last_boxed(r"so \boxed{\frac{1}{2}}.")
-    '\\frac{1}{2}'
-    """
-    start = text.rfind(r"\boxed{")
-    depth = 0
-    for i in range(start + len(r"\boxed"), len(text)) if start >= 0 else ():
-        depth += {"{": 1, "}": -1}.get(text[i], 0)
-        if depth == 0:
-            return text[start + len(r"\boxed{") : i].strip()
-    return None
 
 
 def _row(question: str, gold: str, completion: str) -> dict[str, Any]:

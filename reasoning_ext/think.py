@@ -71,6 +71,27 @@ def with_prefix(completions: list, prefix: str) -> list:
     ]
 
 
+def last_boxed(text: str) -> str | None:
+    r"""Return what stands in a text's last balanced `\boxed{}`, or None.
+
+    >>> last_boxed(r"so \boxed{\frac{1}{2}}.")
+    '\\frac{1}{2}'
+    """
+    start = text.rfind(r"\boxed{")
+    depth = 0
+    for i in range(start + len(r"\boxed"), len(text)) if start >= 0 else ():
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            return text[start + len(r"\boxed{") : i].strip()
+    return None
+
+
+def vote(completion: str) -> str:
+    """Return what a completion votes for in self-consistency: its answer's last box, or its answer without white space."""
+    answer = split(completion).answer or ""
+    return "".join((last_boxed(answer) or answer).split())
+
+
 def opener(tokenizer: Any, chat_template_kwargs: dict[str, Any] | None = None) -> str:
     """Return what the generation prompt already wrote of the completion: `<think>` and the white space after it, or "".
 

@@ -6,7 +6,8 @@ import random
 
 import pytest
 
-from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k, vote
+from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k
+from reasoning_ext.think import vote
 
 
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one():

@@ -1,0 +1,210 @@
+"""Read run folders back, as far as they can be read: what the report is made of.
+
+A run that was cut off, or whose files are damaged, is read as far as possible and says what is wrong with it.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reasoning_ext.errors import UserError
+from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
+
+RESULT_FILES = {"sft": METRICS, "grpo": METRICS, "sample": "summary.json", "eval": "eval.json"}
+
+
+@dataclass(eq=False)
+class Run:
+    """What could be read of a run's folder.
+
+    Attributes:
+        problems: why it counts as not finished, in words; empty for a finished run.
+        recipe: the resolved recipe, and its text as it stands in the file.
+        parents: the runs that its model, models or data come from, under the names that its recipe gives them.
+    """
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe_text: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    parents: dict[str, "Run"] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def stage(self) -> str:
+        """The recipe's stage."""
+        return str(self.recipe.get("stage", "unknown"))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it has not finished."""
+        value = self.done.get("seconds")
+        return value if isinstance(value, int | float) else None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The models it starts from, `{label: name}`; one without a label for every stage but eval."""
+        models = self.recipe.get("models") or [self.recipe.get("model_name_or_path")]
+        if isinstance(models, dict):
+            return {str(label): str(name) for label, name in models.items()}
+        models = models if isinstance(models, list) else [models]
+        return {Path(str(name)).name if self.stage == "eval" else "": str(name) for name in models if name}
+
+
+def find_runs(paths: list[Path]) -> list[Path]:
+    """List the run folders among the given folders and directly in them, each once, in the order of their numbers.
+
+    Raises:
+        UserError: a folder is missing, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"report: found no folder {path}, allowed: run folders, or a folder of run folders")
+        inside = [path] if _looks_like_run(path) else [p for p in path.iterdir() if p.is_dir() and _looks_like_run(p)]
+        if not inside:
+            raise UserError(
+                f"report: found no run in {path} (no folder with {RECIPE} in it), allowed: run folders, or a folder of "
+                "run folders"
+            )
+        found |= {run.resolve(): run for run in sorted(inside, key=_number)}
+    if not found:
+        raise UserError("report: found no folder, allowed: run folders, or a folder of run folders")
+    return list(found.values())
+
+
+def read_run(path: Path) -> Run:
+    """Read whatever a run's folder holds; what is missing or damaged goes to the run's `problems`."""
+    run = Run(path)
+    if (path / DONE).is_file():
+        run.done = _read_object(run, DONE)
+    else:
+        run.problems.append(f"no {DONE}")
+    run.recipe_text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    try:
+        recipe = yaml.safe_load(run.recipe_text)
+    except yaml.YAMLError:
+        recipe = None
+    if isinstance(recipe, dict):
+        run.recipe = recipe
+    else:
+        run.problems.append(f"{RECIPE} cannot be read")
+    run.versions = _read_object(run, VERSIONS)
+    run.metrics = _read_rows(run, METRICS)
+    run.answers = _read_rows(run, "answers.jsonl")
+    run.samples = _read_rows(run, "samples.jsonl") or _read_completions(run)
+    run.summary = _read_object(run, "summary.json")
+    results = _read_object(run, "eval.json")
+    run.results = {label: row for label, row in results.items() if isinstance(row, dict)}
+    result = RESULT_FILES.get(run.stage)
+    if result and not (path / result).is_file():
+        run.problems.append(f"no {result}")
+    return run
+
+
+def _looks_like_run(path: Path) -> bool:
+    return (path / RECIPE).is_file() or (path / LINEAGE).is_file()
+
+
+def _number(path: Path) -> tuple[int, str]:
+    leading = re.match(r"\d+", path.name)
+    return (int(leading.group()) if leading else 10**9, path.name)
+
+
+def key_of(name: Any) -> str:
+    """Bring a model's or data set's name into a form that can be compared; `./` paths belong to a recipe's folder."""
+    return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
+
+
+def by_output(runs: list[Run]) -> dict[str, Run]:
+    """Map every way to name a run in a recipe to the run."""
+    return {
+        key: run for run in runs for key in (key_of(run.recipe.get("output_dir", "./")), str(run.path.resolve())) if key
+    }
+
+
+def link(runs: list[Run]) -> None:
+    """Fill in every run's parents."""
+    made = by_output(runs)
+    for run in runs:
+        names = [*run.models.values(), run.recipe.get("dataset_name", "")]
+        run.parents = {name: p for name in names if (p := made.get(key_of(name))) and p is not run}
+
+
+def _read_object(run: Run, name: str) -> dict[str, Any]:
+    if not (run.path / name).is_file():
+        return {}
+    try:
+        value = json.loads((run.path / name).read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name} cannot be read")
+    return value if isinstance(value, dict) else {}
+
+
+def _read_rows(run: Run, name: str) -> list[dict[str, Any]]:
+    """Read the lines that can be read; a crash leaves a torn last one."""
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    for line in (run.path / name).read_bytes().splitlines() if (run.path / name).is_file() else []:
+        try:
+            row = json.loads(line)
+        except ValueError:
+            row = None
+        if isinstance(row, dict):
+            rows.append(row)
+        else:
+            damaged += 1
+    if damaged:
+        run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
+    return rows
+
+
+def _read_completions(run: Run) -> list[dict[str, Any]]:
+    """Read the last table that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
+    tables = sorted((run.path / "completions").glob("*.parquet"))
+    if not tables:
+        return []
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(tables[-1]).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        run.problems.append(f"completions/{tables[-1].name} cannot be read")
+        return []
+    logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
+    rewards = [name for name in (rows[0] if rows else {}) if name in logged or name in weights_of(run.recipe)]
+    keys = ("step", "prompt", "completion", "answer", "advantage")
+    return [
+        {key: row[key] for key in keys if key in row} | {"rewards": {name: row[name] for name in rewards}}
+        for row in rows
+    ]
+
+
+def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
+    """Read the weights off a recipe's `reward_funcs`, under the names that metrics have."""
+    entries = recipe.get("reward_funcs") or []
+    weights = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        spelling, options = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, None)
+        name = re.split(r"[.:]", str(spelling))[-1]
+        weights[name] = float((options or {}).get("weight", 1.0)) if isinstance(options, dict) else 1.0
+    return weights
