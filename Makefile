@@ -23,13 +23,15 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	touch $@
 
-# Unsloth wants an older TRL, so it has an environment of its own. On a CPU it runs on its CPU backend; the torchvision
-# and xformers that it brings along are built for CUDA and break its import there.
+# Unsloth wants an older TRL, so it has an environment of its own. Its CPU backend came with 2026.10.9, whose one new need is
+# a certifi that not every index has yet; so its needs are those of 2026.10.7. The torchvision and xformers that it brings
+# along are built for CUDA and break its import on a CPU.
 unsloth-venv: .venv-unsloth/.installed
 
 .venv-unsloth/.installed: pyproject.toml constraints-unsloth.txt
 	$(PYTHON) -m venv .venv-unsloth
 	.venv-unsloth/bin/pip install --quiet --disable-pip-version-check -c constraints-unsloth.txt -e '.[test,unsloth]'
+	.venv-unsloth/bin/pip install --quiet --disable-pip-version-check --no-deps unsloth==2026.10.9 unsloth_zoo==2026.10.9
 	.venv-unsloth/bin/python -c "import torch; raise SystemExit(torch.cuda.is_available())" \
 		&& .venv-unsloth/bin/pip uninstall --quiet -y torchvision xformers || true
 	touch $@

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_ext.data import check_columns
+from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import build_rewards, needed_columns, parse_rewards
@@ -39,6 +39,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         num_completions_to_print=0,
         reward_weights=[spec.weight for spec in specs],
     )
+    _check_enough(rows, config.generation_batch_size // config.num_generations)
     loaded = recipe_model(recipe, trainable=True)
     trainer = GRPOTrainer(
         model=loaded.model,
@@ -50,6 +51,15 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         peft_config=loaded.peft_config,
     )
     return train(trainer, run, "grpo")
+
+
+def _check_enough(rows: Any, prompts: int) -> None:
+    """Refuse fewer prompts than one generation takes: TRL drops what does not fill it, and would train on nothing."""
+    if hasattr(rows, "num_rows") and rows.num_rows < prompts:
+        problem = (
+            f"found {rows.num_rows} rows, but one generation takes {prompts} prompts; use more rows or smaller batches"
+        )
+        raise DataError("dataset_name", problem)
 
 
 def _without_completion(rows: Any) -> Any:

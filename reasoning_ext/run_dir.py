@@ -125,7 +125,8 @@ def fingerprint(source: str) -> str:
     if is_run(path):
         return "run:" + _hash((path / LINEAGE).read_text())
     if path.is_file():
-        return "file:" + hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        with path.open("rb") as file:
+            return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
         listing = [(str(f.relative_to(path)), f.stat().st_size, _small_hash(f)) for f in files]

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import find_format, format_rows, is_generator, load_rows
+from reasoning_ext.data import DataError, find_format, format_rows, is_generator, load_rows
 from reasoning_ext.fields import MODEL_CONFIG
 from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, load_model
 from reasoning_ext.recipe import Recipe, RecipeError
-from reasoning_ext.run_dir import RunDir
+from reasoning_ext.run_dir import RunDir, check_space
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,6 +86,11 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         ) from error
 
 
+def checkpoint_bytes(model: Any) -> int:
+    """Return what a checkpoint takes on the disk: what is trained, with AdamW's two moments."""
+    return sum(3 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+
+
 def train(trainer: Any, run: RunDir, stage: str) -> int:
     """Train from the start or from the run's last complete checkpoint, and save the model.
 
@@ -96,16 +101,25 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     Returns:
         0, or 130 when the user stopped it; a checkpoint has been saved then.
+
+    Raises:
+        RunDirError: the disk has no room for two checkpoints.
+        DataError: there were too few rows for a single step.
     """
     from transformers import PrinterCallback
 
     from reasoning_ext.callbacks import Interrupt, RunRecorder
 
     step = int(run.checkpoint.name[11:]) if run.checkpoint else 0
+    check_space(run.path, 2 * checkpoint_bytes(trainer.model))
     with Interrupt() as interrupt:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(RunRecorder(run.path, stage, step, interrupt))
         trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+        if trainer.state.global_step == 0:
+            raise DataError(
+                "dataset_name", "nothing was trained: the rows do not fill one step; use more rows or smaller batches"
+            )
         if interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
             return INTERRUPTED
     trainer.save_model()

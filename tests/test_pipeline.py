@@ -15,7 +15,7 @@ from reasoning_ext.run_dir import COMPLETE, DONE
 
 pytestmark = pytest.mark.slow
 RUN = [sys.executable, "-m", "reasoning_ext", "run"]
-SMALL = ["--max_steps", "4", "--save_steps", "2", "--max_samples", "48", "--num_generations", "4"]
+SMALL = ["--max_steps", "4", "--save_steps", "2", "--max_samples", "64", "--num_generations", "4"]
 STAGES = ["1_sft", "2_grpo", "3_sample", "4_distill", "5_student_on_traces", "6_eval"]
 
 
@@ -50,7 +50,7 @@ def test_every_stage_leaves_its_run_folder(finished):
     grpo = metrics(finished / "runs/tiny/2_grpo")
     assert [row["step"] for row in grpo if "reward" in row] == [1, 2, 3, 4]
     assert len(list((finished / "runs/tiny/2_grpo/completions").glob("*.parquet"))) == 4
-    assert len((finished / "runs/tiny/3_sample/samples.jsonl").read_text().splitlines()) == 48 * 4
+    assert len((finished / "runs/tiny/3_sample/samples.jsonl").read_text().splitlines()) == 64 * 4
     results = json.loads((finished / "runs/tiny/6_eval/eval.json").read_text())
     assert list(results) == ["sft", "grpo", "student distilled", "student on traces"]
     assert all({"greedy", "pass@1", "pass@4", "maj@4"} <= set(figures) for figures in results.values())
@@ -59,7 +59,7 @@ def test_every_stage_leaves_its_run_folder(finished):
 def test_the_distilled_student_was_trained_on_the_kept_samples(finished):
     kept = [json.loads(line) for line in (finished / "runs/tiny/3_sample/sft.jsonl").read_text().splitlines()]
     counts = json.loads((finished / "runs/tiny/3_sample/summary.json").read_text())
-    assert 0 < len(kept) == counts["kept"] <= 48 and counts["sampled"] == 192
+    assert 0 < len(kept) == counts["kept"] <= 64 and counts["sampled"] == 256
     assert set(kept[0]) == {"prompt", "completion", "answer"} and kept[0]["completion"][0]["role"] == "assistant"
 
 
@@ -147,7 +147,7 @@ def test_a_sampling_that_was_cut_off_draws_only_what_is_missing(finished, tmp_pa
     out = tmp_path / "out"
     text = (finished / "3_sample.yaml").read_text().replace("runs/tiny/2_grpo", str(finished / "runs/tiny/2_grpo"))
     (tmp_path / "sample.yaml").write_text(text.replace("output_dir: runs/tiny/3_sample", f"output_dir: {out}"))
-    arguments = ["sample.yaml", "--max_samples", "48", "--num_generations", "4"]
+    arguments = ["sample.yaml", "--max_samples", "64", "--num_generations", "4"]
     run(arguments, tmp_path)
     lines = (out / "samples.jsonl").read_text().splitlines(keepends=True)
     (out / "samples.jsonl").write_text("".join(lines[:100]) + lines[100][:20])
@@ -155,23 +155,24 @@ def test_a_sampling_that_was_cut_off_draws_only_what_is_missing(finished, tmp_pa
     run(arguments, tmp_path)
     rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
     assert [json.loads(line) for line in lines[:100]] == rows[:100]
-    assert len(rows) == 192 == len({(r["prompt_index"], r["sample_index"]) for r in rows})
-    assert len((whole / "samples.jsonl").read_text().splitlines()) == 192
+    assert len(rows) == 256 == len({(r["prompt_index"], r["sample_index"]) for r in rows})
+    assert len((whole / "samples.jsonl").read_text().splitlines()) == 256
 
 
 def test_two_processes_train_data_parallel(finished, tmp_path):
     grpo_recipe(finished, tmp_path, steps=2)
+    # With --cpu accelerate starts two processes through MPI alone; --multi_gpu is torchrun, and `use_cpu: true` makes it gloo.
+    flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
     command = [
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        "--cpu",
-        "--num_processes",
-        "2",
-        "--num_machines",
-        "1",
+        *flags.split(),
+        "-m",
+        "reasoning_ext",
+        "run",
+        "grpo.yaml",
     ]
-    command += ["--mixed_precision", "no", "--dynamo_backend", "no", "-m", "reasoning_ext", "run", "grpo.yaml"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run([*command, "--output_dir", "out"], cwd=tmp_path, capture_output=True, text=True, env=environment,
                           timeout=400)  # fmt: skip
@@ -185,6 +186,16 @@ def test_two_processes_train_data_parallel(finished, tmp_path):
     assert done.stdout.count("starts in") == 1
 
 
+def test_too_few_rows_for_one_generation_are_refused(finished, tmp_path):
+    grpo_recipe(finished, tmp_path, steps=1)
+    done = subprocess.run([*RUN, "grpo.yaml", "--max_samples", "3"], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (
+        "dataset_name: found 3 rows, but one generation takes 4 prompts; use more rows or smaller batches"
+        in done.stderr
+    )
+
+
 def test_report_to_passes_through(finished, tmp_path):
     grpo_recipe(finished, tmp_path, steps=1)
     run(["grpo.yaml", "--output_dir", "out", "--report_to", "tensorboard"], tmp_path)
@@ -193,7 +204,7 @@ def test_report_to_passes_through(finished, tmp_path):
 
 def test_the_example_of_a_reward_of_ones_own_runs(finished):
     example = ROOT / "examples" / "custom_reward" / "grpo.yaml"
-    run([example, "--max_steps", "1", "--max_samples", "48"], finished)
+    run([example, "--max_steps", "1", "--max_samples", "64"], finished)
     [output] = [
         Path(line.split("output_dir:")[1].strip()) for line in example.read_text().splitlines() if "output_dir:" in line
     ]

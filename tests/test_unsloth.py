@@ -1,6 +1,8 @@
 """Backend `unsloth` for real: 4-bit weights, LoRA, one step of SFT, and its adapter on into one step of GRPO."""
 
 import json
+import subprocess
+import sys
 
 import pytest
 from conftest import TINY
@@ -42,6 +44,26 @@ def test_one_step_of_sft_and_of_grpo_on_four_bit_weights(cli, tmp_path, write_re
         assert adapter["r"] == 8 and (folder / "adapter_model.safetensors").is_file()
         versions = json.loads((folder / "versions.json").read_text())
         assert versions["unsloth"]
+
+
+LOAD = """
+from reasoning_ext.model import LoadOptions, load_model, prepare_backend
+prepare_backend("unsloth")
+from trl import ModelConfig
+config = ModelConfig(load_in_4bit=True, use_peft=True, lora_r=8, lora_target_modules=["all-linear"])
+loaded = load_model({path!r}, config, LoadOptions(backend="unsloth", from_scratch=True, max_seq_length=128))
+kinds = {{type(module).__name__ for module in loaded.model.modules()}}
+print("KINDS", sorted(kinds & {{"Linear4bit"}}), type(loaded.model).__name__, loaded.peft_config)
+print("TRAINED", {{name.rsplit(".", 2)[-3] for name, p in loaded.model.named_parameters() if p.requires_grad}})
+"""
+
+
+def test_the_weights_are_in_four_bits_and_only_the_adapter_is_trained(tmp_path):
+    code = LOAD.format(path=str(TINY / "model"))
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert "KINDS ['Linear4bit'] PeftModelForCausalLM None" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
+    trained = done.stdout.split("TRAINED ")[1]
+    assert "lora_A" in trained and "lora_B" in trained and "base_layer" not in trained
 
 
 def test_the_keys_are_read_off_this_trl_too(cli, write_recipe, rows_file):
