@@ -9,6 +9,7 @@ from typing import Any
 
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.fields import GRPO_CONFIG
+from reasoning_ext.model import ModelError, is_adapter
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import build_rewards, needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir
@@ -24,7 +25,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
 
     Raises:
         DataError: the rows cannot be read or lack a column that a reward needs.
-        ModelError: the model cannot be loaded.
+        ModelError: the model cannot be loaded, or TRL would take another one for the KL term's reference.
     """
     from trl import GRPOConfig, GRPOTrainer
 
@@ -39,6 +40,12 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         num_completions_to_print=0,
         reward_weights=[spec.weight for spec in specs],
     )
+    name = recipe.local(recipe.get("model_name_or_path"))
+    if config.beta and is_adapter(name) and not recipe.get("use_peft"):
+        problem = (
+            f"found a KL term, whose reference would be the model below the adapter {name}; write use_peft: true or 0"
+        )
+        raise ModelError("beta", problem)
     _check_enough(rows, config.generation_batch_size // config.num_generations)
     loaded = recipe_model(recipe, trainable=True)
     trainer = GRPOTrainer(

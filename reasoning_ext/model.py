@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -79,7 +79,9 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     set_seed(options.seed)
     try:
         loaded = (_load_unsloth if options.backend == "unsloth" else _load_trl)(name, config, options)
-    except (OSError, ImportError, KeyError) as error:
+    except (OSError, ImportError, KeyError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
     if not loaded.tokenizer.chat_template:
@@ -148,7 +150,7 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
                 raise ModelError(
                     "use_peft", f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
                 )
-            model = model.merge_and_unload()
+            model = model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped
     return Loaded(model if options.trainable else _to_device(model, quantization), tokenizer, peft_config)
 
 

@@ -43,6 +43,8 @@ def weights(folder):
 
 
 def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys):
+    from reasoning_ext.recipe import RecipeError
+
     base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nlearning_rate: 1e-3\n"
     assert run("stage: sft\n" + base + COMMON, "base") == 0
     assert run("stage: sft\nmodel_name_or_path: base\nuse_peft: true\nlearning_rate: 1e-2\n" + COMMON, "adapter") == 0
@@ -56,6 +58,10 @@ def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys)
     assert run(GRPO + "model_name_or_path: adapter\nlearning_rate: 1e-2\n", "merged") == 0
     assert (tmp_path / "merged" / "model.safetensors").exists()
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    with pytest.raises(
+        RecipeError, match="beta: found a KL term, whose reference would be the model below the adapter"
+    ):
+        run(GRPO + "model_name_or_path: adapter\nbeta: 0.1\n", "wrong_reference")
     evaluation = (
         "stage: eval\nmodels: {adapter: further, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
     )
