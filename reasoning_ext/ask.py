@@ -54,9 +54,16 @@ def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSetting
     inputs = inputs.to(model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     torch.manual_seed(seed)
-    Thread(
-        target=model.generate, kwargs={**inputs, **settings.generate_kwargs(), "streamer": streamer}, daemon=True
-    ).start()
+
+    def generate_and_end() -> None:
+        try:
+            model.generate(**inputs, **settings.generate_kwargs(), streamer=streamer)
+        finally:
+            streamer.on_finalized_text(
+                "", stream_end=True
+            )  # also when it failed, or the loop below would wait for ever
+
+    Thread(target=generate_and_end, daemon=True).start()
     text = think.opener(tokenizer)
     console.print(text, end="", style="dim", markup=False)
     for piece in streamer:

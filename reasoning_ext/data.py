@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.formats import as_messages
 from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
 
 if TYPE_CHECKING:
@@ -73,6 +74,11 @@ def load_rows(
     import datasets
 
     source = local_source(name)
+    saved = source is not None and source.is_dir() and not (source / KEPT_ROWS).is_file()
+    if "[" in split and (saved or is_generator(name)):
+        raise DataError(
+            "dataset_name", f"found the split {split}, allowed for {name}: a name without a slice; use max_samples"
+        )
     try:
         if is_generator(name):
             rows = _generate(name, folder, split, gen_kwargs or {}, max_samples)
@@ -131,7 +137,10 @@ def format_rows(
         DataError: a row does not fit the format; the message names the row and the column.
     """
     columns = list(rows.column_names or next(iter(rows)))
+    targets = list((rename or {}).values())
     for old in rename or {}:
+        if targets.count((rename or {})[old]) > 1:
+            raise DataError("rename_columns", f"found two columns renamed to {(rename or {})[old]}, allowed: one")
         if old not in columns:
             raise DataError("rename_columns", f"found {old}, but the data set has the columns {', '.join(columns)}")
         if rename and rename[old] in columns and rename[old] not in rename:
@@ -143,21 +152,26 @@ def format_rows(
 
     def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
         try:
-            made = function(row)
+            made = dict(function(row))
+            made["prompt"] = as_messages(made["prompt"], "user")
+            if "completion" in made:
+                made["completion"] = as_messages(made["completion"], "assistant")
+            if system_prompt and made["prompt"][0]["role"] != "system":
+                made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
+            return made
         except KeyError as error:
             column, has = error.args[0], ", ".join(row)
             raise DataError(
                 "dataset_format", f"{plugin.name} needs the column {column}; the data set has {has}"
             ) from error
-        except (ValueError, TypeError, AttributeError) as error:
+        except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {error}") from error
-        if system_prompt and made["prompt"][0]["role"] != "system":
-            made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
-        return made
 
     convert(next(iter(rows)), 0)  # outside of map, whose own exceptions hide the reason
     names = list(rows.column_names or [])
-    arguments = {} if not hasattr(rows, "num_rows") else {"desc": f"Formatting as {plugin.name}"}
+    # Not from the cache: it knows a function by its name, so that an edited format would give the old rows.
+    fresh = {"desc": f"Formatting as {plugin.name}", "load_from_cache_file": False}
+    arguments = fresh if hasattr(rows, "num_rows") else {}
     return rows.map(convert, with_indices=True, remove_columns=names, **arguments)
 
 
@@ -180,7 +194,7 @@ def check_columns(columns: list[str], needed: dict[str, str]) -> None:
 
 def format_names() -> list[str]:
     """List the formats that a recipe can name."""
-    return plugin_names([FORMATS])
+    return [name for name in plugin_names([FORMATS]) if name != as_messages.__name__]
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:

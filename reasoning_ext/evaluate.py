@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.data import check_columns, read_jsonl
+from reasoning_ext.data import DataError, check_columns, read_jsonl
 from reasoning_ext.model import is_adapter
 from reasoning_ext.preflight import EVAL_REWARDS, eval_models
 from reasoning_ext.recipe import Recipe
@@ -55,6 +55,7 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
         if not missing:
             continue
         scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+        loaded = None  # the model before goes before the next one comes
         loaded = recipe_model(recipe, trainable=False, name=name, from_scratch=scratch)
         rewards, done = build_rewards(specs), len(wanted) - len(missing)
         for greedy in (True, False):
@@ -82,7 +83,7 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
         decides: the reward that says what is right.
 
     Returns:
-        `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Problems whose
+        `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Completions whose
         gold does not parse are left out and counted.
     """
     problems: dict[int, list[dict]] = defaultdict(list)
@@ -98,11 +99,13 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
             problems[row["prompt_index"]].append({**row, "right": reward > 0.5})
     sampled = [row for rows in problems.values() for row in rows]
     if not sampled or not greedy:
-        raise ValueError(f"no completion could be judged by {decides}: {unjudged} golds do not parse")
+        raise DataError(
+            "dataset_name", f"no completion could be judged by {decides}: {unjudged} of them have no gold that parses"
+        )
     figures: dict[str, Any] = {
         "problems": len(problems),
         "greedy": interval(greedy),
-        "pass@1": interval([_mean([row["right"] for row in rows]) for rows in problems.values()]),
+        "pass@1": interval([_mean([row["right"] for row in rows]) for rows in problems.values()], len(sampled)),
     }
     n = min(len(rows) for rows in problems.values())
     for k in [2**i for i in range(1, 11) if 2**i <= n]:
@@ -112,7 +115,7 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
     if n > 2:
         figures[f"maj@{n}"] = interval([majority_right(rows[:n]) for rows in problems.values()])
     formats = [_mean([think.well_formed(row["completion"]) for row in rows]) for rows in problems.values()]
-    figures["thinks"] = interval(formats)
+    figures["thinks"] = interval(formats, len(sampled))
     figures["mean tokens"] = round(_mean([row["tokens"] for row in sampled]), 2)
     figures["truncated"] = round(_mean([not row["finished"] for row in sampled]), 4)
     return figures | ({"not judged": unjudged} if unjudged else {})
@@ -132,11 +135,17 @@ def majority_right(rows: list[dict[str, Any]]) -> float:
     return _mean([_mean(v) for v in votes.values() if len(v) == most])
 
 
-def interval(values: list[float]) -> list[float]:
-    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of problems."""
+def interval(values: list[float], trials: int | None = None) -> list[float]:
+    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of problems.
+
+    Args:
+        values: one share a problem.
+        trials: completions in all, which the effective number cannot exceed; default: one a problem.
+    """
     n, mean = len(values), _mean(values)
     variance = sum((v - mean) ** 2 for v in values) / (n - 1) / n if n > 1 else 0.0
-    effective = mean * (1 - mean) / variance if variance > 0 else float(n)
+    most = float(trials or n)
+    effective = min(most, mean * (1 - mean) / variance) if variance > 1e-12 else most
     centre = (mean + Z * Z / (2 * effective)) / (1 + Z * Z / effective)
     half = Z / (1 + Z * Z / effective) * math.sqrt(mean * (1 - mean) / effective + Z * Z / (4 * effective**2))
     return [round(mean, 4), round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)]
@@ -146,13 +155,14 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Print the models as rows and the figures as columns; shares in per cent with their 95 % interval."""
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     columns = Counter(name for figures in results.values() for name in figures)
     table = Table(title="held-out problems, 95 % intervals")
     for name in ("model", *columns):
         table.add_column(name, justify="left" if name == "model" else "right")
     for label, figures in results.items():
-        table.add_row(label, *[_cell(figures.get(name)) for name in columns])
+        table.add_row(Text(label), *[_cell(figures.get(name)) for name in columns])
     Console(width=None if Console().is_terminal else 200).print(table)
 
 

@@ -20,9 +20,9 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
     for column in ("prompt", "completion", "answer"):
         if column in row and row[column] is None:
             raise ValueError(f"the column {column} is empty")
-    row["prompt"] = _messages(row["prompt"], "user")
+    row["prompt"] = as_messages(row["prompt"], "user")
     if "completion" in row:
-        row["completion"] = _messages(row["completion"], "assistant")
+        row["completion"] = as_messages(row["completion"], "assistant")
     if "answer" in row:
         row["answer"] = str(row["answer"])
     return row
@@ -72,8 +72,9 @@ def messages(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(question: str, gold: str, completion: str) -> dict[str, Any]:
-    return {"prompt": _messages(question, "user"), "completion": _messages(completion, "assistant"), "answer": gold}
+    return {"prompt": as_messages(question, "user"), "completion": as_messages(completion, "assistant"), "answer": gold}
 
 
-def _messages(value: Any, role: str) -> list[dict[str, str]]:
+def as_messages(value: Any, role: str) -> list[dict[str, str]]:
+    """Return a conversation as it is, and a text as one message of a role."""
     return [{"role": role, "content": str(value).strip()}] if not isinstance(value, list) else value

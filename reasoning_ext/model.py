@@ -79,7 +79,7 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     set_seed(options.seed)
     try:
         loaded = (_load_unsloth if options.backend == "unsloth" else _load_trl)(name, config, options)
-    except (OSError, ImportError, KeyError, ValueError) as error:
+    except (OSError, ImportError, KeyError, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, UserError):
             raise
         reason = " ".join(str(error).split())[:300]

@@ -100,8 +100,6 @@ def _run_stage(recipe: Recipe, run: RunDir) -> int:
     from reasoning_ext.data import DataError
     from reasoning_ext.model import ModelError, prepare_backend
 
-    if recipe.stage not in DATA_PARALLEL and not _is_main():
-        return 0
     try:
         prepare_backend(recipe.get("backend"))
         _quiet()

@@ -31,6 +31,10 @@ REQUIRED = {
 }
 EVAL_REWARDS = ["math_answer", "think_format"]
 CHECKED_ROWS = 8
+NOT_WITH_UNSLOTH = (
+    "attn_implementation", "use_dora", "lora_target_parameters", "bnb_4bit_quant_type", "bnb_4bit_quant_storage",
+    "use_bnb_nested_quant",
+)  # fmt: skip
 
 
 def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True) -> list[RewardSpec]:
@@ -58,6 +62,14 @@ def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True) ->
     specs = _check_rewards(recipe)
     if recipe.stage == "grpo":
         _check_batches(recipe)
+    elif recipe.stage != "sft":
+        _check_generation(recipe)
+    if recipe.get("backend") == "unsloth":
+        for key in NOT_WITH_UNSLOTH:
+            if key in recipe.values:
+                raise recipe.error(
+                    key, f"found {recipe.values[key]!r}, which has no effect with backend: unsloth; leave it out"
+                )
     if run and recipe.get("backend") == "unsloth" and find_spec("unsloth") is None:
         raise recipe.error(
             "backend", "found unsloth, which is not installed; pip install 'reasoning-ext[unsloth]' or write trl"
@@ -88,10 +100,8 @@ def check_data(recipe: Recipe, specs: list[RewardSpec]) -> list[dict]:
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
     """Tell whether the data set is the output of a recipe that has yet to run."""
-    source = local_source(recipe.local(recipe.get("dataset_name")))
-    return (
-        source is not None and source.resolve() in {Path(p).resolve() for p in made} and not (source / DONE).is_file()
-    )
+    source = Path(recipe.local(recipe.get("dataset_name")))
+    return source.resolve() in {Path(p).resolve() for p in made} and not (source / DONE).is_file()
 
 
 def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
@@ -117,6 +127,11 @@ def eval_models(recipe: Recipe) -> dict[str, str]:
 
 def _check_model(recipe: Recipe, made: set[Path], run: bool) -> None:
     models = eval_models(recipe)
+    labels = list(models)
+    if recipe.stage == "eval" and isinstance(recipe.get("models"), list) and len(labels) < len(recipe.get("models")):
+        raise recipe.error("models", f"found two models called {labels[0]}; write models: {{label: path, ...}}")
+    if any(not isinstance(label, str) for label in labels):
+        raise recipe.error("models", f"found the labels {labels}, allowed: names; write a number in quotes")
     if recipe.stage == "eval" and not models:
         raise recipe.error("models", "the key is missing; write models: {label: path, ...} or model_name_or_path")
     names: dict[tuple, object] = {("models", label): name for label, name in models.items()}
@@ -126,7 +141,7 @@ def _check_model(recipe: Recipe, made: set[Path], run: bool) -> None:
         if not isinstance(name, str):
             raise recipe.error(place, f"found {name!r}, allowed: a hub name or a path")
         source = local_source(recipe.local(name))
-        if source is None or source.resolve() in made:
+        if source is None or Path(recipe.local(name)).resolve() in made:
             continue
         if not source.exists():
             raise recipe.error(place, f"found {name}, but there is no such folder; run the recipe that makes it first")
@@ -161,6 +176,8 @@ def _check_dataset(recipe: Recipe, made: set[Path]) -> None:
             raise recipe.error("dataset_name", f"found {name}: {error.args[0]}") from error
     else:
         source = local_source(recipe.local(name))
+        if "gen_kwargs" in recipe.values:
+            raise recipe.error("gen_kwargs", f"found with {name}, allowed: with a Python file that makes the rows")
         if source is not None and not source.exists() and source.resolve() not in made:
             raise recipe.error(
                 "dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})"
@@ -191,6 +208,21 @@ def _check_rewards(recipe: Recipe) -> list[RewardSpec]:
                 "reward_weights", f"found {weights}, allowed: finite numbers, at least one of them not 0"
             )
     return specs
+
+
+def _check_generation(recipe: Recipe) -> None:
+    """Refuse counts that `sample` and `eval` cannot work with."""
+    for key in ("num_generations", "max_completion_length", "per_device_eval_batch_size"):
+        if not isinstance(recipe.get(key), int) or recipe.get(key) < 1:
+            raise recipe.error(key, f"found {recipe.get(key)}, allowed: 1 or more")
+    if recipe.get("dataset_streaming"):
+        raise recipe.error(
+            "dataset_streaming", f"found true, allowed: false in stage {recipe.stage}, which goes over its rows again"
+        )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise recipe.error(
+            "stage", f"found {recipe.stage} under accelerate launch, allowed: sft, grpo; run this one without it"
+        )
 
 
 def _check_batches(recipe: Recipe) -> None:

@@ -37,6 +37,7 @@ MANAGED = {
     "resume_from_checkpoint": "`run` finds the last complete checkpoint in output_dir by itself",
     "hub_token": "a token is read from the environment variable HF_TOKEN alone",
     "local_rank": "`accelerate launch` sets it",
+    "ignore_bias_buffers": "nothing here reads it",
 }
 
 
@@ -167,10 +168,14 @@ def load_recipe(path: Path, overrides: dict[str, str] | None = None, strict: boo
         if key == "stage":
             raise RecipeError("--stage: a recipe's stage cannot be overridden; write a recipe for the other stage")
         if key in keys or strict:
-            values[key] = _override(key, text)
+            value = _override(key, text)
+            dotted = isinstance(value, str) and value.startswith(("./", "../")) and key != "output_dir"
+            values[key] = os.path.abspath(value) if dotted else value
             lines = {place: line for place, line in lines.items() if place[0] != key} | {(key,): 0}
     recipe = Recipe(path, stage, values, keys, lines)
     for key, value in values.items():
+        if not isinstance(key, str):
+            raise RecipeError(f"{path}: found the key {key!r}, allowed: names")
         if key not in keys:
             raise recipe.error(key, f"unknown key (found {key}: {value!r}); {_nearest(key, list(keys), stage)}")
         if key in MANAGED:
@@ -190,6 +195,13 @@ def stage_keys(stage: str) -> dict[str, Key]:
     if stage == "grpo":
         return common | grpo | dataclass_keys(Rewarded)
     generation = {name: grpo[name] for name in GENERATION_KEYS if name in grpo}
+    training_only = {
+        "dataset_train_split" if stage == "eval" else "dataset_test_split",
+        "use_peft",
+        "use_dora",
+        "use_rslora",
+    }
+    common = {name: key for name, key in common.items() if name not in training_only and not name.startswith("lora_")}
     return common | generation | dataclass_keys(Sampling if stage == "sample" else Evaluation)
 
 

@@ -95,7 +95,7 @@ def verdicts(evaluation: Run, runs: list[Run]) -> list[dict[str, Any]]:
         begins with has no entry of its own.
     """
     models, results, made = evaluation.models, evaluation.results, by_output(runs)
-    evaluated = {key_of(name): label for label, name in models.items() if label in results}
+    evaluated = {key_of(name): label for label, name in models.items() if label in results and key_of(name)}
     rows = []
     for label in results:
         name, before = key_of(models.get(label, "./")), None

@@ -11,6 +11,8 @@ Everything that can be wrong with an entry is found from the function's signatur
 Exceptions in a reward are not caught: a reward that fails stops the run and says which one it was.
 """
 
+import asyncio
+import inspect
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -173,6 +175,12 @@ class Reward:
         return list(rewards)
 
 
+def call_reward(reward: "Reward", **kwargs: Any) -> list[float | None]:
+    """Call a reward outside of a trainer, waiting for an asynchronous one."""
+    values: Any = reward(**kwargs)
+    return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
 class AsyncReward(Reward):
     """The same for an `async def` reward, which TRL awaits together with the other asynchronous ones."""
 
@@ -182,6 +190,4 @@ class AsyncReward(Reward):
 
 
 def _is_async(spec: RewardSpec) -> bool:
-    import inspect
-
     return inspect.iscoroutinefunction(spec.plugin.load())

@@ -20,7 +20,7 @@ from reasoning_ext.callbacks import Interrupt
 from reasoning_ext.data import KEPT_ROWS, check_columns, read_jsonl
 from reasoning_ext.generation import Completion, SamplingSettings, generate
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reward_loading import Reward, RewardSpec, build_rewards, needed_columns, parse_rewards
+from reasoning_ext.reward_loading import Reward, RewardSpec, build_rewards, call_reward, needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir, append_lines, write_whole
 from reasoning_ext.training import INTERRUPTED, recipe_model, recipe_rows
 
@@ -100,7 +100,7 @@ def score(
     given["prompts"] = [table[c.prompt]["prompt"] for c in batch]
     given["completion_ids"] = [c.ids for c in batch]
     messages = [[{"role": "assistant", "content": c.text}] for c in batch]
-    values = {reward.__name__: reward(completions=messages, **given) for reward in rewards}
+    values = {reward.__name__: call_reward(reward, completions=messages, **given) for reward in rewards}
     return [(c, {name: column[i] for name, column in values.items()}) for i, c in enumerate(batch)]
 
 

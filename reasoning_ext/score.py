@@ -11,7 +11,7 @@ from typing import Any
 from reasoning_ext.data import check_columns, read_jsonl
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.reward_loading import RewardSpec, build_rewards, needed_columns, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec, build_rewards, call_reward, needed_columns, parse_rewards
 
 
 def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
@@ -53,10 +53,13 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> list[list
         check_columns(list(rows[0]), needed_columns(specs))
     except KeyProblem as error:
         raise UserError(f"score: {error}") from error
+    for spec in specs:
+        if "completion_ids" in spec.plugin.required and "completion_ids" not in rows[0]:
+            raise UserError(f"score: the reward {spec.name} needs completion_ids or tokens; TRL's tables have neither")
     columns = {name: [row.get(name) for row in rows] for name in rows[0] if name not in ("prompt", "completion")}
     completions = [_conversation(row["completion"]) for row in rows]
     prompts = [row.get("prompt") for row in rows]
-    return [reward(completions=completions, prompts=prompts, **columns) for reward in build_rewards(specs)]
+    return [call_reward(reward, completions=completions, prompts=prompts, **columns) for reward in build_rewards(specs)]
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from reasoning_ext.data import SFT_COLUMNS, check_columns
+from itertools import islice
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.data import SFT_COLUMNS, DataError, check_columns
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import RunDir
@@ -16,7 +20,7 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
         0, or 130 when the user stopped it.
 
     Raises:
-        DataError: the rows cannot be read or have no `completion`.
+        DataError: the rows cannot be read or have no `completion`, or the chat template drops their thoughts.
         ModelError: the model cannot be loaded.
     """
     from trl import SFTConfig, SFTTrainer
@@ -26,6 +30,7 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     held_out = recipe_rows(recipe, "dataset_test_split").select_columns(list(SFT_COLUMNS)) if config.do_eval else None
     loaded = recipe_model(recipe, trainable=True)
+    _check_thoughts(loaded.tokenizer, rows)
     trainer = SFTTrainer(
         model=loaded.model,
         args=config,
@@ -35,3 +40,14 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
         peft_config=loaded.peft_config,
     )
     return train(trainer, run, "sft")
+
+
+def _check_thoughts(tokenizer: Any, rows: Any) -> None:
+    """Refuse a chat template that drops the thought from what is trained on (ms-swift#4939, TRL#6363)."""
+    row = next((row for row in islice(rows, 1000) if think.split(think.content(row["completion"])).thought), None)
+    if row is None:
+        return
+    thought = think.split(think.content(row["completion"])).thought or ""
+    if thought.strip() not in tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False):
+        problem = f"the chat template drops the thought {thought.strip()[:60]!r} ; set chat_template_path to one that keeps it"
+        raise DataError("dataset_name", problem)

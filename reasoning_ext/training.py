@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import DataError, find_format, format_rows, is_generator, load_rows
+from reasoning_ext.data import SUFFIXES, DataError, find_format, format_rows, is_generator, load_rows, local_source
 from reasoning_ext.fields import MODEL_CONFIG
 from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, load_model
 from reasoning_ext.recipe import Recipe, RecipeError
@@ -25,6 +25,7 @@ def recipe_rows(recipe: Recipe, split_key: str = "dataset_train_split", max_samp
         split_key: `dataset_train_split` or `dataset_test_split`.
         max_samples: read so many rows at the most, fewer if the recipe says so.
     """
+    _check_held_out(recipe, split_key)
     limits = [n for n in (max_samples, recipe.get("max_samples")) if n is not None]
     name = recipe.get("dataset_name")
     rows = load_rows(
@@ -38,6 +39,17 @@ def recipe_rows(recipe: Recipe, split_key: str = "dataset_train_split", max_samp
     )
     plugin = find_format(recipe.get("dataset_format"), recipe.folder)
     return format_rows(rows, plugin, recipe.get("system_prompt"), recipe.get("rename_columns"))
+
+
+def _check_held_out(recipe: Recipe, split_key: str) -> None:
+    """Refuse to call the training rows held out: a local file has one split, whatever the recipe calls it."""
+    source = local_source(recipe.local(recipe.get("dataset_name")))
+    train, test = recipe.get("dataset_train_split"), recipe.get("dataset_test_split")
+    if source is None or source.suffix not in SUFFIXES or recipe.stage not in ("sft", "grpo"):
+        return
+    if split_key == "dataset_test_split" and "[" not in train + test:
+        problem = f"found {test}, but {source.name} has one split; write train[:90%] and train[90%:] for the two keys"
+        raise DataError("dataset_test_split", problem)
 
 
 def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> Loaded:

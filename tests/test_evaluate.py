@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from reasoning_ext.data import DataError
 from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k
 from reasoning_ext.think import vote
 
@@ -28,15 +29,16 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     rng, covered = random.Random(0), 0
     for _ in range(300):
         chances = [rng.betavariate(2, 1) for _ in range(100)]
-        _, low, high = interval([sum(rng.random() < c for _ in range(4)) / 4 for c in chances])
+        _, low, high = interval([sum(rng.random() < c for _ in range(4)) / 4 for c in chances], trials=400)
         covered += low <= 2 / 3 <= high
     assert 0.91 < covered / 300 < 0.99
 
 
 def test_completions_of_one_problem_do_not_count_as_problems():
-    wide = interval([1.0, 0.0] * 20)
-    assert interval([0.5] * 40)[2] - 0.5 <= wide[2] - 0.5
-    assert math.isclose(wide[2] - 0.5, 0.15, abs_tol=0.02)
+    wide = interval([1.0, 0.0] * 20, trials=160)
+    narrow = interval([0.5] * 40, trials=160)
+    assert math.isclose(wide[2] - 0.5, 0.15, abs_tol=0.02) and math.isclose(narrow[2] - 0.5, 0.077, abs_tol=0.005)
+    assert interval([0.1] * 10, trials=20)[1] < 0.05 < 0.2 < interval([0.1] * 10, trials=20)[2]
 
 
 def test_votes_go_by_the_answer_and_not_by_the_thought():
@@ -65,5 +67,5 @@ def test_metrics_of_a_model():
 
 
 def test_nothing_to_judge_is_an_error():
-    with pytest.raises(ValueError, match="no completion could be judged by right: 2 golds do not parse"):
+    with pytest.raises(DataError, match="no completion could be judged by right: 2 of them"):
         metrics(answers([None], -1) + answers([None]), "right")

@@ -1,6 +1,8 @@
 """Every format on rows in the public schema, every kind of source, and what each says about rows that do not fit."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import datasets
@@ -223,3 +225,28 @@ def test_a_generator_file_is_called_with_its_parameters(tmp_path):
 def test_a_part_of_a_file_is_read():
     assert len(load_rows(str(DATA / "gsm8k.jsonl"), DATA, split="train[:3]")) == 3
     assert len(load_rows(str(DATA / "gsm8k.jsonl"), DATA, max_samples=4)) == 4
+
+
+def run_format(folder, plugin_text):
+    """Format rows.jsonl with ./fmt.py:fmt in a process of its own, and return the first prompt."""
+    (folder / "fmt.py").write_text(plugin_text)
+    code = (
+        "from pathlib import Path; from reasoning_ext.data import find_format, format_rows, load_rows; here = Path();"
+        "rows = load_rows('./rows.jsonl', here); done = format_rows(rows, find_format('./fmt.py:fmt', here), 'Think.');"
+        "print(done[0]['prompt'])"
+    )
+    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout.strip()
+
+
+def test_an_edited_format_gives_new_rows_and_may_return_plain_text(tmp_path, rows_file):
+    text = "def fmt(row):\n    return {'prompt': row['prompt'] + ' = ?', 'answer': row['answer']}\n"
+    system = "{'role': 'system', 'content': 'Think.'}"
+    assert run_format(tmp_path, text) == f"[{system}, {{'role': 'user', 'content': '0+1 = ?'}}]"
+    assert run_format(tmp_path, text.replace(" = ?", "?!")) == f"[{system}, {{'role': 'user', 'content': '0+1?!'}}]"
+
+
+def test_a_slice_of_what_has_no_slices_is_refused(tmp_path):
+    from conftest import TINY
+
+    with pytest.raises(DataError, match="a name without a slice; use max_samples"):
+        load_rows(str(TINY / "last_digit.py"), tmp_path, split="test[:50]", gen_kwargs={"num_rows": 10})

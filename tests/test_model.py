@@ -107,3 +107,29 @@ def test_what_trl_refuses_is_one_line(run):
             text + "load_best_model_at_end: true\neval_strategy: steps\n",
             "out",
         )
+
+
+def test_a_template_that_drops_the_thought_is_refused(run, tmp_path):
+    import shutil
+
+    from reasoning_ext.recipe import RecipeError
+
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    template = tmp_path / "model" / "chat_template.jinja"
+    template.write_text(
+        template.read_text().replace("{{ message.content }}<|end|>", "{{ message.content.split('</think>')[-1] }}")
+    )
+    with pytest.raises(RecipeError, match="the chat template drops the thought '0 and 1'"):
+        run("stage: sft\nmodel_name_or_path: model\nfrom_scratch: true\n" + COMMON, "out")
+
+
+def test_the_training_rows_are_not_called_held_out(run):
+    from reasoning_ext.recipe import RecipeError
+
+    text = (
+        f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\neval_strategy: steps\neval_steps: 1\n"
+        + COMMON
+    )
+    with pytest.raises(RecipeError, match=r"dataset_test_split: found test, but rows\.jsonl has one split"):
+        run(text, "out")
+    assert run(text + "dataset_train_split: train[:80%]\ndataset_test_split: train[80%:]\n", "out2") == 0

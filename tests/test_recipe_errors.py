@@ -118,6 +118,15 @@ CASES = {
         "from_scratch: true", "load_in_4bit: true",
         "r.yaml:3: load_in_4bit: found true without use_peft: true; an adapter can be trained on such weights, they cannot",
     ),
+    "gen_kwargs without a generator": (
+        "", "gen_kwargs: {num_rows: 3}",
+        "r.yaml:11: gen_kwargs: found with ./rows.jsonl, allowed: with a Python file that makes the rows",
+    ),
+    "a key that Unsloth would ignore": (
+        "", "backend: unsloth\nuse_dora: true",
+        "r.yaml:12: use_dora: found True, which has no effect with backend: unsloth; leave it out",
+    ),
+    "a key that is no name": ("", "8: true", "r.yaml: found the key 8, allowed: names"),
     "a token": (
         "", "hub_token: hf_x",
         "r.yaml:11: hub_token: not allowed in a recipe (found 'hf_x'): a token is read from the environment variable HF_TOKEN "
@@ -216,6 +225,34 @@ def test_a_mistake_in_the_last_of_several_recipes_stops_the_first(folder, cli, w
     result = cli("run", "1.yaml", "2.yaml")
     assert result.code == 2 and result.err.startswith("error: 2.yaml:11: lerning_rate: unknown key")
     assert not (folder / "out").exists()
+
+
+EVAL = "stage: eval\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (
+            "models: [a/model, b/model]",
+            "r.yaml:4: models: found two models called model; write models: {label: path, ...}",
+        ),
+        ("models: {8: ./model}", "r.yaml:4: models: found the labels [8], allowed: names; write a number in quotes"),
+        ("model_name_or_path: ./model\nnum_generations: 0", "r.yaml:5: num_generations: found 0, allowed: 1 or more"),
+        (
+            "model_name_or_path: ./model\nmax_completion_length: null",
+            "r.yaml:5: max_completion_length: found None, allowed: 1 or more",
+        ),
+        (
+            "model_name_or_path: ./model\nlora_r: 8",
+            "r.yaml:5: lora_r: unknown key (found lora_r: 8); the nearest key of stage eval is top_p",
+        ),
+    ],
+)
+def test_mistake_in_an_evaluation(line, message, folder, cli, write_recipe):
+    write_recipe(EVAL + line + "\n")
+    result = cli("run", "r.yaml")
+    assert (result.code, result.heavy, result.err) == (2, [], f"error: {message}\n")
 
 
 def test_an_alias_bomb_is_refused_at_once(cli, write_recipe):

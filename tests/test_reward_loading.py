@@ -2,10 +2,12 @@
 
 import asyncio
 import pickle
+import subprocess
+import sys
 
 import pytest
 
-from reasoning_ext.reward_loading import EntryError, build_rewards, needed_columns, parse_rewards
+from reasoning_ext.reward_loading import EntryError, build_rewards, call_reward, needed_columns, parse_rewards
 
 MINE = """\
 def shouts(completions, loud, *, mark="!", log_metric=None, **kwargs):
@@ -32,7 +34,10 @@ def test_a_file_beside_the_recipe(mine):
     [reward] = build_rewards(specs)
     assert reward.__name__ == "shouts"
     assert reward(completions=["a?", "b!"], loud=[0, 1], prompts=["", ""], trainer_state=None) == [1.0, 1.0]
-    assert pickle.loads(pickle.dumps(reward))(completions=["a?"], loud=[0]) == [1.0]
+    (mine / "reward.pkl").write_bytes(pickle.dumps(reward))
+    code = "import pickle; print(pickle.load(open('reward.pkl', 'rb'))(completions=['a?'], loud=[0]))"
+    child = subprocess.run([sys.executable, "-c", code], cwd=mine, capture_output=True, text=True)
+    assert child.stdout.strip() == "[1.0]", child.stderr
 
 
 def test_a_dotted_path_and_a_name_are_the_same_function(tmp_path):
@@ -67,6 +72,7 @@ def test_an_async_reward_stays_async(mine):
     reward, plain = build_rewards(parse_rewards(["./mine.py:later", "think_format"], mine))
     assert is_async_callable(reward) and not is_async_callable(plain)
     assert asyncio.run(reward(completions=["a", "b"])) == [0.5, 0.5]
+    assert call_reward(reward, completions=["a"]) == [0.5] and call_reward(plain, completions=["a"]) == [0.0]
 
 
 def test_a_reward_that_returns_too_few_values_is_named(mine):
