@@ -64,11 +64,15 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html there.")
     ] = None,
+    curves: Annotated[Path | None, typer.Option(help="Write a GRPO run's curves as this PNG file instead.")] = None,
 ) -> None:
     """Write one HTML file about runs; it opens offline."""
-    from reasoning_ext.report import write_report
+    from reasoning_ext.report import save_curves, write_report
 
-    print(write_report(runs, output))
+    if curves is not None:
+        save_curves(runs[0], curves)
+    else:
+        print(write_report(runs, output))
 
 
 @app.command()
