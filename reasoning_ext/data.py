@@ -73,43 +73,17 @@ def load_rows(
     """
     import datasets
 
-    source = local_source(name)
-    saved = source is not None and source.is_dir() and not (source / KEPT_ROWS).is_file()
-    if "[" in split and (saved or is_generator(name)):
-        raise DataError(
-            "dataset_name", f"found the split {split}, allowed for {name}: a name without a slice; use max_samples"
-        )
+    failures = (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError)
     try:
         if is_generator(name):
             rows = _generate(name, folder, split, gen_kwargs or {}, max_samples)
-        elif source is None:
+        elif local_source(name) is None:
             rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
-        elif not source.exists():
-            raise DataError("dataset_name", f"no file or folder {source}")
-        elif (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
-            rows = datasets.load_from_disk(str(source))
-            rows = rows[split] if isinstance(rows, dict) else rows
         else:
-            file = source / KEPT_ROWS if source.is_dir() else source
-            if not file.is_file() or file.suffix not in SUFFIXES:
-                raise DataError(
-                    "dataset_name", f"found {file}, allowed: {', '.join(SUFFIXES)}, a saved data set, a sample run"
-                )
-            if file.stat().st_size == 0:
-                raise DataError("dataset_name", f"{file} is empty")
-            rows = datasets.load_dataset(
-                SUFFIXES[file.suffix], data_files={"train": str(file)}, split=_local_split(split)
-            )
-    except (
-        FileNotFoundError,
-        ConnectionError,
-        KeyError,
-        ValueError,
-        TypeError,
-        datasets.exceptions.DatasetGenerationError,
-    ) as error:
-        if isinstance(error, DataError):
-            raise
+            rows = _read_local(local_source(name) or Path(name), split)
+    except DataError:
+        raise
+    except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
     if max_samples is not None:
@@ -215,9 +189,35 @@ def _as_text(rows: Dataset, column: str) -> Dataset:
     return rows.cast_column(column, Value("string")) if number else rows
 
 
+def _read_local(source: Path, split: str) -> Dataset:
+    """Read a data file, what a sample run kept, or a folder from `save_to_disk`."""
+    import datasets
+
+    if not source.exists():
+        raise DataError("dataset_name", f"no file or folder {source}")
+    if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
+        _refuse_slice(str(source), split)
+        rows = datasets.load_from_disk(str(source))
+        return rows[split] if isinstance(rows, dict) else rows
+    file = source / KEPT_ROWS if source.is_dir() else source
+    if not file.is_file() or file.suffix not in SUFFIXES:
+        raise DataError("dataset_name", f"found {file}, allowed: {', '.join(SUFFIXES)}, a saved data set, a sample run")
+    if file.stat().st_size == 0:
+        raise DataError("dataset_name", f"{file} is empty")
+    return datasets.load_dataset(SUFFIXES[file.suffix], data_files={"train": str(file)}, split=_local_split(split))
+
+
+def _refuse_slice(name: str, split: str) -> None:
+    if "[" in split:
+        raise DataError(
+            "dataset_name", f"found the split {split}, allowed for {name}: a name without a slice; use max_samples"
+        )
+
+
 def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], max_samples: int | None) -> Dataset:
     from datasets import Dataset
 
+    _refuse_slice(name, split)
     try:
         plugin = find_plugin(name, [], folder)
     except LookupError as error:
