@@ -43,11 +43,11 @@ def recipe_rows(recipe: Recipe, split_key: str = "dataset_train_split", max_samp
 
 def _check_held_out(recipe: Recipe, split_key: str) -> None:
     """Refuse to call the training rows held out: a local file has one split, whatever the recipe calls it."""
+    if recipe.stage not in ("sft", "grpo") or split_key != "dataset_test_split":
+        return
     source = local_source(recipe.local(recipe.get("dataset_name")))
     train, test = recipe.get("dataset_train_split"), recipe.get("dataset_test_split")
-    if source is None or source.suffix not in SUFFIXES or recipe.stage not in ("sft", "grpo"):
-        return
-    if split_key == "dataset_test_split" and "[" not in train + test:
+    if source is not None and source.suffix in SUFFIXES and "[" not in train + test:
         problem = f"found {test}, but {source.name} has one split; write train[:90%] and train[90%:] for the two keys"
         raise DataError("dataset_test_split", problem)
 
