@@ -47,7 +47,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         node = loader.get_single_node()
         lines: dict[tuple, int] = {}
         if not isinstance(node, yaml.MappingNode):
-            found = "nothing" if node is None else {"scalar": "a single value"}.get(node.id, f"a {node.id}")
+            kinds = {yaml.SequenceNode: "a sequence", yaml.ScalarNode: "a single value"}
+            found = kinds.get(type(node), "nothing")
             raise RecipeError(f"{path}:1: found {found}, allowed: a mapping of keys, one `key: value` a line")
         _walk(path, node, (), lines)
         return loader.construct_document(node), lines
