@@ -224,6 +224,9 @@ def _where(path: Path, lines: dict[tuple, int], key: tuple) -> str:
 
 
 def _nearest(key: str, known: list[str], stage: str) -> str:
+    others = [other for other in STAGES if key in stage_keys(other)]
+    if others:
+        return f"stage {', '.join(others)} has this key, stage {stage} has not"
     near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
     return f"the nearest key of stage {stage} is {near[0]}"
 

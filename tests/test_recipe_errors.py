@@ -245,7 +245,7 @@ EVAL = "stage: eval\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
         ),
         (
             "model_name_or_path: ./model\nlora_r: 8",
-            "r.yaml:5: lora_r: unknown key (found lora_r: 8); the nearest key of stage eval is top_p",
+            "r.yaml:5: lora_r: unknown key (found lora_r: 8); stage sft, grpo has this key, stage eval has not",
         ),
     ],
 )
