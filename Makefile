@@ -36,8 +36,8 @@ unsloth-venv: .venv-unsloth/.installed
 		&& .venv-unsloth/bin/pip uninstall --quiet -y torchvision xformers || true
 	touch $@
 
-test-unsloth: .venv-unsloth/.installed  ## the tests marked unsloth, on TRL 1.14
-	.venv-unsloth/bin/python -m pytest -m unsloth
+test-unsloth: .venv-unsloth/.installed  ## the tests marked unsloth and all quick ones, on TRL 1.14 and datasets 4
+	.venv-unsloth/bin/python -m pytest -m "unsloth or not (slow or gpu)"
 
 clean:
 	rm -rf .venv .venv-unsloth build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -87,7 +87,9 @@ def load_rows(
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
     if max_samples is not None:
-        rows = rows.take(max_samples)
+        rows = rows.take(
+            max_samples if streaming else min(max_samples, len(rows))
+        )  # datasets 4 takes no more than there is
     if not streaming and len(rows) == 0:
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
     return rows

@@ -250,3 +250,7 @@ def test_a_slice_of_what_has_no_slices_is_refused(tmp_path):
 
     with pytest.raises(DataError, match="a name without a slice; use max_samples"):
         load_rows(str(TINY / "last_digit.py"), tmp_path, split="test[:50]", gen_kwargs={"num_rows": 10})
+
+
+def test_more_samples_than_there_are_rows_is_all_rows(rows_file):
+    assert len(load_rows(str(rows_file), rows_file.parent, max_samples=1000)) == 16
