@@ -59,9 +59,8 @@ def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSetting
         try:
             model.generate(**inputs, **settings.generate_kwargs(), streamer=streamer)
         finally:
-            streamer.on_finalized_text(
-                "", stream_end=True
-            )  # also when it failed, or the loop below would wait for ever
+            # also when it failed, or the loop below would wait for ever
+            streamer.on_finalized_text("", stream_end=True)
 
     Thread(target=generate_and_end, daemon=True).start()
     text = think.opener(tokenizer)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.formats import as_messages
 from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
 
 if TYPE_CHECKING:
@@ -77,19 +76,18 @@ def load_rows(
     try:
         if is_generator(name):
             rows = _generate(name, folder, split, gen_kwargs or {}, max_samples)
-        elif local_source(name) is None:
+        elif (source := local_source(name)) is None:
             rows = datasets.load_dataset(name, config, split=split, streaming=streaming)
         else:
-            rows = _read_local(local_source(name) or Path(name), split)
+            rows = _read_local(source, split)
     except DataError:
         raise
     except failures as error:
         reason = " ".join(str(error.__cause__ or error).split())[:300]
         raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
     if max_samples is not None:
-        rows = rows.take(
-            max_samples if streaming else min(max_samples, len(rows))
-        )  # datasets 4 takes no more than there is
+        # datasets 4 takes no more rows than there are
+        rows = rows.take(max_samples if streaming else min(max_samples, len(rows)))
     if not streaming and len(rows) == 0:
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
     return rows
@@ -112,26 +110,16 @@ def format_rows(
     Raises:
         DataError: a row does not fit the format; the message names the row and the column.
     """
-    columns = list(rows.column_names or next(iter(rows)))
-    targets = list((rename or {}).values())
-    for old in rename or {}:
-        if targets.count((rename or {})[old]) > 1:
-            raise DataError("rename_columns", f"found two columns renamed to {(rename or {})[old]}, allowed: one")
-        if old not in columns:
-            raise DataError("rename_columns", f"found {old}, but the data set has the columns {', '.join(columns)}")
-        if rename and rename[old] in columns and rename[old] not in rename:
-            raise DataError(
-                "rename_columns", f"found {old}: {rename[old]}, but there is a column {rename[old]} already"
-            )
+    _check_rename(rename or {}, list(rows.column_names or next(iter(rows))))
     rows = _as_text(rows.rename_columns(rename) if rename else rows, "answer")
     function = plugin.load()
 
     def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
         try:
             made = dict(function(row))
-            made["prompt"] = as_messages(made["prompt"], "user")
+            made["prompt"] = _messages(made["prompt"], "user")
             if "completion" in made:
-                made["completion"] = as_messages(made["completion"], "assistant")
+                made["completion"] = _messages(made["completion"], "assistant")
             if system_prompt and made["prompt"][0]["role"] != "system":
                 made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
             return made
@@ -170,7 +158,7 @@ def check_columns(columns: list[str], needed: dict[str, str]) -> None:
 
 def format_names() -> list[str]:
     """List the formats that a recipe can name."""
-    return [name for name in plugin_names([FORMATS]) if name != as_messages.__name__]
+    return plugin_names([FORMATS])
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
@@ -180,6 +168,22 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
         if line.endswith(b"\n") and line.strip():
             rows.append(json.loads(line))
     return rows
+
+
+def _check_rename(rename: dict[str, str], columns: list[str]) -> None:
+    """Refuse to rename a column that is not there, or onto one that is or will be."""
+    for old, new in rename.items():
+        if list(rename.values()).count(new) > 1:
+            raise DataError("rename_columns", f"found two columns renamed to {new}, allowed: one")
+        if old not in columns:
+            raise DataError("rename_columns", f"found {old}, but the data set has the columns {', '.join(columns)}")
+        if new in columns and new not in rename:
+            raise DataError("rename_columns", f"found {old}: {new}, but there is a column {new} already")
+
+
+def _messages(value: Any, role: str) -> list[dict[str, str]]:
+    """Return a conversation as it is, and a text as one message of a role."""
+    return value if isinstance(value, list) else [{"role": role, "content": str(value).strip()}]
 
 
 def _as_text(rows: Dataset, column: str) -> Dataset:

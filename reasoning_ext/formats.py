@@ -1,8 +1,8 @@
 """Dataset formats: one function a format, from a row of a public data set to TRL's prompt-completion columns.
 
-A format returns `prompt` (messages), `answer` (the gold, where the row has one) and `completion` (messages, where the row
-has a solution to train on). A recipe names one as `dataset_format: gsm8k`, or a function of yours as
-`pkg.module.function` or `path/to/file.py:function`.
+A format returns `prompt`, `answer` (the gold, where the row has one) and `completion` (where the row has a solution to
+train on), as text or as messages; `data.format_rows` makes messages of text. A recipe names one as
+`dataset_format: gsm8k`, or a function of yours as `pkg.module.function` or `path/to/file.py:function`.
 """
 
 import re
@@ -12,7 +12,7 @@ from reasoning_ext import think
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain columns: `prompt`, and `completion` and `answer` where they are, as text or as messages; others are kept.
+    """Plain columns: `prompt`, and `completion` and `answer` where they are, others are kept.
 
     Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
     """
@@ -20,9 +20,6 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
     for column in ("prompt", "completion", "answer"):
         if column in row and row[column] is None:
             raise ValueError(f"the column {column} is empty")
-    row["prompt"] = as_messages(row["prompt"], "user")
-    if "completion" in row:
-        row["completion"] = as_messages(row["completion"], "assistant")
     if "answer" in row:
         row["answer"] = str(row["answer"])
     return row
@@ -72,9 +69,4 @@ def messages(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _row(question: str, gold: str, completion: str) -> dict[str, Any]:
-    return {"prompt": as_messages(question, "user"), "completion": as_messages(completion, "assistant"), "answer": gold}
-
-
-def as_messages(value: Any, role: str) -> list[dict[str, str]]:
-    """Return a conversation as it is, and a text as one message of a role."""
-    return [{"role": role, "content": str(value).strip()}] if not isinstance(value, list) else value
+    return {"prompt": question, "completion": completion, "answer": gold}

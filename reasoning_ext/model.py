@@ -79,9 +79,9 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     set_seed(options.seed)
     try:
         loaded = (_load_unsloth if options.backend == "unsloth" else _load_trl)(name, config, options)
+    except UserError:
+        raise
     except (OSError, ImportError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, UserError):
-            raise
         reason = " ".join(str(error).split())[:300]
         raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
     if not loaded.tokenizer.chat_template:

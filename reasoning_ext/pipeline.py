@@ -15,7 +15,16 @@ from pathlib import Path
 from reasoning_ext.preflight import check_data, check_recipe, input_sources, reads_earlier
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import DONE, RunDir, RunDirError, fingerprint, finish, open_run, refuse_other_recipe
+from reasoning_ext.run_dir import (
+    DONE,
+    RunDir,
+    RunDirError,
+    fingerprint,
+    finish,
+    open_run,
+    refuse_other_recipe,
+    world_size,
+)
 
 STAGE_FUNCTIONS = {
     "sft": "reasoning_ext.sft:run_sft",
@@ -134,7 +143,7 @@ def _is_main() -> bool:
 
 def _wait() -> None:
     """Let the other processes of `accelerate launch` come this far, so that they see what the main one wrote."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         from accelerate import PartialState
 
         PartialState().wait_for_everyone()

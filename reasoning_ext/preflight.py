@@ -4,7 +4,6 @@
 """
 
 import math
-import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +20,7 @@ from reasoning_ext.data import (
 from reasoning_ext.plugins import find_plugin
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import EntryError, RewardSpec, needed_columns, parse_rewards
-from reasoning_ext.run_dir import DONE, is_run
+from reasoning_ext.run_dir import DONE, is_run, world_size
 
 REQUIRED = {
     "sft": ("model_name_or_path", "dataset_name", "output_dir"),
@@ -219,7 +218,7 @@ def _check_generation(recipe: Recipe) -> None:
         raise recipe.error(
             "dataset_streaming", f"found true, allowed: false in stage {recipe.stage}, which goes over its rows again"
         )
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if world_size() > 1:
         raise recipe.error(
             "stage", f"found {recipe.stage} under accelerate launch, allowed: sft, grpo; run this one without it"
         )
@@ -234,7 +233,7 @@ def _check_batches(recipe: Recipe) -> None:
         )
     if recipe.get("generation_batch_size") is not None and recipe.get("steps_per_generation") is not None:
         raise recipe.error("generation_batch_size", "found beside steps_per_generation, allowed: one of the two")
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
+    processes = world_size()
     step = recipe.get("per_device_train_batch_size") * processes
     steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
     size = recipe.get("generation_batch_size") or step * steps

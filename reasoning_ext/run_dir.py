@@ -177,6 +177,11 @@ def mend(path: Path) -> None:
         file.truncate(whole)
 
 
+def world_size() -> int:
+    """Return how many processes `accelerate launch` started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
 def check_space(path: Path, needed: int) -> None:
     """Refuse to start where the disk cannot hold what will be written.
 

@@ -44,10 +44,12 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
 
 def _check_thoughts(tokenizer: Any, rows: Any) -> None:
     """Refuse a chat template that drops the thought from what is trained on (ms-swift#4939, TRL#6363)."""
-    row = next((row for row in islice(rows, 1000) if think.split(think.content(row["completion"])).thought), None)
-    if row is None:
-        return
-    thought = think.split(think.content(row["completion"])).thought or ""
-    if thought.strip() not in tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False):
-        problem = f"the chat template drops the thought {thought.strip()[:60]!r} ; set chat_template_path to one that keeps it"
-        raise DataError("dataset_name", problem)
+    for row in islice(rows, 1000):
+        thought = (think.split(think.content(row["completion"])).thought or "").strip()
+        if thought:
+            if thought not in tokenizer.apply_chat_template(row["prompt"] + row["completion"], tokenize=False):
+                problem = (
+                    f"the chat template drops the thought {thought[:60]!r}; set chat_template_path to one that keeps it"
+                )
+                raise DataError("dataset_name", problem)
+            return
