@@ -12,7 +12,7 @@ from reasoning_ext import think
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain columns: `prompt`, and `completion` and `answer` where they are, others are kept.
+    """Plain columns: `prompt`, and `completion` and `answer` where they are; other columns are kept.
 
     Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
     """
