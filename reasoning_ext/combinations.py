@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.fields import dataclass_keys
+from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.mixtures import entries
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import EntryError, RewardSpec, parse_rewards
 from reasoning_ext.run_dir import world_size
 from reasoning_ext.trace_filters import TraceFilters
 from reasoning_ext.trace_filters import problem as filters_problem
+from reasoning_ext.unsloth_backend import unsloth_errors
 
 Errors = Iterator[RecipeError]
 
@@ -49,7 +51,7 @@ def weight_errors(recipe: Recipe) -> Errors:
     bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
     if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         yield recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")
-    if bits and recipe.get("from_scratch") and recipe.get("backend") == "trl":
+    if bits and recipe.get("from_scratch") and recipe.get("backend") == "trl" and recipe.stage not in ("sft", "grpo"):
         yield recipe.error("from_scratch", f"found true with {bits}: true, allowed: with backend: unsloth alone")
     if bits and recipe.stage in ("sft", "grpo") and not recipe.get("use_peft"):
         yield recipe.error(
@@ -59,6 +61,8 @@ def weight_errors(recipe: Recipe) -> Errors:
         yield recipe.error(
             "beta", "found a KL term with from_scratch, which leaves no reference; write 0 or use_peft: true"
         )
+    yield from adapter_errors(recipe)
+    yield from unsloth_errors(recipe)
 
 
 def tag_errors(recipe: Recipe) -> Errors:

@@ -72,7 +72,7 @@ def class_keys(*classes: tuple[str, str, str]) -> dict[str, Key]:
     """
     keys: dict[str, Key] = {}
     for package, file, name in classes:
-        node = _class_node(package, file, name)
+        node = class_node(package, file, name)
         documented = dict(_documented(ast.get_docstring(node) or ""))
         owner = f"{name.lstrip('_')} of {package} {version(package)}"
         for statement in node.body:
@@ -192,22 +192,24 @@ def _enums() -> dict[str, tuple[str, ...]]:
     """Return the string values of the enumerations that transformers' annotations name."""
     enums = {}
     for package, file in ENUM_FILES:
-        for node in _module(package, file).body:
+        for node in module_source(package, file).body:
             if isinstance(node, ast.ClassDef) and any(ast.unparse(base) == "ExplicitEnum" for base in node.bases):
                 values = (_literal(s.value) for s in node.body if isinstance(s, ast.Assign))
                 enums[node.name] = tuple(v for v in values if isinstance(v, str))
     return enums
 
 
-def _class_node(package: str, file: str, name: str) -> ast.ClassDef:
-    for node in _module(package, file).body:
+def class_node(package: str, file: str, name: str) -> ast.ClassDef:
+    """Return a class of an installed package as parsed source; LookupError where there is none."""
+    for node in module_source(package, file).body:
         if isinstance(node, ast.ClassDef) and node.name == name:
             return node
     raise LookupError(f"{package} {version(package)} has no {name} in {file}; pip install -c constraints.txt {package}")
 
 
 @cache
-def _module(package: str, file: str) -> ast.Module:
+def module_source(package: str, file: str) -> ast.Module:
+    """Return a file of an installed package as parsed source; LookupError where there is none."""
     spec = find_spec(package)
     if spec is None or not spec.submodule_search_locations:
         raise LookupError(f"{package} is not installed; pip install -e . in the project's folder")

@@ -11,7 +11,8 @@ from reasoning_ext import think
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
-from reasoning_ext.model import ModelError, is_adapter
+from reasoning_ext.hand_over import is_adapter
+from reasoning_ext.model import ModelError, base_revision
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.rendering import render_prompt
@@ -65,6 +66,8 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     loaded = recipe_model(recipe, trainable=True)
     _end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
+    if config.beta and not recipe.get("use_peft"):
+        _load_reference_as(loaded.model, base_revision(name, recipe.get("model_revision")), config)
     trainer = GRPOTrainer(
         model=loaded.model,
         reward_funcs=rewards,
@@ -74,6 +77,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         processing_class=loaded.tokenizer,
         peft_config=loaded.peft_config,
     )
+    _check_reference(trainer, continued=is_adapter(name) and not recipe.get("merge_adapter"))
     trainer.add_callback(WeightSchedule(trainer, specs))
     return train(trainer, run, "grpo")
 
@@ -91,6 +95,36 @@ def _end_at_turns(tokenizer: Any, contract: Contract) -> None:
     tokenizer.eos_token = end
     if render_prompt(tokenizer, contract, turns, {}) != rendered:
         tokenizer.eos_token = before
+
+
+def _load_reference_as(model: Any, revision: str | None, config: Any) -> None:
+    """Let TRL load the reference of a whole model as the model was loaded: it knows the name, and not the revision and dtype."""
+    own = {"dtype": str(model.dtype).removeprefix("torch."), "attn_implementation": model.config._attn_implementation}
+    if revision not in (None, "main"):
+        own["revision"] = revision
+    if own.get("revision") or model.dtype.itemsize < 4:
+        config.model_init_kwargs = own | (config.model_init_kwargs or {})
+
+
+def _check_reference(trainer: Any, continued: bool) -> None:
+    """Let an adapter's KL reference be the model as it was at the start, without a second copy of the base weights.
+
+    TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one in
+    bfloat16 on quantised weights: the copy gets the same dtype, or the KL would not begin at 0. A new adapter is switched off.
+
+    Raises:
+        ModelError: the trainer has no such copy, as Unsloth's may not, and would take the model below the adapter.
+    """
+    adapters = getattr(trainer.model, "peft_config", {})
+    if not trainer.args.beta or not adapters:
+        return
+    if continued and "ref" not in adapters:
+        problem = "found a KL term, whose reference would be the model below the adapter with these versions"
+        raise ModelError("beta", f"{problem}; write 0, or merge_adapter: true")
+    own = dict(trainer.model.named_parameters())
+    for name, parameter in own.items():
+        if ".ref." in name:
+            parameter.data = parameter.data.to(own[name.replace(".ref.", ".default.")].dtype)
 
 
 def _check_enough(rows: Any, prompts: int) -> None:

@@ -1,24 +1,26 @@
-"""Backend `trl` or `unsloth` -> (model, tokenizer, PEFT config); the one place that knows Unsloth.
+"""Backend `trl` or `unsloth` -> (model, tokenizer, PEFT config); what is Unsloth's own is in `unsloth_backend.py`.
 
 A name may be a hub id, a folder with weights, an earlier stage's run (a full model or a LoRA adapter), or, with
 `from_scratch`, a folder with a config and a tokenizer, from which random weights are built.
 
     what the folder holds   use_peft: true                          use_peft: false
     weights                 a new adapter is put on                 all weights are trained
-    a LoRA adapter          the adapter is trained further          it is merged, then all weights are trained
+    a LoRA adapter          the adapter is trained further, or      it is merged, then all weights are trained
+                            with merge_adapter: it is merged and
+                            a new adapter is put on
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.hand_over import adapter_base, compute_as_saved, is_adapter, merged_base, put_adapter, random_base
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -52,7 +54,11 @@ class LoadOptions:
         seed: of random weights and new adapters.
         trust_remote_code: as in transformers.
         max_seq_length: the context that Unsloth prepares, in tokens.
+        gradient_checkpointing: let Unsloth prepare its own; TRL's trainers switch theirs on by themselves.
         use_vllm: let Unsloth start vLLM inside the model for fast generation.
+        gpu_memory_utilization: the share of the card that this vLLM takes.
+        run_folder: the run's folder, for bases that a new adapter needs; None where no adapter is begun.
+        merge_adapter: merge the adapter that `name` is, and begin a new one.
         init_kwargs: further arguments of `from_pretrained`.
         chat_template_path: a template to use in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`.
         chat_template_kwargs, think_tags: see `contract.find_contract`.
@@ -64,7 +70,11 @@ class LoadOptions:
     seed: int = 42
     trust_remote_code: bool = False
     max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH
+    gradient_checkpointing: bool = True
     use_vllm: bool = False
+    gpu_memory_utilization: float = 0.3
+    run_folder: Path | None = None
+    merge_adapter: bool = False
     init_kwargs: dict[str, Any] = field(default_factory=dict)
     chat_template_path: str | None = None
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
@@ -86,7 +96,14 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
 
     set_seed(options.seed)
     try:
-        loaded = (_load_unsloth if options.backend == "unsloth" else _load_trl)(name, config, options)
+        name, options = _with_base(name, config, options)
+        set_seed(options.seed)
+        if options.backend == "unsloth":
+            from reasoning_ext.unsloth_backend import load_unsloth
+
+            loaded = load_unsloth(name, config, options)
+        else:
+            loaded = _load_trl(name, config, options)
     except UserError:
         raise
     except (OSError, ImportError, KeyError, ValueError, TypeError, RuntimeError) as error:
@@ -98,6 +115,24 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     return loaded
 
 
+def _with_base(name: str, config: ModelConfig, options: LoadOptions) -> tuple[str, LoadOptions]:
+    """Make the base on the disk that a new adapter needs, where there is none yet, and name it in the place of the model.
+
+    Unsloth trains whole models from weights alone, so for it an adapter is merged on the disk then too.
+    """
+    folder, adapter = options.run_folder, is_adapter(name)
+    if folder is None or not options.trainable:
+        return name, options
+    if options.merge_adapter and not adapter:
+        raise ModelError("merge_adapter", f"found true, but {name} is no adapter; leave it out")
+    if adapter and (options.merge_adapter or (options.backend == "unsloth" and not config.use_peft)):
+        return merged_base(name, folder, config.model_revision, options.trust_remote_code), options
+    if options.from_scratch and config.use_peft:
+        place = random_base(name, folder, options.seed, config.dtype, lambda: random_model(name, config, options))
+        return place, replace(options, from_scratch=False)
+    return name, options
+
+
 def _adopt_template(loaded: Loaded, options: LoadOptions) -> None:
     """Set the recipe's chat template; that of another model brings its tokens along, for which TRL resizes the embeddings."""
     path = options.chat_template_path
@@ -105,13 +140,28 @@ def _adopt_template(loaded: Loaded, options: LoadOptions) -> None:
         from trl import clone_chat_template
 
         loaded.model, loaded.tokenizer, added = clone_chat_template(loaded.model, loaded.tokenizer, path)
-        if (
-            added and loaded.peft_config is not None
-        ):  # PEFT trains the new embeddings alone, as TRL's SFTTrainer sets it
-            loaded.peft_config.trainable_token_indices = {"embed_tokens": added}
-            loaded.peft_config.modules_to_save = [*(loaded.peft_config.modules_to_save or []), "lm_head"]
+        if added and loaded.peft_config is not None:
+            _train_new_tokens(loaded.model, loaded.peft_config, added)
+        elif added and hasattr(loaded.model, "peft_config"):  # the adapter is on already, without the new tokens
+            problem = f"found {path}, whose template brings {len(added)} new tokens, which this adapter would not train"
+            raise ModelError("chat_template_path", f"{problem}; write backend: trl and a model without an adapter")
         path = None
     prepare_tokenizer(loaded.tokenizer, path)
+
+
+def _train_new_tokens(model: Any, peft_config: Any, added: list[int]) -> None:
+    """Let PEFT train the new rows of the embeddings and the whole head, as TRL's SFTTrainer sets it.
+
+    With tied embeddings TRL's loss fails on these settings (its fused head asks PEFT's wrapper for a bias): they are trained
+    whole then, which are as many weights as an untied head has, and stay tied.
+    """
+    whole = [name for name in peft_config.modules_to_save or [] if name != "lm_head"]
+    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
+        peft_config.modules_to_save = list(dict.fromkeys([*whole, "embed_tokens"]))
+        peft_config.ensure_weight_tying = True
+    else:
+        peft_config.trainable_token_indices = {"embed_tokens": added}
+        peft_config.modules_to_save = [*whole, "lm_head"]
 
 
 def _stop_at(model: Any, end_id: int | None) -> None:
@@ -122,8 +172,12 @@ def _stop_at(model: Any, end_id: int | None) -> None:
         model.generation_config.eos_token_id = [*known, end_id]
 
 
-def prepare_backend(backend: str) -> None:
+def prepare_backend(backend: str, standby: bool = False) -> None:
     """Import Unsloth before TRL, transformers and PEFT, as it asks to be; choose its CPU backend where there is no GPU.
+
+    Args:
+        backend: "trl", for which nothing is done, or "unsloth".
+        standby: let vLLM inside the model give its memory back while it is trained; Unsloth reads this when it is imported.
 
     Raises:
         ModelError: Unsloth is not installed, or does not work with the packages around it.
@@ -134,6 +188,8 @@ def prepare_backend(backend: str) -> None:
 
     if not torch.cuda.is_available() and not torch.xpu.is_available():
         os.environ.setdefault("UNSLOTH_FORCE_CPU", "1")
+    if standby:
+        os.environ.setdefault("UNSLOTH_VLLM_STANDBY", "1")
     try:
         import unsloth  # noqa: F401
     except ImportError as error:
@@ -143,25 +199,16 @@ def prepare_backend(backend: str) -> None:
         raise ModelError("backend", problem) from error
 
 
-def is_adapter(name: str) -> bool:
-    """Tell whether a name is a local folder with a LoRA adapter."""
-    return (Path(name) / "adapter_config.json").is_file()
-
-
 def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     from accelerate import PartialState
-    from peft import PeftConfig, PeftModel
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import get_peft_config, get_quantization_config
 
     trust = {"trust_remote_code": options.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=_revision(name, config), **trust)
     peft_config = get_peft_config(config) if options.trainable else None
     if options.from_scratch:
-        shape = AutoConfig.from_pretrained(name, **trust)
-        dtype = None if config.dtype == "auto" else config.dtype
-        model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)
-        return Loaded(model, tokenizer, peft_config)
+        return Loaded(*random_model(name, config, options), peft_config)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
     quantization = get_quantization_config(config)
     arguments = {
         "dtype": config.dtype,
@@ -172,67 +219,56 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     if quantization is not None:
         arguments |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
     adapter = is_adapter(name)
-    base = PeftConfig.from_pretrained(name).base_model_name_or_path if adapter else name
-    model = AutoModelForCausalLM.from_pretrained(base, revision=_revision(base, config), **arguments)
+    base = adapter_base(name) if adapter else name
+    model = AutoModelForCausalLM.from_pretrained(base, revision=base_revision(base, config.model_revision), **arguments)
+    _keep_layout(model)
     if adapter:
-        model = PeftModel.from_pretrained(model, name, is_trainable=options.trainable and config.use_peft)
-        peft_config = None
-        if options.trainable and not config.use_peft:
-            if quantization is not None:
-                raise ModelError(
-                    "use_peft", f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
-                )
-            model = model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped
+        model, peft_config = _put_on(model, name, config, options), None
     return Loaded(model if options.trainable else _to_device(model, quantization), tokenizer, peft_config)
 
 
-def _load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
-    from unsloth import FastLanguageModel
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from packing 4-bit weights for AVX512 on the CPU when a model in eval mode first computes.
 
-    with tempfile.TemporaryDirectory() as folder:
-        if options.from_scratch:  # Unsloth loads weights and nothing else
-            name = _save_random(name, config, options, folder)
-        model, tokenizer = FastLanguageModel.from_pretrained(
-            model_name=name,
-            max_seq_length=options.max_seq_length,
-            dtype=None if config.dtype == "auto" else config.dtype,
-            load_in_4bit=config.load_in_4bit,
-            load_in_8bit=config.load_in_8bit,
-            full_finetuning=options.trainable and not config.use_peft,
-            trust_remote_code=options.trust_remote_code,
-            fast_inference=options.use_vllm,
-            **options.init_kwargs,
-        )
-    if not options.trainable:
-        FastLanguageModel.for_inference(model)
-    elif config.use_peft and not is_adapter(name):
-        targets = config.lora_target_modules or "all-linear"
-        model = FastLanguageModel.get_peft_model(
-            model,
-            r=config.lora_r,
-            lora_alpha=config.lora_alpha,
-            lora_dropout=config.lora_dropout,
-            target_modules=targets,
-            modules_to_save=config.lora_modules_to_save,
-            use_rslora=config.use_rslora,
-            use_gradient_checkpointing="unsloth",
-            random_state=options.seed,
-        )
-    return Loaded(model, tokenizer)
+    bitsandbytes 0.50 never unpacks them for training, whose gradients are wrong then, and fails on widths that its blocks do
+    not divide. Unsloth's CPU backend does the same.
+    """
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
-def _save_random(name: str, config: ModelConfig, options: LoadOptions, folder: str) -> str:
-    from dataclasses import replace
+def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) -> Any:
+    """Put a saved adapter on its base: to be trained further, to be merged for the training of all weights, or to generate."""
+    model = put_adapter(model, name, trainable=options.trainable and config.use_peft)
+    quantized = config.load_in_4bit or config.load_in_8bit
+    if not options.trainable or quantized:  # the 16-bit ones are trained in float32, whatever they were saved in
+        compute_as_saved(model, name)
+    if not options.trainable or config.use_peft:
+        return model
+    if quantized:
+        problem = f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
+        raise ModelError("use_peft", problem)
+    return model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped
 
-    plain = replace(config, use_peft=False, load_in_4bit=False, load_in_8bit=False)
-    made = _load_trl(name, plain, replace(options, backend="trl"))
-    made.model.save_pretrained(folder)
-    made.tokenizer.save_pretrained(folder)
-    return folder
+
+def random_model(
+    name: str, config: ModelConfig, options: LoadOptions
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Build random weights from a folder's config, and load the tokenizer that lies there."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    trust = {"trust_remote_code": options.trust_remote_code}
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
+    shape = AutoConfig.from_pretrained(name, **trust)
+    dtype = None if config.dtype == "auto" else config.dtype
+    model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)
+    return model, tokenizer
 
 
-def _revision(name: str, config: ModelConfig) -> str | None:
-    return None if Path(name).exists() else config.model_revision
+def base_revision(name: str, revision: str | None) -> str | None:
+    """Return the revision to load a name with: the recipe's for a hub name, none for a folder."""
+    return None if Path(name).exists() else revision
 
 
 def _to_device(model: Any, quantization: Any) -> Any:

@@ -55,7 +55,20 @@ class Shared:
 
 
 @dataclass
-class Supervised:
+class Trained:
+    """Keys of the stages that train a model.
+
+    Attributes:
+        merge_adapter: where the model is an adapter: merge it and begin a new one, in the place of training it further.
+        unsloth_config: fields that Unsloth adds to TRL's config on a GPU, `{unsloth_num_chunks: 4}` for example.
+    """
+
+    merge_adapter: bool = False
+    unsloth_config: dict | None = None
+
+
+@dataclass
+class Supervised(Trained):
     """Keys of `stage: sft`.
 
     Attributes:
@@ -89,8 +102,8 @@ class Rewarded:
 
 
 @dataclass
-class Rollouts(Rewarded):
-    """Keys of `stage: grpo`.
+class Prompted(Rewarded):
+    """Keys of the stages that answer a data set's training prompts.
 
     Attributes:
         max_prompt_length: drop prompts with more tokens; none is ever cut.
@@ -100,7 +113,12 @@ class Rollouts(Rewarded):
 
 
 @dataclass
-class Sampling(Rollouts):
+class Rollouts(Trained, Prompted):
+    """Keys of `stage: grpo`."""
+
+
+@dataclass
+class Sampling(Prompted):
     """Keys of `stage: sample`.
 
     Attributes:

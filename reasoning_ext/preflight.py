@@ -37,10 +37,6 @@ REQUIRED = {
     "eval": ("dataset_name", "output_dir"),
 }
 CHECKED_ROWS = 8
-NOT_WITH_UNSLOTH = (
-    "attn_implementation", "use_dora", "lora_target_parameters", "bnb_4bit_quant_type", "bnb_4bit_quant_storage",
-    "use_bnb_nested_quant",
-)  # fmt: skip
 WEIGHTS = ("config.json", "adapter_config.json")
 
 
@@ -106,11 +102,6 @@ def _required_errors(recipe: Recipe) -> Errors:
 def _backend_errors(recipe: Recipe, run: bool) -> Errors:
     if recipe.get("backend") != "unsloth":
         return
-    for key in NOT_WITH_UNSLOTH:
-        if key in recipe.values:
-            yield recipe.error(
-                key, f"found {recipe.values[key]!r}, which has no effect with backend: unsloth; leave it out"
-            )
     if run and find_spec("unsloth") is None:
         yield recipe.error(
             "backend", "found unsloth, which is not installed; pip install 'reasoning-ext[unsloth]' or write trl"

@@ -16,7 +16,7 @@ import re
 from typing import Any
 
 from reasoning_ext import fields, recipe
-from reasoning_ext.fields import Key, _choices, _class_node, _documented, _enums
+from reasoning_ext.fields import Key, _choices, _documented, _enums, class_node
 from reasoning_ext.mixtures import ENTRY_KEYS, MixtureEntry
 from reasoning_ext.own_keys import QUESTION_KEYS
 from reasoning_ext.reward_loading import LAYER_OPTIONS, MAX_TIMEOUT, PASSED, RewardSpec
@@ -239,7 +239,7 @@ def _chains() -> list[tuple]:
 
 
 def _docstring_texts(package: str, file: str, name: str) -> dict[str, str]:
-    docstring = re.sub(r"^( *\w+)\(`", r"\1 (`", ast.get_docstring(_class_node(package, file, name)) or "", flags=re.M)
+    docstring = re.sub(r"^( *\w+)\(`", r"\1 (`", ast.get_docstring(class_node(package, file, name)) or "", flags=re.M)
     typed = {field: _first_sentence(text) for field, (_, text) in (_documented(docstring) if docstring else ())}
     return {field: text for field, text in typed.items() if text}
 

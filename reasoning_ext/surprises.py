@@ -132,14 +132,6 @@ def _length_of_run(recipe: Recipe) -> Iterator[Finding]:
         yield Finding("note", "max_steps", f"left out like num_train_epochs: {text}")
 
 
-def _precision(recipe: Recipe) -> Iterator[Finding]:
-    if recipe.stage in ("sft", "grpo") and not _get(recipe, "use_peft"):
-        return  # weights that are trained are kept in float32 for good reason
-    quantized = _get(recipe, "load_in_4bit") or _get(recipe, "load_in_8bit")
-    if _silent(recipe, "dtype") and _get(recipe, "dtype") == "float32" and not _is_small(recipe) and not quantized:
-        yield from _note(recipe, "dtype", "weights take 4 bytes each; write bfloat16 for half of the memory")
-
-
 def _reward_scale(recipe: Recipe) -> Iterator[Finding]:
     entries = _get(recipe, "reward_funcs")
     counting = [entry for entry in entries if _weight(entry) != 0] if isinstance(entries, list) else []
@@ -215,12 +207,6 @@ def _warmup(recipe: Recipe) -> Iterator[Finding]:
         yield from _note(recipe, "warmup_steps", "the first steps take the full rate; write 10 for example")
 
 
-def _checkpointing_on_cpu(recipe: Recipe) -> Iterator[Finding]:
-    if _get(recipe, "use_cpu") and _silent(recipe, "gradient_checkpointing") and _get(recipe, "gradient_checkpointing"):
-        text = "each layer is computed twice to save memory, which a small model on a CPU does not need; write false"
-        yield from _note(recipe, "gradient_checkpointing", text)
-
-
 def _kl(recipe: Recipe) -> Iterator[Finding]:
     if _silent(recipe, "beta") and _get(recipe, "beta") == 0:
         text = "nothing holds the model near its start; that is usual, and write 0.04 for example if it drifts"
@@ -230,12 +216,12 @@ def _kl(recipe: Recipe) -> Iterator[Finding]:
 # In the order of what they cost: a run that teaches nothing or the wrong thing, then time, memory and disk, then the rest.
 CHECKS: dict[str, tuple[Callable[[Recipe], Iterator[Finding]], ...]] = {
     "sft": (
-        _rate, _row_length, _packing, _precision, _batch_tokens, _checkpoints, _checkpointing_on_cpu,
+        _rate, _row_length, _packing, _batch_tokens, _checkpoints,
     ),
     "grpo": (
-        _rate, _completion_length, _prompts_a_step, _length_of_run, _reward_scale, _precision, _truncated, _batch_tokens,
-        _logging, _checkpoints, _warmup, _checkpointing_on_cpu, _kl,
+        _rate, _completion_length, _prompts_a_step, _length_of_run, _reward_scale, _truncated, _batch_tokens,
+        _logging, _checkpoints, _warmup, _kl,
     ),
-    "sample": (_completion_length, _precision),
-    "eval": (_completion_length, _precision),
+    "sample": (_completion_length,),
+    "eval": (_completion_length,),
 }  # fmt: skip

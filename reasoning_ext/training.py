@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import DataError, columns_of
+from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.fields import MODEL_CONFIG
+from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, load_model
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
-from reasoning_ext.run_dir import RunDir, check_space
+from reasoning_ext.run_dir import RunDir, check_space, say
 from reasoning_ext.tokenized import drop_long_prompts
+from reasoning_ext.unsloth_backend import refuse_changes, starts_vllm
 
 INTERRUPTED = 130
 
 
 def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> Loaded:
-    """Load the model that a recipe names, or another one in the same way."""
+    """Load the model that a recipe names, or another one in the same way; what it leaves out is chosen by device.
+
+    Raises:
+        ModelError: it cannot be had.
+        RecipeError: the recipe does not fit the adapter that an earlier recipe made.
+    """
     from trl import ModelConfig
 
+    if trainable:
+        for error in adapter_errors(recipe):
+            raise error
+    use_peft = recipe.values.get("use_peft", False)
+    choice = choose(found_device(recipe.get("use_cpu")), recipe.values, frozen=use_peft or not trainable)
     values = recipe.config_values(MODEL_CONFIG)
+    values |= {"dtype": choice.dtype, "attn_implementation": choice.attn_implementation}
+    config = ModelConfig(**values)
+    if isinstance(config.lora_target_modules, str) and config.lora_target_modules.isidentifier():
+        config.lora_target_modules = [
+            config.lora_target_modules
+        ]  # TRL takes it out of its list, and PEFT reads a pattern
     options = LoadOptions(
         backend=recipe.get("backend"),
         from_scratch=overrides.get("from_scratch", recipe.get("from_scratch")),
@@ -31,11 +51,25 @@ def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **ove
         seed=recipe.get("seed"),
         trust_remote_code=recipe.get("trust_remote_code"),
         max_seq_length=recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH,
-        use_vllm=bool(recipe.values.get("use_vllm")),
+        gradient_checkpointing=choice.gradient_checkpointing,
+        use_vllm=trainable and starts_vllm(recipe),
         init_kwargs=recipe.get("model_init_kwargs") or {},
         **template_options(recipe),
+        **({"run_folder": recipe.output_dir, "merge_adapter": recipe.get("merge_adapter")} if trainable else {}),
+        **({"gpu_memory_utilization": recipe.get("vllm_gpu_memory_utilization")} if starts_vllm(recipe) else {}),
     )
-    return load_model(recipe.local(name or values["model_name_or_path"]), ModelConfig(**values), options)
+    if trainable:
+        say(f"model  {_chosen(recipe, choice)}")
+    return load_model(recipe.local(name or values["model_name_or_path"]), config, options)
+
+
+def _chosen(recipe: Recipe, choice: Choice) -> str:
+    """Say in a line what the model is loaded with."""
+    bits = next((f"{n}-bit weights, " for n in (4, 8) if recipe.get(f"load_in_{n}bit")), "")
+    checkpointing = "gradient checkpointing" if choice.gradient_checkpointing else "no gradient checkpointing"
+    attention = choice.attn_implementation or "the model's own"
+    device = found_device(recipe.get("use_cpu")).kind
+    return f"{recipe.get('backend')} on {device}: {bits}{choice.dtype}, attention {attention}, {checkpointing}"
 
 
 def recipe_tokenizer(recipe: Recipe, name: str | None = None) -> Any:
@@ -85,8 +119,9 @@ def template_options(recipe: Recipe) -> dict[str, Any]:
 def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> Any:
     """Build TRL's config from a recipe.
 
-    Where the recipe is silent, progress bars are shown on a terminal alone, and bf16, which TRL sets, is left off on a
-    machine without an accelerator, where it is slow and refused.
+    Where the recipe is silent, progress bars are shown on a terminal alone, gradients are checkpointed off the CPU alone, and
+    bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused, and is fp16 on a card
+    that has no bfloat16.
 
     Args:
         cls: SFTConfig or GRPOConfig.
@@ -95,19 +130,28 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         **defaults: further values for keys that the recipe leaves out.
 
     Raises:
-        RecipeError: TRL refuses a combination of values.
+        RecipeError: TRL refuses a combination of values, or Unsloth changes one.
     """
-    from accelerate.utils import is_cuda_available, is_mps_available, is_xpu_available
-
+    device = found_device(recipe.get("use_cpu"))
+    frozen = bool(recipe.get("use_peft"))
     defaults["disable_tqdm"] = not sys.stdout.isatty()
-    if recipe.get("use_cpu") or not (is_cuda_available() or is_xpu_available() or is_mps_available()):
+    defaults["gradient_checkpointing"] = choose(device, recipe.values, frozen).gradient_checkpointing
+    if device.kind == "cpu" or (device.kind == "cuda" and not device.bf16):
         defaults["bf16"] = False
+        defaults["fp16"] = device.kind == "cuda" and not recipe.values.get("bf16")
+    extra = recipe.get("unsloth_config") or {}
+    missing = [name for name in extra if name not in {field.name for field in fields(cls)}]
+    if missing:
+        problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
+        raise recipe.error("unsloth_config", problem)
     try:
-        return cls(**(defaults | recipe.config_values(classes)))
+        config = cls(**(defaults | recipe.config_values(classes) | extra))
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(
             f"{recipe.path}: {cls.__name__} refuses these values: {' '.join(str(error).split())}"
         ) from error
+    refuse_changes(recipe, config)
+    return config
 
 
 def checkpoint_bytes(model: Any) -> int:

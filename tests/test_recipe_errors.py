@@ -125,10 +125,6 @@ CASES = {
         "", "gen_kwargs: {num_rows: 3}",
         "r.yaml:11: gen_kwargs: found with ./rows.jsonl, allowed: with a Python file that makes the rows",
     ),
-    "a key that Unsloth would ignore": (
-        "", "backend: unsloth\nuse_dora: true",
-        "r.yaml:12: use_dora: found True, which has no effect with backend: unsloth; leave it out",
-    ),
     "a model that is a file": (
         "./model", "./rows.jsonl",
         "r.yaml:2: model_name_or_path: found ./rows.jsonl, a file, allowed: a folder with a model, or a hub name",

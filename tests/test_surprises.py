@@ -65,8 +65,6 @@ CASES = [
         "note", "gradient_accumulation_steps", "from 2 prompts x 4 completions",
     ),
     ("grpo", {"max_steps": None, "save_steps": "50"}, "note", "max_steps", "it goes 3 times over all prompts"),
-    ("sft", {"dtype": None}, "note", "dtype", "is float32: weights take 4 bytes"),
-    ("eval", {"dtype": None}, "note", "dtype", "is float32: weights take 4 bytes"),
     (
         "grpo", {"scale_rewards": None, "reward_funcs": "[math_answer, think_format: {weight: 0.1}]"},
         "note", "scale_rewards", "is group: a group that differs in a small reward",
@@ -89,8 +87,6 @@ CASES = [
     ("sft", {"packing": "true", "attn_implementation": "sdpa"}, "note", "attn_implementation", "found sdpa with"),
     ("sft", {"packing": "true", "packing_strategy": "wrapped"}, "warning", "packing_strategy", "found wrapped, which cuts"),
     ("grpo", {"warmup_steps": None}, "note", "warmup_steps", "is 0: the first steps take the full rate"),
-    ("grpo", {"use_cpu": "true"}, "note", "gradient_checkpointing", "is true: each layer is computed twice"),
-    ("sft", {"use_cpu": "true"}, "note", "gradient_checkpointing", "is true: each layer is computed twice"),
     ("grpo", {"beta": None}, "note", "beta", "is 0.0: nothing holds the model near its start"),
 ]  # fmt: skip
 
@@ -114,9 +110,6 @@ NOTHING_TO_SAY = [
     ("sft", {"learning_rate": "2e-3", "use_peft": "false", "from_scratch": "true"}),
     ("sft", {"learning_rate": "2e-3", "use_peft": "false", "use_cpu": "true", "gradient_checkpointing": "false"}),
     ("sft", {"max_length": None}),  # a row that is too long stops the run and says so
-    ("sft", {"dtype": None, "use_peft": None, "learning_rate": "1e-5"}),  # weights that are trained
-    ("sft", {"dtype": None, "load_in_4bit": "true"}),
-    ("eval", {"dtype": None, "use_cpu": "true"}),
     ("grpo", {"scale_rewards": None, "reward_funcs": "[math_answer]"}),
     ("grpo", {"scale_rewards": None, "reward_funcs": "[math_answer, think_format: {weight: 0}]"}),
     ("grpo", {"scale_rewards": None, "reward_funcs": "math_answer"}),
@@ -151,13 +144,11 @@ def test_what_is_as_it_should_be_is_not_told(findings, stage, changes):
         ("grpo", {"mask_truncated_completions": None}, {"mask_truncated_completions": True}),
         ("grpo", {"gradient_accumulation_steps": None}, {"gradient_accumulation_steps": 4}),
         ("grpo", {"max_steps": None, "save_steps": "50"}, {"max_steps": 300}),
-        ("sft", {"dtype": None}, {"dtype": "auto"}),
         ("grpo", {"scale_rewards": None, "reward_funcs": "[a, b]"}, {"scale_rewards": "none"}),
         ("grpo", {"save_steps": None}, {"save_steps": 50}),
         ("sft", {"max_length": "8192"}, {"per_device_train_batch_size": 1}),
         ("grpo", {"logging_steps": None}, {"logging_steps": 1}),
         ("grpo", {"warmup_steps": None}, {"warmup_steps": 0.1}),
-        ("grpo", {"use_cpu": "true"}, {"gradient_checkpointing": False}),
         ("grpo", {"beta": None}, {"beta": 0.04}),
     ],
 )

@@ -1,0 +1,259 @@
+"""Backend `unsloth`: a recipe's keys, which are TRL's, as the arguments of Unsloth's FastLanguageModel.
+
+The tables below are the whole translation. Which arguments there are is read off the source of the installed Unsloth, without
+importing it, so that a key which it cannot take is refused by name before anything is loaded, and never dropped.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.errors import RecipeError
+from reasoning_ext.fields import class_node, module_source
+from reasoning_ext.hand_over import ADAPTER, adapter_base, compute_as_saved, is_adapter
+from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from reasoning_ext.recipe import Recipe
+
+LOAD = ("models/loader.py", "FastLanguageModel", "from_pretrained")
+ADAPT = ("models/llama.py", "FastLlamaModel", "get_peft_model")
+# recipe key -> (the call, its argument)
+ARGUMENTS = {
+    "model_name_or_path": (LOAD, "model_name"),
+    "model_revision": (LOAD, "revision"),
+    "trust_remote_code": (LOAD, "trust_remote_code"),
+    "dtype": (LOAD, "dtype"),
+    "load_in_4bit": (LOAD, "load_in_4bit"),
+    "load_in_8bit": (LOAD, "load_in_8bit"),
+    "max_seq_length": (LOAD, "max_seq_length"),
+    "use_peft": (LOAD, "full_finetuning"),
+    "use_vllm": (LOAD, "fast_inference"),
+    "vllm_gpu_memory_utilization": (LOAD, "gpu_memory_utilization"),
+    "gradient_checkpointing": (ADAPT, "use_gradient_checkpointing"),
+    "lora_r": (ADAPT, "r"),
+    "lora_alpha": (ADAPT, "lora_alpha"),
+    "lora_dropout": (ADAPT, "lora_dropout"),
+    "lora_target_modules": (ADAPT, "target_modules"),
+    "lora_target_parameters": (ADAPT, "target_parameters"),
+    "lora_modules_to_save": (ADAPT, "modules_to_save"),
+    "use_rslora": (ADAPT, "use_rslora"),
+    "attn_implementation": (LOAD, "attn_implementation"),
+    "use_dora": (ADAPT, "use_dora"),
+    "lora_task_type": (ADAPT, "task_type"),
+    "bnb_4bit_quant_type": (LOAD, "bnb_4bit_quant_type"),
+    "bnb_4bit_quant_storage": (LOAD, "bnb_4bit_quant_storage"),
+    "use_bnb_nested_quant": (LOAD, "bnb_4bit_use_double_quant"),
+    "vllm_max_model_length": (LOAD, "max_model_length"),
+    "vllm_tensor_parallel_size": (LOAD, "tensor_parallel_size"),
+    "vllm_model_impl": (LOAD, "model_impl"),
+}
+# what Unsloth does by itself, for keys that none of its arguments takes
+BY_ITSELF = {
+    "bnb_4bit_quant_type": "nf4",
+    "use_bnb_nested_quant": True,
+    "lora_task_type": "CAUSAL_LM",
+    "use_dora": False,
+    "vllm_tensor_parallel_size": 1,
+    "vllm_model_impl": "vllm",
+}
+
+NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
+
+
+@cache
+def arguments(file: str, name: str, function: str) -> tuple[str, ...]:
+    """Return the names of a method's arguments in the installed Unsloth, read off its source.
+
+    Args:
+        file: below the package.
+        name: the class.
+        function: the method.
+
+    Raises:
+        LookupError: the installed Unsloth has no such method.
+    """
+    for node in class_node("unsloth", file, name).body:
+        if isinstance(node, ast.FunctionDef) and node.name == function:
+            return tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
+    raise LookupError(f"unsloth {version('unsloth')} has no {name}.{function} in {file}; write backend: trl")
+
+
+@cache
+def config_fields() -> dict[str, str]:
+    """Return the fields that Unsloth adds to TRL's configs on a GPU and a recipe can hold, `{name: annotation}`.
+
+    It writes them into the text of a class that it compiles at run time; that text is what is searched.
+    """
+    texts = [n.value for n in ast.walk(module_source("unsloth", "models/rl.py")) if isinstance(n, ast.Constant)]
+    template = next((t for t in texts if isinstance(t, str) and "class Unsloth{RLConfig_name}" in t), "")
+    found = re.findall(r"^ +(\w+) ?: Optional\[(\w+)\] = field\(", template, re.MULTILINE)
+    return {name: kind for name, kind in found if kind != "Any"}
+
+
+def unsloth_errors(recipe: Recipe) -> Iterator[RecipeError]:
+    """Yield the keys that the installed Unsloth cannot take; nothing where it is not installed, or another backend is used."""
+    config = recipe.values.get("unsloth_config") or {}
+    if recipe.get("backend") != "unsloth":
+        if config:
+            yield recipe.error("unsloth_config", "found with backend: trl, which does not know it; leave it out")
+        return
+    if find_spec("unsloth") is None:
+        return
+    found = f"unsloth {version('unsloth')} (with trl {version('trl')})"
+    for key, (call, argument) in ARGUMENTS.items():
+        if key not in recipe.values or argument in arguments(*call):
+            continue
+        value = recipe.values[key]
+        if value is None or value == BY_ITSELF.get(key) or (key.startswith("vllm") and not starts_vllm(recipe)):
+            continue
+        of = f"{call[1]}.{call[2]} of {found}"
+        problem = f"found {value!r}, but {of} has no argument for it"
+        own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
+        yield recipe.error(key, f"{problem}; {own}, or write backend: trl")
+    for name in config:
+        if name not in config_fields():
+            problem = f"unknown field of {found}, allowed: {', '.join(config_fields()) or 'none'}"
+            yield recipe.error(("unsloth_config", name), f"{problem} (found {config[name]!r})")
+
+
+def refuse_changes(recipe: Recipe, config: Any) -> None:
+    """Refuse values of a training config that Unsloth has put others in the place of; its CPU backend does so in a line.
+
+    Args:
+        recipe: the recipe.
+        config: TRL's config, built from it.
+
+    Raises:
+        RecipeError: one of `NOT_CHANGED` is not what the recipe says.
+    """
+    for key in NOT_CHANGED:
+        wanted, has = recipe.values.get(key), getattr(config, key, None)
+        has = getattr(has, "value", has)
+        fused = key == "optim" and wanted in ("adamw_torch", "adamw_torch_fused") and str(has).startswith("adamw_torch")
+        if recipe.get("backend") == "unsloth" and wanted and wanted != has and not fused:
+            problem = f"found {wanted!r}, which unsloth {version('unsloth')} (with trl {version('trl')}) changes to {has!r} here"
+            raise recipe.error(key, f"{problem}; leave it out, or write backend: trl")
+
+
+def starts_vllm(recipe: Recipe) -> bool:
+    """Tell whether Unsloth is to start vLLM inside the model."""
+    values = recipe.values
+    return bool(values.get("use_vllm")) and ("vllm_mode" not in recipe.keys or recipe.get("vllm_mode") == "colocate")
+
+
+def wants_standby(recipe: Recipe) -> bool:
+    """Tell whether vLLM should give its memory back while the model is trained; Unsloth must know before it is imported."""
+    return starts_vllm(recipe) and bool(recipe.values.get("vllm_enable_sleep_mode"))
+
+
+def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
+    """Load a model through Unsloth; the tokenizer is the model's own, not the one Unsloth has mended.
+
+    Raises:
+        ModelError: the recipe's words cannot be kept here: bits that this machine does not have, a base's revision.
+    """
+    from transformers import AutoTokenizer
+    from unsloth import FastLanguageModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        if options.from_scratch:  # Unsloth loads weights and nothing else
+            random, own = random_model(name, config, options)
+            random.save_pretrained(folder)
+            own.save_pretrained(folder)
+            name = folder
+        adapter = is_adapter(name)
+        if adapter:
+            adapter_base(name)  # refuses an adapter on an adapter
+            _refuse_revision(name, config)
+        model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
+        )
+    _check_bits(model, config)
+    if adapter and (not options.trainable or config.load_in_4bit or config.load_in_8bit):
+        compute_as_saved(model, name)
+    if not options.trainable:
+        FastLanguageModel.for_inference(model)
+    elif config.use_peft and not adapter:
+        model = FastLanguageModel.get_peft_model(model, **_adapter_arguments(model, config, options))
+    return Loaded(model, tokenizer)
+
+
+def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained`, those that the installed one has."""
+    import torch
+
+    quantized = config.load_in_4bit or config.load_in_8bit
+    full = options.trainable and not config.use_peft
+    values = {
+        "model_name": name,
+        "max_seq_length": options.max_seq_length,
+        "dtype": None if config.dtype in (None, "auto") else getattr(torch, config.dtype),
+        "load_in_4bit": config.load_in_4bit,
+        "load_in_8bit": config.load_in_8bit,
+        "load_in_16bit": not quantized and not full and config.dtype in ("bfloat16", "float16"),
+        "full_finetuning": full,
+        "trust_remote_code": options.trust_remote_code,
+        "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
+        "revision": base_revision(name, config.model_revision),
+        "use_exact_model_name": True,  # else hub names are led to Unsloth's copies, and adapters name those as their base
+        "fast_inference": options.use_vllm,
+        "random_state": options.seed,
+    }
+    if options.use_vllm:
+        values["gpu_memory_utilization"] = options.gpu_memory_utilization
+        values["max_lora_rank"] = config.lora_r
+    return {key: value for key, value in values.items() if key in arguments(*LOAD)}
+
+
+def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
+    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none, as with backend trl."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
+
+    targets = config.lora_target_modules or OF_MODEL.get(model.config.model_type)
+    if targets is None:
+        problem = f"the key is missing, and PEFT has no modules for {model.config.model_type}; write [all-linear]"
+        raise ModelError("lora_target_modules", problem)
+    values = {
+        "r": config.lora_r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": targets,
+        "target_parameters": config.lora_target_parameters,
+        "modules_to_save": config.lora_modules_to_save,
+        "use_rslora": config.use_rslora,
+        "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
+        "random_state": options.seed,
+    }
+    return {key: value for key, value in values.items() if value is not None and key in arguments(*ADAPT)}
+
+
+def _refuse_revision(name: str, config: ModelConfig) -> None:
+    """Refuse a revision that would reach the adapter's folder and not the base on the hub."""
+    base = json.loads((Path(name) / ADAPTER).read_text())["base_model_name_or_path"]
+    if config.model_revision not in (None, "main") and not Path(base).exists():
+        problem = f"found {config.model_revision}, which Unsloth does not pass on to {base}, the base of {name}"
+        raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
+
+
+def _check_bits(model: Any, config: ModelConfig) -> None:
+    """Refuse a model that Unsloth has loaded in other bits than it was asked for: it says so in a line and goes on."""
+    layers = {type(module).__name__ for module in model.modules()}  # bitsandbytes'
+    for bits, layer in ((4, "Linear4bit"), (8, "Linear8bitLt")):
+        if getattr(config, f"load_in_{bits}bit") and layer not in layers:
+            problem = (
+                f"found true, but unsloth {version('unsloth')} has no {bits}-bit weights for this model on this machine"
+            )
+            raise ModelError(f"load_in_{bits}bit", f"{problem}, and took 16 bits; leave it out, or write backend: trl")

@@ -1,0 +1,320 @@
+"""Both backends for real on the CPU: an adapter from SFT into GRPO both ways, saved and loaded again; refusals; devices.
+
+`backend_chain.py` runs the stages, once a backend and a kind of weights; the tests look at what it saw.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from reasoning_ext.devices import Choice, Device, choose
+
+CHAIN = Path(__file__).parent / "backend_chain.py"
+unsloth = pytest.mark.unsloth
+KINDS = [
+    pytest.param(("trl", "4"), marks=pytest.mark.slow, id="trl-4"),
+    pytest.param(("trl", "8"), marks=pytest.mark.slow, id="trl-8"),
+    pytest.param(("trl", "16"), marks=pytest.mark.slow, id="trl-16"),
+    pytest.param(("trl", "32"), marks=pytest.mark.slow, id="trl-32"),
+    pytest.param(("unsloth", "4"), marks=unsloth, id="unsloth-4"),
+    pytest.param(("unsloth", "16"), marks=unsloth, id="unsloth-16"),
+    pytest.param(("trl", "4"), marks=unsloth, id="trl-4-beside-unsloth"),
+]
+
+
+def write_rows(folder):
+    rows = [{"prompt": f"{a}+1", "completion": f"<think>{a} and 1</think>{a + 1}", "answer": str(a)} for a in range(16)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def chain(folder, backend, bits):
+    write_rows(folder)
+    command = [sys.executable, str(CHAIN), backend, bits, str(folder)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=900, env=os.environ | {"OMP_NUM_THREADS": "1"}
+    )
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def facts(request, tmp_path_factory):
+    """What `backend_chain.py` saw with one backend and kind of weights."""
+    done = chain(tmp_path_factory.mktemp("chain"), *request.param)
+    assert "FACTS" in done.stdout, done.stdout[-2000:] + done.stderr[-4000:]
+    return json.loads(done.stdout.partition("FACTS")[2])
+
+
+def test_a_saved_model_gives_the_logits_it_had(facts):
+    """No tolerance: the same weights in the same dtype on the same kernels give the same numbers."""
+    for name in ("sft", "further", "merged"):
+        assert facts[name]["reloaded_off"] == 0.0, name
+        assert facts[name]["scale"] > 1 and facts[name]["pad"]
+
+
+def test_the_weights_are_in_the_bits_that_were_asked_for_and_the_base_is_on_the_disk(facts):
+    layers = {"4": ["Linear4bit"], "8": ["Linear8bitLt"]}.get(facts["bits"], [])
+    for name, base in (("sft", "base"), ("further", "base"), ("merged", "merged/merged_base")):
+        assert facts[name]["layers"] == layers
+        assert facts[name]["base"] == base
+        assert not facts[name]["checkpointing"]  # left out, on the CPU
+
+
+def test_grpo_begins_at_the_sft_model_and_its_reference_is_that_without_a_second_copy(facts):
+    for name in ("further", "merged"):
+        own = facts[name]
+        assert own["ref_model"] and own["kl"][0] == 0.0 and own["kl"][1] > 1e-3
+        assert own["reference_off"] == 0.0
+    assert facts["further"]["start_off_sft"] == 0.0
+    assert (
+        facts["further"]["without_adapter_off_sft"] > 0.1
+    )  # SFT has moved the model: the base would be another reference
+    for what in ("base_tensors", "base_numel"):
+        assert facts["further"][what] == facts["merged"][what] == facts["sft"][what]
+    # In float32 only the order of additions differs; bfloat16 rounds the sum (2^-8 of a logit of 3); NF4 and int8 quantise anew.
+    tolerance = {"32": 1e-5, "16": 0.05, "8": 0.05, "4": 0.4}[facts["bits"]]
+    assert facts["merged"]["start_off_sft"] <= tolerance
+    assert facts["merged"]["without_adapter_off_sft"] == facts["merged"]["start_off_sft"]
+
+
+@unsloth
+def test_bits_that_unsloth_does_not_have_on_this_machine_are_refused(tmp_path):
+    """Its CPU backend has no 8-bit weights and takes 16-bit ones after a printed line."""
+    done = chain(tmp_path, "unsloth", "8")
+    assert "load_in_8bit: found true, but unsloth" in done.stderr and "write backend: trl" in done.stderr
+
+
+def recipe_errors(text, tmp_path):
+    """Return the errors that `check` finds in a recipe, without running anything."""
+    from reasoning_ext.combinations import weight_errors
+    from reasoning_ext.recipe import load_recipe
+
+    (tmp_path / "r.yaml").write_text(text)
+    return [str(error).partition("r.yaml:")[2] for error in weight_errors(load_recipe(tmp_path / "r.yaml"))]
+
+
+SFT = "stage: sft\nmodel_name_or_path: x/y\nuse_peft: true\noutput_dir: out\n"
+
+
+@pytest.mark.skipif(find_spec("unsloth") is None, reason="the arguments are read off the installed Unsloth")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("use_dora: true", "FastLlamaModel.get_peft_model of {} has no argument for it; write false, which it does"),
+        ("bnb_4bit_quant_type: fp4", "FastLanguageModel.from_pretrained of {} has no argument for it; write \"nf4\""),
+        ("attn_implementation: eager", "FastLanguageModel.from_pretrained of {} has no argument for it; leave it out"),
+        ("lora_task_type: SEQ_CLS", "FastLlamaModel.get_peft_model of {} has no argument for it"),
+        ("bnb_4bit_quant_storage: uint8", "FastLanguageModel.from_pretrained of {} has no argument for it"),
+        ("unsloth_config: {unsloth_nums: 1}", "unknown field of {}, allowed: unsloth_num_chunks, "),
+    ],
+)  # fmt: skip
+def test_what_unsloth_cannot_take_is_refused_by_name_with_the_versions(line, said, tmp_path):
+    versions = f"unsloth {version('unsloth')} (with trl {version('trl')})"
+    [error] = recipe_errors(SFT + f"backend: unsloth\n{line}\n", tmp_path)
+    assert error.startswith(f"6: {line.partition(':')[0]}") and said.format(versions) in error
+    assert not [e for e in recipe_errors(SFT + line + "\n", tmp_path) if "unsloth_config" not in e]
+
+
+@pytest.mark.skipif(find_spec("unsloth") is None, reason="the arguments are read off the installed Unsloth")
+def test_every_key_of_model_config_and_what_unsloth_does_by_itself_is_taken(tmp_path):
+    from reasoning_ext.fields import MODEL_CONFIG, class_keys
+    from reasoning_ext.unsloth_backend import ARGUMENTS
+
+    assert set(class_keys(*MODEL_CONFIG)) <= set(ARGUMENTS)
+    fine = (
+        "backend: unsloth\nload_in_4bit: true\nbnb_4bit_quant_type: nf4\nuse_bnb_nested_quant: true\nuse_rslora: true\n"
+        "use_dora: false\nlora_task_type: CAUSAL_LM\nattn_implementation: null\nlora_r: 8\n"
+        "unsloth_config: {unsloth_num_chunks: 4}\n"
+    )
+    assert recipe_errors(SFT + fine, tmp_path) == []
+
+
+def test_unsloth_is_told_of_vllm_in_the_model_and_of_standby(tmp_path):
+    from reasoning_ext.recipe import load_recipe
+    from reasoning_ext.unsloth_backend import starts_vllm, wants_standby
+
+    def seen(lines):
+        (tmp_path / "r.yaml").write_text("stage: grpo\nbackend: unsloth\n" + lines)
+        recipe = load_recipe(tmp_path / "r.yaml")
+        return starts_vllm(recipe), wants_standby(recipe)
+
+    assert seen("vllm_enable_sleep_mode: true\n") == (False, False)
+    assert seen("use_vllm: true\nvllm_mode: server\nvllm_enable_sleep_mode: true\n") == (False, False)
+    assert seen("use_vllm: true\nvllm_mode: colocate\n") == (True, False)
+    assert seen("use_vllm: true\nvllm_mode: colocate\nvllm_enable_sleep_mode: true\n") == (True, True)
+
+
+ORDER = """
+import atexit, sys
+seen = []
+def hook(event, arguments):
+    if event == "import" and arguments[0] in ("unsloth", "trl", "transformers", "peft") and arguments[0] not in seen:
+        seen.append(arguments[0])
+sys.addaudithook(hook)
+atexit.register(lambda: print("ORDER", *seen))
+"""
+CALL = "from reasoning_ext.pipeline import run_recipes as r; from reasoning_ext.recipe import load_recipes as l; r(l(['r.yaml']))"
+
+
+@unsloth
+@pytest.mark.parametrize(
+    "command", [["-m", "reasoning_ext", "run", "r.yaml"], ["SCRIPT", "run", "r.yaml"], ["-c", CALL]], ids=["-m", "script", "call"]
+)  # fmt: skip
+def test_unsloth_is_imported_first_however_the_program_is_started(command, tmp_path):
+    write_rows(tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(ORDER)
+    (tmp_path / "r.yaml").write_text(
+        f"stage: sft\nbackend: unsloth\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nload_in_4bit: true\n"
+        "use_peft: true\nlora_target_modules: [all-linear]\ndataset_name: ./rows.jsonl\nmax_steps: 1\noutput_dir: out\n"
+    )
+    script = Path(sys.executable).with_name("reasoning-ext")
+    command = [str(script), *command[1:]] if command[0] == "SCRIPT" else [sys.executable, *command]
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ORDER unsloth transformers" in done.stdout
+    adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert (
+        adapter["base_model_name_or_path"] == "out/random_base" and (tmp_path / "out/random_base/config.json").is_file()
+    )
+
+
+BF16, OLD = Device("cuda", bf16=True, flash=True), Device("cuda", flash=True)
+QLORA = {"use_peft": True, "load_in_4bit": True}
+
+
+@pytest.mark.parametrize(
+    ("device", "values", "frozen", "choice"),
+    [
+        (Device("cpu"), {}, False, Choice("float32", None, False)),
+        (Device("cpu"), QLORA, True, Choice("float32", None, False)),
+        (Device("cpu"), {"gradient_checkpointing": True, "dtype": "bfloat16"}, True, Choice("bfloat16", None, True)),
+        (Device("mps"), QLORA, True, Choice("float32", None, True)),
+        (BF16, {}, False, Choice("float32", None, True)),
+        (BF16, QLORA, True, Choice("bfloat16", "flash_attention_2", True)),
+        (BF16, QLORA | {"backend": "unsloth"}, True, Choice("bfloat16", None, True)),
+        (BF16, QLORA | {"attn_implementation": "sdpa"}, True, Choice("bfloat16", "sdpa", True)),
+        (BF16, QLORA | {"dtype": "float32"}, True, Choice("float32", None, True)),
+        (BF16, {"dtype": "bfloat16"}, False, Choice("bfloat16", "flash_attention_2", True)),
+        (Device("cuda", bf16=True), QLORA, True, Choice("bfloat16", None, True)),
+        (OLD, QLORA, True, Choice("float16", None, True)),
+        (Device("xpu", bf16=True), {"gradient_checkpointing": False}, True, Choice("bfloat16", None, False)),
+    ],
+)
+def test_the_device_decides_what_the_recipe_leaves_out(device, values, frozen, choice):
+    assert choose(device, values, frozen) == choice
+
+
+@pytest.fixture
+def adapter(tmp_path):
+    """A folder that looks like an adapter of rank 32."""
+    config = {"r": 32, "lora_alpha": 64, "target_modules": ["v_proj", "q_proj"], "use_dora": False, "use_rslora": False}
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(config))
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize(
+    ("lines", "said"),
+    [
+        ("lora_r: 64", "lora_r: found 64, but the adapter ./adapter has r 32 and is trained further; leave it out, or"),
+        ("lora_alpha: 32", "lora_alpha: found 32, but the adapter ./adapter has lora_alpha 64"),
+        ("lora_target_modules: [q_proj]", "lora_target_modules: found ['q_proj'], but the adapter ./adapter has target_modules"),
+        ("use_rslora: true", "use_rslora: found True, but the adapter ./adapter has use_rslora False"),
+        ("lora_r: 32\nlora_alpha: 64\nlora_target_modules: [q_proj, v_proj]\nuse_dora: false", None),
+        ("lora_target_modules: [all-linear]", None),
+        ("lora_r: 64\nmerge_adapter: true", None),
+        ("merge_adapter: true\nuse_peft: false", "merge_adapter: found true without use_peft: true"),
+    ],
+)  # fmt: skip
+def test_a_new_adapters_settings_are_refused_where_one_is_trained_further(lines, said, adapter, tmp_path):
+    text = "stage: grpo\nmodel_name_or_path: ./adapter\n" + ("" if "use_peft" in lines else "use_peft: true\n") + lines
+    errors = recipe_errors(text + "\n", tmp_path)
+    assert len(errors) == bool(said) and all(said in error for error in errors)
+
+
+def test_merging_what_is_no_adapter_is_refused(tmp_path):
+    from reasoning_ext.model import LoadOptions, ModelError, _with_base
+
+    [error] = recipe_errors(
+        f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nuse_peft: true\nmerge_adapter: true\n", tmp_path
+    )
+    assert "model is no adapter; leave it out" in error
+    with pytest.raises(ModelError, match="hub/name is no adapter"):
+        _with_base("hub/name", None, LoadOptions(run_folder=tmp_path, merge_adapter=True))
+
+
+@pytest.mark.slow
+def test_the_merged_base_is_made_once_and_anew_for_another_adapter(tmp_path, monkeypatch):
+    """A run that goes on uses it again; what a refused run left of another adapter is not used."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    from reasoning_ext import hand_over
+
+    monkeypatch.chdir(tmp_path)
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY / "model"), dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(TINY / "model")
+    model.save_pretrained("base")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained("base", dtype="auto"), LoraConfig(r=2))
+    for scale in (1, 2):
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.constant_(parameter, 0.1 * scale)
+        model.save_pretrained(f"adapter{scale}")
+        tokenizer.save_pretrained(f"adapter{scale}")
+    made = []
+    for number in (1, 1, 2):
+        place = hand_over.merged_base(f"adapter{number}", tmp_path / "run", None, False)
+        weights = AutoModelForCausalLM.from_pretrained(place, dtype="auto")
+        assert weights.dtype == torch.bfloat16
+        made.append(
+            (Path(place, "model.safetensors").stat().st_mtime_ns, weights.model.layers[0].self_attn.q_proj.weight)
+        )
+    assert made[0][0] == made[1][0] != made[2][0]
+    assert not torch.equal(made[0][1], made[2][1])
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["merged_base"]  # nothing half made is left
+    monkeypatch.setattr(hand_over.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 0}))
+    with pytest.raises(ValueError, match="free some space"):
+        hand_over.merged_base("adapter1", tmp_path / "other", None, False)
+    assert not (tmp_path / "other" / "merged_base").exists()
+
+
+@pytest.mark.slow
+def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tmp_path, monkeypatch):
+    """When the recipes are read there is no adapter yet."""
+    from reasoning_ext.recipe import RecipeError, load_recipe
+    from reasoning_ext.training import recipe_model
+
+    monkeypatch.chdir(tmp_path)
+    text = "stage: grpo\nmodel_name_or_path: first\nuse_peft: true\nlora_r: 64\nuse_cpu: true\noutput_dir: out\n"
+    assert recipe_errors(text, tmp_path) == []
+    (tmp_path / "first").mkdir()
+    (tmp_path / "first" / "adapter_config.json").write_text(json.dumps({"r": 32}))
+    with pytest.raises(RecipeError, match="lora_r: found 64, but the adapter first has r 32"):
+        recipe_model(load_recipe(tmp_path / "r.yaml"), trainable=True)
+
+
+@pytest.mark.slow
+def test_the_reference_of_a_whole_model_gets_the_revision_and_the_dtype():
+    import torch
+
+    from reasoning_ext.grpo import _load_reference_as
+
+    def given(dtype, revision, own=None):
+        config = type("Config", (), {"model_init_kwargs": own})
+        shape = type("Shape", (), {"_attn_implementation": "sdpa"})
+        _load_reference_as(type("Model", (), {"dtype": dtype, "config": shape}), revision, config)
+        return config.model_init_kwargs
+
+    assert given(torch.float32, "main") is None and given(torch.float32, None) is None
+    assert given(torch.float32, "v2")["revision"] == "v2"
+    assert given(torch.bfloat16, None) == {"dtype": "bfloat16", "attn_implementation": "sdpa"}
+    assert given(torch.bfloat16, "v2", {"dtype": "float32"})["dtype"] == "float32"
