@@ -12,7 +12,8 @@ what the recipe alone tells; rows and tokenizer are read only where that has no 
                                 "text": what was found and what to change}],
                   "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
                             "context", "lengths", "think_contract": each where it is known,
-                            "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}}}}]}
+                            "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
+                            "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from reasoning_ext.compatibility import version_findings
 from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
+from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
 from reasoning_ext.preflight import check_recipe, reads_earlier, reward_weights
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
@@ -43,7 +45,10 @@ JUDGE = "math_answer"
 LEVELS = ("error", "warning", "note")
 
 
-def check_and_print(recipes: list[Recipe], errors: list[RecipeError], offline: bool, show: int, as_json: bool) -> int:
+def check_and_print(
+    recipes: list[Recipe], errors: list[RecipeError], offline: bool, show: int, as_json: bool,
+    options: MemoryOptions | None = None,
+) -> int:  # fmt: skip
     """Check recipes one after another and print what each will do.
 
     Args:
@@ -52,6 +57,7 @@ def check_and_print(recipes: list[Recipe], errors: list[RecipeError], offline: b
         offline: the hub is not asked.
         show: print so many rows as they come out.
         as_json: print one JSON document and nothing else.
+        options: how the memory is planned; None: against the card that is found.
 
     Returns:
         2 where an error was found, else 0.
@@ -63,7 +69,7 @@ def check_and_print(recipes: list[Recipe], errors: list[RecipeError], offline: b
     for recipe in recipes:
         own = [error for error in errors if error.file == recipe.path]
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            result = Result(recipe, [*made, *_beside(recipe)], offline, own)
+            result = Result(recipe, [*made, *_beside(recipe)], offline, own, options=options)
         results.append(result)
         made.append(recipe)
         if not as_json:
@@ -86,11 +92,13 @@ class Result:
         errors: one line each, of what the recipe says; `findings` may have further ones.
         unread: why no row was read, or "".
         golds, table, batch: what the golds, the made-up completions and the batches came to.
+        memory: what the recipe needs on the card; None on a CPU.
     """
 
     def __init__(
-        self, recipe: Recipe, earlier: list[Recipe], offline: bool, errors: list[RecipeError], whole: bool = True
-    ):
+        self, recipe: Recipe, earlier: list[Recipe], offline: bool, errors: list[RecipeError], whole: bool = True,
+        options: MemoryOptions | None = None,
+    ):  # fmt: skip
         self.recipe, self.offline, self.whole = recipe, offline, whole
         self.earlier = [other for other in earlier if other.values.get("output_dir")]
         self.errors: list[str] = [str(error) for error in errors]
@@ -98,6 +106,8 @@ class Result:
         self.unread, self.golds = "", ""
         self.table: dict[str, dict[str, float | None]] = {}
         self.batch: dict[str, Any] = {}
+        self.memory: MemoryReport | None = None
+        self.cost = ""
         problems: list[RecipeError] = []
         made = [other.output_dir for other in self.earlier]
         self.specs = check_recipe(recipe, made, run=False, problems=problems)
@@ -111,6 +121,7 @@ class Result:
             self._read(made)
             self.batch = batch_facts(recipe, self.inspection.facts if self.inspection else {})
             self._check_enough()
+            self._plan(options or MemoryOptions())
 
     @property
     def failed(self) -> bool:
@@ -156,6 +167,21 @@ class Result:
             text = f"found {rows} rows, but one generation takes {prompts} prompts; use more rows or smaller batches"
             key = "datasets" if self.recipe.values.get("datasets") else "dataset_name"
             self.findings.append(Finding("error", key, text))
+
+    def _plan(self, options: MemoryOptions) -> None:
+        """Plan the memory, and hold it against the card; before a run that is a warning, since a plan is no measurement."""
+        facts = self.inspection.facts if self.inspection else {}
+        self.cost = cost_line(self.recipe, self.batch | {"mean_length": facts.get("mean_length")}, options.rate)
+        card = options.card or (None if self.recipe.get("use_cpu") else find_card())
+        if card is None and self.recipe.get("use_cpu"):
+            return
+        lengths = self.inspection.lengths if self.inspection and self.recipe.stage != "sft" else []
+        prompt = max(lengths, default=None)
+        self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt, options.exact)
+        if self.memory.fits is False:
+            assert card is not None
+            text = f"the plan does not fit {card.name}: {self.memory.short()}"
+            self.findings.append(Finding("error" if self.whole else "warning", self.memory.blamed(), text))
 
     def _try_rewards(self) -> None:
         """Try the rewards on made-up completions."""
@@ -239,6 +265,8 @@ class Result:
             facts["think_contract"] = vars(found.contract)
         findings = [self._from_line(text) for text in self.errors]
         findings += [{**f.as_dict(), "line": self.recipe.lines.get((f.key,)) or None} for f in self._ordered()]
+        if self.memory:
+            facts["memory"] = self.memory.as_dict()
         return {
             "recipe": str(self.recipe.path),
             "stage": self.recipe.stage,

@@ -51,6 +51,10 @@ def print_body(result: Result, show: int) -> None:
         dry_run.print_table(result.table)
     if line := batch_line(result.batch):
         print(f"  batch: {line}")
+    if result.cost:
+        print(f"  {result.cost}")
+    for line in result.memory.lines() if result.memory else ():
+        print(f"  {line}")
 
 
 def _place(plugin: Any) -> str:

@@ -1,4 +1,4 @@
-"""The command line: run, check, schema, score, report, ask. Nothing heavy is imported before a command needs it."""
+"""The command line: run, check, schema, score, report, ask, export. Nothing heavy is imported before a command needs it."""
 
 import os
 import sys
@@ -36,6 +36,9 @@ def check(
     offline: Annotated[bool, typer.Option("--offline", help="Use no network: hub data sets are not read.")] = False,
     show: Annotated[int, typer.Option(min=0, help="Print so many rows whole, as they come out.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
+    gpu: Annotated[str | None, typer.Option(help="Plan for a card of this size, 24GB for example.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Trace a training step for its memory; needs no GPU.")] = False,
+    tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights and without a GPU; exit code 2 on errors."""
     if offline:
@@ -46,8 +49,10 @@ def check(
     errors: list[RecipeError] = []
     loaded = load_recipes(*split_overrides(recipes), errors)
     from reasoning_ext.check import check_and_print
+    from reasoning_ext.memory.check import MemoryOptions, parse_card
 
-    raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json))
+    options = MemoryOptions(parse_card(gpu) if gpu else None, exact, tokens_per_second)
+    raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json, options))
 
 
 @app.command()
@@ -102,6 +107,30 @@ def ask(
     from reasoning_ext.ask import ask_and_print
 
     ask_and_print(model, question, n, temperature, max_completion_length, seed)
+
+
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished sft or grpo run.")],
+    to: Annotated[str, typer.Option(help="merged-16bit, adapter, gguf or hub.")] = "merged-16bit",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; default: in RUN/export.")] = None,
+    prompts: Annotated[
+        Path | None, typer.Option(help="Compare on these: JSONL with prompt, or a recipe; default: the run's own.")
+    ] = None,
+    base: Annotated[str | None, typer.Option(help="Base weights in 16 bits, if not those that the run names.")] = None,
+    quantization: Annotated[str, typer.Option(help="gguf: f16, bf16, q8_0; others need llama-quantize.")] = "q8_0",
+    llama_cpp: Annotated[Path | None, typer.Option(help="gguf: a llama.cpp checkout; else $LLAMA_CPP.")] = None,
+    repo_id: Annotated[str | None, typer.Option(help="hub: USER/NAME.")] = None,
+    public: Annotated[bool, typer.Option("--public", help="hub: for everybody to see; private without it.")] = False,
+    what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
+) -> None:
+    """Export a run as a model for other tools, compared with what was trained; exit code 2 if it differs."""
+    from reasoning_ext.export import export_run
+
+    export_run(
+        run, to, output, prompts=prompts, base=base, quantization=quantization, llama_cpp=llama_cpp, repo_id=repo_id,
+        public=public, what=what,
+    )  # fmt: skip
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -1,0 +1,173 @@
+"""What a step computes with and throws away, in bytes: activations, logits, dequantised weights, attention masks.
+
+The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest, so they are the
+largest of a few planes. The planes are fitted to traces of TRL's own training step (`benchmarks/fit_activations.py`) and stand
+in `activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, are counted from its source by hand.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.fields import module_source
+from reasoning_ext.memory.parts import BYTES, cache_bytes
+from reasoning_ext.memory.setup import Setup
+
+FAMILIES = {"mistral": "llama", "qwen2": "llama", "gemma3_text": "gemma3"}
+HEAD_TOKENS, HEAD_VOCAB = 4096, 32768  # the tile of TRL's fused head, trl/kernels/chunked_logprob.py
+HEAD_HIDDEN = 16  # bytes a token for each unit of the hidden state around the head: the last norm, its gradient
+UNSLOTH_LOGITS = 4 * 2**30  # unsloth_zoo/fused_losses: half of what is free, at most this
+# Unsloth's layer, counted from the tensors that its kernels keep and make: input, norms and residuals, queries, keys and
+# values, gate and up, and in the backward pass of the feed-forward part the gradients of its output, input and gate.
+UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)
+FORWARD = (8.0, 0.0, 0.0, 6.0)  # a layer without gradients: residual, norm in float32, gate, up and their product
+FORWARD_32 = (16.0, 1.0, 0.0, 6.0)  # the same with float32 weights under autocast
+
+
+@cache
+def _coefficients() -> dict[str, Any]:
+    text = (Path(__file__).parent / "activation_coefficients.json").read_text(encoding="utf-8")
+    return json.loads(text)["coefficients"]
+
+
+def training_bytes(setup: Setup, gradients: int) -> dict[str, int]:
+    """Return what is alive at the highest point of a training step, beside weights and optimizer.
+
+    Args:
+        setup: what is put on the card.
+        gradients: the bytes of all gradients.
+
+    Returns:
+        `{part: bytes}`: gradients, checkpoints, one layer's activations, a dequantised weight, logits, attention mask.
+    """
+    layers = setup.shape.layers
+    held = gradients if setup.accumulation > 1 else 0  # those of earlier batches
+    head = 0 if setup.rank else setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
+    waiting = head if setup.shape.tied else 0  # the head's gradient waits for that of the embeddings, to be added to it
+    early = held + waiting if held else gradients // layers + head
+    kept, layer = _layers(setup)
+    mask = {"attention mask": _mask(setup)}
+    weight = {"dequantised weight": _dequantised(setup)}
+    points = [
+        mask | {"gradients": early, "checkpoints": kept * layers} | layer | weight,
+        mask | {"gradients": held, "checkpoints": kept * layers} | _head(setup),
+        mask | {"gradients": held, "checkpoints": kept * layers} | _head(setup, backward=False) | _cast(setup),
+        mask | {"gradients": gradients + (waiting if held else 0), "checkpoints": kept} | layer | weight,
+        {"gradients": gradients} | _embedding(setup),
+    ]
+    return max(points, key=lambda parts: sum(parts.values()))
+
+
+def scoring_bytes(setup: Setup) -> dict[str, int]:
+    """Return what is alive at the highest point where completions are scored without gradients."""
+    plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
+    layer = _plane(plane, setup) * setup.rows * setup.tokens
+    head = sum(_head(setup, backward=False).values())
+    name = "one layer's activations" if layer > head else "logits"
+    found = {"attention mask": _mask(setup), name: max(layer, head), "dequantised weight": _dequantised(setup)}
+    return found | _cast(setup)
+
+
+def generation_bytes(setup: Setup) -> dict[str, int]:
+    """Return what is alive at the highest point of generating with transformers, beside weights and KV cache.
+
+    That is at the last token, where a layer's keys and values are written anew, and repeated for every head by transformers that
+    cannot attend otherwise to padded prompts; or it is at the first, where all prompts go through a layer at once.
+    """
+    shape, rows = setup.shape, setup.generated
+    last = cache_bytes(shape, rows, setup.tokens, BYTES[setup.dtype]) // shape.layers
+    last += rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
+    if setup.backend == "unsloth" or _repeats_heads():
+        last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * BYTES[setup.dtype]
+    first = _plane(FORWARD, setup) * rows * setup.prompt
+    for sign, tokens in ((1, setup.prompt), (-1, setup.tokens)):  # the cache is no longer than the prompts then
+        first += sign * cache_bytes(shape, rows, tokens, BYTES[setup.dtype])
+    return {"one layer's activations": max(first, last), "dequantised weight": _dequantised(setup)}
+
+
+@cache
+def _repeats_heads() -> bool:
+    """Tell whether the installed transformers repeats keys and values for every query head, as before 5.20 or so."""
+    tree = module_source("transformers", "integrations/sdpa_attention.py")
+    return not any(isinstance(node, ast.FunctionDef) and node.name == "pack_gqa" for node in tree.body)
+
+
+def _layers(setup: Setup) -> tuple[int, dict[str, int]]:
+    """Return what is kept of each layer, and what one layer takes where it is computed again."""
+    tokens = setup.rows * setup.tokens
+    if setup.backend == "unsloth":
+        kept = 0 if setup.checkpointing else _plane(UNSLOTH_LAYER, setup) * tokens
+        return kept, {"one layer's activations": _plane(UNSLOTH_LAYER, setup) * tokens}
+    found = _coefficients()[f"{FAMILIES.get(setup.shape.model_type, setup.shape.model_type)}/{_way(setup)}"]
+    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
+    if setup.checkpointing:
+        layer = max(_plane(plane, setup) for plane in found["checkpointed"]["planes"]) * tokens
+        return found["checkpointed"]["kept"] * setup.shape.hidden * tokens, {"one layer's activations": layer + ranks}
+    layer = max(0, *(_plane(plane, setup) for plane in found["whole"]["planes"])) * tokens
+    return _plane(found["whole"]["kept"], setup) * tokens + ranks, {"one layer's activations": layer}
+
+
+def _way(setup: Setup) -> str:
+    """Return how the model is trained, as the coefficients name it."""
+    if setup.rank is None:
+        return "full float32" if setup.dtype == "float32" else "full bfloat16"
+    return ("nf4" if setup.bits in (4, 8) else "lora") + (" dropout" if setup.dropout else "")
+
+
+def _plane(plane: tuple[float, ...] | list[float], setup: Setup) -> int:
+    shape = setup.shape
+    widths = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
+    return round(sum(factor * width for factor, width in zip(plane, widths, strict=True)))
+
+
+def _head(setup: Setup, backward: bool = True) -> dict[str, int]:
+    """Return what is made at the head: a tile of logits, or all of them where the installed TRL has no fused head."""
+    shape, tokens = setup.shape, setup.rows * (setup.completion or setup.tokens)
+    width = BYTES[_computed(setup)]
+    if setup.backend == "unsloth":
+        logits = min(UNSLOTH_LOGITS, tokens * shape.vocab * (width + 8))
+    elif setup.fused:
+        logits = min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCAB) * width
+    else:
+        logits = tokens * shape.vocab * (8 if backward else width + 4)  # accelerate makes them float32
+    if backward and setup.rank is None:  # the head's own gradient is summed in float32
+        logits += shape.vocab * shape.hidden * (4 + BYTES[setup.trained])
+    return {"logits": logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens}
+
+
+def _cast(setup: Setup) -> dict[str, int]:
+    """Return the 16-bit copies of float32 weights that autocast keeps for the length of a forward pass."""
+    whole = setup.rank is None and setup.dtype == "float32"
+    return {"weights cast to 16 bits": 2 * setup.shape.linear_weights} if whole else {}
+
+
+def _embedding(setup: Setup) -> dict[str, int]:
+    """Return what the gradient of the embeddings takes at the end, beside the sum that it is added to."""
+    if setup.rank is not None:
+        return {}
+    copies = (2 if setup.shape.tied else 0) + (setup.accumulation > 1)
+    return {"embeddings' gradient": copies * setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]}
+
+
+def _computed(setup: Setup) -> str:
+    """Return the type of the activations: mixed precision computes in bfloat16 whatever the weights are."""
+    return "bfloat16" if setup.trains else setup.dtype
+
+
+def _dequantised(setup: Setup) -> int:
+    """Return the bytes of the largest quantised weight, which is made whole where it is used."""
+    if setup.bits not in (4, 8):
+        return 0
+    return 2 * max(linear.weights for linear in setup.shape.linears)
+
+
+def _mask(setup: Setup) -> int:
+    """Return the bytes of the mask that keeps padding out of attention: one of bits, one of numbers, for all layers."""
+    windowed = any(window and window < setup.tokens for window in setup.shape.windows)
+    if setup.flash or setup.backend == "unsloth" or not (windowed or (setup.padded and setup.rows > 1)):
+        return 0
+    return (setup.rows if setup.padded else 1) * setup.tokens**2 * 3

@@ -1,0 +1,226 @@
+"""The memory plan as `check` shows it: against which card, what it comes to, which edits make it fit, and the rough cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from reasoning_ext.errors import UserError
+from reasoning_ext.memory.plan import GIB, Edit, Plan, edits, plan
+from reasoning_ext.memory.setup import setup_of
+from reasoning_ext.memory.shapes import ShapeError
+from reasoning_ext.recipe import Recipe
+
+TOKENS_PER_SECOND = 1000
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card: its name and its memory in bytes."""
+
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How the memory is planned.
+
+    Attributes:
+        card: what a plan is held against; None: the card that is found.
+        exact: trace a training step too.
+        rate: tokens a second, to reckon hours with; None: `TOKENS_PER_SECOND`.
+    """
+
+    card: Card | None = None
+    exact: bool = False
+    rate: int | None = None
+
+
+@dataclass
+class MemoryReport:
+    """A recipe's plan, or why there is none.
+
+    Attributes:
+        plan: None where there is none.
+        why: why there is none.
+        card: what it was held against, None where no card is known.
+        fits: whether it fits the card, None where no card is known.
+        edits: what would make it fit.
+        traced: `{phase: bytes}` of `--exact`, with the seconds that it took.
+    """
+
+    plan: Plan | None = None
+    why: str = ""
+    card: Card | None = None
+    fits: bool | None = None
+    edits: list[Edit] = field(default_factory=list)
+    traced: dict[str, Any] = field(default_factory=dict)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for `check --json`, sizes in bytes."""
+        if self.plan is None:
+            return {"why": self.why}
+        card = {"name": self.card.name, "bytes": self.card.memory} if self.card else None
+        changes = [{"write": edit.text, "saves": edit.saved, "peak": edit.plan.peak} for edit in self.edits]
+        return {
+            "phases": self.plan.phases, "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
+            "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes, "traced": self.traced,
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        if self.plan is None:
+            return [f"memory: not planned: {self.why}"]
+        peak = f"{_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
+        held = f"{_gib(self.plan.needed)} with what CUDA keeps for itself"
+        found = [f"memory: {peak}; {held}{self._verdict()}"]
+        for phase, parts in sorted(self.plan.phases.items(), key=lambda item: -sum(item[1].values())):
+            shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
+            found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
+        if self.traced:
+            found.append(f"  {self._traced()}")
+        setup = self.plan.setup
+        if setup.assumed:
+            found.append(f"  with prompts of {setup.prompt} tokens, which were not measured")
+        return found + self.change_lines()
+
+    def change_lines(self) -> list[str]:
+        """Return the edits, a line each."""
+        if not self.edits:
+            return []
+        lines = ["  to make it fit, the cheapest first, each on top of the ones before it:"]
+        for edit in self.edits:
+            lines.append(f"    {edit.text} saves {_gib(edit.saved)} GiB, leaves {_gib(edit.plan.peak)}")
+        if self.card and not self.edits[-1].plan.fits(self.card.memory):
+            lines.append("    that is not enough; take a smaller model or a larger card")
+        return lines
+
+    def short(self) -> str:
+        """Say in one line what is needed and what to write."""
+        assert self.plan is not None
+        made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
+        return f"{made}; write {', then '.join(edit.text for edit in self.edits)}" if self.edits else made
+
+    def blamed(self) -> str:
+        """Return the key that the first edit changes, or that of the model."""
+        return self.edits[0].text.partition(":")[0] if self.edits else "model_name_or_path"
+
+    def _traced(self) -> str:
+        if "why" in self.traced:
+            return f"not traced: {self.traced['why']}"
+        shown = ", ".join(f"{phase} {_gib(n)}" for phase, n in self.traced["phases"].items())
+        note = f" ({self.traced['note']})" if self.traced["note"] else ""
+        return f"traced in {self.traced['seconds']:.0f} s{note}: {shown}"
+
+    def _verdict(self) -> str:
+        if self.card is None:
+            return ""
+        word = "fits" if self.fits else "does not fit"
+        return f"; {word} {self.card.name}"
+
+
+def report_memory(
+    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None, exact: bool
+) -> MemoryReport:
+    """Plan what a recipe needs on the card.
+
+    Args:
+        recipe: a recipe without errors.
+        earlier: the recipes that come before it.
+        card: what it is held against.
+        offline: do not ask the hub for a config.
+        prompt: tokens of the longest prompt, where it is known.
+        exact: trace a training step too.
+
+    Raises:
+        MemoryTraceError: the step cannot be traced.
+    """
+    makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
+    try:
+        setup = setup_of(recipe, makers, offline, prompt)
+    except ShapeError as error:
+        return MemoryReport(why=str(error))
+    made = plan(setup, card.memory if card else None)
+    report = MemoryReport(made, card=card)
+    if card is not None:
+        report.fits = made.fits(card.memory)
+        report.edits = [] if report.fits else edits(made, card.memory)
+    if exact and setup.trains:
+        from reasoning_ext.memory.exact import trace_recipe
+
+        report.traced = trace_recipe(recipe, makers, setup, offline)
+    return report
+
+
+def parse_card(text: str) -> Card:
+    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB.
+
+    Raises:
+        UserError: it is no size.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?\s*", text, re.IGNORECASE)
+    if not match or not float(match.group(1)):
+        raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
+    return Card(f"a card of {float(match.group(1)):g} GB", int(float(match.group(1)) * GIB))
+
+
+@cache
+def find_card() -> Card | None:
+    """Return the NVIDIA card that a run would take, or None; asked of nvidia-smi, so that torch is not imported."""
+    program, visible = shutil.which("nvidia-smi"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if program is None or visible in ("", "-1"):
+        return None
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query += ["-i", visible.split(",")[0]] if visible else []
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        name, memory = done.stdout.splitlines()[0].rsplit(",", 1)
+        return Card(name.strip(), int(memory) * 2**20)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None  # a driver that does not answer has no card for us
+
+
+def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
+    """Say in one line what a recipe takes: tokens, steps, and hours at a stated rate.
+
+    Args:
+        recipe: the recipe.
+        facts: of its batches, see `batches.batch_facts`, and `mean_length` of its rows where it is known.
+        rate: tokens a second; None: `TOKENS_PER_SECOND`.
+
+    Returns:
+        the line, empty where neither steps nor rows are known.
+    """
+    steps = facts.get("optimizer_steps")
+    if recipe.stage == "sft":
+        each = facts.get("mean_length") or recipe.get("max_length")
+        tokens = steps * facts["rows_a_step"] * each if steps and each else 0
+        said = f"up to {_count(tokens)} tokens" if not facts.get("mean_length") else f"{_count(tokens)} tokens"
+    else:
+        completions = facts.get("completions") or (steps or 0) * facts.get("completions_a_step", 0)
+        tokens = completions * (recipe.get("max_completion_length") or 0)
+        said = f"{_count(completions)} completions, up to {_count(tokens)} tokens"
+    if not tokens:
+        return ""
+    hours = tokens / (rate or TOKENS_PER_SECOND) / 3600
+    length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
+    counted = f"{steps} steps, " if steps else ""
+    told = "" if rate else " (tell yours with --tokens-per-second)"
+    return f"cost: {counted}{said}; {length} at {rate or TOKENS_PER_SECOND} tokens a second{told}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}" if size < 10 * GIB else f"{size / GIB:.1f}"
+
+
+def _count(number: float) -> str:
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{letter}"
+    return f"{number:g}"

@@ -1,0 +1,40 @@
+"""`check --exact`: a recipe's training step, traced (see `trace`); imports torch and TRL."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reasoning_ext.fields import GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
+from reasoning_ext.memory.setup import Setup, model_source
+from reasoning_ext.memory.shapes import config_of
+from reasoning_ext.memory.trace import MemoryTraceError, Workload, trace_training
+from reasoning_ext.recipe import Recipe
+
+
+def trace_recipe(recipe: Recipe, earlier: dict[str, Recipe], setup: Setup, offline: bool = True) -> dict[str, Any]:
+    """Trace a training step of a recipe.
+
+    Args:
+        recipe: of stage sft or grpo.
+        earlier: see `setup.model_source`.
+        setup: what the formulas were asked.
+        offline: do not ask the hub for the model's config.
+
+    Returns:
+        `seconds`, `phases` and `parts` in bytes, and `note`, what the trace does not follow; or `why` it could not be made.
+    """
+    source, lora = model_source(recipe, earlier)
+    load = recipe.config_values(MODEL_CONFIG) | (lora if setup.rank else {}) | {"dtype": setup.dtype}
+    if setup.backend == "unsloth":
+        load["use_bnb_nested_quant"] = setup.nested
+    training = recipe.config_values(SFT_CONFIG if setup.stage == "sft" else GRPO_CONFIG)
+    training["gradient_checkpointing"] = setup.checkpointing
+    prompt = setup.prompt if setup.stage == "grpo" else 0
+    workload = Workload(setup.rows, prompt, setup.tokens - prompt, setup.padded and setup.rows > 1)
+    try:
+        config = config_of(source or "", recipe.get("model_revision"), offline)
+        trace = trace_training(setup.stage, config, load, training, workload)
+    except MemoryTraceError as error:
+        return {"why": f"{error.key}: {error}"}
+    said = "TRL's own step, since Unsloth's kernels are not traced" if setup.backend == "unsloth" else ""
+    return {"seconds": trace.seconds, "phases": trace.phases, "parts": trace.parts, "note": said}

@@ -1,0 +1,230 @@
+"""All that decides what a run takes on the card, taken from a recipe: the model, what is trained of it, and the batches."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.devices import Device, choose
+from reasoning_ext.fields import module_source
+from reasoning_ext.memory.parts import BYTES
+from reasoning_ext.memory.shapes import Shape, config_of, shape_of
+from reasoning_ext.recipe import Recipe
+
+ASSUMED_PROMPT = 256  # tokens, where neither the rows nor max_prompt_length tell
+DEFAULT_LENGTH = 1024
+CARD = Device("cuda", bf16=True)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run puts on the card.
+
+    Attributes:
+        shape: the model's sizes.
+        stage, backend: as in the recipe.
+        bits: 4, 8, 16 or 32 of the linear weights.
+        nested: 4-bit constants are quantised themselves.
+        dtype: of everything that is not quantised.
+        rank: of the LoRA adapter, None where all weights are trained or there is no adapter.
+        targets, dora: where the adapter goes.
+        dropout: the adapter has dropout, which keeps an input for each of its modules.
+        trained: "float32" or "bfloat16", the type of what is trained.
+        optimizer: as transformers names it.
+        accumulation: batches a step, so that gradients are there during the next one.
+        checkpointing: layers are computed again in the backward pass.
+        reference: "none", "adapter" (a copy of the adapter) or "model" (a second model).
+        rows: sequences in one batch of training.
+        prompt, completion: tokens of each.
+        generated: sequences that are generated at once.
+        old_logps: log-probabilities are computed once before training.
+        fused: the trainer makes logits in tiles and not whole.
+        vllm: the share of the card that vLLM takes, None without it.
+        sleeps: vLLM gives its share back while the model is trained.
+        flash: attention needs no mask for padding.
+        group: completions of a prompt, which are generated together.
+        steps: `steps_per_generation`, where the recipe sets it.
+        padded: rows differ in length, so that they are padded.
+        assumed: the prompts' length is a guess.
+        own_rank: the recipe may choose the rank, because it does not train an earlier adapter further.
+    """
+
+    shape: Shape
+    stage: str
+    backend: str
+    bits: int
+    nested: bool
+    dtype: str
+    rank: int | None
+    targets: str | list[str] | None
+    dora: bool
+    dropout: bool
+    trained: str
+    optimizer: str
+    accumulation: int
+    checkpointing: bool
+    reference: str
+    rows: int
+    prompt: int
+    completion: int
+    generated: int
+    old_logps: bool
+    fused: bool
+    vllm: float | None
+    sleeps: bool
+    flash: bool = False
+    group: int = 1
+    steps: int | None = None
+    padded: bool = True
+    assumed: bool = False
+    own_rank: bool = True
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a sequence."""
+        return self.prompt + self.completion
+
+    @property
+    def trains(self) -> bool:
+        """Whether the stage trains."""
+        return self.stage in ("sft", "grpo")
+
+
+def model_source(recipe: Recipe, earlier: dict[str, Recipe]) -> tuple[str | None, dict[str, Any]]:
+    """Return where the config of a recipe's model is, and the LoRA values of an adapter that the recipe starts from.
+
+    Args:
+        recipe: the recipe; of an evaluation the first of its models counts.
+        earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
+    """
+    name = recipe.values.get("model_name_or_path")
+    if recipe.stage == "eval" and recipe.get("models"):
+        models = recipe.get("models")
+        name = next(iter(models.values() if isinstance(models, dict) else models), None)
+    if not name:
+        return None, {}
+    name = recipe.local(name)
+    place = Path(name)
+    if (place / "config.json").is_file():
+        return name, {}
+    if (place / "adapter_config.json").is_file():
+        with contextlib.suppress(ValueError, OSError):
+            adapter = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
+            lora = {"lora_r": adapter.get("r"), "lora_target_modules": adapter.get("target_modules")}
+            return adapter.get("base_model_name_or_path"), {"use_peft": True, **lora}
+    maker = earlier.get(str(place.resolve()))
+    if maker is None or maker is recipe:
+        return (None, {}) if place.exists() else (name, {})
+    source, lora = model_source(maker, {path: other for path, other in earlier.items() if other is not maker})
+    if maker.stage == "sft" or maker.stage == "grpo":
+        if not maker.get("use_peft"):
+            return source, {}
+        lora = lora or {key: maker.get(key) for key in ("use_peft", "lora_r", "lora_target_modules")}
+    return source, lora
+
+
+def setup_of(recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, prompt: int | None = None) -> Setup:
+    """Read off a recipe what it puts on the card.
+
+    Args:
+        recipe: a recipe without errors.
+        earlier: see `model_source`.
+        offline: do not ask the hub for the model's config.
+        prompt: tokens of the longest prompt, where it is known.
+
+    Raises:
+        ShapeError: the model's config cannot be had, or has no formula.
+    """
+    source, lora = model_source(recipe, earlier)
+    shape = shape_of(config_of(source or "", recipe.get("model_revision"), offline))
+    get: Any = lambda key, other=None: recipe.get(key) if key in recipe.keys else other  # noqa: E731
+    bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 0
+    unsloth = recipe.get("backend") == "unsloth"
+    trains = recipe.stage in ("sft", "grpo")
+    peft = bool(get("use_peft")) if trains else bool(lora)
+    dtype = weight_type(recipe, shape, trains and not peft)
+    bits = bits or 8 * BYTES[dtype]
+    lora = lora if lora and not get("merge_adapter") else {}
+    rows, length, completion, generated = _batches(recipe, prompt)
+    frozen_low = bits in (4, 8)
+    return Setup(
+        shape=shape, stage=recipe.stage, backend=recipe.get("backend"), bits=bits, dtype=dtype,
+        nested=bits == 4 and (unsloth or bool(get("use_bnb_nested_quant"))),  # Unsloth always nests
+        rank=(lora.get("lora_r") or get("lora_r")) if peft else None,
+        targets=lora.get("lora_target_modules") or get("lora_target_modules"),
+        dora=bool(get("use_dora")), dropout=bool(get("lora_dropout", 0.0)),
+        trained="bfloat16" if peft and frozen_low and not unsloth else "float32" if peft else dtype,
+        optimizer=str(get("optim", "adamw_torch")), accumulation=get("gradient_accumulation_steps", 1),
+        checkpointing=choose(CARD, recipe.values, peft).gradient_checkpointing,
+        reference=_reference(recipe, peft, bool(lora)), rows=rows, prompt=length, completion=completion,
+        generated=generated, old_logps=_old_logps(recipe), fused=unsloth or fused_head(recipe.stage),
+        vllm=get("vllm_gpu_memory_utilization", 0.3) if get("use_vllm") else None,
+        sleeps=bool(get("vllm_enable_sleep_mode")) or (unsloth and bool(get("use_vllm"))),
+        flash="flash" in str(get("attn_implementation") or ""), group=get("num_generations", 1) or 1,
+        steps=get("steps_per_generation"), own_rank=not lora,
+        assumed=recipe.stage != "sft" and not prompt and not get("max_prompt_length"),
+    )  # fmt: skip
+
+
+def weight_type(recipe: Recipe, shape: Shape, full: bool) -> str:
+    """Return the type that unquantised weights are loaded in on a card.
+
+    Args:
+        recipe: the recipe.
+        shape: the model.
+        full: all weights are trained.
+    """
+    given = recipe.values.get("dtype")
+    if given in BYTES:
+        return given
+    if given == "auto" or recipe.get("backend") == "unsloth":
+        return shape.dtype if shape.dtype in BYTES else "bfloat16"
+    return choose(CARD, recipe.values, frozen=not full).dtype or "float32"
+
+
+def fused_head(stage: str) -> bool:
+    """Tell whether the installed TRL makes logits in tiles: in SFT since 1.14, in GRPO since 1.16; read off its source."""
+    if stage not in ("sft", "grpo"):
+        return True
+    tree = module_source("trl", f"trainer/{stage}_trainer.py")
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    return bool(names & {"add_fused_lm_head", "_patch_chunked_ce_lm_head"})
+
+
+def _reference(recipe: Recipe, peft: bool, continued: bool) -> str:
+    if recipe.stage != "grpo" or not recipe.get("beta"):
+        return "none"
+    if peft:
+        return "adapter" if continued and recipe.get("backend") == "trl" else "none"
+    return "model"
+
+
+def _old_logps(recipe: Recipe) -> bool:
+    """Tell whether TRL scores completions before it trains: it does where they are not trained on at once."""
+    if recipe.stage != "grpo":
+        return False
+    accumulation = recipe.get("gradient_accumulation_steps")
+    steps = recipe.get("steps_per_generation")
+    size = recipe.get("generation_batch_size")
+    if steps is None:
+        steps = size // recipe.get("per_device_train_batch_size") if size else accumulation
+    every = steps * recipe.get("num_iterations")
+    return bool(recipe.get("use_vllm")) or bool(recipe.get("beta")) or accumulation % every != 0
+
+
+def _batches(recipe: Recipe, prompt: int | None) -> tuple[int, int, int, int]:
+    """Return rows, prompt tokens, completion tokens, and sequences generated at once."""
+    if recipe.stage == "sft":
+        length = recipe.get("max_length") or recipe.get("max_seq_length") or DEFAULT_LENGTH
+        return recipe.get("per_device_train_batch_size"), 0, length, 0
+    prompt = recipe.values.get("max_prompt_length") or prompt or ASSUMED_PROMPT
+    completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
+    if recipe.stage != "grpo":
+        return 0, prompt, completion, recipe.get("per_device_eval_batch_size")
+    rows = recipe.get("per_device_train_batch_size")
+    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
+    return rows, prompt, completion, recipe.get("generation_batch_size") or rows * steps
