@@ -166,14 +166,15 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     for name in ("model", *columns):
         table.add_column(name, justify="left" if name == "model" else "right")
     for label, figures in results.items():
-        table.add_row(Text(label), *[_cell(figures.get(name)) for name in columns])
+        table.add_row(Text(label), *[cell(figures.get(name)) for name in columns])
     Console(width=None if Console().is_terminal else 200).print(table)
 
 
-def _cell(value: Any) -> str:
-    if isinstance(value, list):
-        return f"{value[0]:.1%} [{value[1]:.1%}, {value[2]:.1%}]".replace("%", "")
-    return "" if value is None else f"{value:g}"
+def cell(value: Any) -> str:
+    """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
+    if isinstance(value, list) and len(value) == 3:
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
+    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _mean(values: list) -> float:

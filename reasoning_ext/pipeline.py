@@ -54,6 +54,11 @@ def run_recipes(recipes: list[Recipe]) -> int:
         if is_main():
             raise
         return 2  # the first process says why
+    from reasoning_ext.model import prepare_backend
+    from reasoning_ext.unsloth_backend import wants_standby
+
+    for recipe in recipes:  # Unsloth wants to be imported before TRL, whichever recipe comes first
+        prepare_backend(recipe.get("backend"), any(map(wants_standby, recipes)))
     _inspect_all(recipes)
     for recipe, specs in zip(recipes, checked, strict=True):
         run = _open(recipe, specs)
@@ -132,7 +137,7 @@ def _inspect_all(recipes: list[Recipe]) -> None:
 def _open(recipe: Recipe, specs: list[RewardSpec]) -> RunDir:
     inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
-        return open_run(recipe.output_dir, recipe.values, inputs)
+        return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
     except RunDirError as error:
         raise recipe.error("output_dir", str(error)) from error
 
@@ -142,7 +147,7 @@ def _run_stage(recipe: Recipe, run: RunDir) -> int:
 
     try:
         prepare_backend(recipe.get("backend"))
-        _quiet()
+        quiet()
         _disable_caching()
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
         return getattr(importlib.import_module(module), function)(recipe, run)
@@ -159,7 +164,7 @@ def _disable_caching() -> None:
     datasets.disable_caching()
 
 
-def _quiet() -> None:
+def quiet() -> None:
     """Silence what no user can act on: a deprecation inside TRL's own defaults, and missing CPU kernels; no bars in a log."""
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)

@@ -4,6 +4,7 @@
     versions.json   packages, Python, device       completions/    the completions, as TRL writes them
     lineage.json    hashes of recipe and inputs    checkpoint-*    each with COMPLETE, written last
     DONE            written last of all            the model, or samples and tables
+    recipe_path     where the recipe's file lies, for what it names with ./
 
 Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
 refused, the same one goes on from its last complete checkpoint, or is skipped when it is done.
@@ -24,8 +25,8 @@ import yaml
 
 from reasoning_ext.errors import UserError
 
-RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE = (
-    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE",
+RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE, RECIPE_PATH = (
+    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE", "recipe_path",
 )  # fmt: skip
 PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
@@ -53,13 +54,14 @@ class RunDir:
     checkpoint: Path | None
 
 
-def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str]) -> RunDir:
+def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_path: Path | None = None) -> RunDir:
     """Open a run's folder for a recipe: new, to be continued, or done.
 
     Args:
         path: the recipe's `output_dir`.
         recipe: the resolved recipe.
         inputs: `{what: fingerprint}` of model, data and rewards, as `fingerprint` makes them.
+        recipe_path: the recipe's file, noted for `written_recipe`; it is no part of what identifies a run.
 
     Raises:
         RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
@@ -71,13 +73,26 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str]) -> RunD
         write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
         write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
         write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
+        _note(path, recipe_path)
         return RunDir(path, False, None)
     changed = _difference(json.loads((path / LINEAGE).read_text())["inputs"], inputs)
     if changed:
         raise RunDirError(
             f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
         )
+    _note(path, recipe_path)  # it may have been moved
     return RunDir(path, (path / DONE).is_file(), last_checkpoint(path))
+
+
+def _note(path: Path, recipe_path: Path | None) -> None:
+    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():
+        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
+
+
+def written_recipe(path: Path) -> Path | None:
+    """Return the recipe's file as a run noted it; it may be gone by now. None where the run noted none."""
+    note = path / RECIPE_PATH
+    return Path(note.read_text(encoding="utf-8").removesuffix("\n")) if note.is_file() else None
 
 
 def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ BIN = Path(sys.executable).parent
 def test_help_names_the_commands_and_imports_nothing_heavy(cli):
     result = cli("--help")
     assert result.code == 0 and result.heavy == []
-    for command in ("run", "check", "score", "report", "ask"):
+    for command in ("run", "check", "schema", "score", "report", "ask", "export"):
         assert f" {command} " in result.out
         assert cli(command, "--help").heavy == []
 

@@ -24,6 +24,17 @@ def test_the_same_recipe_goes_on_and_a_done_one_is_done(tmp_path):
     assert open_run(tmp_path, RECIPE, {}).done
 
 
+def test_where_the_recipe_lies_is_noted_and_is_no_part_of_the_run(tmp_path):
+    run = tmp_path / "out"
+    assert run_dir.written_recipe(open_run(run, RECIPE, {}).path) is None
+    before = fingerprint(str(run))
+    open_run(run, RECIPE, {}, tmp_path / "a" / "r.yaml")
+    assert run_dir.written_recipe(run) == tmp_path / "a" / "r.yaml" and fingerprint(str(run)) == before
+    run_dir.finish(run, 1.5)
+    assert open_run(run, RECIPE, {}, tmp_path / "moved" / "r.yaml").done
+    assert run_dir.written_recipe(run) == tmp_path / "moved" / "r.yaml" and fingerprint(str(run)) == before
+
+
 def test_a_different_recipe_or_input_is_refused(tmp_path):
     open_run(tmp_path, RECIPE, {"model": "run:a"})
     (tmp_path / run_dir.METRICS).write_text("{}\n")

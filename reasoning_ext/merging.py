@@ -1,0 +1,223 @@
+"""A finished run's weights, found, loaded without quantisation, and merged.
+
+A LoRA adapter that was trained on 4-bit weights is never merged into these: its base is loaded again as it was published,
+in 16 bits (or float32, where it is stored so), and what is saved is rounded to 16 bits once, at the end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.chat_tokenizer import load_tokenizer
+from reasoning_ext.contract import Contract, find_contract
+from reasoning_ext.errors import RecipeError, UserError
+from reasoning_ext.hand_over import is_adapter, put_adapter
+from reasoning_ext.recipe import Recipe, load_recipe
+from reasoning_ext.run_dir import DONE, RECIPE, is_run, written_recipe
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TRAINED = ("sft", "grpo")
+
+
+class ExportError(UserError):
+    """An export cannot be made, or turned out wrong; nothing is left in its place."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A finished run to export.
+
+    Attributes:
+        path: its folder.
+        recipe: its recipe, whose names with ./ belong to the folder where it was written, if that is still there.
+        adapter: it holds a LoRA adapter, and not whole weights.
+        base: the model that it was trained from, in 16 or 32 bits; None where there is none (random weights).
+    """
+
+    path: Path
+    recipe: Recipe
+    adapter: bool
+    base: str | None
+
+    @property
+    def trust(self) -> bool:
+        """Whether code of the model's repository may run, as in the recipe."""
+        return bool(self.recipe.get("trust_remote_code"))
+
+    def revision(self, name: str) -> str | None:
+        """The revision of a hub name, as in the recipe."""
+        return None if Path(name).exists() else self.recipe.get("model_revision")
+
+
+def find_source(run: Path, base: str | None = None) -> Source:
+    """Find out what a run holds and which model it was trained from.
+
+    Args:
+        run: the folder of a finished `sft` or `grpo` run.
+        base: another base than the run names, in 16 or 32 bits.
+
+    Raises:
+        ExportError: it is no such run, or its base cannot be had.
+    """
+    if not is_run(run):
+        raise ExportError(f"found {run}, allowed: the folder of a finished sft or grpo run")
+    try:
+        recipe = _run_recipe(run)
+    except RecipeError as error:
+        raise ExportError(f"{error}; the run cannot be read") from error
+    if recipe.stage not in TRAINED:
+        raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")
+    if not (run / DONE).is_file():
+        raise ExportError(f"found {run}, which has not finished; run its recipe again to go on")
+    adapter = is_adapter(str(run))
+    if not adapter and not (run / "config.json").is_file():
+        raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
+    if base is None:
+        base = _adapter_base(run, recipe) if adapter else _trained_from(run, recipe)
+    source = Source(run, recipe, adapter, base)
+    if adapter:
+        _refuse_quantised(source)
+    return source
+
+
+def _run_recipe(run: Path) -> Recipe:
+    """Load a run's recipe, in the folder that its names with ./ belong to, where that is still there."""
+    recipe, written = load_recipe(run / RECIPE), written_recipe(run)
+    return replace(recipe, path=written) if written is not None and written.parent.is_dir() else recipe
+
+
+def _adapter_base(run: Path, recipe: Recipe) -> str:
+    """Return the base that an adapter names; where that is Unsloth's 4-bit copy, the model that the recipes name.
+
+    A base that the run made for itself goes where the run's folder goes.
+    """
+    from peft import PeftConfig
+
+    named = str(PeftConfig.from_pretrained(str(run)).base_model_name_or_path)
+    own = run / Path(named).name
+    if not Path(named).exists() and (own / "config.json").is_file():
+        return str(own)
+    if not named.endswith("-bnb-4bit"):
+        return named
+    root = recipe.local(str(recipe.get("model_name_or_path")))
+    while is_run(Path(root)) and is_adapter(root):
+        earlier = _run_recipe(Path(root))
+        root = earlier.local(str(earlier.get("model_name_or_path")))
+    return root
+
+
+def _trained_from(run: Path, recipe: Recipe) -> str | None:
+    """Return the model that a full run started from, None for random weights and for names with ./ whose folder is lost."""
+    name = str(recipe.get("model_name_or_path"))
+    lost = name.startswith(("./", "../")) and recipe.path == run / RECIPE
+    return None if recipe.get("from_scratch") or lost else recipe.local(name)
+
+
+def _refuse_quantised(source: Source) -> None:
+    """Refuse to merge into weights of 4 or 8 bits."""
+    from transformers import AutoConfig
+
+    name = base_weights(source.base)
+    try:
+        config = AutoConfig.from_pretrained(name, revision=source.revision(name), trust_remote_code=source.trust)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(_cannot_load(name, error)) from error
+    if getattr(config, "quantization_config", None):
+        near = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
+        hint = near if near != name else "NAME"
+        raise ExportError(f"found the base {name}, whose weights are quantised; write --base {hint}, in 16 bits")
+
+
+def base_weights(name: str | None) -> str:
+    """Follow adapters on adapters down to the model that has weights of its own."""
+    from peft import PeftConfig
+
+    found = str(name)
+    while is_adapter(found):
+        found = str(PeftConfig.from_pretrained(found).base_model_name_or_path)
+    return found
+
+
+def _cannot_load(name: str, error: BaseException) -> str:
+    reason = " ".join(str(error).split())[:200]
+    hint = "run this where the training ran, or write --base NAME"
+    return f"cannot load {name}: {type(error).__name__}: {reason}; {hint}"
+
+
+def count_parameters(source: Source) -> int:
+    """Count the parameters of the model to export, from its config alone."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    name = base_weights(source.base) if source.adapter else str(source.path)
+    trust = {"trust_remote_code": source.trust}
+    try:
+        config = AutoConfig.from_pretrained(name, revision=source.revision(name), **trust)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config, **trust)
+    except (OSError, ValueError, KeyError) as error:
+        raise ExportError(_cannot_load(name, error)) from error
+    return sum(p.numel() for p in model.parameters())
+
+
+def load_weights(name: str, source: Source) -> PreTrainedModel:
+    """Load whole weights as they are stored, on the accelerator where there is one; an adapter is merged into its base.
+
+    Raises:
+        ExportError: they cannot be loaded.
+    """
+    from accelerate import PartialState
+    from transformers import AutoModelForCausalLM
+
+    if is_adapter(name):
+        base = source.base if Path(name) == source.path else _base_of(name)
+        return merge(_put_adapter(load_weights(str(base), source), name))
+    arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, **arguments)
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise ExportError(_cannot_load(name, error)) from error
+    return model.to(PartialState().device).eval()
+
+
+def _base_of(adapter: str) -> str:
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
+
+
+def load_trained(source: Source) -> Any:
+    """Load the run's model as it is to be exported: whole weights, or the adapter on its base, not merged."""
+    if not source.adapter:
+        return load_weights(str(source.path), source)
+    return _put_adapter(load_weights(str(source.base), source), str(source.path))
+
+
+def _put_adapter(model: Any, folder: str) -> Any:
+    try:
+        return put_adapter(model, folder).eval()
+    except (RuntimeError, ValueError, KeyError, IndexError) as error:
+        raise ExportError(f"the adapter {folder} does not fit: {' '.join(str(error).split())[:300]}") from error
+
+
+def merge(model: Any) -> Any:
+    """Merge an adapter into its base, refusing weights that are no numbers.
+
+    Raises:
+        ExportError: they are not.
+    """
+    try:
+        return model.merge_and_unload(safe_merge=True)
+    except ValueError as error:
+        raise ExportError(f"the merge failed: {' '.join(str(error).split())[:300]}") from error
+
+
+def run_tokenizer(source: Source) -> tuple[Any, Contract]:
+    """Load the run's tokenizer, ready to render, and what its chat template does with thoughts."""
+    tokenizer = load_tokenizer(str(source.path), trust_remote_code=source.trust)
+    kwargs = source.recipe.get("chat_template_kwargs") or {}
+    return tokenizer, find_contract(tokenizer, kwargs, source.recipe.get("think_tags"))
