@@ -23,7 +23,7 @@ import numpy as np
 
 from reasoning_ext.memory.trace import Workload, trace_training
 
-OUTPUT = Path(__file__).parent.parent / "reasoning_ext" / "activation_coefficients.json"
+OUTPUT = Path(__file__).parent.parent / "reasoning_ext" / "memory" / "activation_coefficients.json"
 ROWS, LENGTH, VOCAB, HEAD_DIM, RANK = 512, 512, 4096, 128, 8  # many tokens, beside which the weights' own sizes vanish
 WIDTHS = (  # hidden, queries, keys, intermediate
     (1024, 1024, 256, 2048), (1024, 1024, 256, 4096), (1024, 1024, 256, 6144), (1024, 2048, 256, 3072),

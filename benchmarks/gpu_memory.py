@@ -14,6 +14,7 @@ last line and ends its own search alone. GRPO generates with transformers, a tok
 
 import argparse
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -153,6 +154,7 @@ def settle(parser, result, smoke, quick):
     first = parser.parse_args()
     parser.set_defaults(**(smoke if first.smoke else quick if first.quick else {}))
     arguments = parser.parse_args()
+    arguments.unsloth_python = os.path.abspath(arguments.unsloth_python)  # runs start in folders of their own
     if arguments.backends is None:
         own = arguments.unsloth_python == sys.executable
         arguments.backends = ["trl"] if own and find_spec("unsloth") is None else ["trl", "unsloth"]

@@ -32,7 +32,7 @@ from reasoning_ext.recipe import Recipe, load_recipe
 RESULT = Path(__file__).parent / "results" / "memory_plan.json"
 PARTS = {
     "weights": ("weights in", "embeddings, head, norms", "embeddings and norms"),
-    "adapter": ("LoRA weights",), "optimizer": ("optimizer states",),
+    "adapter": ("LoRA weights", "modules_to_save"), "optimizer": ("optimizer states",),
     "reference": ("reference model",),
 }  # fmt: skip
 LORA = {"use_peft": True, "lora_dropout": 0.0, "lora_target_modules": ["all-linear"], "dtype": "bfloat16"}

@@ -178,6 +178,10 @@ class Result:
         lengths = self.inspection.lengths if self.inspection and self.recipe.stage != "sft" else []
         prompt = max(lengths, default=None)
         self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt, options.exact)
+        if options.card and self.memory.plan is None:
+            self.findings.append(
+                Finding("warning", "model_name_or_path", f"no plan for {options.card.name}: {self.memory.why}")
+            )
         if self.memory.fits is False:
             assert card is not None
             text = f"the plan does not fit {card.name}: {self.memory.short()}"

@@ -51,7 +51,7 @@ def check(
     from reasoning_ext.check import check_and_print
     from reasoning_ext.memory.check import MemoryOptions, parse_card
 
-    options = MemoryOptions(parse_card(gpu) if gpu else None, exact, tokens_per_second)
+    options = MemoryOptions(None if gpu is None else parse_card(gpu), exact, tokens_per_second)
     raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json, options))
 
 

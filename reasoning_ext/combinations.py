@@ -12,6 +12,7 @@ from typing import Any
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.mixtures import entries
+from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import EntryError, RewardSpec, parse_rewards
 from reasoning_ext.run_dir import world_size
@@ -44,10 +45,27 @@ def count_errors(recipe: Recipe) -> Errors:
         value = recipe.values.get(key)
         if isinstance(value, int) and value < 1:
             yield recipe.error(key, f"found {value}, allowed: 1 or more")
+    share = recipe.values.get("vllm_gpu_memory_utilization")
+    if isinstance(share, int | float) and not 0 < share <= 1:
+        yield recipe.error(
+            "vllm_gpu_memory_utilization", f"found {share}, allowed: a share of the card, above 0 and up to 1"
+        )
+
+
+def context_errors(recipe: Recipe) -> Errors:
+    """Yield an error where Unsloth would prepare less context than the recipe's rows take."""
+    keys = ("max_length",) if recipe.stage == "sft" else ("max_prompt_length", "max_completion_length")
+    context = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH
+    needed = sum(recipe.get(key) or 0 for key in keys if key in recipe.keys)
+    if recipe.get("backend") == "unsloth" and context < needed:
+        found = "found" if "max_seq_length" in recipe.values else "left out, so it is"
+        said = " and ".join(f"{key} {recipe.get(key)}" for key in keys if key in recipe.keys and recipe.get(key))
+        yield recipe.error("max_seq_length", f"{found} {context}, but {said} take {needed} tokens; write {needed}")
 
 
 def weight_errors(recipe: Recipe) -> Errors:
     """Yield combinations of quantisation, adapters and random weights that cannot work."""
+    yield from context_errors(recipe)
     bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
     if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         yield recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")

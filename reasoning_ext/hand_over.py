@@ -9,6 +9,7 @@ whole or not at all, and is used again when the run goes on:
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import KeyProblem, RecipeError
 from reasoning_ext.run_dir import check_space, fingerprint, say, write_whole
 
 if TYPE_CHECKING:
@@ -183,14 +184,20 @@ def merged_base(adapter: str, folder: Path, revision: str | None, trust_remote_c
 
     Raises:
         RunDirError: the disk has no room for them.
+        KeyProblem: the base is stored in 4 or 8 bits.
         OSError, ValueError: the base or the adapter cannot be loaded.
     """
 
     def make() -> tuple[Any, Any]:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
         base = adapter_base(adapter)
         arguments = {"revision": None if Path(base).exists() else revision, "trust_remote_code": trust_remote_code}
+        if getattr(AutoConfig.from_pretrained(base, **arguments), "quantization_config", None):
+            problem = (
+                f"found the adapter {adapter} on {base}, whose weights are quantised, and nothing is merged into those"
+            )
+            raise KeyProblem("model_name_or_path", f"{problem}; train it further, or train one on weights in 16 bits")
         model = AutoModelForCausalLM.from_pretrained(base, dtype="auto", device_map={"": "cpu"}, **arguments)
         say(f"model  {adapter} is merged onto {base} in {str(model.dtype)[6:]}, into {folder / MERGED}")
         check_space(folder, sum(p.numel() * p.element_size() for p in model.parameters()))
@@ -231,12 +238,33 @@ def _made_once(place: Path, made_from: dict[str, Any], make: Callable[[], tuple[
         note = place / MADE_FROM
         if note.is_file() and json.loads(note.read_text()) == made_from:
             return str(place)
+        _sweep(place)
         model, tokenizer = make()
         temporary = place.with_name(f".{place.name}.{os.getpid()}")
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        write_whole(temporary / MADE_FROM, json.dumps(made_from))
-        if place.exists():  # of another adapter, left by a run that was refused
-            shutil.rmtree(place)
-        temporary.rename(place)
+        try:
+            model.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            write_whole(temporary / MADE_FROM, json.dumps(made_from))
+            if place.exists():  # of another adapter, left by a run that was refused
+                shutil.rmtree(place)
+            temporary.rename(place)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return str(place)
+
+
+def _sweep(place: Path) -> None:
+    """Remove what processes that were killed have left half written beside a folder."""
+    for left in place.parent.glob(f".{place.name}.*"):
+        number = left.name.rpartition(".")[2]
+        if number.isdigit() and not _lives(int(number)):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _lives(process: int) -> bool:
+    with contextlib.suppress(PermissionError):  # somebody else's, but there
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True

@@ -18,7 +18,7 @@ from reasoning_ext.errors import KeyProblem
 from reasoning_ext.findings import Finding
 from reasoning_ext.measuring import measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
-from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
+from reasoning_ext.preflight import CHECKED_ROWS, data_error, eval_models, stage_columns
 from reasoning_ext.preparation import Prepared, evaluation_questions, has_completion, has_gold, prepare, recipe_rows
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
@@ -103,10 +103,7 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
         recipe: the recipe.
         earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
     """
-    name = recipe.values.get("model_name_or_path")
-    if recipe.stage == "eval" and recipe.get("models"):
-        models = recipe.get("models")
-        name = next(iter(models.values() if isinstance(models, dict) else models), None)
+    name = next(iter(eval_models(recipe).values()), None) or recipe.values.get("model_name_or_path")
     if not name:
         return None
     place = Path(recipe.local(name))

@@ -190,6 +190,7 @@ def prepare_backend(backend: str, standby: bool = False) -> None:
         os.environ.setdefault("UNSLOTH_FORCE_CPU", "1")
     if standby:
         os.environ.setdefault("UNSLOTH_VLLM_STANDBY", "1")
+        os.environ.setdefault("UNSLOTH_VLLM_STANDBY_UTIL_OVERRIDE", "1")  # the recipe's share counts, not Unsloth's
     try:
         import unsloth  # noqa: F401
     except ImportError as error:

@@ -18,7 +18,7 @@ from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.run_dir import RunDir, check_space, say
 from reasoning_ext.tokenized import drop_long_prompts
-from reasoning_ext.unsloth_backend import refuse_changes, starts_vllm
+from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, starts_vllm, trl_defaults
 
 INTERRUPTED = 130
 
@@ -121,7 +121,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
 
     Where the recipe is silent, progress bars are shown on a terminal alone, gradients are checkpointed off the CPU alone, and
     bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused, and is fp16 on a card
-    that has no bfloat16.
+    that has no bfloat16. Everything else that it leaves out is TRL's default, though Unsloth has put its own in their place.
 
     Args:
         cls: SFTConfig or GRPOConfig.
@@ -145,11 +145,12 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
         raise recipe.error("unsloth_config", problem)
     try:
-        config = cls(**(defaults | recipe.config_values(classes) | extra))
+        config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
     except (ValueError, TypeError, ImportError) as error:
         raise RecipeError(
             f"{recipe.path}: {cls.__name__} refuses these values: {' '.join(str(error).split())}"
         ) from error
+    keep_trl_values(recipe, config)
     refuse_changes(recipe, config)
     return config
 

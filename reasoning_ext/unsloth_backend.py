@@ -7,10 +7,12 @@ importing it, so that a key which it cannot take is refused by name before anyth
 from __future__ import annotations
 
 import ast
+import inspect
 import json
 import re
 import tempfile
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -69,6 +71,7 @@ BY_ITSELF = {
     "vllm_model_impl": "vllm",
 }
 
+REWRITTEN = ("epsilon_high", "scale_rewards")  # by the `__init__` of Unsloth's GRPOConfig, for some loss types
 NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
 
 
@@ -126,6 +129,32 @@ def unsloth_errors(recipe: Recipe) -> Iterator[RecipeError]:
         if name not in config_fields():
             problem = f"unknown field of {found}, allowed: {', '.join(config_fields()) or 'none'}"
             yield recipe.error(("unsloth_config", name), f"{problem} (found {config[name]!r})")
+
+
+def trl_defaults(cls: type) -> dict[str, Any]:
+    """Return TRL's defaults of a config whose `__init__` Unsloth has given others, such as another learning rate or seed.
+
+    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays Unsloth's.
+
+    Args:
+        cls: SFTConfig or GRPOConfig; nothing differs where Unsloth has not patched it.
+    """
+    patched = inspect.signature(cls).parameters
+    own = {field.name: field.default for field in fields(cls) if field.default not in (None, MISSING)}
+    return {name: value for name, value in own.items() if name in patched and patched[name].default != value}
+
+
+def keep_trl_values(recipe: Recipe, config: Any) -> None:
+    """Write back what Unsloth's GRPOConfig has rewritten to fit the loss type, whatever it was given.
+
+    Args:
+        recipe: the recipe; what it leaves out is TRL's default.
+        config: TRL's config, changed in place.
+    """
+    for key in REWRITTEN:
+        if hasattr(config, key):
+            value = recipe.get(key)
+            setattr(config, key, {True: "group", False: "none"}[value] if isinstance(value, bool) else value)
 
 
 def refuse_changes(recipe: Recipe, config: Any) -> None:
@@ -214,8 +243,14 @@ def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dic
     }
     if options.use_vllm:
         values["gpu_memory_utilization"] = options.gpu_memory_utilization
-        values["max_lora_rank"] = config.lora_r
+        values["max_lora_rank"] = _rank(name) if is_adapter(name) else config.lora_r
     return {key: value for key, value in values.items() if key in arguments(*LOAD)}
+
+
+def _rank(adapter: str) -> int:
+    """Return the largest rank of a saved adapter, for which vLLM must have room."""
+    config = json.loads((Path(adapter) / ADAPTER).read_text(encoding="utf-8"))
+    return max(config["r"], *(config.get("rank_pattern") or {}).values(), 1)
 
 
 def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:

@@ -177,7 +177,7 @@ def test_json_of_a_good_recipe_has_every_fact(check):
     assert (code, document["ok"], document["errors"]) == (0, True, [])
     assert set(document["recipes"][0]["facts"]) == {
         "columns", "rows", "steps", "duplicates", "mean_length", "fitting_share", "context", "lengths", "think_contract",
-        "batch", "golds", "rewards",
+        "batch", "golds", "rewards", "memory",
     }  # fmt: skip
     assert {finding["level"] for finding in document["recipes"][0]["findings"]} <= {"warning", "note"}
 

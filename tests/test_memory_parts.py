@@ -163,6 +163,20 @@ def test_a_local_config_is_read_and_what_is_unknown_is_named(tmp_path):
         config_of(str(tmp_path))
 
 
+def test_configs_with_holes_are_filled_as_transformers_does_or_refused(tmp_path):
+    full = config_of("google/gemma-3-4b")
+    left_out = ("num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
+    text = {key: value for key, value in full["text_config"].items() if key not in left_out}
+    assert shape_of(full | {"text_config": text}) == shape_of(full)
+    with pytest.raises(ShapeError, match="its config lacks what a plan needs"):
+        shape_of({"model_type": "llama"})
+    with pytest.raises(ShapeError, match="found 'a b', which is neither a folder nor a hub name"):
+        config_of("a b")
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(ShapeError, match=r"config\.json is no JSON"):
+        config_of(str(tmp_path))
+
+
 def test_tensors_of_the_whole_model_add_up():
     shape = shape_of(config_of("Qwen/Qwen2.5-0.5B"))
     assert sum(model_tensors(shape)) == pytest.approx(shape.parameters, rel=1e-5)

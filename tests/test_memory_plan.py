@@ -63,6 +63,8 @@ def small(name, layers, folder):
         {"stage": "grpo", "max_prompt_length": 256, "max_completion_length": 2048, "beta": 0.1},
         {"use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen2.5-0.5B"},
         {"use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B", "dtype": "float32"},
+        {"use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B", "optim": "adamw_torch"},
+        {"lora_modules_to_save": ["lm_head", "embed_tokens"], "model_name_or_path": "Qwen/Qwen2.5-7B"},
     ],
     ids=str,
 )  # fmt: skip
@@ -172,12 +174,74 @@ def test_unsloth_offloads_checkpoints_and_always_nests(tmp_path):
     assert theirs.setup.nested and theirs.setup.trained == "float32"
 
 
-def test_a_sleeping_engine_is_no_part_of_training(tmp_path):
-    values = GRPO | {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.5}
+@pytest.mark.parametrize("backend", ("trl", "unsloth"))
+def test_a_sleeping_engine_is_no_part_of_training(backend, tmp_path):
+    values = (
+        GRPO | {"backend": backend} | {"use_vllm": True, "vllm_mode": "colocate", "vllm_gpu_memory_utilization": 0.5}
+    )
     awake = plan(setup(values, tmp_path), 48 * GIB)
     asleep = plan(setup(values | {"vllm_enable_sleep_mode": True}, tmp_path), 48 * GIB)
-    assert awake.phases["training"]["vLLM"] == asleep.phases["generation"]["vLLM"] == 24 * GIB
+    shared = sum(size for part, size in awake.phases["training"].items() if part.startswith(("weights", "embed")))
+    pool = 24 * GIB - (shared if backend == "unsloth" else 0)  # Unsloth's engine computes with the trainer's weights
+    assert awake.phases["training"]["vLLM"] == asleep.phases["generation"]["vLLM"] == pool
     assert "vLLM" not in asleep.phases["training"] and "KV cache" not in asleep.phases["generation"]
+
+
+def test_an_engine_elsewhere_takes_nothing_and_one_that_holds_no_sequence_does_not_fit(tmp_path):
+    values = GRPO | {"use_vllm": True, "vllm_mode": "server"}
+    assert "vLLM" not in plan(setup(values, tmp_path), 48 * GIB).phases["training"]
+    low = GRPO | {
+        "use_vllm": True,
+        "vllm_mode": "colocate",
+        "vllm_gpu_memory_utilization": 0.3,
+        "vllm_enable_sleep_mode": True,
+    }
+    report = report_memory(benchmark.recipe_of(low, tmp_path), [], parse_card("48GB"), True, None, False)
+    assert report.fits is False and report.blamed() == "vllm_gpu_memory_utilization"
+    assert "lacks 1.45 GiB for its weights and one whole sequence" in report.short()  # 15.26 and 0.60 of 14.4
+    enough = report_memory(
+        benchmark.recipe_of(low | {"vllm_gpu_memory_utilization": 0.4}, tmp_path),
+        [],
+        parse_card("48GB"),
+        True,
+        None,
+        False,
+    )
+    assert enough.fits
+
+
+def test_an_evaluation_is_planned_for_its_largest_model(tmp_path):
+    values = {"stage": "eval", "models": {"small": "Qwen/Qwen3-0.6B", "big": "Qwen/Qwen3-14B"}, "num_generations": 4}
+    report = report_memory(benchmark.recipe_of(values, tmp_path), [], parse_card("16GB"), True, None, False)
+    assert report.plan.setup.shape.layers == 40 and not report.fits
+
+
+def test_what_is_needed_is_the_peak_with_what_cuda_keeps_on_less_than_the_whole_card(tmp_path):
+    made = plan(setup(SFT, tmp_path))
+    assert made.needed == round(made.peak * 1.05) + int(0.9 * GIB)
+    assert made.fits(round(made.needed / 0.98) + 1) and not made.fits(round(made.needed / 0.98) - 1)
+
+
+def test_a_continued_adapter_has_a_copy_as_its_reference_and_a_merged_one_has_none(tmp_path):
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    config = {"base_model_name_or_path": "Qwen/Qwen3-8B", "r": 16, "target_modules": ["q_proj", "v_proj"]}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    values = GRPO | {"model_name_or_path": str(folder), "beta": 0.1}
+    parts = plan(setup(values, tmp_path)).phases["training"]
+    assert parts["reference adapter"] == parts["LoRA weights"] == 36 * 16 * (4096 + 4096 + 4096 + 1024) * 2
+    assert "reference adapter" not in plan(setup(values | {"merge_adapter": True}, tmp_path)).phases["training"]
+
+
+def test_an_adapter_that_begins_on_a_merged_one_is_the_next_ones_start(tmp_path):
+    recipes = []
+    for i, extra in enumerate(({"lora_r": 8}, {"lora_r": 128, "merge_adapter": True}, {"lora_r": 4})):
+        values = SFT | extra | {"model_name_or_path": "Qwen/Qwen3-8B" if not i else f"out{i - 1}"}
+        recipe = benchmark.recipe_of(values, tmp_path)
+        recipe.values["output_dir"] = f"out{i}"
+        recipes.append(recipe)
+    makers = {str(recipe.output_dir.resolve()): recipe for recipe in recipes[:2]}
+    assert setup_of(recipes[1], makers).rank == setup_of(recipes[2], makers).rank == 128
 
 
 def test_whether_logits_are_whole_is_read_off_the_installed_trl():
@@ -239,8 +303,14 @@ def test_whole_weights_become_an_adapter_where_they_do_not_fit(tmp_path):
         "dtype": "bfloat16",
         "per_device_train_batch_size": 1,
     }
-    changes = edits(plan(setup(values, tmp_path)), 24 * GIB)
-    assert any("use_peft: true" in edit.text for edit in changes) and changes[-1].plan.fits(24 * GIB)
+    for free in (values, {key: value for key, value in values.items() if key != "dtype"}):
+        changes = edits(plan(setup(free, tmp_path)), 24 * GIB)
+        assert any("use_peft: true" in edit.text for edit in changes) and changes[-1].plan.fits(24 * GIB)
+        for edit in changes:
+            free = free | {
+                key: value for pair in edit.text.split(" and ") for key, value in yaml.safe_load(pair).items()
+            }
+        assert plan(setup(free, tmp_path)).peak == changes[-1].plan.peak
 
 
 # --- check
@@ -315,6 +385,40 @@ def test_a_model_without_a_known_config_is_no_error(write_recipe):
 def test_the_cost_is_reckoned_at_a_stated_rate(facts, rate, said, tmp_path):
     line = cost_line(benchmark.recipe_of(SFT, tmp_path), facts, rate)
     assert said in line and bool(line) == bool(said)
+
+
+def test_exact_counts_where_it_says_more_than_the_formulas(tmp_path, monkeypatch):
+    from reasoning_ext.memory import exact
+
+    traced = {"seconds": 1.0, "phases": {"forward and backward": 30 * GIB}, "parts": {}, "note": ""}
+    monkeypatch.setattr(exact, "trace_recipe", lambda *args: traced)
+    report = report_memory(benchmark.recipe_of(SFT, tmp_path), [], parse_card("24GB"), True, None, True)
+    assert report.fits is False and "32.4 GiB are needed by the traced step" in report.short()
+    assert report_memory(benchmark.recipe_of(SFT, tmp_path), [], parse_card("48GB"), True, None, True).fits
+
+
+def test_a_run_that_may_not_fit_the_card_is_warned_of_and_check_refuses_it(tmp_path, monkeypatch):
+    from reasoning_ext import check
+
+    monkeypatch.setattr(check, "find_card", lambda: parse_card("8GB"))
+    recipe = load_recipe(ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml")
+    for whole, level in ((True, "error"), (False, "warning")):
+        result = check.Result(recipe, [], True, [], whole=whole)
+        assert [f.level for f in result.findings if "does not fit" in f.text] == [level]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("backend: unsloth\nmax_seq_length: 1000\n", "found 1000, but max_length 4096 take 4096 tokens; write 4096"),
+        ("backend: unsloth\n", "max_seq_length: left out, so it is 2048, but max_length 4096 take 4096 tokens"),
+        ("backend: trl\n", None),
+    ],
+)  # fmt: skip
+def test_unsloths_context_holds_the_rows(text, said, write_recipe):
+    base = "stage: sft\nmodel_name_or_path: a/b\ndataset_name: d\noutput_dir: o\nmax_length: 4096\n"
+    errors = [str(error) for error in weight_errors(load_recipe(write_recipe(base + text)))]
+    assert any(said in error for error in errors) if said else not errors
 
 
 # --- recipes

@@ -20,7 +20,11 @@ from reasoning_ext.memory.setup import Setup
 FAMILIES = {"mistral": "llama", "qwen2": "llama", "gemma3_text": "gemma3"}
 HEAD_TOKENS, HEAD_VOCAB = 4096, 32768  # the tile of TRL's fused head, trl/kernels/chunked_logprob.py
 HEAD_HIDDEN = 16  # bytes a token for each unit of the hidden state around the head: the last norm, its gradient
-UNSLOTH_LOGITS = 4 * 2**30  # unsloth_zoo/fused_losses: half of what is free, at most this
+UNFUSED = ("adamw_torch", "adagrad", "rmsprop")
+UNSLOTH_LOGITS, UNSLOTH_ROWS = (
+    2 * 2**30,
+    512,
+)  # unsloth_zoo/fused_losses/chunked_logprob.py: an eighth of the rows, 8 bytes a logit
 # Unsloth's layer, counted from the tensors that its kernels keep and make: input, norms and residuals, queries, keys and
 # values, gate and up, and in the backward pass of the feed-forward part the gradients of its output, input and gate.
 UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)
@@ -58,6 +62,7 @@ def training_bytes(setup: Setup, gradients: int) -> dict[str, int]:
         mask | {"gradients": held, "checkpoints": kept * layers} | _head(setup, backward=False) | _cast(setup),
         mask | {"gradients": gradients + (waiting if held else 0), "checkpoints": kept} | layer | weight,
         {"gradients": gradients} | _embedding(setup),
+        {"gradients": gradients} | _stepping(setup, gradients),
     ]
     return max(points, key=lambda parts: sum(parts.values()))
 
@@ -129,14 +134,21 @@ def _head(setup: Setup, backward: bool = True) -> dict[str, int]:
     shape, tokens = setup.shape, setup.rows * (setup.completion or setup.tokens)
     width = BYTES[_computed(setup)]
     if setup.backend == "unsloth":
-        logits = min(UNSLOTH_LOGITS, tokens * shape.vocab * (width + 8))
+        rows = min(tokens, max(UNSLOTH_ROWS, -(-tokens // 8)))
+        logits = min(UNSLOTH_LOGITS, 8 * shape.vocab * rows)  # or half of what is free, where that is less
     elif setup.fused:
         logits = min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCAB) * width
     else:
         logits = tokens * shape.vocab * (8 if backward else width + 4)  # accelerate makes them float32
-    if backward and setup.rank is None:  # the head's own gradient is summed in float32
-        logits += shape.vocab * shape.hidden * (4 + BYTES[setup.trained])
+    if backward and (setup.rank is None or "lm_head" in setup.saved):  # the head's own gradient is summed in float32
+        copies = 1 if setup.rank is None else 2
+        logits += shape.vocab * shape.hidden * (4 + copies * BYTES[setup.dtype])
     return {"logits": logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens}
+
+
+def _stepping(setup: Setup, gradients: int) -> dict[str, int]:
+    """Return what the optimizer's step makes: PyTorch's own, where they are not fused, roots of all second moments at once."""
+    return {"optimizer's temporaries": gradients} if setup.optimizer in UNFUSED else {}
 
 
 def _cast(setup: Setup) -> dict[str, int]:

@@ -11,9 +11,10 @@ from functools import cache
 from typing import Any
 
 from reasoning_ext.errors import UserError
-from reasoning_ext.memory.plan import GIB, Edit, Plan, edits, plan
+from reasoning_ext.memory.plan import GIB, USABLE, Edit, Plan, edits, needed, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
+from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 
 TOKENS_PER_SECOND = 1000
@@ -96,19 +97,37 @@ class MemoryReport:
             return []
         lines = ["  to make it fit, the cheapest first, each on top of the ones before it:"]
         for edit in self.edits:
-            lines.append(f"    {edit.text} saves {_gib(edit.saved)} GiB, leaves {_gib(edit.plan.peak)}")
-        if self.card and not self.edits[-1].plan.fits(self.card.memory):
+            after = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} with CUDA's"
+            lines.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
+        if not self._enough():
             lines.append("    that is not enough; take a smaller model or a larger card")
         return lines
+
+    def traced_needs(self) -> int:
+        """Return the bytes that a card must have for the traced step."""
+        return needed(max(self.traced.get("phases", {"": 0}).values()))
 
     def short(self) -> str:
         """Say in one line what is needed and what to write."""
         assert self.plan is not None
         made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
-        return f"{made}; write {', then '.join(edit.text for edit in self.edits)}" if self.edits else made
+        if self.plan.engine_lacks:
+            made = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
+            return f"{made}; raise vllm_gpu_memory_utilization, or take a larger card"
+        if not self.edits and self.traced_needs() > self.plan.needed:
+            return f"{_gib(self.traced_needs())} GiB are needed by the traced step; write smaller batches or lengths"
+        write = ", then ".join(edit.text for edit in self.edits)
+        enough = "" if self._enough() else ", which is not enough: take a smaller model or a larger card"
+        return f"{made}; write {write}{enough}" if write else f"{made}; take a smaller model or a larger card"
+
+    def _enough(self) -> bool:
+        return bool(self.edits and self.card and self.edits[-1].plan.fits(self.card.memory))
 
     def blamed(self) -> str:
         """Return the key that the first edit changes, or that of the model."""
+        assert self.plan is not None
+        if self.plan.engine_lacks:
+            return "vllm_gpu_memory_utilization"
         return self.edits[0].text.partition(":")[0] if self.edits else "model_name_or_path"
 
     def _traced(self) -> str:
@@ -142,12 +161,14 @@ def report_memory(
         MemoryTraceError: the step cannot be traced.
     """
     makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
+    names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
     try:
-        setup = setup_of(recipe, makers, offline, prompt)
+        setups = [setup_of(recipe, makers, offline, prompt, name) for name in names]
     except ShapeError as error:
         return MemoryReport(why=str(error))
-    made = plan(setup, card.memory if card else None)
-    report = MemoryReport(made, card=card)
+    memory = card.memory if card else None
+    made = max((plan(setup, memory) for setup in setups), key=lambda one: one.needed)
+    setup, report = made.setup, MemoryReport(made, card=card)
     if card is not None:
         report.fits = made.fits(card.memory)
         report.edits = [] if report.fits else edits(made, card.memory)
@@ -155,6 +176,8 @@ def report_memory(
         from reasoning_ext.memory.exact import trace_recipe
 
         report.traced = trace_recipe(recipe, makers, setup, offline)
+        if card is not None and setup.backend == "trl" and report.traced_needs() > card.memory * USABLE:
+            report.fits = False
     return report
 
 

@@ -101,6 +101,17 @@ def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, do
     return tensors
 
 
+def saved_tensors(shape: Shape, names: tuple[str, ...]) -> list[int]:
+    """Return the elements of each tensor of the modules that are trained whole beside an adapter (`lora_modules_to_save`).
+
+    Args:
+        shape: the model.
+        names: of modules; embeddings and head are copied both, also where they are tied.
+    """
+    whole = [shape.vocab * shape.hidden for name in names if name in ("embed_tokens", "lm_head")]
+    return whole + [linear.weights for linear in shape.linears if linear.name in names for _ in range(linear.count)]
+
+
 def model_tensors(shape: Shape) -> list[int]:
     """Return the elements of each tensor of the whole model, norms and biases as one tensor a layer."""
     tensors = [linear.weights for linear in shape.linears for _ in range(linear.count)]

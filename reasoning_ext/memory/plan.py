@@ -22,6 +22,7 @@ from reasoning_ext.memory.parts import (
     linear_bytes,
     model_tensors,
     rest_bytes,
+    saved_tensors,
     state_bytes,
 )
 from reasoning_ext.memory.setup import Setup
@@ -40,10 +41,12 @@ class Plan:
     Attributes:
         setup: what it was planned for.
         phases: `{phase: {part: bytes}}`.
+        engine_lacks: bytes that vLLM's share lacks to hold its weights and one sequence of full length.
     """
 
     setup: Setup
     phases: dict[str, dict[str, int]]
+    engine_lacks: int = 0
 
     @property
     def peak_phase(self) -> str:
@@ -58,12 +61,11 @@ class Plan:
     @property
     def needed(self) -> int:
         """The bytes that a card must have: the peak, what lies between its blocks, and the driver's."""
-        pool = self.phases[self.peak_phase].get("vLLM", 0)  # vLLM divides its share into blocks itself
-        return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
+        return needed(self.peak, self.phases[self.peak_phase].get("vLLM", 0))
 
     def fits(self, card: int) -> bool:
         """Tell whether it fits a card of so many bytes."""
-        return self.needed <= card * USABLE
+        return self.needed <= card * USABLE and not self.engine_lacks
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Edit:
     text: str
     plan: Plan
     saved: int
+
+
+def needed(peak: int, pool: int = 0) -> int:
+    """Return the bytes that a card must have for so many allocated ones; `pool` of them are vLLM's, which divides them itself."""
+    return round((peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
 
 
 def plan(setup: Setup, card: int | None = None) -> Plan:
@@ -87,16 +94,16 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
     """
     base = weight_parts(setup)
     engine = round((setup.vllm or 0.0) * (card or 48 * GIB))
+    lacks = max(0, engine_bytes(setup) - engine) if engine else 0
     if engine and setup.backend == "unsloth":  # its vLLM computes with the trainer's own weights
         engine = max(0, engine - sum(size for part, size in base.items() if "LoRA" not in part))
     resident = {} if setup.sleeps or not engine else {"vLLM": engine}
     phases: dict[str, dict[str, int]] = {}
     kept = dict(base)
     if setup.trains:
-        tensors = trained_tensors(setup)
-        states = state_bytes(tensors, setup.optimizer, setup.trained)
-        width = BYTES[setup.trained]
-        gradients = sum(tensors) * width
+        tensors, saved = trained_tensors(setup), saved_tensors(setup.shape, setup.saved)
+        states = state_bytes(tensors, setup.optimizer, setup.trained) + state_bytes(saved, setup.optimizer, setup.dtype)
+        gradients = sum(tensors) * BYTES[setup.trained] + sum(saved) * BYTES[setup.dtype]
         kept = base | {"optimizer states": states}
         phases["training"] = kept | resident | training_bytes(setup, gradients)
         if setup.rows and setup.accumulation > setup.generated // setup.rows > 0:  # generated in the middle of a step
@@ -109,7 +116,14 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
         else:
             keys = cache_bytes(setup.shape, setup.generated, setup.tokens, BYTES[setup.dtype])
             phases["generation"] = kept | {"KV cache": keys} | generation_bytes(setup)
-    return Plan(setup, {name: {part: n for part, n in parts.items() if n} for name, parts in phases.items()})
+    return Plan(setup, {name: {part: n for part, n in parts.items() if n} for name, parts in phases.items()}, lacks)
+
+
+def engine_bytes(setup: Setup) -> int:
+    """Return the least that vLLM must have: its weights, which TRL has it load in 16 bits, and one sequence of full length."""
+    low = setup.backend == "unsloth" and setup.bits in (4, 8)
+    weights = linear_bytes(setup.shape, setup.bits if low else 16, setup.nested) + rest_bytes(setup.shape, "bfloat16")
+    return weights + cache_bytes(setup.shape, 1, setup.tokens)
 
 
 def weight_parts(setup: Setup) -> dict[str, int]:
@@ -123,7 +137,9 @@ def weight_parts(setup: Setup) -> dict[str, int]:
         adapter = sum(adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora))
         parts["LoRA weights"] = adapter * BYTES[setup.trained]
         if setup.reference == "adapter":
-            parts["reference adapter"] = adapter * 4  # added after TRL has cast the first one
+            parts["reference adapter"] = adapter * BYTES[setup.trained]
+    if setup.saved:
+        parts["modules_to_save"] = sum(saved_tensors(setup.shape, setup.saved)) * BYTES[setup.dtype]
     if setup.reference == "model":
         parts["reference model"] = setup.shape.parameters * BYTES[setup.dtype]
     return parts
@@ -150,7 +166,7 @@ def edits(first: Plan, card: int) -> list[Edit]:
     for _ in range(30):
         if current.fits(card):
             break
-        steps = ((group, plan(changed, card)) for group, changed in _changes(current.setup))
+        steps = ((group, plan(changed, card)) for group, changed in _changes(current.setup, card))
         group, after = next(((g, p) for g, p in steps if current.peak - p.peak > 0.01 * current.peak), ("", current))
         if not group:
             break
@@ -180,7 +196,11 @@ GROUPS = {
     "batches": ("generated", "rows", "accumulation", "steps"), "engine": ("vllm",), "backend": ("backend",),
     "bits": ("bits",), "adapter": ("rank", "targets"), "length": ("completion",),
 }  # fmt: skip
-ALONG = {"backend": ("trained", "fused", "nested"), "bits": ("trained", "nested"), "adapter": ("trained", "reference")}
+ALONG = {
+    "backend": ("trained", "fused", "nested"),
+    "bits": ("trained", "nested"),
+    "adapter": ("trained", "reference", "dtype", "bits"),
+}
 KEYS = {
     "nested": "use_bnb_nested_quant", "sleeps": "vllm_enable_sleep_mode", "checkpointing": "gradient_checkpointing",
     "optimizer": "optim", "rows": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps",
@@ -202,7 +222,7 @@ def _value(name: str, setup: Setup) -> str:
     return f"[{value}]" if name == "targets" else str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
-def _changes(setup: Setup) -> Iterator[tuple[str, Setup]]:
+def _changes(setup: Setup, card: int) -> Iterator[tuple[str, Setup]]:
     """Yield single changes in the order of what they cost: nothing, then time, then precision, then what is learnt."""
     if setup.bits == 4 and not setup.nested:
         yield "nesting", replace(setup, nested=True)
@@ -213,15 +233,18 @@ def _changes(setup: Setup) -> Iterator[tuple[str, Setup]]:
     if setup.trains and "8bit" not in setup.optimizer:
         yield "optimizer", replace(setup, optimizer="adamw_8bit")
     yield from _batches(setup)
-    if setup.vllm and setup.vllm > 0.3:
-        yield "engine", replace(setup, vllm=round(setup.vllm - 0.1, 2))
+    lower = round((setup.vllm or 0) - 0.1, 2)
+    if lower > 0 and lower * card >= engine_bytes(setup):
+        yield "engine", replace(setup, vllm=lower)
     if setup.trains and setup.backend == "trl" and setup.rank:
         after = replace(setup, backend="unsloth", nested=setup.bits == 4, trained="float32", fused=True)
         yield "backend", after
     if setup.bits in (16, 32) and (setup.rank or not setup.trains):
         yield "bits", replace(setup, bits=4, nested=setup.backend == "unsloth", trained=_low_type(setup))
     if setup.trains and not setup.rank:
-        yield "adapter", replace(setup, rank=32, targets=NEW_ADAPTER, trained="float32", reference="none")
+        low = {"dtype": "bfloat16", "bits": 16} if setup.free_type else {}  # frozen weights take 16 bits by themselves
+        after = replace(setup, rank=32, targets=NEW_ADAPTER, trained="float32", reference="none", **low)  # type: ignore[arg-type]
+        yield "adapter", after
     if setup.rank and setup.rank > 8 and setup.trains and setup.own_rank:
         yield "adapter", replace(setup, rank=setup.rank // 2)
     if setup.completion > 512:

@@ -17,6 +17,7 @@ from reasoning_ext.recipe import Recipe
 
 ASSUMED_PROMPT = 256  # tokens, where neither the rows nor max_prompt_length tell
 DEFAULT_LENGTH = 1024
+LORA = ("use_peft", "lora_r", "lora_target_modules", "lora_modules_to_save")
 CARD = Device("cuda", bf16=True)
 
 
@@ -51,6 +52,8 @@ class Setup:
         padded: rows differ in length, so that they are padded.
         assumed: the prompts' length is a guess.
         own_rank: the recipe may choose the rank, because it does not train an earlier adapter further.
+        free_type: the recipe leaves the type of the weights open.
+        saved: modules that are trained whole beside the adapter.
     """
 
     shape: Shape
@@ -82,6 +85,8 @@ class Setup:
     padded: bool = True
     assumed: bool = False
     own_rank: bool = True
+    free_type: bool = False
+    saved: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
@@ -94,17 +99,17 @@ class Setup:
         return self.stage in ("sft", "grpo")
 
 
-def model_source(recipe: Recipe, earlier: dict[str, Recipe]) -> tuple[str | None, dict[str, Any]]:
+def model_source(
+    recipe: Recipe, earlier: dict[str, Recipe], name: str | None = None
+) -> tuple[str | None, dict[str, Any]]:
     """Return where the config of a recipe's model is, and the LoRA values of an adapter that the recipe starts from.
 
     Args:
-        recipe: the recipe; of an evaluation the first of its models counts.
+        recipe: the recipe.
         earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
+        name: one of the models of an evaluation; None: the recipe's model.
     """
-    name = recipe.values.get("model_name_or_path")
-    if recipe.stage == "eval" and recipe.get("models"):
-        models = recipe.get("models")
-        name = next(iter(models.values() if isinstance(models, dict) else models), None)
+    name = name or recipe.values.get("model_name_or_path")
     if not name:
         return None, {}
     name = recipe.local(name)
@@ -114,7 +119,8 @@ def model_source(recipe: Recipe, earlier: dict[str, Recipe]) -> tuple[str | None
     if (place / "adapter_config.json").is_file():
         with contextlib.suppress(ValueError, OSError):
             adapter = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
-            lora = {"lora_r": adapter.get("r"), "lora_target_modules": adapter.get("target_modules")}
+            names = {"r": "lora_r", "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save"}
+            lora = {key: adapter.get(name) for name, key in names.items()}
             return adapter.get("base_model_name_or_path"), {"use_peft": True, **lora}
     maker = earlier.get(str(place.resolve()))
     if maker is None or maker is recipe:
@@ -123,11 +129,14 @@ def model_source(recipe: Recipe, earlier: dict[str, Recipe]) -> tuple[str | None
     if maker.stage == "sft" or maker.stage == "grpo":
         if not maker.get("use_peft"):
             return source, {}
-        lora = lora or {key: maker.get(key) for key in ("use_peft", "lora_r", "lora_target_modules")}
+        continued = lora and not maker.get("merge_adapter")
+        lora = lora if continued else {key: maker.get(key) for key in LORA}
     return source, lora
 
 
-def setup_of(recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, prompt: int | None = None) -> Setup:
+def setup_of(
+    recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, prompt: int | None = None, name: str | None = None
+) -> Setup:
     """Read off a recipe what it puts on the card.
 
     Args:
@@ -135,11 +144,12 @@ def setup_of(recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, p
         earlier: see `model_source`.
         offline: do not ask the hub for the model's config.
         prompt: tokens of the longest prompt, where it is known.
+        name: see `model_source`.
 
     Raises:
         ShapeError: the model's config cannot be had, or has no formula.
     """
-    source, lora = model_source(recipe, earlier)
+    source, lora = model_source(recipe, earlier, name)
     shape = shape_of(config_of(source or "", recipe.get("model_revision"), offline))
     get: Any = lambda key, other=None: recipe.get(key) if key in recipe.keys else other  # noqa: E731
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 0
@@ -162,8 +172,9 @@ def setup_of(recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, p
         checkpointing=choose(CARD, recipe.values, peft).gradient_checkpointing,
         reference=_reference(recipe, peft, bool(lora)), rows=rows, prompt=length, completion=completion,
         generated=generated, old_logps=_old_logps(recipe), fused=unsloth or fused_head(recipe.stage),
-        vllm=get("vllm_gpu_memory_utilization", 0.3) if get("use_vllm") else None,
-        sleeps=bool(get("vllm_enable_sleep_mode")) or (unsloth and bool(get("use_vllm"))),
+        vllm=get("vllm_gpu_memory_utilization", 0.3) if get("use_vllm") and get("vllm_mode") == "colocate" else None,
+        sleeps=bool(get("vllm_enable_sleep_mode")), free_type="dtype" not in recipe.values,
+        saved=tuple((lora or recipe.values).get("lora_modules_to_save") or ()) if peft and trains else (),
         flash="flash" in str(get("attn_implementation") or ""), group=get("num_generations", 1) or 1,
         steps=get("steps_per_generation"), own_rank=not lora,
         assumed=recipe.stage != "sft" and not prompt and not get("max_prompt_length"),
@@ -199,7 +210,7 @@ def _reference(recipe: Recipe, peft: bool, continued: bool) -> str:
     if recipe.stage != "grpo" or not recipe.get("beta"):
         return "none"
     if peft:
-        return "adapter" if continued and recipe.get("backend") == "trl" else "none"
+        return "adapter" if continued else "none"
     return "model"
 
 

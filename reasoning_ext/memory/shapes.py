@@ -23,6 +23,14 @@ ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "g
 _COPY = re.compile(r"^meta-|(-unsloth)?-bnb-4bit|-(instruct|it|pt|base|chat|zero|preference)(?=-|$)|-\d{4}$")
 
 
+GEMMA3 = {
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "vocab_size": 262208,
+}  # left out by its configs
+
+
 class ShapeError(KeyProblem):
     """A model's config cannot be had, or has no formula."""
 
@@ -103,14 +111,17 @@ def config_of(name: str, revision: str | None = None, offline: bool = True) -> d
     """
     file = Path(name) / "config.json"
     if file.is_file():
-        return json.loads(file.read_text(encoding="utf-8"))
+        return _parsed(file)
     if Path(name).is_dir():
         raise ShapeError("model_name_or_path", f"found {name} without a config.json")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
-    cached = try_to_load_from_cache(name, "config.json", revision=revision) if name.count("/") < 2 else None
+    try:
+        cached = try_to_load_from_cache(name, "config.json", revision=revision)
+    except ValueError as error:
+        raise ShapeError("model_name_or_path", f"found {name!r}, which is neither a folder nor a hub name") from error
     if isinstance(cached, str):
-        return json.loads(Path(cached).read_text(encoding="utf-8"))
+        return _parsed(Path(cached))
     known = built_in().get(_key(name))
     if known is not None:
         return dict(known)
@@ -121,6 +132,13 @@ def config_of(name: str, revision: str | None = None, offline: bool = True) -> d
     except Exception as error:  # the hub's own errors have no common class below OSError and ValueError
         reason = " ".join(str(error).split())[:200]
         raise ShapeError("model_name_or_path", f"the config of {name} cannot be had: {reason}") from error
+
+
+def _parsed(file: Path) -> dict[str, Any]:
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ShapeError("model_name_or_path", f"{file} is no JSON: {error}") from error
 
 
 @cache
@@ -144,11 +162,19 @@ def shape_of(config: dict[str, Any]) -> Shape:
     Raises:
         ShapeError: the architecture has no formula.
     """
-    kind = config.get("model_type", "none")
+    kind = config.get("model_type", "none") if isinstance(config, dict) else "none"
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ShapeError("model_name_or_path", f"found the architecture {kind}, formulas are known for {known}")
+    try:
+        return _read(kind, config)
+    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
+        raise ShapeError("model_name_or_path", f"its config lacks what a plan needs ({error})") from error
+
+
+def _read(kind: str, config: dict[str, Any]) -> Shape:
     text = config.get("text_config", config)
+    text = (GEMMA3 if kind == "gemma3" else {}) | text
     hidden, layers, heads = text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"]
     kv_heads = text.get("num_key_value_heads") or heads
     head_dim = text.get("head_dim") or hidden // heads
