@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import gpu_child
@@ -143,7 +143,8 @@ def plan_of(recipe, job, card):
         job: the job.
         card: the card's memory in bytes, or None.
     """
-    made = plan(setup_of(recipe, {}, prompt=split_context(job.context, job.completion)[0]), card)
+    setup = setup_of(recipe, {}, prompt=split_context(job.context, job.completion)[0])
+    made = plan(replace(setup, padded=False), card)  # all rows are of full length
     return {"phases": made.phases, "peak": made.peak, "peak phase": made.peak_phase, "needed": made.needed}
 
 

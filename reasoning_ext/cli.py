@@ -125,6 +125,10 @@ def export(
     what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
 ) -> None:
     """Export a run as a model for other tools, compared with what was trained; exit code 2 if it differs."""
+    from reasoning_ext.export_arguments import check_arguments
+
+    quantization = quantization.lower()
+    check_arguments(to, what, quantization, repo_id, public)
     from reasoning_ext.export import export_run
 
     export_run(

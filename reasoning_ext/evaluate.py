@@ -25,6 +25,7 @@ from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir, append_lines, write_whole
+from reasoning_ext.run_reading import cell
 from reasoning_ext.sample import progress, recipe_generate, sample_row, score
 from reasoning_ext.sources import read_jsonl
 from reasoning_ext.training import recipe_model
@@ -168,13 +169,6 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     for label, figures in results.items():
         table.add_row(Text(label), *[cell(figures.get(name)) for name in columns])
     Console(width=None if Console().is_terminal else 200).print(table)
-
-
-def cell(value: Any) -> str:
-    """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
-    if isinstance(value, list) and len(value) == 3:
-        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
-    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
 
 
 def _mean(values: list) -> float:

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.export_arguments import ADAPTER, GGUF, HUB, MERGED, ExportError, check_arguments
 from reasoning_ext.export_check import (
     FEW_TOKENS,
     PROMPTS,
@@ -33,7 +34,6 @@ from reasoning_ext.export_check import (
     read_prompts,
 )
 from reasoning_ext.merging import (
-    ExportError,
     Source,
     base_weights,
     count_parameters,
@@ -47,8 +47,6 @@ from reasoning_ext.model_card import shorten, write_card
 from reasoning_ext.pipeline import quiet
 from reasoning_ext.run_dir import DONE, check_space, fingerprint, say, versions, write_whole
 
-TARGETS = ("merged-16bit", "adapter", "gguf", "hub")
-MERGED, ADAPTER, GGUF, HUB = TARGETS
 EXPORT = "export.json"
 QUANTISED = ("load_in_4bit", "load_in_8bit")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
@@ -71,7 +69,7 @@ def export_run(
 
     Args:
         run: the folder of a finished `sft` or `grpo` run.
-        to: one of `TARGETS`.
+        to: one of `export_arguments.TARGETS`.
         output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
         prompts: what to compare on, see `export_check.read_prompts`.
         base: a base in 16 bits in the place of the one that the adapter names.
@@ -88,16 +86,15 @@ def export_run(
         ExportError: the run cannot be exported, or the export differs from it; nothing is left in its place then.
         RunDirError: the disk has too little room.
     """
-    if to not in TARGETS:
-        raise ExportError(f"--to: found {to}, allowed: {', '.join(TARGETS)}")
-    if what not in (MERGED, ADAPTER):
-        raise ExportError(f"--what: found {what}, allowed: {MERGED}, {ADAPTER}")
+    check_arguments(to, what, quantization, repo_id, public)
     if to == HUB:
         from reasoning_ext.export_hub import check_upload, upload
 
         check_upload(repo_id, public)  # before an hour of merging
     quiet()
     source = find_source(run, base)
+    if source.named:
+        say(f"export  warning: the base {base} was given by hand; the run was trained on {shorten(source.named)}")
     kind = what if to == HUB else to
     if to == HUB and kind == ADAPTER and source.adapter and Path(base_weights(source.base)).exists():
         raise ExportError(
@@ -215,13 +212,18 @@ def _made_of(source: Source, to: str) -> dict[str, Any]:
 @contextlib.contextmanager
 def _whole(target: Path) -> Iterator[Path]:
     """Give a folder to write to, which takes its place in the end, or is removed when anything goes wrong."""
+    from safetensors import SafetensorError
+
     part = target.with_name(f".{target.name}.part")
     shutil.rmtree(part, ignore_errors=True)  # of an export that was killed
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
         os.sync()
         part.replace(target)
+    except (OSError, SafetensorError) as error:  # safetensors has an error of its own for a full disk
+        reason = " ".join(str(error).split())[:300]
+        raise ExportError(f"cannot write {target}: {reason}; free some space, or write --output; removed") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 

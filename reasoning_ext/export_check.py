@@ -26,8 +26,9 @@ from typing import Any
 
 from reasoning_ext.contract import Contract
 from reasoning_ext.errors import KeyProblem, RecipeError
+from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.generation import SamplingSettings, generate
-from reasoning_ext.merging import ExportError, Source
+from reasoning_ext.merging import Source
 from reasoning_ext.reading import recipe_rows
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.rendering import render_prompt
@@ -95,7 +96,8 @@ class Comparison:
         if not self.kl < MOST_KL:
             found.append(f"KL {self.kl:.2g}, allowed: below {MOST_KL}")
         if self.change is not None and not self.change >= LEAST_CHANGE:
-            found.append("the trained model equals its base, so that there is nothing to export")
+            hint = "raise learning_rate or max_steps, and see in `reasoning-ext report` whether loss and reward moved"
+            found.append(f"the trained model equals its base, so that there is nothing to export; {hint}")
         elif self.change is not None and not self.kl < self.change:
             found.append(f"it is no nearer to the trained model than the base is (KL {self.change:.2g})")
         kept = [value for value in (self.least_kept, self.most_kept) if value is not None]

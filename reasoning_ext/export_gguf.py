@@ -16,11 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.merging import ExportError
+from reasoning_ext.export_arguments import BY_CONVERTER, ExportError
 from reasoning_ext.run_dir import say
 
 CONVERTER, QUANTIZE, VARIABLE = "convert_hf_to_gguf.py", "llama-quantize", "LLAMA_CPP"
-BY_CONVERTER = ("f16", "bf16", "q8_0")
 SHOWN = 300  # characters of what a tool said last
 BY_UNSLOTH = """
 import sys

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fnmatch
 from pathlib import Path
 
-from reasoning_ext.merging import ExportError
+from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.model_card import redact
 from reasoning_ext.run_dir import say
 
@@ -37,7 +37,7 @@ def check_upload(repo_id: str | None, public: bool) -> None:
         raise ExportError(f"--repo-id: {redact(' '.join(str(error).split()))}") from None
     if not get_token():
         raise ExportError("--to hub: found no token; set HF_TOKEN in the environment, or run `hf auth login`")
-    if _is_public(repo_id) and not public:
+    if not public and _is_private(repo_id) is False:
         raise ExportError(f"--repo-id: found {repo_id}, a public repository; write --public, or another name")
 
 
@@ -54,14 +54,18 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
     """
     files = [f for f in sorted(folder.iterdir()) if f.is_file() and any(fnmatch.fnmatch(f.name, p) for p in UPLOADED)]
     size = sum(f.stat().st_size for f in files)
-    say(
-        f"export  uploads {len(files)} files, {size / 2**20:.1f} MiB, to {repo_id}, {'public' if public else 'private'}:"
-    )
+    check_upload(repo_id, public)
+    stays = public and _is_private(repo_id) is True  # the hub leaves a repository that is there as it is
+    seen = "public" if public and not stays else "private"
+    say(f"export  uploads {len(files)} files, {size / 2**20:.1f} MiB, to {repo_id}, {seen}:")
     for file in files:
         say(f"  {file.name}  {file.stat().st_size / 2**20:.1f} MiB")
-    check_upload(repo_id, public)
+    if stays:
+        say(
+            f"export  warning: {repo_id} is there already, private, and stays so; --public is for new ones, see its settings"
+        )
     _ask("create_repo", repo_id, private=not public, exist_ok=True)
-    if not public and _is_public(repo_id):  # an organisation may make all its repositories public
+    if not public and _is_private(repo_id) is False:  # an organisation may make all its repositories public
         raise ExportError(f"--repo-id: found {repo_id}, which the hub made public; nothing was uploaded")
     names = [f.name for f in files]
     _ask(
@@ -74,14 +78,14 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
     say(f"export  uploaded to {repo_id}")
 
 
-def _is_public(repo_id: str) -> bool:
-    """Tell whether a repository is there and public."""
+def _is_private(repo_id: str) -> bool | None:
+    """Tell whether a repository is private, None where there is none."""
     from huggingface_hub.errors import RepositoryNotFoundError
 
     try:
-        return not _call("repo_info", repo_id).private  # type: ignore[attr-defined]
+        return bool(_call("repo_info", repo_id).private)  # type: ignore[attr-defined]
     except RepositoryNotFoundError:
-        return False
+        return None
     except Exception as error:  # of whichever HTTP library the client uses; none of them may print a token
         raise _refusal("repo_info", repo_id, error) from None
 

@@ -6,25 +6,23 @@ in 16 bits (or float32, where it is stored so), and what is saved is rounded to 
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
-from reasoning_ext.errors import RecipeError, UserError
-from reasoning_ext.hand_over import is_adapter, put_adapter
+from reasoning_ext.errors import RecipeError
+from reasoning_ext.export_arguments import ExportError
+from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, put_adapter
 from reasoning_ext.recipe import Recipe, load_recipe
-from reasoning_ext.run_dir import DONE, RECIPE, is_run, written_recipe
+from reasoning_ext.run_dir import DONE, RECIPE, fingerprint, is_run, written_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TRAINED = ("sft", "grpo")
-
-
-class ExportError(UserError):
-    """An export cannot be made, or turned out wrong; nothing is left in its place."""
 
 
 @dataclass(frozen=True)
@@ -36,12 +34,14 @@ class Source:
         recipe: its recipe, whose names with ./ belong to the folder where it was written, if that is still there.
         adapter: it holds a LoRA adapter, and not whole weights.
         base: the model that it was trained from, in 16 or 32 bits; None where there is none (random weights).
+        named: the model that the run itself names, where another base was given by hand.
     """
 
     path: Path
     recipe: Recipe
     adapter: bool
     base: str | None
+    named: str | None = None
 
     @property
     def trust(self) -> bool:
@@ -76,9 +76,11 @@ def find_source(run: Path, base: str | None = None) -> Source:
     adapter = is_adapter(str(run))
     if not adapter and not (run / "config.json").is_file():
         raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
-    if base is None:
-        base = _adapter_base(run, recipe) if adapter else _trained_from(run, recipe)
-    source = Source(run, recipe, adapter, base)
+    named = _adapter_base(run, recipe) if adapter else _trained_from(run, recipe)
+    other = base is not None and not _same(base, named)
+    if adapter and other:
+        _refuse_own_merge(run, str(base), str(named))
+    source = Source(run, recipe, adapter, base if base is not None else named, named if other else None)
     if adapter:
         _refuse_quantised(source)
     return source
@@ -115,6 +117,36 @@ def _trained_from(run: Path, recipe: Recipe) -> str | None:
     name = str(recipe.get("model_name_or_path"))
     lost = name.startswith(("./", "../")) and recipe.path == run / RECIPE
     return None if recipe.get("from_scratch") or lost else recipe.local(name)
+
+
+def _same(base: str, named: str | None) -> bool:
+    """Tell whether two names stand for the same weights."""
+    folders = named is not None and Path(base).is_dir() and Path(named).is_dir()
+    return base == named or (folders and fingerprint(base) == fingerprint(str(named)))
+
+
+def _refuse_own_merge(run: Path, base: str, named: str) -> None:
+    """Refuse a base that holds an adapter already, of which the comparison with the merge would say nothing.
+
+    What is known of a folder is what was written into it: how a run made its `merged_base`, which run an export is of.
+    """
+    made, own = _noted(base, MADE_FROM), _noted(named, MADE_FROM)
+    if Path(base).name == MERGED and Path(named).name != MERGED:
+        problem = f"a base with the adapter {made.get('adapter', 'of another run')} merged in"
+    elif made and (made.get("fingerprint") == fingerprint(str(run)) or (own and made != own)):
+        problem = f"made from {made.get('adapter') or made.get('config')}"
+    elif _noted(base, "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
+        problem = "an export of this very run"
+    else:
+        return
+    raise ExportError(
+        f"--base: found {base}, {problem}; this run was trained on {named}, write that, or where it is now"
+    )
+
+
+def _noted(folder: str, name: str) -> dict[str, Any]:
+    file = Path(folder) / name
+    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _refuse_quantised(source: Source) -> None:

@@ -242,7 +242,7 @@ def _keep_layout(model: Any) -> None:
 def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) -> Any:
     """Put a saved adapter on its base: to be trained further, to be merged for the training of all weights, or to generate."""
     model = put_adapter(model, name, trainable=options.trainable and config.use_peft)
-    quantized = config.load_in_4bit or config.load_in_8bit
+    quantized = config.load_in_4bit or config.load_in_8bit or getattr(model.config, "quantization_config", None)
     if not options.trainable or quantized:  # the 16-bit ones are trained in float32, whatever they were saved in
         compute_as_saved(model, name)
     if not options.trainable or config.use_peft:

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reasoning_ext.evaluate import cell
 from reasoning_ext.run_dir import LINEAGE, is_run, versions, write_whole
-from reasoning_ext.run_reading import Run, key_of, read_run, weights_of
+from reasoning_ext.run_reading import Run, cell, key_of, read_run, weights_of
 
 if TYPE_CHECKING:
     from reasoning_ext.merging import Source
@@ -153,7 +152,8 @@ def _body(run: Run, chain: list[Run], source: Source, to: str, comparison: str |
     kind = "A LoRA adapter for" if to == "adapter" else "Weights in 16 bits, trained from"
     parts = [
         f"# {plain(run.name)}",
-        f"{kind} {of}: stage {plain(run.stage)} of reasoning-ext, exported {date}.",
+        f"{kind} {of}: stage {plain(run.stage)} of reasoning-ext, exported {date}."
+        + (f" That base was given by hand; the run was trained on {plain(source.named)}." if source.named else ""),
         "## Evaluation\n\n" + _evaluation(run, source),
         "## Export\n\n"
         + (

@@ -3,6 +3,7 @@
 `check_recipe` needs the YAML alone, `check_data` reads the first rows of the data set. Every error is one line.
 """
 
+import json
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,6 +13,7 @@ from reasoning_ext.combinations import EVAL_REWARDS, Errors, refused
 from reasoning_ext.data import SFT_COLUMNS, check_columns, columns_of, find_format, format_names
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.gym import is_gym
+from reasoning_ext.hand_over import MERGED, RANDOM
 from reasoning_ext.mixtures import entries
 from reasoning_ext.plugins import find_plugin
 from reasoning_ext.recipe import Recipe, RecipeError
@@ -238,10 +240,28 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
         return f"found {name}, a file, allowed: a folder with a model, or a hub name"
     if is_run(source):
         unfinished = run and not (source / DONE).is_file()
-        return f"found {name}, a run that has not finished; run its recipe again, it will go on" if unfinished else ""
-    if not any((source / file).is_file() for file in WEIGHTS):
+        if unfinished:
+            return f"found {name}, a run that has not finished; run its recipe again, it will go on"
+    elif not any((source / file).is_file() for file in WEIGHTS):
         return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
-    return ""
+    return _base_problem(name, source, made)
+
+
+def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
+    """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
+    file = folder / WEIGHTS[1]
+    if not file.is_file():
+        return ""
+    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    if not base or Path(base).exists() or Path(base).resolve() in made:
+        return ""
+    path = Path(base)
+    in_folder = len(path.parts) > 1 and (Path(path.parts[0]).is_dir() or path.parts[0] == "runs")
+    if local_source(base) is None and not in_folder and path.name not in (MERGED, RANDOM):
+        return ""
+    where = "" if path.is_absolute() else f" (relative paths count from {Path.cwd()})"
+    mend = f"start where it was trained, or mend base_model_name_or_path in {file}"
+    return f"found {name}, an adapter whose base {base} is not there{where}; {mend}"
 
 
 def _template_errors(recipe: Recipe) -> Errors:

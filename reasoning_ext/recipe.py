@@ -238,6 +238,8 @@ def _nearest(key: str, known: list[str], stage: str) -> str:
 def _hint(value: Any, key: Key) -> str:
     if isinstance(value, str) and "str" not in key.annotation:
         return "; write it without quotes" if re.fullmatch(r"[-+.\deE]+|true|false|null", value.strip()) else ""
+    if isinstance(value, str) and key.annotation.startswith("list"):
+        return f"; write [{value}]"
     if isinstance(value, str) and key.choices:
         near = difflib.get_close_matches(value, key.choices, 1)
         return f"; the nearest is {near[0]}" if near else ""

@@ -225,9 +225,12 @@ def check_space(path: Path, needed: int) -> None:
     existing = next(p for p in [path, *path.resolve().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
-        raise RunDirError(
-            f"found {free / 2**30:.1f} GiB free for {path}, needed: {needed / 2**30:.1f} GiB; free some space"
-        )
+        raise RunDirError(f"found {_size(free)} free for {path}, needed: {_size(needed)}; free some space")
+
+
+def _size(count: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
 
 
 def _recipe_hash(recipe: dict[str, Any]) -> str:

@@ -214,3 +214,10 @@ def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
         points = next(iter((options.get("schedule") or {"": {}}).values()))
         weights[name] = float(points[max(points)] if points else options.get("weight", 1.0))
     return weights
+
+
+def cell(value: Any) -> str:
+    """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
+    if isinstance(value, list) and len(value) == 3:
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
+    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)

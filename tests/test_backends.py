@@ -287,6 +287,68 @@ def test_the_merged_base_is_made_once_and_anew_for_another_adapter(tmp_path, mon
     assert not (tmp_path / "other" / "merged_base").exists()
 
 
+def test_an_adapter_is_not_merged_into_quantised_weights(tmp_path, monkeypatch):
+    from reasoning_ext import hand_over
+    from reasoning_ext.errors import KeyProblem
+
+    monkeypatch.chdir(tmp_path)
+    quantised = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
+    for folder, file, values in (
+        ("base-bnb-4bit", "config.json", json.loads((TINY / "model" / "config.json").read_text()) | quantised),
+        ("adapter", "adapter_config.json", {"peft_type": "LORA", "r": 2, "base_model_name_or_path": "base-bnb-4bit"}),
+    ):
+        Path(folder).mkdir()
+        Path(folder, file).write_text(json.dumps(values))
+    with pytest.raises(KeyProblem, match="the adapter adapter on base-bnb-4bit, whose weights are quantised") as error:
+        hand_over.merged_base("adapter", tmp_path / "run", None, False)
+    assert error.value.key == "model_name_or_path" and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_base_that_was_cut_off_leaves_nothing_and_the_next_one_sweeps_up(tmp_path):
+    from reasoning_ext import hand_over
+
+    class Weights:
+        def __init__(self, full):
+            self.full = full
+
+        def save_pretrained(self, folder):
+            folder.mkdir(exist_ok=True)
+            (folder / "model.safetensors").write_text("x")
+            if self.full:
+                raise OSError(28, "No space left on device")
+
+    def left():
+        return sorted(path.name for path in tmp_path.iterdir())
+
+    with pytest.raises(OSError, match="No space left"):
+        hand_over._made_once(tmp_path / "merged_base", {"a": 1}, lambda: (Weights(True), Weights(False)))
+    assert left() == []
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    for name in (f".merged_base.{gone.pid}", f".merged_base.{os.getppid()}", ".merged_base.mine"):
+        (tmp_path / name).mkdir()
+    hand_over._made_once(tmp_path / "merged_base", {"a": 1}, lambda: (Weights(False), Weights(False)))
+    assert left() == sorted([f".merged_base.{os.getppid()}", ".merged_base.mine", "merged_base"])
+
+
+@unsloth
+def test_vllm_gets_room_for_the_rank_of_an_adapter_that_is_trained_further(adapter, tmp_path):
+    from trl import ModelConfig
+
+    from reasoning_ext.model import LoadOptions
+    from reasoning_ext.unsloth_backend import _load_arguments
+
+    def rank(name):
+        config, options = ModelConfig(use_peft=True, lora_r=8), LoadOptions(backend="unsloth", use_vllm=True)
+        return _load_arguments(str(name), config, options)["max_lora_rank"]
+
+    assert rank(adapter) == 32 and rank("hub/name") == 8
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {"q_proj": 128}}))
+    assert rank(adapter) == 128
+
+
 @pytest.mark.slow
 def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tmp_path, monkeypatch):
     """When the recipes are read there is no adapter yet."""

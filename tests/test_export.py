@@ -190,7 +190,9 @@ def changed_copy(run, folder, change):
 
 def test_an_adapter_that_changes_nothing_is_refused(adapter, tmp_path):
     run = changed_copy(adapter, tmp_path / "run", lambda name, t: t * 0 if "lora_B" in name else t)
-    with pytest.raises(ExportError, match="equals its base"):
+    with pytest.raises(
+        ExportError, match="equals its base, so that there is nothing to export; raise learning_rate or max_steps"
+    ):
         export_run(run, "merged-16bit", tmp_path / "out")
 
 
@@ -358,7 +360,7 @@ def test_an_adapter_on_an_adapter_is_exported_and_refused_elsewhere(adapter, run
 def test_a_full_disk_is_found_out_before_anything_is_loaded(adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "load_trained", lambda source: pytest.fail("loaded"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 500_000, 500_000))
-    with pytest.raises(RunDirError, match=r"found 0\.0 GiB free for .*, needed: 0\.0 GiB; free some space"):
+    with pytest.raises(RunDirError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB; free some space"):
         export_run(adapter, "merged-16bit", tmp_path / "out")
     assert left_behind(tmp_path) == []
     monkeypatch.undo()
@@ -366,6 +368,52 @@ def test_a_full_disk_is_found_out_before_anything_is_loaded(adapter, tmp_path, m
     from transformers import AutoModelForCausalLM
 
     assert count == AutoModelForCausalLM.from_pretrained("base").num_parameters()
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_a_disk_that_fills_up_is_one_line(adapter, tmp_path, monkeypatch, capsys, own):
+    from safetensors import SafetensorError
+
+    def full(*_):
+        assert left_behind(tmp_path), "nothing had been written yet"
+        said = "I/O error: No space left on device (os error 28)"
+        raise SafetensorError(said) if own else OSError(28, "No space left on device")
+
+    monkeypatch.setattr(export, "_save", full)
+    monkeypatch.setattr(sys, "argv", ["reasoning-ext", "export", str(adapter), "-o", str(tmp_path / "out")])
+    with pytest.raises(SystemExit) as end:
+        main()
+    said = capsys.readouterr().err.splitlines()
+    assert end.value.code == 2 and said[-1].startswith(f"error: cannot write {tmp_path / 'out'}: ")
+    assert "No space left on device" in said[-1] and "free some space" in said[-1] and "Traceback" not in "".join(said)
+    assert left_behind(tmp_path) == []
+
+
+def test_a_base_that_holds_the_adapter_already_is_refused(adapter, runs, tmp_path):
+    """The merge onto it would be compared with the adapter on it, and both would hold the adapter twice."""
+    grpo = ADAPTER.replace("model_name_or_path: base", "model_name_or_path: adapter") + "merge_adapter: true\n"
+    second = runs(grpo, "second")
+    merged = export_run(adapter, "merged-16bit", tmp_path / "merged")
+    for base, said in (
+        (second / "merged_base", "a base with the adapter adapter merged in"), (merged, "an export of this very run")
+    ):  # fmt: skip
+        with pytest.raises(ExportError, match=f"--base: found .*, {said}; this run was trained on base, write that"):
+            export_run(adapter, "merged-16bit", tmp_path / "out", base=str(base))
+    shutil.copytree(second / "merged_base", tmp_path / "moved" / "merged_base")
+    assert merging.find_source(second, str(tmp_path / "moved" / "merged_base")).named is None  # the same, elsewhere
+    with pytest.raises(ExportError, match=r"--base: found .*, an export of this very run"):
+        own = export_run(second, "merged-16bit", tmp_path / "second")
+        export_run(second, "merged-16bit", tmp_path / "out", base=str(own))
+
+
+def test_a_base_that_was_given_by_hand_is_said(adapter, runs, tmp_path, capsys):
+    shutil.copytree("base", tmp_path / "same")
+    out = export_run(adapter, "merged-16bit", tmp_path / "a", base=str(tmp_path / "same"))
+    assert "given by hand" not in capsys.readouterr().out + (out / "README.md").read_text()
+    other = runs(BASE.replace("max_steps: 60", "max_steps: 50"), "other_base")
+    out = export_run(adapter, "merged-16bit", tmp_path / "b", base=str(other))
+    assert f"warning: the base {other} was given by hand; the run was trained on base" in capsys.readouterr().out
+    assert "That base was given by hand; the run was trained on base." in (out / "README.md").read_text()
 
 
 def test_an_interrupted_export_leaves_nothing(adapter, tmp_path, monkeypatch):
@@ -393,6 +441,9 @@ def test_runs_that_cannot_be_exported_are_refused_in_one_line(adapter, tmp_path)
     refuses(tmp_path, "allowed: the folder of a finished sft or grpo run")
     refuses(adapter, "--to: found onnx, allowed: merged-16bit, adapter, gguf, hub", to="onnx")
     refuses(adapter, "cannot load nowhere/base", base="nowhere/base")
+    refuses(adapter, "--quantization: found q9_9, allowed: f16, bf16, q8_0, f32, q4_0", to="gguf", quantization="q9_9")
+    refuses(adapter, "--repo-id: found with --to adapter, which uploads nothing", to="adapter", repo_id="me/tiny")
+    refuses(adapter, "--public: found with --to merged-16bit, which uploads nothing", public=True)
     copy = changed_copy(adapter, tmp_path / "copy", lambda name, tensor: tensor)
     (copy / "DONE").unlink()
     refuses(copy, "which has not finished; run its recipe again")
@@ -574,7 +625,7 @@ class Hub:
 
         def create_repo(_, **arguments):
             self.calls.append(("create_repo", arguments))
-            self.there = arguments["private"]
+            self.there = arguments["private"] if self.there is None else self.there
 
         def upload_folder(_, **arguments):
             if error:
@@ -599,8 +650,19 @@ def test_an_upload_is_private_and_takes_the_export_alone(adapter, tmp_path, monk
     said = capsys.readouterr().out
     assert "MiB, to me/tiny, private:" in said and "  model.safetensors  " in said and SECRET not in said
     assert said.index("model.safetensors  ") < said.index("uploaded to me/tiny")
+    hub = Hub(monkeypatch)
     export_run(adapter, "hub", tmp_path / "out", repo_id="me/open", public=True)
-    assert "private:" in said and "public:" in capsys.readouterr().out
+    assert hub.calls[0] == ("create_repo", {"repo_id": "me/open", "private": False, "exist_ok": True})
+    said = capsys.readouterr().out
+    assert "MiB, to me/open, public:" in said and "warning" not in said
+
+
+def test_a_private_repository_that_is_there_is_not_called_public(adapter, tmp_path, monkeypatch, capsys):
+    hub = Hub(monkeypatch, there=True)
+    export_run(adapter, "hub", tmp_path / "out", repo_id="me/tiny", public=True)
+    said = capsys.readouterr().out
+    assert "MiB, to me/tiny, private:" in said and "me/tiny is there already, private, and stays so" in said
+    assert [name for name, _ in hub.calls] == ["create_repo", "upload_folder"] and hub.there
 
 
 def test_nothing_private_goes_into_a_public_repository(adapter, monkeypatch):
@@ -636,3 +698,9 @@ def test_a_token_is_never_printed_or_written(adapter, tmp_path, monkeypatch, cap
     assert own not in said.out + said.err and SECRET not in said.out + said.err
     for file in [f for f in tmp_path.rglob("*") if f.is_file()]:
         assert own.encode() not in file.read_bytes()
+
+
+@pytest.mark.parametrize("arguments", [["--to", "mergd"], ["--to", "gguf", "--quantization", "q9_9"], ["--public"]])
+def test_wrong_arguments_are_refused_before_anything_heavy_is_imported(cli, arguments):
+    result = cli("export", "nowhere", *arguments)
+    assert (result.code, result.heavy) == (2, []) and result.err.startswith(f"error: {arguments[-2:][0]}: found ")

@@ -1,5 +1,6 @@
 """Every mistake in a recipe ends with exit code 2 and its exact line, before torch or a trainer is imported."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -197,6 +198,42 @@ def test_mistake(name, folder, cli, write_recipe):
     assert result.err == f"error: {message}\n"
     assert (result.code, result.heavy, result.out) == (2, [], "")
     assert not (folder / "out").exists() and not (folder / "marker").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "where"),
+    [
+        ("/nowhere/base", ""),
+        ("./base", " (relative paths count from {folder})"),
+        ("gone/merged_base", " (relative paths count from {folder})"),
+        ("model/base", " (relative paths count from {folder})"),
+    ],
+)
+def test_an_adapter_whose_base_is_gone(base, where, folder, cli, write_recipe):
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+    write_recipe(BASE.replace("./model", "./adapter").replace("from_scratch: true\n", "use_peft: true\n"))
+    result = cli("run", "r.yaml")
+    assert result.err == (
+        f"error: r.yaml:2: model_name_or_path: found ./adapter, an adapter whose base {base} is not there"
+        f"{where.format(folder=folder)}; start where it was trained, or mend base_model_name_or_path in "
+        f"{folder}/adapter/adapter_config.json\n"
+    )
+    assert (result.code, result.heavy) == (2, [])
+
+
+def test_an_adapter_on_a_base_that_is_there_or_on_the_hub_is_let_through(folder):
+    from reasoning_ext.preflight import check_recipe
+
+    (folder / "r.yaml").write_text(
+        BASE.replace("./model", "./adapter").replace("from_scratch: true\n", "use_peft: true\n")
+    )
+    (folder / "adapter").mkdir()
+    for base in ("Qwen/Qwen3-8B", "gpt2", str(folder / "model"), None):
+        (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
+        problems = []
+        check_recipe(load_recipes([folder / "r.yaml"])[0], problems=problems)
+        assert problems == []
 
 
 def in_one_go(folder, text):

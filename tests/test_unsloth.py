@@ -70,3 +70,41 @@ def test_the_keys_are_read_off_this_trl_too(cli, write_recipe, rows_file):
     write_recipe(SFT + "learning_ratee: 1\n", "1.yaml")
     result = cli("run", "1.yaml")
     assert (result.code, result.heavy) == (2, []) and "the nearest key of stage sft is learning_rate" in result.err
+
+
+PATCHED = """
+from reasoning_ext.model import prepare_backend
+prepare_backend("unsloth")
+import inspect, json, sys
+from pathlib import Path
+from unsloth.models.rl import _patch_trl_rl_trainers
+_patch_trl_rl_trainers("grpo_trainer")  # done by itself on a GPU alone
+from trl import GRPOConfig
+from reasoning_ext.fields import GRPO_CONFIG, class_keys
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.training import build_config
+recipe = load_recipe(Path("r.yaml"))
+config = build_config(GRPOConfig, GRPO_CONFIG, recipe)
+off = {}
+for name, key in class_keys(*GRPO_CONFIG).items():
+    wanted, has = recipe.get(name), getattr(config, name)
+    if name == "epsilon_high" or (isinstance(wanted, int | float | str) and has != wanted):
+        off[name] = has
+patched = inspect.signature(GRPOConfig).parameters["learning_rate"].default
+print("FACTS" + json.dumps({"patched": patched, "off": off, "optim": config.optim}, default=str))
+"""
+
+
+@pytest.mark.parametrize(
+    "lines", ["", "loss_type: dapo", "loss_type: cispo", "loss_type: dr_grpo", "loss_type: grpo\nscale_rewards: group"]
+)
+def test_what_a_recipe_leaves_out_is_trls_default_though_unsloth_has_others(lines, tmp_path, write_recipe):
+    write_recipe(f"stage: grpo\nbackend: unsloth\nuse_cpu: true\noutput_dir: out\n{lines}\n")
+    done = subprocess.run([sys.executable, "-c", PATCHED], cwd=tmp_path, capture_output=True, text=True)
+    assert "FACTS" in done.stdout, done.stderr[-3000:]
+    facts = json.loads(done.stdout.partition("FACTS")[2])
+    assert facts["patched"] == 5e-5, "Unsloth has not patched the class, and nothing was tested"
+    by_device = {"gradient_checkpointing", "dataloader_pin_memory"}
+    into_lists = {"report_to", "debug", "fsdp"}  # by TRL, which parses them
+    off = {name: value for name, value in facts["off"].items() if name not in by_device | into_lists}
+    assert off == {"epsilon_high": None} and facts["optim"] != "adamw_8bit"
