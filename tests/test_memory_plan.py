@@ -13,7 +13,8 @@ from conftest import ROOT
 from reasoning_ext.combinations import batch_errors, weight_errors
 from reasoning_ext.errors import UserError
 from reasoning_ext.memory.check import MemoryReport, cost_line, find_card, parse_card, report_memory
-from reasoning_ext.memory.plan import GIB, edits, plan
+from reasoning_ext.memory.edits import edits
+from reasoning_ext.memory.plan import GIB, plan
 from reasoning_ext.memory.setup import fused_head, setup_of
 from reasoning_ext.memory.shapes import config_of
 from reasoning_ext.recipe import load_recipe, load_recipes

@@ -11,7 +11,8 @@ from functools import cache
 from typing import Any
 
 from reasoning_ext.errors import UserError
-from reasoning_ext.memory.plan import GIB, USABLE, Edit, Plan, edits, needed, plan
+from reasoning_ext.memory.edits import Edit, edits
+from reasoning_ext.memory.plan import GIB, USABLE, Plan, needed, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
 from reasoning_ext.preflight import eval_models

@@ -11,8 +11,7 @@ Not in a plan: several GPUs, image inputs, kernels' own workspaces (some 10 MB),
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from reasoning_ext.memory.activations import generation_bytes, scoring_bytes, training_bytes
 from reasoning_ext.memory.parts import (
@@ -31,7 +30,6 @@ GIB = 2**30
 CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
-NEW_ADAPTER = "all-linear"
 
 
 @dataclass(frozen=True)
@@ -66,15 +64,6 @@ class Plan:
     def fits(self, card: int) -> bool:
         """Tell whether it fits a card of so many bytes."""
         return self.needed <= card * USABLE and not self.engine_lacks
-
-
-@dataclass(frozen=True)
-class Edit:
-    """A change of a recipe: what to write, and what the plan needs then."""
-
-    text: str
-    plan: Plan
-    saved: int
 
 
 def needed(peak: int, pool: int = 0) -> int:
@@ -150,121 +139,3 @@ def trained_tensors(setup: Setup) -> list[int]:
     if setup.rank:
         return adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)
     return model_tensors(setup.shape)
-
-
-def edits(first: Plan, card: int) -> list[Edit]:
-    """Return the changes that make a plan fit a card, the cheapest first, each on top of the ones before it.
-
-    Args:
-        first: a plan that does not fit.
-        card: the card's memory in bytes.
-
-    Returns:
-        the changes that save something, until it fits; where the last one's plan does not fit either, nothing here helps.
-    """
-    current, groups = first, []
-    for _ in range(30):
-        if current.fits(card):
-            break
-        steps = ((group, plan(changed, card)) for group, changed in _changes(current.setup, card))
-        group, after = next(((g, p) for g, p in steps if current.peak - p.peak > 0.01 * current.peak), ("", current))
-        if not group:
-            break
-        current = after
-        groups.append(group)
-    return _listed(first, current.setup, list(dict.fromkeys(groups)), card)
-
-
-def _listed(first: Plan, last: Setup, groups: list[str], card: int) -> list[Edit]:
-    """Return one edit a group of keys, with the values that they have in the end."""
-    done, before = [], first
-    for group in groups:
-        fields = (*GROUPS[group], *ALONG.get(group, ()))
-        after = plan(replace(before.setup, **{name: getattr(last, name) for name in fields}), card)
-        changed = [name for name in GROUPS[group] if getattr(last, name) != getattr(first.setup, name)]
-        if last.steps and "generated" in changed:
-            changed.remove("generated")  # follows from steps_per_generation
-        text = " and ".join(f"{_key(name, last)}: {_value(name, last)}" for name in changed)
-        done.append(Edit(text, after, before.peak - after.peak))
-        before = after
-    return done
-
-
-# Fields of a setup that are changed together, and those that follow from them.
-GROUPS = {
-    "nesting": ("nested",), "sleep": ("sleeps",), "checkpointing": ("checkpointing",), "optimizer": ("optimizer",),
-    "batches": ("generated", "rows", "accumulation", "steps"), "engine": ("vllm",), "backend": ("backend",),
-    "bits": ("bits",), "adapter": ("rank", "targets"), "length": ("completion",),
-}  # fmt: skip
-ALONG = {
-    "backend": ("trained", "fused", "nested"),
-    "bits": ("trained", "nested"),
-    "adapter": ("trained", "reference", "dtype", "bits"),
-}
-KEYS = {
-    "nested": "use_bnb_nested_quant", "sleeps": "vllm_enable_sleep_mode", "checkpointing": "gradient_checkpointing",
-    "optimizer": "optim", "rows": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps",
-    "steps": "steps_per_generation", "vllm": "vllm_gpu_memory_utilization", "backend": "backend", "bits": "load_in_4bit",
-    "targets": "lora_target_modules",
-}  # fmt: skip
-
-
-def _key(name: str, setup: Setup) -> str:
-    if name == "generated":
-        return "generation_batch_size" if setup.stage == "grpo" else "per_device_eval_batch_size"
-    if name == "completion":
-        return "max_length" if setup.stage == "sft" else "max_completion_length"
-    return KEYS.get(name) or ("lora_r" if setup.targets != NEW_ADAPTER else "use_peft: true and lora_r")
-
-
-def _value(name: str, setup: Setup) -> str:
-    value = True if name == "bits" else getattr(setup, name)
-    return f"[{value}]" if name == "targets" else str(value).lower() if isinstance(value, bool) else f"{value}"
-
-
-def _changes(setup: Setup, card: int) -> Iterator[tuple[str, Setup]]:
-    """Yield single changes in the order of what they cost: nothing, then time, then precision, then what is learnt."""
-    if setup.bits == 4 and not setup.nested:
-        yield "nesting", replace(setup, nested=True)
-    if setup.vllm and not setup.sleeps:
-        yield "sleep", replace(setup, sleeps=True)
-    if setup.trains and not setup.checkpointing:
-        yield "checkpointing", replace(setup, checkpointing=True)
-    if setup.trains and "8bit" not in setup.optimizer:
-        yield "optimizer", replace(setup, optimizer="adamw_8bit")
-    yield from _batches(setup)
-    lower = round((setup.vllm or 0) - 0.1, 2)
-    if lower > 0 and lower * card >= engine_bytes(setup):
-        yield "engine", replace(setup, vllm=lower)
-    if setup.trains and setup.backend == "trl" and setup.rank:
-        after = replace(setup, backend="unsloth", nested=setup.bits == 4, trained="float32", fused=True)
-        yield "backend", after
-    if setup.bits in (16, 32) and (setup.rank or not setup.trains):
-        yield "bits", replace(setup, bits=4, nested=setup.backend == "unsloth", trained=_low_type(setup))
-    if setup.trains and not setup.rank:
-        low = {"dtype": "bfloat16", "bits": 16} if setup.free_type else {}  # frozen weights take 16 bits by themselves
-        after = replace(setup, rank=32, targets=NEW_ADAPTER, trained="float32", reference="none", **low)  # type: ignore[arg-type]
-        yield "adapter", after
-    if setup.rank and setup.rank > 8 and setup.trains and setup.own_rank:
-        yield "adapter", replace(setup, rank=setup.rank // 2)
-    if setup.completion > 512:
-        yield "length", replace(setup, completion=setup.completion // 2)
-
-
-def _batches(setup: Setup) -> Iterator[tuple[str, Setup]]:
-    """Yield smaller batches with the same number of rows a step, as TRL's arithmetic allows them."""
-    least = setup.group if setup.stage == "grpo" else 1
-    half = setup.generated // 2
-    if setup.generated % (2 * least) == 0 and half >= max(1, setup.rows) and not setup.vllm:
-        if not setup.steps:
-            yield "batches", replace(setup, generated=half)
-        elif setup.steps % 2 == 0:
-            yield "batches", replace(setup, generated=half, steps=setup.steps // 2)
-    if setup.trains and setup.rows > 1 and setup.rows % 2 == 0:
-        steps = setup.steps * 2 if setup.steps else None
-        yield "batches", replace(setup, rows=setup.rows // 2, accumulation=setup.accumulation * 2, steps=steps)
-
-
-def _low_type(setup: Setup) -> str:
-    """Return the type of an adapter on 4-bit weights."""
-    return "float32" if setup.backend == "unsloth" or not setup.rank else "bfloat16"
