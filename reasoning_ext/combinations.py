@@ -56,10 +56,11 @@ def context_errors(recipe: Recipe) -> Errors:
     """Yield an error where Unsloth would prepare less context than the recipe's rows take."""
     keys = ("max_length",) if recipe.stage == "sft" else ("max_prompt_length", "max_completion_length")
     context = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH
-    needed = sum(recipe.get(key) or 0 for key in keys if key in recipe.keys)
+    written = {key: recipe.values[key] for key in keys if isinstance(recipe.values.get(key), int)}
+    needed = sum(written.values())
     if recipe.get("backend") == "unsloth" and context < needed:
         found = "found" if "max_seq_length" in recipe.values else "left out, so it is"
-        said = " and ".join(f"{key} {recipe.get(key)}" for key in keys if key in recipe.keys and recipe.get(key))
+        said = " and ".join(f"{key} {value}" for key, value in written.items())
         yield recipe.error("max_seq_length", f"{found} {context}, but {said} take {needed} tokens; write {needed}")
 
 

@@ -414,10 +414,13 @@ def test_a_run_that_may_not_fit_the_card_is_warned_of_and_check_refuses_it(tmp_p
         ("backend: unsloth\nmax_seq_length: 1000\n", "found 1000, but max_length 4096 take 4096 tokens; write 4096"),
         ("backend: unsloth\n", "max_seq_length: left out, so it is 2048, but max_length 4096 take 4096 tokens"),
         ("backend: trl\n", None),
+        ("backend: unsloth\nmax_seq_length: 128\nmax_length: null\n", None),
     ],
 )  # fmt: skip
 def test_unsloths_context_holds_the_rows(text, said, write_recipe):
-    base = "stage: sft\nmodel_name_or_path: a/b\ndataset_name: d\noutput_dir: o\nmax_length: 4096\n"
+    base = "stage: sft\nmodel_name_or_path: a/b\ndataset_name: d\noutput_dir: o\n" + (
+        "max_length: 4096\n" if "max_length: null" not in text else ""
+    )
     errors = [str(error) for error in weight_errors(load_recipe(write_recipe(base + text)))]
     assert any(said in error for error in errors) if said else not errors
 
