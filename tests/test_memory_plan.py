@@ -37,6 +37,13 @@ SFT = {
 } | NF4
 
 
+@pytest.fixture(autouse=True)
+def fused(monkeypatch, request):
+    """Plan as with TRL 1.16, whatever is installed, except where the installed one is compared with."""
+    if not request.node.get_closest_marker("slow"):
+        monkeypatch.setattr("reasoning_ext.memory.setup.fused_head", lambda stage: True)
+
+
 def setup(values, folder):
     return setup_of(benchmark.recipe_of(values, folder), {})
 
@@ -436,6 +443,8 @@ def test_a_recipes_header_names_the_planned_peak_and_a_card_that_it_fits(path):
         assert path.parent.name == "tiny"
         return
     recipes = load_recipes([path.parent])
+    if recipes[0].get("backend") == "trl" and not fused_head("grpo"):
+        pytest.skip("headers are planned with TRL's fused head")
     here = next(i for i, recipe in enumerate(recipes) if recipe.path == path)
     report = report_memory(recipes[here], recipes[:here], parse_card(card.group(1)), True, None, False)
     planned = PLANNED.search(text)

@@ -85,7 +85,8 @@ def test_the_number_of_workers_fits_the_machine(monkeypatch):
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
 from reasoning_ext.workers import Pool
 pool = Pool("tests.worker_tasks:work", size=2)
 pool.map([1, 2], 5)
