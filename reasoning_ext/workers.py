@@ -117,6 +117,8 @@ class Pool:
                     self._kill(worker)
                 elif waiting:
                     self._send(worker, [waiting.popleft() for _ in range(min(chunk, len(waiting)))], items, seconds)
+            if not any(w.owed or not w.ready for w in self._workers):
+                continue  # all had died while they had nothing to do
             for worker, line in self._wait():
                 if line is not None:
                     results[worker.owed.popleft()] = _result(line)
