@@ -1,7 +1,7 @@
 """The longest context that fits a card, and the memory plan beside what was measured, for backends trl and unsloth.
 
     python benchmarks/gpu_memory.py --models qwen3-8b --limit 24GB 48GB      # hours, on any CUDA card
-    python benchmarks/gpu_memory.py --quick                                  # about ten minutes on one H200
+    python benchmarks/gpu_memory.py --quick                                  # meant for ten minutes on a large card; not measured
     python benchmarks/gpu_memory.py --smoke                                  # a minute on a CPU, nothing is measured there
 
 Models have real shapes and random weights (`gpu_models.py`), recipes are the project's own (--recipes; --set changes keys, by
@@ -139,7 +139,7 @@ def add_arguments(parser):
     parser.add_argument("--made", type=Path, default=Path("models"), help="the folder that random models are kept in")
     parser.add_argument("--unsloth-python", default=sys.executable, help="the python of the environment with Unsloth")
     parser.add_argument("--output", type=Path, help="the result file; default: in results/, not with --smoke")
-    parser.add_argument("--quick", action="store_true", help="one context, about ten minutes on an H200")
+    parser.add_argument("--quick", action="store_true", help="one context; meant for ten minutes on a large card")
     parser.add_argument("--smoke", action="store_true", help="a tiny shape, on any machine")
 
 

@@ -1,7 +1,7 @@
 """Tokens a second of SFT and GRPO, for backends trl and unsloth side by side.
 
     python benchmarks/gpu_speed.py --models qwen3-8b --contexts 2048 8192    # on any CUDA card
-    python benchmarks/gpu_speed.py --quick                                   # about ten minutes on one H200
+    python benchmarks/gpu_speed.py --quick                                   # meant for ten minutes on a large card; not measured
     python benchmarks/gpu_speed.py --smoke                                   # a minute on a CPU; its figures say nothing
 
 Runs as in `gpu_memory.py`: models of real shapes with random weights, the project's recipes, completions of full length, a
