@@ -79,15 +79,20 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) and value else [value] if isinstance(value, str) else value or None
 
 
+def named_base(adapter: str) -> str:
+    """Return the model that an adapter names as its base."""
+    from peft import PeftConfig
+
+    return str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
+
+
 def adapter_base(adapter: str) -> str:
     """Return the name of the model with whole weights that an adapter was trained on.
 
     Raises:
         ValueError: that is an adapter itself, of which PEFT would leave one out.
     """
-    from peft import PeftConfig
-
-    base = str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
+    base = named_base(adapter)
     if is_adapter(base):
         raise ValueError(
             f"its base {base} is an adapter itself; name the folder of `reasoning-ext export` in its place"

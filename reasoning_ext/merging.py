@@ -15,7 +15,7 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
-from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, put_adapter
+from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.run_dir import DONE, RECIPE, fingerprint, is_run, written_recipe
 
@@ -97,9 +97,7 @@ def _adapter_base(run: Path, recipe: Recipe) -> str:
 
     A base that the run made for itself goes where the run's folder goes.
     """
-    from peft import PeftConfig
-
-    named = str(PeftConfig.from_pretrained(str(run)).base_model_name_or_path)
+    named = named_base(str(run))
     own = run / Path(named).name
     if not Path(named).exists() and (own / "config.json").is_file():
         return str(own)
@@ -166,11 +164,9 @@ def _refuse_quantised(source: Source) -> None:
 
 def base_weights(name: str | None) -> str:
     """Follow adapters on adapters down to the model that has weights of its own."""
-    from peft import PeftConfig
-
     found = str(name)
     while is_adapter(found):
-        found = str(PeftConfig.from_pretrained(found).base_model_name_or_path)
+        found = named_base(found)
     return found
 
 
@@ -206,7 +202,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     if is_adapter(name):
-        base = source.base if Path(name) == source.path else _base_of(name)
+        base = source.base if Path(name) == source.path else named_base(name)
         return merge(_put_adapter(load_weights(str(base), source), name))
     arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}
     try:
@@ -214,12 +210,6 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise ExportError(_cannot_load(name, error)) from error
     return model.to(PartialState().device).eval()
-
-
-def _base_of(adapter: str) -> str:
-    from peft import PeftConfig
-
-    return str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
 
 
 def load_trained(source: Source) -> Any:

@@ -121,9 +121,7 @@ def _inspect_all(recipes: list[Recipe]) -> None:
         if (recipe.output_dir / DONE).is_file() or last_checkpoint(recipe.output_dir):
             continue
         from reasoning_ext.check import Result
-        from reasoning_ext.model import prepare_backend
 
-        prepare_backend(recipe.get("backend"))  # Unsloth wants to be imported before what reads tokenizers
         result = Result(recipe, recipes[:i], offline=False, errors=[], whole=False)
         for finding in result.findings:
             if finding.level == "error":

@@ -204,8 +204,7 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             name = folder
         adapter = is_adapter(name)
         if adapter:
-            adapter_base(name)  # refuses an adapter on an adapter
-            _refuse_revision(name, config)
+            _refuse_revision(name, adapter_base(name), config)
         model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
@@ -275,9 +274,8 @@ def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) ->
     return {key: value for key, value in values.items() if value is not None and key in arguments(*ADAPT)}
 
 
-def _refuse_revision(name: str, config: ModelConfig) -> None:
+def _refuse_revision(name: str, base: str, config: ModelConfig) -> None:
     """Refuse a revision that would reach the adapter's folder and not the base on the hub."""
-    base = json.loads((Path(name) / ADAPTER).read_text())["base_model_name_or_path"]
     if config.model_revision not in (None, "main") and not Path(base).exists():
         problem = f"found {config.model_revision}, which Unsloth does not pass on to {base}, the base of {name}"
         raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")

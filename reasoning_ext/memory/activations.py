@@ -21,10 +21,8 @@ FAMILIES = {"mistral": "llama", "qwen2": "llama", "gemma3_text": "gemma3"}
 HEAD_TOKENS, HEAD_VOCAB = 4096, 32768  # the tile of TRL's fused head, trl/kernels/chunked_logprob.py
 HEAD_HIDDEN = 16  # bytes a token for each unit of the hidden state around the head: the last norm, its gradient
 UNFUSED = ("adamw_torch", "adagrad", "rmsprop")
-UNSLOTH_LOGITS, UNSLOTH_ROWS = (
-    2 * 2**30,
-    512,
-)  # unsloth_zoo/fused_losses/chunked_logprob.py: an eighth of the rows, 8 bytes a logit
+# Unsloth's tile of logits, unsloth_zoo/fused_losses/chunked_logprob.py: an eighth of the rows, 8 bytes a logit
+UNSLOTH_LOGITS, UNSLOTH_ROWS = 2 * 2**30, 512
 # Unsloth's layer, counted from the tensors that its kernels keep and make: input, norms and residuals, queries, keys and
 # values, gate and up, and in the backward pass of the feed-forward part the gradients of its output, input and gate.
 UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)

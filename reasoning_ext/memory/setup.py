@@ -171,7 +171,7 @@ def setup_of(
         optimizer=str(get("optim", "adamw_torch")), accumulation=get("gradient_accumulation_steps", 1),
         checkpointing=choose(CARD, recipe.values, peft).gradient_checkpointing,
         reference=_reference(recipe, peft, bool(lora)), rows=rows, prompt=length, completion=completion,
-        generated=generated, old_logps=_old_logps(recipe), fused=unsloth or fused_head(recipe.stage),
+        generated=generated, old_logps=_old_logps(recipe, generated, rows), fused=unsloth or fused_head(recipe.stage),
         vllm=get("vllm_gpu_memory_utilization", 0.3) if get("use_vllm") and get("vllm_mode") == "colocate" else None,
         sleeps=bool(get("vllm_enable_sleep_mode")), free_type="dtype" not in recipe.values,
         saved=tuple((lora or recipe.values).get("lora_modules_to_save") or ()) if peft and trains else (),
@@ -214,17 +214,13 @@ def _reference(recipe: Recipe, peft: bool, continued: bool) -> str:
     return "model"
 
 
-def _old_logps(recipe: Recipe) -> bool:
+def _old_logps(recipe: Recipe, generated: int, rows: int) -> bool:
     """Tell whether TRL scores completions before it trains: it does where they are not trained on at once."""
     if recipe.stage != "grpo":
         return False
-    accumulation = recipe.get("gradient_accumulation_steps")
-    steps = recipe.get("steps_per_generation")
-    size = recipe.get("generation_batch_size")
-    if steps is None:
-        steps = size // recipe.get("per_device_train_batch_size") if size else accumulation
-    every = steps * recipe.get("num_iterations")
-    return bool(recipe.get("use_vllm")) or bool(recipe.get("beta")) or accumulation % every != 0
+    every = generated // rows * recipe.get("num_iterations")
+    late = recipe.get("gradient_accumulation_steps") % every != 0
+    return bool(recipe.get("use_vllm")) or bool(recipe.get("beta")) or late
 
 
 def _batches(recipe: Recipe, prompt: int | None) -> tuple[int, int, int, int]:
