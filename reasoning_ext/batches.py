@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import world_size
@@ -16,15 +17,15 @@ def batch_facts(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
         facts: of its rows where they were read: `rows`, `mean_length` in tokens, `fitting_share` of the rows.
 
     Returns:
-        sft: `rows_a_step`, `tokens_an_epoch`, `optimizer_steps`, `epochs`. grpo: `prompts_a_step`, `completions_a_step`,
-        `completions_a_prompt`, `prompts_a_generation`, `optimizer_steps`, `epochs`. sample and eval: `prompts`,
-        `completions`. What is not known is left out.
+        sft, and dpo, whose rows are pairs: `rows_a_step`, `tokens_an_epoch`, `optimizer_steps`, `epochs`. grpo:
+        `prompts_a_step`, `completions_a_step`, `completions_a_prompt`, `prompts_a_generation`, `optimizer_steps`, `epochs`.
+        sample and eval: `prompts`, `completions`. What is not known is left out.
     """
     rows = facts.get("rows")
     rows = round(rows * facts.get("fitting_share", 1)) if rows else None
-    if recipe.stage not in ("sft", "grpo"):
+    if recipe.stage not in TRAINED:
         return _generated(recipe, rows)
-    found, an_epoch = (_sft if recipe.stage == "sft" else _grpo)(recipe, rows, facts)
+    found, an_epoch = (_grpo if recipe.stage == "grpo" else _rows)(recipe, rows, facts)
     steps = recipe.get("max_steps")
     if steps is None or steps <= 0:
         steps = math.ceil(recipe.get("num_train_epochs") * an_epoch) if an_epoch else None
@@ -50,7 +51,7 @@ def batch_line(facts: dict[str, Any]) -> str:
     return ", ".join(parts)
 
 
-def _sft(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def _rows(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the facts and how many optimizer steps an epoch has, 0 where it is not known."""
     batch = recipe.get("per_device_train_batch_size") * world_size()
     accumulation = recipe.get("gradient_accumulation_steps")
@@ -59,7 +60,7 @@ def _sft(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[
         return found, 0
     if facts.get("mean_length"):
         found["tokens_an_epoch"] = round(rows * facts["mean_length"])
-    if recipe.get("packing"):
+    if recipe.stage == "sft" and recipe.get("packing"):
         if not recipe.get("max_length") or "tokens_an_epoch" not in found:
             return found, 0
         rows = math.ceil(found["tokens_an_epoch"] / recipe.get("max_length"))

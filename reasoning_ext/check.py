@@ -31,11 +31,14 @@ from reasoning_ext import dry_run, run_dir
 from reasoning_ext.batches import batch_facts
 from reasoning_ext.check_output import length_facts, print_body
 from reasoning_ext.compatibility import version_findings
+from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
+from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
-from reasoning_ext.preflight import check_recipe, reads_earlier, reward_weights
+from reasoning_ext.own_keys import FROM_DATA
+from reasoning_ext.preflight import check_recipe, eval_models, reads_earlier, reward_weights
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_loading import RewardSpec
@@ -152,6 +155,10 @@ class Result:
         self.errors += [str(error) for error in found.errors]
         if self.whole and not self.offline and found.errors and on_hub(recipe):
             self.findings.append(Finding("note", "", "check --offline leaves out what only the hub has"))
+        if not self.offline and asks_server(recipe):
+            names = [*eval_models(recipe).values()] or [recipe.get("model_name_or_path")]
+            told = {text for name in names if (text := server_problem(recipe, name))}
+            self.findings += [Finding("warning", "engine_kwargs", text) for text in sorted(told)]
         if self.specs and found.rows and "answer" in found.rows[0]:
             for step in (self._read_golds, self._try_rewards):
                 try:
@@ -175,7 +182,7 @@ class Result:
         card = options.card or (None if self.recipe.get("use_cpu") else find_card())
         if card is None and self.recipe.get("use_cpu"):
             return
-        lengths = self.inspection.lengths if self.inspection and self.recipe.stage != "sft" else []
+        lengths = self.inspection.lengths if self.inspection and self.recipe.stage not in FROM_DATA else []
         prompt = max(lengths, default=None)
         self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt, options.exact)
         if options.card and self.memory.plan is None:
@@ -216,10 +223,9 @@ class Result:
                 return
             self._blame(f"{'; '.join(found)}; the right answer must earn the most")
         total = sum(weights[name] * value for name, value in gold.items() if value is not None)
-        if recipe.stage == "sample" and total < recipe.get("min_reward") and not any(s.is_async for s in specs):
-            text = (
-                f"the gold itself earns {total:g}, so that min_reward {recipe.get('min_reward'):g} may accept nothing"
-            )
+        least = recipe.values.get("min_reward") if recipe.stage == "sample" else None
+        if least is not None and total < least and not any(s.is_async for s in specs):
+            text = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
             self.findings.append(Finding("warning", "min_reward", f"{text}; lower it"))
 
     def _blame(self, text: str) -> None:

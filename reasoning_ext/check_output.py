@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import dry_run
 from reasoning_ext.batches import batch_line
 from reasoning_ext.inspection import Inspection
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import Recipe
 
@@ -77,7 +78,7 @@ def describe(contract: Contract, stage: str) -> str:
     parts = [
         begin, f"{contract.end!r} ends a turn", fate.get(contract.history, f"thoughts of earlier turns are {contract.history}"),
     ]  # fmt: skip
-    if stage == "sft" and (contract.target != "kept" or contract.adds_empty):
+    if stage in FROM_DATA and (contract.target != "kept" or contract.adds_empty):
         does = "add an empty thought" if contract.target == "kept" else "lose the thought"
         parts.append(f"the template would {does} in what is trained on, so only prompts are rendered by it")
     return "; ".join(parts)
@@ -92,7 +93,8 @@ def length_facts(lengths: list[int]) -> dict[str, int]:
 
 def length_line(recipe: Recipe, found: Inspection) -> str:
     """Write lengths, and the limit that they are held against, as one line with a histogram."""
-    what, key = ("rows", "max_length") if recipe.stage == "sft" else ("prompts", "max_prompt_length")
+    named = {"sft": ("rows", "max_length"), "dpo": ("pairs, of each the longer side", "max_length")}
+    what, key = named.get(recipe.stage, ("prompts", "max_prompt_length"))
     shown = {name.replace("percentile_95", "95 %"): n for name, n in length_facts(found.lengths).items()}
     facts = ", ".join(f"{name} {value}" for name, value in shown.items())
     limit = recipe.get(key) if key in recipe.keys else None
@@ -121,7 +123,7 @@ def print_rows(recipe: Recipe, found: Inspection, count: int, full: bool) -> Non
     limit = 10**6 if full else ROW_LIMIT
     for number, row in list(zip(found.numbers, found.rows, strict=True))[:count]:
         console.print(f"  row {number}:", markup=False)
-        parts = _trained_parts(recipe, found, row) if recipe.stage == "sft" and found.contract is not None else []
+        parts = _trained_parts(recipe, found, row) if recipe.stage in FROM_DATA and found.contract is not None else []
         for name, said, text, style in parts:
             console.print(Text(f"    {name} ({said}): ").append(_short(repr(text)[1:-1], limit), style=style))
         for name, value in row.items() if not parts else ():
@@ -133,6 +135,8 @@ def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> li
     """Return `(part, whether it is trained on, its text, its style)` of a row; none where it cannot be rendered."""
     from reasoning_ext.rendering import render_row
 
+    if recipe.stage == "dpo":
+        return _pair_parts(recipe, found, row)
     try:
         text = render_row(found.tokenizer, found.contract, row, recipe.get("chat_template_kwargs"))
     except ValueError:
@@ -148,6 +152,24 @@ def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> li
         if part:
             parts.append((name, said, part, colours[name] if weight else "dim"))
     return parts
+
+
+def _pair_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return the parts of a pair as it is trained on, decoded from its tokens."""
+    from reasoning_ext.contract import decode
+    from reasoning_ext.errors import KeyProblem
+    from reasoning_ext.pairs import tokenize_pair
+
+    try:
+        pair = tokenize_pair(found.tokenizer, found.contract, row, 0, recipe.get("chat_template_kwargs"))
+    except KeyProblem:
+        return []  # an error says so
+    parts = (
+        ("prompt", "not trained on", pair.prompt_ids, "dim"),
+        ("chosen", "made more likely", pair.chosen_ids, "bold green"),
+        ("rejected", "made less likely", pair.rejected_ids, "red"),
+    )
+    return [(name, said, decode(found.tokenizer, ids), style) for name, said, ids, style in parts]
 
 
 def _short(text: str, limit: int) -> str:

@@ -13,7 +13,9 @@ from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.mixtures import entries
 from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH
+from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.reference import reference_errors
 from reasoning_ext.reward_loading import EntryError, RewardSpec, parse_rewards
 from reasoning_ext.run_dir import world_size
 from reasoning_ext.trace_filters import TraceFilters
@@ -26,7 +28,7 @@ EVAL_REWARDS = ["math_answer", "think_format"]
 COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "generation_batch_size",
     "steps_per_generation", "num_iterations", "max_samples", "max_length", "max_seq_length", "max_prompt_length",
-    "max_completion_length", "keep",
+    "max_completion_length", "keep", "precompute_ref_batch_size",
 )  # fmt: skip
 BATCH_KEYS = (
     "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size",
@@ -54,7 +56,7 @@ def count_errors(recipe: Recipe) -> Errors:
 
 def context_errors(recipe: Recipe) -> Errors:
     """Yield an error where Unsloth would prepare less context than the recipe's rows take."""
-    keys = ("max_length",) if recipe.stage == "sft" else ("max_prompt_length", "max_completion_length")
+    keys = ("max_length",) if recipe.stage in FROM_DATA else ("max_prompt_length", "max_completion_length")
     context = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH
     written = {key: recipe.values[key] for key in keys if isinstance(recipe.values.get(key), int)}
     needed = sum(written.values())
@@ -70,9 +72,9 @@ def weight_errors(recipe: Recipe) -> Errors:
     bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
     if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         yield recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")
-    if bits and recipe.get("from_scratch") and recipe.get("backend") == "trl" and recipe.stage not in ("sft", "grpo"):
+    if bits and recipe.get("from_scratch") and recipe.get("backend") == "trl" and recipe.stage not in TRAINED:
         yield recipe.error("from_scratch", f"found true with {bits}: true, allowed: with backend: unsloth alone")
-    if bits and recipe.stage in ("sft", "grpo") and not recipe.get("use_peft"):
+    if bits and recipe.stage in TRAINED and not recipe.get("use_peft"):
         yield recipe.error(
             bits, "found true without use_peft: true; an adapter can be trained on such weights, they cannot"
         )
@@ -81,6 +83,7 @@ def weight_errors(recipe: Recipe) -> Errors:
             "beta", "found a KL term with from_scratch, which leaves no reference; write 0 or use_peft: true"
         )
     yield from adapter_errors(recipe)
+    yield from reference_errors(recipe)
     yield from unsloth_errors(recipe)
 
 
@@ -125,6 +128,29 @@ def _filter_errors(recipe: Recipe, given: dict[Any, Any]) -> Errors:
     if problem := filters_problem(TraceFilters(**{key: given[key] for key in given if key in known})):
         key, _, text = problem.partition(": ")
         yield recipe.error(("trace_filters", key) if text else "trace_filters", text or key)
+
+
+def dpo_errors(recipe: Recipe) -> Errors:
+    """Yield combinations of DPO's options that cannot work, most of which TRL refuses after the model is loaded."""
+    if recipe.get("from_scratch"):
+        problem = "found true, allowed: false in stage dpo, whose reference is the model that it starts from"
+        yield recipe.error("from_scratch", f"{problem}; train it with stage sft first")
+    if not (math.isfinite(recipe.get("beta")) and recipe.get("beta") > 0):
+        yield recipe.error("beta", f"found {recipe.get('beta')}, allowed: above 0, 0.1 for example")
+    context, limit = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH, recipe.get("max_length")
+    written = isinstance(recipe.values.get("max_length"), int)  # said in context_errors
+    if recipe.get("backend") == "unsloth" and not written and (limit is None or limit > context):
+        found = f"found {'null' if limit is None else limit}, where Unsloth would cut pairs at max_seq_length {context}"
+        yield recipe.error("max_length", f"{found}; write a number up to that")
+    precomputed = recipe.get("precompute_ref_log_probs")
+    if precomputed and any(entry.get("dataset_streaming") for entry in entries(recipe)):
+        problem = "found true with dataset_streaming: true, allowed: on a data set that is read as a whole"
+        yield recipe.error("precompute_ref_log_probs", problem)
+    for key in ("use_peft", "precompute_ref_log_probs"):
+        if recipe.get("sync_ref_model") and recipe.get(key):
+            yield recipe.error(
+                "sync_ref_model", f"found true with {key}: true, which leaves no reference model to sync"
+            )
 
 
 def reward_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
@@ -189,7 +215,8 @@ def generation_errors(recipe: Recipe) -> Errors:
         )
     if world_size() > 1:
         yield recipe.error(
-            "stage", f"found {recipe.stage} under accelerate launch, allowed: sft, grpo; run this one without it"
+            "stage",
+            f"found {recipe.stage} under accelerate launch, allowed: {', '.join(TRAINED)}; run this one without it",
         )
 
 

@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 FORMATS = "reasoning_ext.formats"
 BATCH = 200
-SFT_COLUMNS = {"prompt": "stage sft", "completion": "stage sft"}
+SIDES = ("chosen", "rejected")
+ROW_COLUMNS = {"sft": dict.fromkeys(("prompt", "completion"), "stage sft")}  # they train on completions of the data
+ROW_COLUMNS["dpo"] = dict.fromkeys(("prompt", *SIDES), "stage dpo")
 
 
 class DataError(KeyProblem):
@@ -56,7 +58,7 @@ def format_rows(
         dropped: gets the numbers of the rows for which the format returned None.
 
     Returns:
-        rows with `prompt` and, where the format gives them, `completion`, `answer` and other columns for rewards.
+        rows with `prompt` and, where the format gives them, `completion`, `chosen` and `rejected`, `answer` and others.
 
     Raises:
         DataError: a row does not fit the format; the message names the row and the column.
@@ -120,6 +122,9 @@ def _converter(
             made["prompt"] = _messages(made["prompt"], "prompt", "user")
             if made.get("completion") is not None:
                 made["completion"] = _messages(made["completion"], "completion", "assistant")
+            for side in SIDES if {*SIDES} <= made.keys() else ():  # other data sets may have a column of such a name
+                if isinstance(made[side], str | int | float):
+                    made[side] = _messages(made[side], side, "assistant")
             if system_prompt and made["prompt"][0]["role"] != "system":
                 made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
             return _each_turn(made) if turns == "all" else [made]

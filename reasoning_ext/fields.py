@@ -19,6 +19,7 @@ from typing import Any
 TRAINING_ARGUMENTS = ("transformers", "training_args.py", "TrainingArguments")
 BASE_CONFIG = ("trl", "trainer/base_config.py", "_BaseConfig")
 SFT_CONFIG = (TRAINING_ARGUMENTS, BASE_CONFIG, ("trl", "trainer/sft_config.py", "SFTConfig"))
+DPO_CONFIG = (TRAINING_ARGUMENTS, BASE_CONFIG, ("trl", "trainer/dpo_config.py", "DPOConfig"))
 GRPO_CONFIG = (TRAINING_ARGUMENTS, BASE_CONFIG, ("trl", "trainer/grpo_config.py", "GRPOConfig"))
 MODEL_CONFIG = (("trl", "trainer/model_config.py", "ModelConfig"),)
 SCRIPT_ARGUMENTS = (("trl", "scripts/utils.py", "ScriptArguments"),)
@@ -52,8 +53,9 @@ class Key:
         """Say in a few words what is wrong with a value, or None if it fits."""
         if not fits(value, self.annotation):
             return f"found {value!r}, allowed: {describe(self.annotation)}"
-        if self.choices and isinstance(value, str) and value not in self.choices:
-            return f"found {value!r}, allowed: {', '.join(self.choices)}"
+        for one in value if isinstance(value, list) else [value]:
+            if self.choices and isinstance(one, str) and one not in self.choices:
+                return f"found {one!r}, allowed: {', '.join(self.choices)}"
         return None
 
 
@@ -144,7 +146,8 @@ def _key(statement: ast.AnnAssign, documented: tuple[str, str], owner: str) -> K
     assert isinstance(statement.target, ast.Name)
     annotation = ast.unparse(statement.annotation)
     arguments = {k.arg: k.value for k in statement.value.keywords} if isinstance(statement.value, ast.Call) else {}
-    default = _literal(arguments.get("default", statement.value))
+    made = arguments.get("default_factory")
+    default = _literal(made.body if isinstance(made, ast.Lambda) else arguments.get("default", statement.value))
     metadata = arguments.get("metadata")
     choices: Any = ()
     if isinstance(metadata, ast.Dict):
@@ -158,17 +161,19 @@ def _key(statement: ast.AnnAssign, documented: tuple[str, str], owner: str) -> K
     choices = tuple(in_enum or choices or ())
     if not choices and re.search(r"\bstr\b", annotation):
         choices = _choices_in(text)
-        choices = choices if default in choices else ()
+        defaults = default if isinstance(default, list) else [default]
+        choices = choices if all(one in choices for one in defaults) else ()
     return Key(statement.target.id, annotation, default, choices, owner)
 
 
 def _choices_in(text: str) -> tuple[str, ...]:
-    """Find the allowed values in a field's documentation: a bulleted list of quoted values, or "one of ..."."""
+    """Find the allowed values in a field's documentation: a bulleted list of quoted values, "one of ..." or the like."""
     bullets = re.findall(r'^\s*- (?:`\w+` or )?`"([^`"]+)"`', text, re.MULTILINE)
     if bullets:
         return tuple(bullets)
-    phrase = re.search(r'(?:one of|either|at the)((?:\s*(?:,|or|,\s*or)?\s*`"[^`"]+"`){2,})', text)
-    return tuple(re.findall(r'`"([^`"]+)"`', phrase.group(1))) if phrase else ()
+    quoted = r"""`["']([^`"']+)["']`"""
+    phrase = re.search(rf"(?:one of|either|at the|values are:)((?:\s*(?:,|or|,\s*or)?\s*{quoted}){{2,}})", text)
+    return tuple(re.findall(quoted, phrase.group(1))) if phrase else ()
 
 
 def _documented(docstring: str) -> Iterator[tuple[str, tuple[str, str]]]:

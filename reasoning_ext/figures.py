@@ -34,13 +34,24 @@ TITLES = {
     "mean_token_accuracy": "token accuracy",
     "eval_loss": "loss on held-out rows",
     "eval_mean_token_accuracy": "token accuracy on held-out rows",
+    "rewards/accuracies": "share of pairs whose chosen answer is preferred",
+    "rewards/margins": "margin between chosen and rejected answers",
+    "rewards/chosen": "implicit reward of chosen answers",
+    "rewards/rejected": "implicit reward of rejected answers",
+    "eval_rewards/accuracies": "share of held-out pairs whose chosen answer is preferred",
+    "eval_rewards/margins": "margin on held-out pairs",
 }
 SFT_KEYS = ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy")
+DPO_KEYS = (
+    "loss", "rewards/accuracies", "rewards/margins", "rewards/chosen", "rewards/rejected", "entropy", "eval_loss",
+    "eval_rewards/accuracies", "eval_rewards/margins",
+)  # fmt: skip
 GRPO_LAST = ("completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std", "entropy", "kl")
 README_KEYS = (
     "reward", "rewards/math_answer/mean", "rewards/think_format/mean", "completions/mean_length",
 )  # fmt: skip
 FROM_ZERO = {"loss", "eval_loss", "entropy", "completions/mean_length"}
+NO_SHARES = FROM_ZERO | {"kl", "rewards/margins", "rewards/chosen", "rewards/rejected", "eval_rewards/margins"}
 
 
 class Curve(NamedTuple):
@@ -59,22 +70,21 @@ class Curve(NamedTuple):
     @property
     def is_share(self) -> bool:
         """Whether it is drawn on an axis from 0 to 1."""
-        never = self.key in FROM_ZERO or self.key == "kl"
-        return not never and all(0 <= value <= 1 for _, value in self.points)
+        return self.key not in NO_SHARES and all(0 <= value <= 1 for _, value in self.points)
 
 
 def curves(stage: str, metrics: list[dict[str, Any]]) -> list[Curve]:
     """Choose a training's curves and take them out of its log; a metric that was never logged is left out.
 
     Args:
-        stage: `sft` or `grpo`; any other stage has none.
+        stage: `sft`, `dpo` or `grpo`; any other stage has none.
         metrics: the rows of `metrics.jsonl`.
     """
     logged = {key for row in metrics for key in row}
     rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
     rewards.sort(key=lambda key: key not in TITLES)  # accuracy and thoughts first, then by name
     errors = sorted(key for key in logged if key.endswith("/errors") and any(row.get(key) for row in metrics))
-    chosen = {"sft": SFT_KEYS, "grpo": ("reward", *rewards, *GRPO_LAST, *errors)}.get(stage, ())
+    chosen = {"sft": SFT_KEYS, "dpo": DPO_KEYS, "grpo": ("reward", *rewards, *GRPO_LAST, *errors)}.get(stage, ())
     found = [
         Curve(
             key,

@@ -11,10 +11,9 @@ from reasoning_ext import think
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
-from reasoning_ext.hand_over import is_adapter
-from reasoning_ext.model import ModelError, base_revision
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
@@ -48,12 +47,8 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         num_completions_to_print=0,
         reward_weights=[spec.weight_at(0) for spec in specs],
     )
-    name = recipe.local(recipe.get("model_name_or_path"))
-    if config.beta and is_adapter(name) and not recipe.get("use_peft"):
-        problem = (
-            f"found a KL term, whose reference would be the model below the adapter {name}; write use_peft: true or 0"
-        )
-        raise ModelError("beta", problem)
+    for error in reference_errors(recipe):
+        raise error
     held_out = _prompts(recipe, prepare(recipe, "dataset_test_split", specs=specs)) if config.do_eval else None
     if held_out is not None:
         check_columns(columns_of(held_out), {"prompt": "stage grpo"} | needed_columns(specs))
@@ -67,7 +62,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     _end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
-        _load_reference_as(loaded.model, base_revision(name, recipe.get("model_revision")), config)
+        load_reference_as(loaded, recipe, config)
     trainer = GRPOTrainer(
         model=loaded.model,
         reward_funcs=rewards,
@@ -77,7 +72,8 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         processing_class=loaded.tokenizer,
         peft_config=loaded.peft_config,
     )
-    _check_reference(trainer, continued=is_adapter(name) and not recipe.get("merge_adapter"))
+    if config.beta:
+        check_reference(trainer, recipe, "beta", "0, or ")
     trainer.add_callback(WeightSchedule(trainer, specs))
     return train(trainer, run, "grpo")
 
@@ -95,36 +91,6 @@ def _end_at_turns(tokenizer: Any, contract: Contract) -> None:
     tokenizer.eos_token = end
     if render_prompt(tokenizer, contract, turns, {}) != rendered:
         tokenizer.eos_token = before
-
-
-def _load_reference_as(model: Any, revision: str | None, config: Any) -> None:
-    """Let TRL load the reference of a whole model as the model was loaded: it knows the name, and not the revision and dtype."""
-    own = {"dtype": str(model.dtype).removeprefix("torch."), "attn_implementation": model.config._attn_implementation}
-    if revision not in (None, "main"):
-        own["revision"] = revision
-    if own.get("revision") or model.dtype.itemsize < 4:
-        config.model_init_kwargs = own | (config.model_init_kwargs or {})
-
-
-def _check_reference(trainer: Any, continued: bool) -> None:
-    """Let an adapter's KL reference be the model as it was at the start, without a second copy of the base weights.
-
-    TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one in
-    bfloat16 on quantised weights: the copy gets the same dtype, or the KL would not begin at 0. A new adapter is switched off.
-
-    Raises:
-        ModelError: the trainer has no such copy, as Unsloth's may not, and would take the model below the adapter.
-    """
-    adapters = getattr(trainer.model, "peft_config", {})
-    if not trainer.args.beta or not adapters:
-        return
-    if continued and "ref" not in adapters:
-        problem = "found a KL term, whose reference would be the model below the adapter with these versions"
-        raise ModelError("beta", f"{problem}; write 0, or merge_adapter: true")
-    own = dict(trainer.model.named_parameters())
-    for name, parameter in own.items():
-        if ".ref." in name:
-            parameter.data = parameter.data.to(own[name.replace(".ref.", ".default.")].dtype)
 
 
 def _check_enough(rows: Any, prompts: int) -> None:

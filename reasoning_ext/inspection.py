@@ -13,13 +13,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from reasoning_ext.data import check_columns, columns_of
+from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.findings import Finding
-from reasoning_ext.measuring import measure_prompts, measure_rows
+from reasoning_ext.generation_checks import asks_server
+from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
+from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.preflight import CHECKED_ROWS, data_error, eval_models, stage_columns
-from reasoning_ext.preparation import Prepared, evaluation_questions, has_completion, has_gold, prepare, recipe_rows
+from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.sources import is_generator, local_source
@@ -40,7 +42,7 @@ class Inspection:
         prepared: counts of every step.
         contract: what the chat template does with thoughts, None where the tokenizer could not be had.
         tokenizer: the tokenizer, or None.
-        lengths: tokens of each row of `rows`: the whole row in SFT, the prompt elsewhere.
+        lengths: tokens of each row of `rows`: the whole row in SFT, with the longer side in DPO, the prompt elsewhere.
         findings: errors, warnings and notes.
         errors: what kept rows or tokenizer from being used.
         facts: everything else, for `check --json`.
@@ -78,7 +80,7 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    measure = measure_rows if recipe.stage == "sft" else measure_prompts
+    measure = {"sft": measure_rows, "dpo": measure_pairs}.get(recipe.stage, measure_prompts)
     steps: list[Callable[[], None]] = [lambda: _read_tokenizer(recipe, found, model, hub)]
     if rows:
         steps += [
@@ -104,7 +106,7 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
         earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
     """
     name = next(iter(eval_models(recipe).values()), None) or recipe.values.get("model_name_or_path")
-    if not name:
+    if not name or asks_server(recipe):
         return None
     place = Path(recipe.local(name))
     if any((place / file).is_file() for file in ("tokenizer_config.json", "config.json")):
@@ -206,7 +208,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     check_columns(names, stage_columns(recipe, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
     if not whole:
-        rows = rows.filter(lambda row: _stays(recipe, row))
+        rows = rows.filter(lambda row: stays(recipe, row))
     found.numbers, found.rows = _sample(rows)
     _judge_golds(found)
     if whole and hasattr(rows, "num_rows") and recipe.stage != "eval" and recipe.get("deduplicate") == "none":
@@ -224,7 +226,7 @@ def _judge_golds(found: Inspection) -> None:
 
 def _read_held_out(recipe: Recipe) -> None:
     """Read the first held-out rows of a training that is evaluated as it goes."""
-    if recipe.stage in ("sft", "grpo") and recipe.get("eval_strategy") not in (None, "no"):
+    if recipe.stage in TRAINED and recipe.get("eval_strategy") not in (None, "no"):
         recipe_rows(recipe, "dataset_test_split", CHECKED_ROWS)
 
 
@@ -237,13 +239,6 @@ def _without_hub(recipe: Recipe, found: Inspection) -> Recipe:
     found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
     kept = [e for e, name in zip(recipe.get("decontaminate"), named, strict=True) if name not in left_out]
     return replace(recipe, values=recipe.values | {"decontaminate": kept or None})
-
-
-def _stays(recipe: Recipe, row: dict[str, Any]) -> bool:
-    """Tell whether `preparation.prepare` would keep a row: those that say nothing and those without a gold go."""
-    if recipe.stage == "sft":
-        return has_completion(row)
-    return recipe.stage == "eval" or "answer" not in row or has_gold(row["answer"])
 
 
 def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
@@ -263,9 +258,11 @@ def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
 def _letters(rows: Any) -> list[int]:
     """Count the letters of each row's messages."""
     import pyarrow.compute as pc
+    from datasets import Value
 
     counts: list[int] = []
-    names = [name for name in ("prompt", "completion") if name in rows.column_names]
+    answers = SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
+    names = [name for name in ("prompt", *answers) if not isinstance(rows.features.get(name), Value | None)]
     for table in rows.select_columns(names).with_format("arrow").iter(1000):
         total = [0] * table.num_rows
         for name in names:
@@ -284,7 +281,7 @@ def _count_duplicates(recipe: Recipe, found: Inspection) -> None:
 
     rows = found.prepared.rows
     rows = rows.select(range(min(COMPARED, rows.num_rows)))
-    by: Literal["row", "prompt"] = "row" if recipe.stage == "sft" else "prompt"
+    by: Literal["row", "prompt"] = "row" if recipe.stage in FROM_DATA else "prompt"
     repeated = len(deduplicate(rows, "exact", by=by)[1])
     found.facts["duplicates"] = repeated
     if repeated:

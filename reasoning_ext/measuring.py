@@ -12,6 +12,9 @@ from reasoning_ext.recipe import Recipe
 if TYPE_CHECKING:
     from reasoning_ext.inspection import Inspection
 
+LENGTH_BIAS = 1.5  # one side of the pairs is so many times as long as the other
+NORMED = ("sigmoid_norm", "ipo")  # losses of DPO that divide by the tokens
+
 
 def measure_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
     """Tokenize the sampled rows as stage `sft` will, and judge their lengths and what is trained on.
@@ -24,7 +27,7 @@ def measure_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
     Raises:
         DataError: a row cannot be rendered, or trains nothing.
     """
-    from reasoning_ext.tokenized import IGNORED, MOST_INEXACT, loss_options, tokenize_row
+    from reasoning_ext.tokenized import IGNORED, loss_options, tokenize_row
 
     kwargs, loss = recipe.get("chat_template_kwargs"), loss_options(recipe)
     trained = inexact = spelled = torn = 0
@@ -37,19 +40,73 @@ def measure_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
         torn += _is_torn(think.content(row["completion"]))
     found.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
     found.facts["trained_share"] = round(trained / sum(found.lengths), 4)
-    if inexact:
-        level = "error" if inexact > MOST_INEXACT * len(found.rows) else "note"
-        text = f"{inexact} of {len(found.rows)} completions come back changed from the tokenizer"
-        found.add(level, "model_name_or_path", text + ("; use a tokenizer that keeps them" if level == "error" else ""))
-    if torn:
-        text = f"{torn} of {len(found.rows)} completions have a thought that is not closed, or closed and never opened"
-        found.add(
-            "warning", "dataset_name", text + "; trace_filters: {require_thought: true} drops rows without a whole one"
-        )
-    if spelled:
-        text = f"{spelled} of {len(found.rows)} completions contain the text of a token that ends a turn"
-        found.add("note", "dataset_name", text + ", which is trained on as letters")
+    mend = "; trace_filters: {require_thought: true} drops rows without a whole one"
+    _judge_texts(found, "completions", inexact, spelled)
+    _judge_thoughts(found, "completions", torn, mend)
     _judge_rows(recipe, found, model)
+
+
+def measure_pairs(recipe: Recipe, found: Inspection, model: str | None) -> None:
+    """Tokenize the sampled pairs as stage `dpo` will, and judge their lengths and what sets their sides apart.
+
+    Args:
+        recipe: of stage dpo.
+        found: as in `measure_rows`; a pair is as long as its longer side, and `mean_length` is that of both together.
+        model: as in `measure_rows`.
+
+    Raises:
+        DataError: a pair cannot be rendered.
+    """
+    from reasoning_ext.pairs import tokenize_pair
+
+    kwargs = recipe.get("chat_template_kwargs")
+    inexact = spelled = torn = both = chosen = rejected = 0
+    for number, row in zip(found.numbers, found.rows, strict=True):
+        pair = tokenize_pair(found.tokenizer, found.contract, row, number, kwargs)
+        found.lengths.append(max(pair.lengths))
+        both += sum(pair.lengths)
+        chosen += len(pair.chosen_ids)
+        rejected += len(pair.rejected_ids)
+        inexact += not pair.exact
+        spelled += pair.spelled
+        torn += _is_torn(think.content(row["chosen"]))
+    means = {"mean_length": both, "chosen_length": chosen, "rejected_length": rejected}
+    found.facts |= {name: round(tokens / len(found.rows), 1) for name, tokens in means.items()}
+    found.facts["trained_share"] = round((chosen + rejected) / both, 4)
+    _judge_texts(found, "pairs", inexact, spelled)
+    _judge_thoughts(found, "chosen answers", torn, "")
+    if recipe.get("ld_alpha") is None and not {*NORMED} & {*(recipe.get("loss_type") or ())}:
+        _judge_bias(found)
+    _judge_rows(recipe, found, model)
+
+
+def _judge_bias(found: Inspection) -> None:
+    """Say where one side is longer than the other: DPO sums over tokens, and learns length along with all else."""
+    chosen, rejected = found.facts["chosen_length"], found.facts["rejected_length"]
+    if max(chosen / rejected, rejected / chosen) >= LENGTH_BIAS:
+        which = "longer" if chosen > rejected else "shorter"
+        means = f"chosen answers have {chosen:g} tokens on the mean, rejected ones {rejected:g}"
+        text = f"{means}, so that {which} answers are taught too; even them out, or write loss_type: [sigmoid_norm]"
+        found.add("warning", "dataset_name", text)
+
+
+def _judge_texts(found: Inspection, what: str, inexact: int, spelled: int) -> None:
+    """Say how many rows the tokenizer changes, and how many contain the text of a token that ends a turn."""
+    from reasoning_ext.tokenized import MOST_INEXACT
+
+    if inexact:
+        level: Any = "error" if inexact > MOST_INEXACT * len(found.rows) else "note"
+        text = f"{inexact} of {len(found.rows)} {what} come back changed from the tokenizer"
+        found.add(level, "model_name_or_path", text + ("; use a tokenizer that keeps them" if level == "error" else ""))
+    if spelled:
+        text = f"{spelled} of {len(found.rows)} {what} contain the text of a token that ends a turn"
+        found.add("note", "dataset_name", text + ", which is trained on as letters")
+
+
+def _judge_thoughts(found: Inspection, what: str, torn: int, mend: str) -> None:
+    if torn:
+        text = f"{torn} of {len(found.rows)} {what} have a thought that is not closed, or closed and never opened"
+        found.add("warning", "dataset_name", text + mend)
 
 
 def _is_torn(completion: str) -> bool:
@@ -59,7 +116,7 @@ def _is_torn(completion: str) -> bool:
 
 
 def _judge_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
-    """Compare the lengths of SFT rows with `max_length` and the context."""
+    """Compare the lengths of rows, or of the longer sides of pairs, with `max_length` and the context."""
     limit, lengths = recipe.get("max_length"), found.lengths
     fitting = [length for length in lengths if not limit or length <= limit]
     found.facts["fitting_share"] = round(len(fitting) / len(lengths), 4)

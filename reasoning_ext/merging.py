@@ -16,13 +16,12 @@ from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
+from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.run_dir import DONE, RECIPE, fingerprint, is_run, written_recipe
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-TRAINED = ("sft", "grpo")
 
 
 @dataclass(frozen=True)
@@ -57,14 +56,14 @@ def find_source(run: Path, base: str | None = None) -> Source:
     """Find out what a run holds and which model it was trained from.
 
     Args:
-        run: the folder of a finished `sft` or `grpo` run.
+        run: the folder of a finished run that trained a model.
         base: another base than the run names, in 16 or 32 bits.
 
     Raises:
         ExportError: it is no such run, or its base cannot be had.
     """
     if not is_run(run):
-        raise ExportError(f"found {run}, allowed: the folder of a finished sft or grpo run")
+        raise ExportError(f"found {run}, allowed: the folder of a finished {', '.join(TRAINED)} run")
     try:
         recipe = _run_recipe(run)
     except RecipeError as error:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.errors import UserError
 from reasoning_ext.fields import dataclass_keys
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe, RecipeError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ ENTRY_KEYS = (
 )  # fmt: skip
 OF_ONE = ("dataset_name", "dataset_config", "rename_columns", "gen_kwargs", "format_kwargs")
 TASK = "task"
-USED = ("prompt", "completion", "answer", TASK, "chat_template_kwargs")
+USED = ("prompt", "completion", "chosen", "rejected", "answer", TASK, "chat_template_kwargs")
 
 
 @dataclass
@@ -103,8 +104,9 @@ def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Ent
             raise recipe.error(place, problem)
         if key in ("weight", "num_rows") and value is not None and not (value > 0 and math.isfinite(value)):
             raise recipe.error(place, f"found {value}, allowed: above 0")
-        if key == "chat_template_kwargs" and recipe.stage != "sft":
-            problem = f"found in an entry, allowed: in an entry of stage sft; stage {recipe.stage} has one for all rows"
+        if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:
+            allowed = f"in an entry of stage {' or '.join(FROM_DATA)}"
+            problem = f"found in an entry, allowed: {allowed}; stage {recipe.stage} has one for all rows"
             raise recipe.error(place, problem)
     if not entry.get("dataset_name"):
         raise recipe.error(("datasets", index), "the key dataset_name is missing")
@@ -160,7 +162,7 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
 
     parts = [part.to_iterable_dataset() if hasattr(part, "num_rows") else part for part in parts]
     parts = [part.take(count) if count else part for part, count in zip(parts, wanted, strict=True)]
-    if stage == "sft":
+    if stage in FROM_DATA:
         names = [columns_of(part) for part in parts]
         parts = [
             part.select_columns([name for name in USED if name in has and name != "answer"])
@@ -175,7 +177,7 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
 def _aligned(parts: list[Dataset], stage: str) -> list[Dataset]:
     """Bring columns of different kinds together.
 
-    SFT reads no columns but `USED`: others are left out there where they differ, and golds become lists.
+    SFT and DPO read no columns but `USED`: others are left out there where they differ, and golds become lists.
 
     Raises:
         DataError: a column differs.
@@ -184,9 +186,9 @@ def _aligned(parts: list[Dataset], stage: str) -> list[Dataset]:
         kinds = {i: part.features[name] for i, part in enumerate(parts) if name in part.column_names}
         if _go_together([parts[i].select_columns([name]).take(1) for i in kinds]):
             continue
-        if stage == "sft" and name not in USED:
+        if stage in FROM_DATA and name not in USED:
             parts = [part.remove_columns(name) if name in part.column_names else part for part in parts]
-        elif stage == "sft" and name == "answer":
+        elif stage in FROM_DATA and name == "answer":
             parts = [_listed(part) if i in kinds else part for i, part in enumerate(parts)]
         else:
             found = "; ".join(f"{_kind(kind)} in entry {i}" for i, kind in kinds.items())

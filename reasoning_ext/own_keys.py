@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from reasoning_ext.engines.options import ENGINES
+
 QUESTION_KEYS = (
     "dataset_name",
     "dataset_config",
     "dataset_test_split",
     "dataset_format",
 )  # of an entry of decontaminate
-STAGES = ("sft", "grpo", "sample", "eval")
+STAGES = ("sft", "grpo", "dpo", "sample", "eval")
+TRAINED = ("sft", "grpo", "dpo")  # they train a model
+FROM_DATA = ("sft", "dpo")  # they train on completions that the data holds
 
 
 @dataclass
@@ -89,6 +93,17 @@ class Supervised(Trained):
 
 
 @dataclass
+class Preferences(Trained):
+    """Keys of `stage: dpo`.
+
+    Attributes:
+        overlong_rows: what happens to pairs of which a side is over max_length: an error, or they are dropped; none is ever cut.
+    """
+
+    overlong_rows: str = field(default="error", metadata={"choices": ("error", "drop")})
+
+
+@dataclass
 class Rewarded:
     """Keys of the stages that score completions.
 
@@ -107,9 +122,24 @@ class Prompted(Rewarded):
 
     Attributes:
         max_prompt_length: drop prompts with more tokens; none is ever cut.
+        difficulty: the least and the highest pass rate, [0.1, 0.9] for example; of prompts that a sample stage has rated.
     """
 
     max_prompt_length: int | None = None
+    difficulty: list | None = None
+
+
+@dataclass
+class Answered(Rewarded):
+    """Keys of the stages that answer prompts without training.
+
+    Attributes:
+        engine: what answers: the model in this process, vLLM, an OpenAI-compatible server, or Ray over the first two.
+        engine_kwargs: options of the engine.
+    """
+
+    engine: str = field(default="transformers", metadata={"choices": ENGINES})
+    engine_kwargs: dict | None = None
 
 
 @dataclass
@@ -118,20 +148,36 @@ class Rollouts(Trained, Prompted):
 
 
 @dataclass
-class Sampling(Prompted):
+class Sampling(Answered, Prompted):
     """Keys of `stage: sample`.
 
     Attributes:
-        min_reward: accept completions from this total reward on.
+        min_reward: accept completions from this total reward on; left out, those that the first reward calls right.
+        min_agreement: where a prompt has no gold, accept the commonest answer that has this share of its completions.
         keep: keep at most so many a prompt.
+        diverse: in the place of keep: so many a prompt at most, whose ways to the answer differ.
+        select: which of the accepted are kept: the `first`, the `shortest` or those with the `highest_reward`.
+        adaptive: stop sampling a prompt once enough is accepted, and spend what that saves on prompts without one.
+        min_generations: with adaptive, completions of every prompt in the first round.
+        max_generations: with adaptive, the most completions of one prompt; left out, four times num_generations.
+        pairs: preference pairs a prompt, by kind: `{right_wrong: 1, short_long: 1, steps: 1}`.
+        license: what the card of the kept rows says of their licence.
     """
 
-    min_reward: float = 1.0
+    min_reward: float | None = None
+    min_agreement: float | None = None
     keep: int = 1
+    diverse: int | None = None
+    select: str = field(default="first", metadata={"choices": ("first", "shortest", "highest_reward")})
+    adaptive: bool = False
+    min_generations: int = 1
+    max_generations: int | None = None
+    pairs: dict | None = None
+    license: str | None = None
 
 
 @dataclass
-class Evaluation(Rewarded):
+class Evaluation(Answered):
     """Keys of `stage: eval`.
 
     Attributes:

@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from reasoning_ext import combinations
+from reasoning_ext import combinations, generation_checks
 from reasoning_ext.combinations import EVAL_REWARDS, Errors, refused
-from reasoning_ext.data import SFT_COLUMNS, check_columns, columns_of, find_format, format_names
+from reasoning_ext.data import ROW_COLUMNS, check_columns, columns_of, find_format, format_names
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import MERGED, RANDOM
 from reasoning_ext.mixtures import entries
@@ -35,6 +36,7 @@ __all__ = [
 REQUIRED = {
     "sft": ("model_name_or_path", "dataset_name", "output_dir"),
     "grpo": ("model_name_or_path", "dataset_name", "reward_funcs", "output_dir"),
+    "dpo": ("model_name_or_path", "dataset_name", "output_dir"),
     "sample": ("model_name_or_path", "dataset_name", "reward_funcs", "output_dir"),
     "eval": ("dataset_name", "output_dir"),
 }
@@ -64,6 +66,7 @@ def check_recipe(
     of_stage: dict[str, Callable[[Recipe], Errors]] = {
         "sft": combinations.sft_errors,
         "grpo": combinations.batch_errors,
+        "dpo": combinations.dpo_errors,
     }
     checks = [
         _required_errors(recipe),
@@ -76,6 +79,8 @@ def check_recipe(
         combinations.tag_errors(recipe),
         of_stage.get(recipe.stage, combinations.generation_errors)(recipe),
         combinations.count_errors(recipe),
+        generation_checks.difficulty_errors(recipe),
+        *_answering_checks(recipe, specs, run),
         _backend_errors(recipe, run),
     ]
     for errors in checks:
@@ -90,6 +95,15 @@ def check_recipe(
             if str(error) not in map(str, problems):
                 problems.append(error)
     return specs
+
+
+def _answering_checks(recipe: Recipe, specs: list[RewardSpec], run: bool) -> list[Errors]:
+    """Return the checks of the stages that answer prompts; `specs` is filled by the time that they are asked."""
+    if recipe.stage not in ("sample", "eval"):
+        return []
+    checks = [generation_checks.engine_errors(recipe, specs)]
+    checks += [generation_checks.selection_errors(recipe, specs)] if recipe.stage == "sample" else []
+    return checks + ([generation_checks.missing_engine(recipe)] if run else [])
 
 
 def _required_errors(recipe: Recipe) -> Errors:
@@ -112,7 +126,7 @@ def _backend_errors(recipe: Recipe, run: bool) -> Errors:
 
 def stage_columns(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     """Return the columns that a recipe's rows must have, `{column: who needs it}`."""
-    return SFT_COLUMNS if recipe.stage == "sft" else {"prompt": f"stage {recipe.stage}"} | needed_columns(specs)
+    return ROW_COLUMNS.get(recipe.stage) or {"prompt": f"stage {recipe.stage}"} | needed_columns(specs)
 
 
 def check_data(recipe: Recipe, specs: list[RewardSpec]) -> list[dict]:
@@ -214,8 +228,8 @@ def _model_errors(recipe: Recipe, made: set[Path], run: bool) -> Errors:
     if not recipe.values.get("models"):
         names = {("model_name_or_path",): recipe.values.get("model_name_or_path")}
     for place, name in names.items():
-        if name is None:
-            continue  # said already
+        if name is None or asks_server(recipe):
+            continue  # said already, or a name that only the server knows
         problem = _model_problem(recipe, name, made, run)
         if problem:
             yield recipe.error(place, problem)

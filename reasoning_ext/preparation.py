@@ -12,8 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.data import DataError, columns_of, find_format, format_rows
-from reasoning_ext.own_keys import QUESTION_KEYS
+from reasoning_ext.data import SIDES, DataError, columns_of, find_format, format_rows
+from reasoning_ext.own_keys import FROM_DATA, QUESTION_KEYS
 from reasoning_ext.reading import Prepared, recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
@@ -22,6 +22,7 @@ from reasoning_ext.sources import is_generator, load_rows
 if TYPE_CHECKING:
     from datasets import Dataset
 
+PASS_RATE = "pass_rate"  # the column of prompts that a sample stage has rated
 QUESTION_COLUMNS = ("problem", "question", "prompt", "Problem", "Question", "query", "instruction")
 
 
@@ -50,14 +51,19 @@ def prepare(
     wanted = [key for key in keys if training and recipe.get(key) not in (None, "none", {}, [])]
     if streamed and wanted:
         raise DataError(wanted[0], "found with dataset_streaming: true, allowed: on a data set that is read as a whole")
-    rows = _with_gold(rows, specs or [], prepared)
+    if training and "difficulty" in recipe.keys and recipe.get("difficulty") is not None:
+        rows = _of_difficulty(rows, recipe.get("difficulty"), prepared)
+    agrees = "min_agreement" in recipe.keys and recipe.get("min_agreement") is not None
+    rows = rows if agrees else _with_gold(rows, specs or [], prepared)
     rows = _with_completion(rows, prepared) if recipe.stage == "sft" else rows
+    rows = _with_pairs(rows, prepared) if recipe.stage == "dpo" else rows
     if "trace_filters" in wanted:
         rows = _filtered(recipe, rows, count, prepared)
     if "deduplicate" in wanted:
         from reasoning_ext.deduplication import deduplicate
 
-        left, removed = deduplicate(rows, recipe.get("deduplicate"), by="row" if recipe.stage == "sft" else "prompt")
+        by = "row" if recipe.stage in FROM_DATA else "prompt"
+        left, removed = deduplicate(rows, recipe.get("deduplicate"), by=by)  # type: ignore[arg-type]
         prepared.note(f"deduplicate {recipe.get('deduplicate')}", left, len(removed))
         prepared.remove("deduplicate", rows, removed)
         rows = left
@@ -103,7 +109,7 @@ def evaluation_questions(recipe: Recipe) -> dict[str, list[str]]:
         try:
             split, config = values.get("dataset_test_split", "test"), values.get("dataset_config")
             source = name if is_generator(name) else recipe.local(name)
-            rows = load_rows(source, recipe.folder, split=split, config=config)
+            rows = load_rows(source, recipe.folder, split=split, config=config, stage="eval")
             if "dataset_format" in values:
                 rows = format_rows(rows, find_format(values["dataset_format"], recipe.folder))
             called = f"{name}/{config}:{split}" if config else f"{name}:{split}"
@@ -145,6 +151,28 @@ def has_completion(row: dict[str, Any]) -> bool:
     return bool(row["completion"]) and bool(think.content(row["completion"]).strip())
 
 
+def _of_difficulty(rows: Dataset, bounds: list[float], prepared: Prepared) -> Dataset:
+    """Keep the prompts whose pass rate lies between two bounds, both included; those without one are dropped."""
+    low, high = bounds
+    if PASS_RATE not in columns_of(rows):
+        problem = f"found {[low, high]}, but the rows have no column {PASS_RATE}; name the output_dir of a sample stage"
+        raise DataError("difficulty", f"{problem}, or its prompts.jsonl")
+
+    def stays(row: dict[str, Any]) -> bool:
+        return row[PASS_RATE] is not None and low <= row[PASS_RATE] <= high
+
+    return _kept(rows, [PASS_RATE], stays, f"difficulty {low:g} to {high:g}", prepared)
+
+
+def stays(recipe: Recipe, row: dict[str, Any]) -> bool:
+    """Tell whether `prepare` would keep a row: those that say nothing, or nothing to choose from, and those without a gold go."""
+    if recipe.stage == "sft":
+        return has_completion(row)
+    if recipe.stage == "dpo":
+        return has_sides(row) and differs(row)
+    return recipe.stage == "eval" or "answer" not in row or has_gold(row["answer"])
+
+
 def _with_gold(rows: Dataset, specs: list[RewardSpec], prepared: Prepared) -> Dataset:
     """Drop the rows whose gold is missing where a reward would ask for it."""
     judges = [spec for spec in specs if "answer" in spec.columns]
@@ -167,6 +195,34 @@ def _with_completion(rows: Dataset, prepared: Prepared) -> Dataset:
         return rows  # refused where the columns are checked
 
     return _kept(rows, ["completion"], has_completion, "without a completion", prepared)
+
+
+def has_sides(row: dict[str, Any]) -> bool:
+    """Tell whether both sides of a pair say something.
+
+    Raises:
+        DataError: a side is not one message of the assistant; what stands before that would be lost.
+    """
+    for side in SIDES:
+        messages = row[side]
+        if messages and (not isinstance(messages, list) or [m.get("role") for m in messages] != ["assistant"]):
+            problem = f"the column {side} holds {messages!r:.60}, allowed: text, or one message of the assistant"
+            raise DataError("dataset_name", f"{problem}; write dataset_format: preferences for whole conversations")
+    return all(row[side] and think.content(row[side]).strip() for side in SIDES)
+
+
+def differs(row: dict[str, Any]) -> bool:
+    """Tell whether the sides of a pair say different things."""
+    return think.content(row["chosen"]) != think.content(row["rejected"])
+
+
+def _with_pairs(rows: Dataset, prepared: Prepared) -> Dataset:
+    """Drop the pairs of which a side says nothing, and those whose sides are the same: nothing is preferred in them."""
+    if not {*SIDES} <= {*columns_of(rows)}:
+        return rows  # refused where the columns are checked
+
+    rows = _kept(rows, [*SIDES], has_sides, "without a chosen or a rejected answer", prepared)
+    return _kept(rows, [*SIDES], differs, "with the same answer chosen and rejected", prepared)
 
 
 def _kept(rows: Dataset, columns: list[str], stays: Callable[[dict], bool], step: str, prepared: Prepared) -> Dataset:

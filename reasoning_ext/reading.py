@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import SFT_COLUMNS, DataError, NoRowFits, check_columns, columns_of, find_format, format_rows
+from reasoning_ext.data import ROW_COLUMNS, DataError, NoRowFits, check_columns, columns_of, find_format, format_rows
 from reasoning_ext.mixtures import TASK, entries, mix
+from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import write_whole
-from reasoning_ext.sources import KEPT_ROWS, SUFFIXES, is_generator, load_rows, local_source
+from reasoning_ext.sources import SUFFIXES, is_generator, is_sampled, load_rows, local_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -116,8 +117,8 @@ def _entry_rows(entry: Recipe, split_key: str, max_samples: int | None, prepared
     _check_held_out(entry, split_key)
     rows, read, dropped = _formatted(entry, split_key, max_samples)
     if TASK in entry.keys:  # an entry of a mixture
-        if entry.stage == "sft":
-            check_columns(columns_of(rows), SFT_COLUMNS)
+        if entry.stage in ROW_COLUMNS:
+            check_columns(columns_of(rows), ROW_COLUMNS[entry.stage])
         extra = {name: entry.values[name] for name in (TASK, "chat_template_kwargs") if entry.values.get(name)}
         fresh = {"load_from_cache_file": False} if read is not None else {}
         rows = rows.map(lambda row: extra, **fresh) if extra else rows
@@ -154,6 +155,7 @@ def _format(entry: Recipe, split_key: str, limit: int | None) -> tuple[Dataset, 
         gen_kwargs={"seed": entry.get("seed")} | (entry.get("gen_kwargs") or {}),
         max_samples=limit,
         streaming=entry.get("dataset_streaming"),
+        stage=entry.stage,
     )
     read = rows.num_rows if hasattr(rows, "num_rows") else None
     dropped: list[int] = []
@@ -176,7 +178,7 @@ def _plain(entry: Recipe) -> Recipe:
 
 def _check_held_out(recipe: Recipe, split_key: str) -> None:
     """Refuse to call the training rows held out: a local file has one split, whatever the recipe calls it."""
-    if recipe.stage not in ("sft", "grpo") or split_key != "dataset_test_split":
+    if recipe.stage not in TRAINED or split_key != "dataset_test_split":
         return
     name, train, test = (recipe.get(key) for key in ("dataset_name", "dataset_train_split", "dataset_test_split"))
     source = local_source(recipe.local(name))
@@ -185,6 +187,6 @@ def _check_held_out(recipe: Recipe, split_key: str) -> None:
     if (source / "dataset_info.json").is_file():
         problem = f"found {test}, but {source.name} has one split; save a data set of two, or leave eval_strategy out"
         raise DataError("dataset_test_split", problem)
-    if source.suffix in SUFFIXES or (source / KEPT_ROWS).is_file():
+    if source.suffix in SUFFIXES or is_sampled(source):
         problem = f"found {test}, but {source.name} has one split; write train[:90%] and train[90%:] for the two keys"
         raise DataError("dataset_test_split", problem)

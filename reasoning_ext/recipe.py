@@ -17,6 +17,7 @@ from typing import Any
 
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.fields import (
+    DPO_CONFIG,
     GRPO_CONFIG,
     MODEL_CONFIG,
     SCRIPT_ARGUMENTS,
@@ -25,13 +26,13 @@ from reasoning_ext.fields import (
     class_keys,
     dataclass_keys,
 )
-from reasoning_ext.own_keys import STAGES, Evaluation, Rollouts, Sampling, Shared, Supervised
+from reasoning_ext.own_keys import STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
 from reasoning_ext.yaml_reading import parse_value, read_yaml
 
 GENERATION_KEYS = (
     "output_dir", "seed", "use_cpu", "trust_remote_code", "per_device_eval_batch_size", "num_generations",
     "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
-    "model_init_kwargs",
+    "model_init_kwargs", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl",
 )  # fmt: skip
 MANAGED = {
     "resume_from_checkpoint": "`run` finds the last complete checkpoint in output_dir by itself",
@@ -194,6 +195,8 @@ def stage_keys(stage: str) -> dict[str, Key]:
     common = class_keys(*SCRIPT_ARGUMENTS) | class_keys(*MODEL_CONFIG) | dataclass_keys(Shared)
     if stage == "sft":
         return common | class_keys(*SFT_CONFIG) | dataclass_keys(Shared) | dataclass_keys(Supervised)
+    if stage == "dpo":
+        return common | class_keys(*DPO_CONFIG) | dataclass_keys(Preferences)
     grpo = class_keys(*GRPO_CONFIG)
     if stage == "grpo":
         return common | grpo | {"chat_template_kwargs": common["chat_template_kwargs"]} | dataclass_keys(Rollouts)

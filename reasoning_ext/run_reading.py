@@ -13,10 +13,11 @@ from typing import Any
 import yaml
 
 from reasoning_ext.errors import UserError
+from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
 from reasoning_ext.think import WHOLE
 
-RESULT_FILES = {"sft": METRICS, "grpo": METRICS, "sample": "summary.json", "eval": "eval.json"}
+RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
 
 
 @dataclass(eq=False)

@@ -194,7 +194,7 @@ def _options(node: ast.expr, choices: tuple[str, ...]) -> list[dict[str, Any]]:
         if base == "Optional":
             return [*_options(node.slice, choices), {"type": "null"}]
         if base == "list":
-            items = _union(_options(node.slice, ()))
+            items = _union(_options(node.slice, choices))
             return [{"type": "array"} | ({"items": items} if items else {})]
         if base == "Literal":
             return [{"enum": _choices(node)}]

@@ -14,7 +14,15 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
-KEPT_ROWS = "sft.jsonl"  # what `stage: sample` hands to the next stage
+SAMPLES = "samples.jsonl"  # in the folder of every run of `stage: sample`
+# what a run of `stage: sample` hands to another stage
+KEPT_ROWS = {
+    "sft": "sft.jsonl",
+    "dpo": "pairs.jsonl",
+    "grpo": "prompts.jsonl",
+    "sample": "prompts.jsonl",
+    "eval": "prompts.jsonl",
+}
 
 
 def is_generator(name: str) -> bool:
@@ -32,6 +40,11 @@ def local_source(name: str) -> Path | None:
     return path if looks_local or path.exists() else None
 
 
+def is_sampled(source: Path) -> bool:
+    """Tell whether a folder is that of a run of `stage: sample`."""
+    return any((source / name).is_file() for name in (SAMPLES, KEPT_ROWS["sft"]))
+
+
 def load_rows(
     name: str,
     folder: Path,
@@ -40,19 +53,21 @@ def load_rows(
     gen_kwargs: dict[str, Any] | None = None,
     max_samples: int | None = None,
     streaming: bool = False,
+    stage: str = "sft",
 ) -> Dataset:
     """Read the raw rows of a data set.
 
     Args:
         name: a hub name; a local JSON, JSONL, CSV or parquet file, or a folder of such files; a folder from `save_to_disk`;
-            the output_dir of a `sample` stage; `file.py:function`, a generator called as `function(split=..., **gen_kwargs)`;
-            or `reasoning_gym:TASK`.
+            the output_dir of a `sample` stage, of which the file for `stage` is read; `file.py:function`, a generator called
+            as `function(split=..., **gen_kwargs)`; or `reasoning_gym:TASK`.
         folder: the recipe's folder, which `file.py` is relative to.
         split: the split, or a slice of it as `datasets` writes it, `train[:100]`; a local file has `train` alone.
         config: the hub data set's configuration.
         gen_kwargs: a generator's parameters; `seed` is left out for one that has none.
         max_samples: take the first so many rows.
         streaming: read a hub data set, or files, as it goes.
+        stage: what the rows are for.
 
     Returns:
         the rows; a data set that streams where `streaming` is true and the source is the hub or files.
@@ -66,7 +81,7 @@ def load_rows(
         raise DataError("max_samples", f"found {max_samples}, allowed: 1 or more")
     failures = (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError)
     try:
-        rows = _read(name, folder, split, config, gen_kwargs or {}, max_samples, streaming)
+        rows = _read(name, folder, split, config, gen_kwargs or {}, max_samples, streaming, stage)
         is_whole = hasattr(rows, "num_rows")
         if max_samples is not None:
             # datasets 4 takes no more rows than there are
@@ -92,6 +107,7 @@ def _read(
     gen_kwargs: dict[str, Any],
     max_samples: int | None,
     streaming: bool,
+    stage: str,
 ) -> Dataset:
     import datasets
 
@@ -106,7 +122,7 @@ def _read(
         return datasets.load_dataset(name, config, split=split, streaming=streaming)
     if streaming:
         _refuse_slice(name, split)
-    return _read_local(source, split, streaming)
+    return _read_local(source, split, streaming, stage)
 
 
 def _at_most(max_samples: int | None, gen_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -126,7 +142,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_local(source: Path, split: str, streaming: bool) -> Dataset:
+def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Dataset:
     """Read a data file, a folder of data files, what a sample run kept, or a folder from `save_to_disk`."""
     import datasets
 
@@ -138,7 +154,7 @@ def _read_local(source: Path, split: str, streaming: bool) -> Dataset:
         if isinstance(rows, dict) and split not in rows:
             raise DataError("dataset_name", f"found the split {split}, allowed for {source}: {', '.join(rows)}")
         return rows[split] if isinstance(rows, dict) else rows
-    if source.is_dir() and not (source / KEPT_ROWS).is_file():
+    if source.is_dir() and not is_sampled(source):
         files = sorted(f for f in source.rglob("*") if f.suffix in SUFFIXES and not f.name.startswith("."))
         kinds = {SUFFIXES[f.suffix] for f in files}
         if len(kinds) == 1:  # `datasets` tells the splits by the files' names
@@ -148,7 +164,7 @@ def _read_local(source: Path, split: str, streaming: bool) -> Dataset:
             "dataset_name",
             f"found {found} in {source}, allowed: one kind of {', '.join(SUFFIXES)}, or a saved data set",
         )
-    file = source / KEPT_ROWS if source.is_dir() else source
+    file = _kept_rows(source, stage) if source.is_dir() else source
     if not file.is_file() or file.suffix not in SUFFIXES:
         raise DataError("dataset_name", f"found {file}, allowed: {', '.join(SUFFIXES)}, a saved data set, a sample run")
     if file.stat().st_size < 2**16 and not file.read_bytes().strip():
@@ -157,6 +173,16 @@ def _read_local(source: Path, split: str, streaming: bool) -> Dataset:
     return datasets.load_dataset(
         SUFFIXES[file.suffix], data_files=train, split=_local_split(split), streaming=streaming
     )
+
+
+def _kept_rows(run: Path, stage: str) -> Path:
+    """Return the file of a sample run that is for a stage."""
+    file = run / KEPT_ROWS[stage]
+    if not file.is_file():
+        why = "it has not finished, its recipe did not ask for pairs, or an older version made it"
+        found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
+        raise DataError("dataset_name", f"{found}: {why}; run its recipe again into a new output_dir")
+    return file
 
 
 def _refuse_slice(name: str, split: str) -> None:

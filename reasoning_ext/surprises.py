@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from reasoning_ext.findings import Finding
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import world_size
 
@@ -18,11 +19,13 @@ LORA_RATE_LIMIT = 1e-6
 LORA_RATES = {
     "sft": (1e-4, "2.0e-4"),
     "grpo": (5e-6, "1.0e-5"),
+    "dpo": (5e-6, "1.0e-5"),
 }  # below the first it is a full fine-tuning's; an example
 SHORT_ROWS, SHORT_COMPLETIONS = 2048, 1024
 FEW_PROMPTS = 4
 MANY_TOKENS = 32_768
 MANY_CHECKPOINTS = 5
+STRONG_PULL = 0.1
 
 
 def default_findings(recipe: Recipe) -> list[Finding]:
@@ -85,7 +88,7 @@ def _rate(recipe: Recipe) -> Iterator[Finding]:
             f"a rate for all weights; an adapter takes about ten times of it, {example} for example",
         )
     elif not lora and rate >= FULL_RATE_LIMIT and not _is_small(recipe):
-        full = {"sft": "1.0e-5", "grpo": "1.0e-6"}[recipe.stage]
+        full = {"sft": "1.0e-5", "grpo": "1.0e-6", "dpo": "5.0e-7"}[recipe.stage]
         text = f"found {rate:g} for all weights, which is a rate for LoRA; write use_peft: true, or {full} for example"
         yield Finding("warning", "learning_rate", text)
 
@@ -127,7 +130,12 @@ def _prompts_a_step(recipe: Recipe) -> Iterator[Finding]:
 def _length_of_run(recipe: Recipe) -> Iterator[Finding]:
     epochs, steps = _number(recipe, "num_train_epochs"), _number(recipe, "max_steps")
     silent = all(_silent(recipe, key) for key in ("max_steps", "num_train_epochs"))
-    if silent and epochs and steps is not None and steps < 0 and _get(recipe, "max_samples") is None:
+    if not silent or not epochs or steps is None or steps >= 0:
+        return
+    if recipe.stage == "dpo" and epochs > 1:
+        text = "times over all pairs, which are learnt by heart after one or two; write 1"
+        yield from _note(recipe, "num_train_epochs", text)
+    elif recipe.stage == "grpo" and _get(recipe, "max_samples") is None:
         text = f"it goes {epochs:g} times over all prompts, which can take days; write max_steps: 200 for example"
         yield Finding("note", "max_steps", f"left out like num_train_epochs: {text}")
 
@@ -171,8 +179,9 @@ def _checkpoints(recipe: Recipe) -> Iterator[Finding]:
 
 
 def _batch_tokens(recipe: Recipe) -> Iterator[Finding]:
-    length = _number(recipe, "max_length" if recipe.stage == "sft" else "max_completion_length")
+    length = _number(recipe, "max_length" if recipe.stage in FROM_DATA else "max_completion_length")
     rows = _number(recipe, "per_device_train_batch_size")
+    rows = 2 * rows if rows and recipe.stage == "dpo" else rows
     if _silent(recipe, "per_device_train_batch_size") and rows and length and rows * length >= MANY_TOKENS:
         text = f"up to {rows * length:g} tokens are on the device at once; write 1 and more gradient_accumulation_steps"
         yield from _note(recipe, "per_device_train_batch_size", text)
@@ -213,6 +222,13 @@ def _kl(recipe: Recipe) -> Iterator[Finding]:
         yield from _note(recipe, "beta", text)
 
 
+def _pull(recipe: Recipe) -> Iterator[Finding]:
+    beta = _number(recipe, "beta")
+    if _silent(recipe, "beta") and beta and beta >= STRONG_PULL:
+        text = "it multiplies a sum over all tokens, so that pairs of long thoughts count as settled soon; write 0.02 for these"
+        yield from _note(recipe, "beta", text)
+
+
 # In the order of what they cost: a run that teaches nothing or the wrong thing, then time, memory and disk, then the rest.
 CHECKS: dict[str, tuple[Callable[[Recipe], Iterator[Finding]], ...]] = {
     "sft": (
@@ -221,6 +237,9 @@ CHECKS: dict[str, tuple[Callable[[Recipe], Iterator[Finding]], ...]] = {
     "grpo": (
         _rate, _completion_length, _prompts_a_step, _length_of_run, _reward_scale, _truncated, _batch_tokens,
         _logging, _checkpoints, _warmup, _kl,
+    ),
+    "dpo": (
+        _rate, _row_length, _length_of_run, _batch_tokens, _checkpoints, _warmup, _pull,
     ),
     "sample": (_completion_length,),
     "eval": (_completion_length,),

@@ -5,8 +5,8 @@ The trainer gets `input_ids` and `labels` (-100 where nothing is trained), so th
 
 from __future__ import annotations
 
-import functools
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -95,7 +95,7 @@ def tokenize(tokenizer: Any, row: Rendered) -> Tokens:
     thought = 0
     if row.thought and row.answer:
         head = _go_on(tokenizer, row.prompt, prompt_ids, _around(_pieces(row.thought, row.ends), added))[0]
-        thought = _common(head, ids)
+        thought = common(head, ids)
     elif row.thought:
         thought = len(ids + end_ids)
     return Tokens([*prompt_ids, *ids, *end_ids], len(prompt_ids), thought, exact, len(pieces) > 1)
@@ -172,49 +172,15 @@ def tokenize_rows(
         made = {"input_ids": tokens.input_ids, "labels": labels, "exact": tokens.exact, "spelled": tokens.spelled}
         return made | ({"loss_weights": tokens.weights(loss)} if loss.weighted else {})
 
+    return convert_rows(rows, convert)
+
+
+def convert_rows(rows: Dataset, convert: Callable[[dict[str, Any], int], dict[str, Any]]) -> Dataset:
+    """Put tokens in the place of rows; `convert` makes them of a row and its number."""
     convert(next(iter(rows)), 0)  # outside of map, whose own exceptions hide the reason
     names = columns_of(rows)
     arguments = {"desc": "Tokenizing", "load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
     return rows.map(convert, with_indices=True, remove_columns=names, **arguments)
-
-
-def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[Dataset, int]:
-    """Drop the rows that are longer than `max_length`, or refuse them; never cut one.
-
-    Args:
-        rows: with `input_ids`.
-        max_length: in tokens; None is no limit.
-        choice: "error" or "drop".
-
-    Returns:
-        `(the rows that fit, how many were dropped)`.
-
-    Raises:
-        DataError: there are such rows and the choice is "error", or none is left.
-    """
-    if max_length is None:
-        return rows, 0
-    if not hasattr(rows, "num_rows"):
-        return rows.filter(functools.partial(_fits, max_length=max_length, choice=choice), with_indices=True), 0
-    lengths = [len(ids) for ids in rows["input_ids"]]
-    kept = [i for i, length in enumerate(lengths) if length <= max_length]
-    dropped = len(lengths) - len(kept)
-    if dropped and (choice == "error" or not kept):
-        problem = (
-            f"{dropped} of {len(lengths)} rows are longer than max_length {max_length} (row {lengths.index(max(lengths))} has "
-            f"{max(lengths)} tokens); raise max_length, or write overlong_rows: drop"
-        )
-        raise DataError("max_length", problem if kept else problem.rpartition(",")[0] + "; no row is left")
-    return (rows.select(kept) if dropped else rows), dropped
-
-
-def _fits(row: dict[str, Any], index: int, max_length: int, choice: str) -> bool:
-    """Tell whether a streamed row fits; the first that does not ends the run, unless it may be dropped."""
-    length = len(row["input_ids"])
-    if length > max_length and choice == "error":
-        problem = f"row {index} has {length} tokens, more than max_length {max_length}"
-        raise DataError("max_length", f"{problem}; raise max_length, or write overlong_rows: drop")
-    return length <= max_length
 
 
 def drop_long_prompts(
@@ -247,7 +213,8 @@ def _ids(tokenizer: Any, text: str) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _common(a: list[int], b: list[int]) -> int:
+def common(a: list[int], b: list[int]) -> int:
+    """Return how many ids two lists begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 

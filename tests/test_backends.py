@@ -368,15 +368,12 @@ def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tm
 def test_the_reference_of_a_whole_model_gets_the_revision_and_the_dtype():
     import torch
 
-    from reasoning_ext.grpo import _load_reference_as
+    from reasoning_ext.reference import reference_arguments
 
-    def given(dtype, revision, own=None):
-        config = type("Config", (), {"model_init_kwargs": own})
+    def given(dtype, revision):
         shape = type("Shape", (), {"_attn_implementation": "sdpa"})
-        _load_reference_as(type("Model", (), {"dtype": dtype, "config": shape}), revision, config)
-        return config.model_init_kwargs
+        return reference_arguments(type("Model", (), {"dtype": dtype, "config": shape}), revision)
 
-    assert given(torch.float32, "main") is None and given(torch.float32, None) is None
+    assert given(torch.float32, "main") == {} == given(torch.float32, None)
     assert given(torch.float32, "v2")["revision"] == "v2"
     assert given(torch.bfloat16, None) == {"dtype": "bfloat16", "attn_implementation": "sdpa"}
-    assert given(torch.bfloat16, "v2", {"dtype": "float32"})["dtype"] == "float32"

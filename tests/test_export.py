@@ -438,7 +438,7 @@ def test_runs_that_cannot_be_exported_are_refused_in_one_line(adapter, tmp_path)
             export_run(run, to, tmp_path / "out", **options)
         assert "\n" not in str(error.value) and left_behind(tmp_path) == []
 
-    refuses(tmp_path, "allowed: the folder of a finished sft or grpo run")
+    refuses(tmp_path, "allowed: the folder of a finished sft, grpo, dpo run")
     refuses(adapter, "--to: found onnx, allowed: merged-16bit, adapter, gguf, hub", to="onnx")
     refuses(adapter, "cannot load nowhere/base", base="nowhere/base")
     refuses(adapter, "--quantization: found q9_9, allowed: f16, bf16, q8_0, f32, q4_0", to="gguf", quantization="q9_9")

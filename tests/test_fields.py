@@ -6,7 +6,16 @@ import sys
 
 import pytest
 
-from reasoning_ext.fields import GRPO_CONFIG, MODEL_CONFIG, SCRIPT_ARGUMENTS, SFT_CONFIG, _documented, class_keys, fits
+from reasoning_ext.fields import (
+    DPO_CONFIG,
+    GRPO_CONFIG,
+    MODEL_CONFIG,
+    SCRIPT_ARGUMENTS,
+    SFT_CONFIG,
+    _documented,
+    class_keys,
+    fits,
+)
 
 
 @pytest.mark.parametrize(
@@ -14,6 +23,7 @@ from reasoning_ext.fields import GRPO_CONFIG, MODEL_CONFIG, SCRIPT_ARGUMENTS, SF
     [
         (SFT_CONFIG, "SFTConfig"),
         (GRPO_CONFIG, "GRPOConfig"),
+        (DPO_CONFIG, "DPOConfig"),
         (MODEL_CONFIG, "ModelConfig"),
         (SCRIPT_ARGUMENTS, "ScriptArguments"),
     ],
@@ -41,6 +51,12 @@ def test_choices_that_stand_in_a_docstring_alone_are_those_the_trainer_takes():
     assert keys["scale_rewards"].problem(False) is None
     assert keys["importance_sampling_level"].choices == ("token", "sequence")
     assert "cosine" in keys["lr_scheduler_type"].choices and "adamw_8bit" in keys["optim"].choices
+    losses = class_keys(*DPO_CONFIG)["loss_type"]
+    assert losses.default == ["sigmoid"] and {"ipo", "hinge", "sft"} <= set(losses.choices)
+    assert (
+        losses.problem(["ipo", "ipp"]).startswith("found 'ipp', allowed: sigmoid, hinge")
+        and losses.problem(["ipo"]) is None
+    )
     assert keys["vllm_mode"].problem("servr") == "found 'servr', allowed: server, colocate"
 
 
@@ -59,7 +75,7 @@ def test_fits(value, annotation, right):
 
 def test_reading_the_keys_imports_nothing_heavy():
     code = (
-        "import sys; from reasoning_ext.recipe import stage_keys; [stage_keys(s) for s in ('sft', 'grpo', 'sample', 'eval')];"
+        "import sys; from reasoning_ext.recipe import STAGES, stage_keys; [stage_keys(stage) for stage in STAGES];"
         "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from reasoning_ext.combinations import batch_errors, weight_errors
+from reasoning_ext.combinations import batch_errors, dpo_errors, weight_errors
 from reasoning_ext.errors import UserError
 from reasoning_ext.memory.check import MemoryReport, cost_line, find_card, parse_card, report_memory
 from reasoning_ext.memory.edits import edits
@@ -73,6 +73,10 @@ def small(name, layers, folder):
         {"use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B", "dtype": "float32"},
         {"use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B", "optim": "adamw_torch"},
         {"lora_modules_to_save": ["lm_head", "embed_tokens"], "model_name_or_path": "Qwen/Qwen2.5-7B"},
+        {"stage": "dpo", "per_device_train_batch_size": 4},
+        {"stage": "dpo", "load_in_4bit": False, "gradient_checkpointing": False, "per_device_train_batch_size": 2},
+        {"stage": "dpo", "use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B", "dtype": "float32"},
+        {"stage": "dpo", "use_peft": False, "load_in_4bit": False, "model_name_or_path": "Qwen/Qwen3-0.6B"},
     ],
     ids=str,
 )  # fmt: skip
@@ -253,10 +257,26 @@ def test_an_adapter_that_begins_on_a_merged_one_is_the_next_ones_start(tmp_path)
 
 
 def test_whether_logits_are_whole_is_read_off_the_installed_trl():
+    import trl.trainer.dpo_trainer as dpo
     import trl.trainer.grpo_trainer as grpo
 
     assert fused_head("grpo") == hasattr(grpo, "add_fused_lm_head")
+    assert fused_head("dpo") == hasattr(dpo, "add_fused_lm_head")
     assert fused_head("sft")
+
+
+DPO = {key: value for key, value in SFT.items() if not key.startswith(("lora", "use", "load"))} | {"stage": "dpo"}
+
+
+def test_a_pair_is_two_rows_and_a_whole_model_has_a_second_one_beside_it(tmp_path):
+    made = plan(setup(DPO, tmp_path))
+    assert made.setup.rows == 16 and made.setup.tokens == 2048 and set(made.phases) == {"training"}
+    parts = made.phases["training"]
+    assert parts["reference model"] == parts["weights in 16 bits"] + parts["embeddings and norms"]
+    without = plan(setup(DPO | {"precompute_ref_log_probs": True}, tmp_path)).phases["training"]
+    assert "reference model" not in without and sum(without.values()) < made.peak
+    lora = setup(SFT | {"stage": "dpo"}, tmp_path)
+    assert lora.reference == "none" and lora.scored
 
 
 # --- edits
@@ -278,9 +298,10 @@ def test_edits_make_it_fit_and_say_what_they_save(tmp_path):
         GRPO, SFT | {"per_device_train_batch_size": 32, "max_length": 4096}, GRPO | {"steps_per_generation": 8},
         GRPO | {"generation_batch_size": 128, "max_completion_length": 8192}, GRPO | {"load_in_4bit": False, "optim": "sgd"},
         GRPO | {"gradient_checkpointing": False, "use_bnb_nested_quant": False, "lora_r": 256},
-        {key: value for key, value in SFT.items() if not key.startswith(("lora", "use", "load"))},
+        {key: value for key, value in SFT.items() if not key.startswith(("lora", "use", "load"))}, DPO,
+        DPO | SFT | {"stage": "dpo", "gradient_checkpointing": False},
     ],
-    ids=range(7),
+    ids=range(9),
 )  # fmt: skip
 def test_an_edited_recipe_is_accepted_and_planned_as_the_edits_said(values, tmp_path):
     first = plan(setup(values, tmp_path))
@@ -293,6 +314,7 @@ def test_an_edited_recipe_is_accepted_and_planned_as_the_edits_said(values, tmp_
     )
     recipe = benchmark.recipe_of(edited, tmp_path)
     assert not [*batch_errors(recipe)] if recipe.stage == "grpo" else True
+    assert not [*dpo_errors(recipe)] if recipe.stage == "dpo" else True
     assert not [*weight_errors(recipe)]
     assert plan(setup_of(recipe, {})).peak == changes[-1].plan.peak
     assert first.peak - sum(edit.saved for edit in changes) == changes[-1].plan.peak

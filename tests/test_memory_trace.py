@@ -68,6 +68,8 @@ STEPS = [
     ("grpo", "qwen3", LORA, {"beta": 0.1, "gradient_checkpointing": False}),
     ("grpo", "gemma3", LORA, {"num_iterations": 2}),
     ("grpo", "llama", FULL, {"beta": 0.1, "bf16": False}),
+    ("dpo", "llama", FULL, {}),
+    ("dpo", "qwen3", LORA, {"gradient_checkpointing": False, "bf16": False}),
 ]
 
 
@@ -83,7 +85,7 @@ def test_the_trace_is_what_a_cpu_really_allocates(stage, name, load, training, t
     assert trace.parts["gradients"] == storages(trained)
     everything = storages([*trainer.model.parameters(), *trainer.model.buffers()])
     assert trace.parts["weights"] + trace.parts.get("adapter", 0) == everything
-    assert ("reference" in trace.parts) == (training.get("beta") is not None and load is FULL)
+    assert ("reference" in trace.parts) == ((stage == "dpo" or training.get("beta") is not None) and load is FULL)
     scored = stage == "grpo" and ("beta" in training or "num_iterations" in training)
     assert (LOG_PROBABILITIES in trace.phases) == scored
     assert trace.peak_phase == FORWARD_BACKWARD and trace.phases[OPTIMIZER_STEP] < trace.peak

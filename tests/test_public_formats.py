@@ -365,7 +365,7 @@ def test_a_missing_column_of_a_public_set_is_named(format_name, column):
 def test_files_that_formats_share_hold_no_format():
     from reasoning_ext.data import format_names
 
-    assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "prompt_completion"} == set(format_names())
+    assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "preferences", "prompt_completion"} == set(format_names())
     with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.formats"):
         find_format("finished", DATA)
     assert all(find_format(name, DATA).load().__doc__ for name in format_names())

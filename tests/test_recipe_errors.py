@@ -53,9 +53,9 @@ CASES = {
     ),
     "unknown stage": (
         "stage: grpo", "stage: grop",
-        "r.yaml:1: stage: found 'grop', allowed: sft, grpo, sample, eval; the nearest is grpo",
+        "r.yaml:1: stage: found 'grop', allowed: sft, grpo, dpo, sample, eval; the nearest is grpo",
     ),
-    "no stage": ("stage: grpo\n", "", "r.yaml: stage: the key is missing, allowed: sft, grpo, sample, eval"),
+    "no stage": ("stage: grpo\n", "", "r.yaml: stage: the key is missing, allowed: sft, grpo, dpo, sample, eval"),
     "no output_dir": (
         "output_dir: out\n", "",
         "r.yaml: output_dir: the key is missing; stage grpo needs model_name_or_path, dataset_name, reward_funcs, output_dir",
@@ -390,7 +390,7 @@ EVAL = "stage: eval\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
         ),
         (
             "model_name_or_path: ./model\nlora_r: 8",
-            "r.yaml:5: lora_r: unknown key (found lora_r: 8); stage sft, grpo has this key, stage eval has not",
+            "r.yaml:5: lora_r: unknown key (found lora_r: 8); stage sft, grpo, dpo has this key, stage eval has not",
         ),
     ],
 )

@@ -117,7 +117,7 @@ def test_saved_data_sets_are_read(tmp_path):
 
 def test_the_output_of_a_sample_stage_is_read(tmp_path):
     row = {"prompt": "6 * 7?", "completion": "<think>6*7=42</think>42", "answer": "42"}
-    (tmp_path / KEPT_ROWS).write_text(json.dumps(row) + "\n")
+    (tmp_path / KEPT_ROWS["sft"]).write_text(json.dumps(row) + "\n")
     put(tmp_path / "samples.jsonl")
     assert load_rows(str(tmp_path), tmp_path)[:] == {name: [value] for name, value in row.items()}
 

@@ -22,6 +22,10 @@ QUIET = {
         "gradient_accumulation_steps": "8", "max_steps": "100", "save_steps": "50", "scale_rewards": "none",
         "mask_truncated_completions": "true", "logging_steps": "1", "warmup_steps": "5", "beta": "0.0",
     },
+    "dpo": {
+        "use_peft": "true", "dtype": "bfloat16", "learning_rate": "1e-5", "max_length": "1024", "save_total_limit": "2",
+        "max_steps": "100", "save_steps": "50", "warmup_steps": "5", "beta": "0.1",
+    },
     "sample": {"dtype": "bfloat16", "max_completion_length": "512"},
     "eval": {"dtype": "bfloat16", "max_completion_length": "512"},
 }  # fmt: skip
@@ -88,6 +92,12 @@ CASES = [
     ("sft", {"packing": "true", "packing_strategy": "wrapped"}, "warning", "packing_strategy", "found wrapped, which cuts"),
     ("grpo", {"warmup_steps": None}, "note", "warmup_steps", "is 0: the first steps take the full rate"),
     ("grpo", {"beta": None}, "note", "beta", "is 0.0: nothing holds the model near its start"),
+    ("dpo", {"beta": None}, "note", "beta", "is 0.1: it multiplies a sum over all tokens"),
+    ("dpo", {"learning_rate": None}, "note", "learning_rate", "is 1e-06: a rate for all weights"),
+    ("dpo", {"learning_rate": "1e-4", "use_peft": "false"}, "warning", "learning_rate", "5.0e-7 for example"),
+    ("dpo", {"max_steps": None}, "note", "num_train_epochs", "is 3.0: times over all pairs"),
+    ("dpo", {"max_length": "2048"}, "note", "per_device_train_batch_size", "up to 32768 tokens"),
+    ("dpo", {"max_length": None, "overlong_rows": "drop"}, "note", "max_length", "is 1024: longer rows"),
 ]  # fmt: skip
 
 
@@ -125,6 +135,8 @@ NOTHING_TO_SAY = [
     ("sft", {"packing": "true", "model_init_kwargs": "{attn_implementation: kernels-community/flash-attn3}"}),
     ("sft", {"packing": "true", "backend": "unsloth"}),
     ("sft", {"packing": "false", "packing_strategy": "wrapped"}),
+    ("dpo", {"max_steps": None, "num_train_epochs": "2"}),
+    ("dpo", {"learning_rate": None, "use_peft": "false"}),
 ]
 
 
@@ -150,6 +162,8 @@ def test_what_is_as_it_should_be_is_not_told(findings, stage, changes):
         ("grpo", {"logging_steps": None}, {"logging_steps": 1}),
         ("grpo", {"warmup_steps": None}, {"warmup_steps": 0.1}),
         ("grpo", {"beta": None}, {"beta": 0.04}),
+        ("dpo", {"beta": None}, {"beta": 0.01}),
+        ("dpo", {"max_steps": None}, {"num_train_epochs": 1.0}),
     ],
 )
 def test_a_default_that_changes_takes_its_note_away(findings, stage, changes, default):

@@ -62,11 +62,14 @@ def training_bytes(setup: Setup, gradients: int) -> dict[str, int]:
         {"gradients": gradients} | _embedding(setup),
         {"gradients": gradients} | _stepping(setup, gradients),
     ]
+    if setup.scored:  # the reference's forward pass, before the backward pass
+        casts = {part: 2 * size for part, size in _cast(setup).items()}
+        points.append({"gradients": held, "checkpoints": kept * layers} | scoring_bytes(setup) | casts)
     return max(points, key=lambda parts: sum(parts.values()))
 
 
 def scoring_bytes(setup: Setup) -> dict[str, int]:
-    """Return what is alive at the highest point where completions are scored without gradients."""
+    """Return what is alive at the highest point where completions are scored without gradients, beside what was before."""
     plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
     layer = _plane(plane, setup) * setup.rows * setup.tokens
     head = sum(_head(setup, backward=False).values())
@@ -137,7 +140,8 @@ def _head(setup: Setup, backward: bool = True) -> dict[str, int]:
     elif setup.fused:
         logits = min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCAB) * width
     else:
-        logits = tokens * shape.vocab * (8 if backward else width + 4)  # accelerate makes them float32
+        kept = 10 if setup.stage == "dpo" else 8  # DPO's metrics hold on to the 16-bit ones too
+        logits = tokens * shape.vocab * (kept if backward else width + 4)  # accelerate makes them float32
     if backward and (setup.rank is None or "lm_head" in setup.saved):  # the head's own gradient is summed in float32
         copies = 1 if setup.rank is None else 2
         logits += shape.vocab * shape.hidden * (4 + copies * BYTES[setup.dtype])

@@ -15,6 +15,7 @@ from reasoning_ext.memory.edits import Edit, edits
 from reasoning_ext.memory.plan import GIB, USABLE, Plan, needed, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 
@@ -222,8 +223,9 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
         the line, empty where neither steps nor rows are known.
     """
     steps = facts.get("optimizer_steps")
-    if recipe.stage == "sft":
-        each = facts.get("mean_length") or recipe.get("max_length")
+    if recipe.stage in FROM_DATA:
+        sides = 2 if recipe.stage == "dpo" else 1
+        each = facts.get("mean_length") or sides * (recipe.get("max_length") or 0)
         tokens = steps * facts["rows_a_step"] * each if steps and each else 0
         said = f"up to {_count(tokens)} tokens" if not facts.get("mean_length") else f"{_count(tokens)} tokens"
     else:

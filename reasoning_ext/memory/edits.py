@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from reasoning_ext.memory.plan import Plan, engine_bytes, plan
 from reasoning_ext.memory.setup import Setup
+from reasoning_ext.own_keys import FROM_DATA
 
 NEW_ADAPTER = "all-linear"
 
@@ -18,10 +19,11 @@ NEW_ADAPTER = "all-linear"
 GROUPS = {
     "nesting": ("nested",), "sleep": ("sleeps",), "checkpointing": ("checkpointing",), "optimizer": ("optimizer",),
     "batches": ("generated", "rows", "accumulation", "steps"), "engine": ("vllm",), "backend": ("backend",),
-    "bits": ("bits",), "adapter": ("rank", "targets"), "length": ("completion",),
+    "reference": ("reference",), "bits": ("bits",), "adapter": ("rank", "targets"), "length": ("completion",),
 }  # fmt: skip
 ALONG = {
     "backend": ("trained", "fused", "nested"),
+    "reference": ("scored",),
     "bits": ("trained", "nested"),
     "adapter": ("trained", "reference", "dtype", "bits"),
 }
@@ -29,7 +31,7 @@ KEYS = {
     "nested": "use_bnb_nested_quant", "sleeps": "vllm_enable_sleep_mode", "checkpointing": "gradient_checkpointing",
     "optimizer": "optim", "rows": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps",
     "steps": "steps_per_generation", "vllm": "vllm_gpu_memory_utilization", "backend": "backend", "bits": "load_in_4bit",
-    "targets": "lora_target_modules",
+    "targets": "lora_target_modules", "reference": "precompute_ref_log_probs",
 }  # fmt: skip
 
 
@@ -84,12 +86,14 @@ def _key(name: str, setup: Setup) -> str:
     if name == "generated":
         return "generation_batch_size" if setup.stage == "grpo" else "per_device_eval_batch_size"
     if name == "completion":
-        return "max_length" if setup.stage == "sft" else "max_completion_length"
+        return "max_length" if setup.stage in FROM_DATA else "max_completion_length"
     return KEYS.get(name) or ("lora_r" if setup.targets != NEW_ADAPTER else "use_peft: true and lora_r")
 
 
 def _value(name: str, setup: Setup) -> str:
-    value = True if name == "bits" else getattr(setup, name)
+    value = True if name in ("bits", "reference") else getattr(setup, name)
+    if name == "rows" and setup.stage == "dpo":
+        value //= 2  # pairs
     return f"[{value}]" if name == "targets" else str(value).lower() if isinstance(value, bool) else f"{value}"
 
 
@@ -103,6 +107,8 @@ def _changes(setup: Setup, card: int) -> Iterator[tuple[str, Setup]]:
         yield "checkpointing", replace(setup, checkpointing=True)
     if setup.trains and "8bit" not in setup.optimizer:
         yield "optimizer", replace(setup, optimizer="adamw_8bit")
+    if setup.stage == "dpo" and setup.reference == "model":
+        yield "reference", replace(setup, reference="none", scored=False)
     yield from _batches(setup)
     lower = round((setup.vllm or 0) - 0.1, 2)
     if lower > 0 and lower * card >= engine_bytes(setup):
@@ -131,7 +137,8 @@ def _batches(setup: Setup) -> Iterator[tuple[str, Setup]]:
             yield "batches", replace(setup, generated=half)
         elif setup.steps % 2 == 0:
             yield "batches", replace(setup, generated=half, steps=setup.steps // 2)
-    if setup.trains and setup.rows > 1 and setup.rows % 2 == 0:
+    sides = 2 if setup.stage == "dpo" else 1
+    if setup.trains and setup.rows > sides and setup.rows % (2 * sides) == 0:
         steps = setup.steps * 2 if setup.steps else None
         yield "batches", replace(setup, rows=setup.rows // 2, accumulation=setup.accumulation * 2, steps=steps)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_ext.fields import GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
+from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
 from reasoning_ext.memory.setup import Setup, model_source
 from reasoning_ext.memory.shapes import config_of
 from reasoning_ext.memory.trace import MemoryTraceError, Workload, trace_training
@@ -15,7 +15,7 @@ def trace_recipe(recipe: Recipe, earlier: dict[str, Recipe], setup: Setup, offli
     """Trace a training step of a recipe.
 
     Args:
-        recipe: of stage sft or grpo.
+        recipe: of a stage that trains.
         earlier: see `setup.model_source`.
         setup: what the formulas were asked.
         offline: do not ask the hub for the model's config.
@@ -27,7 +27,8 @@ def trace_recipe(recipe: Recipe, earlier: dict[str, Recipe], setup: Setup, offli
     load = recipe.config_values(MODEL_CONFIG) | (lora if setup.rank else {}) | {"dtype": setup.dtype}
     if setup.backend == "unsloth":
         load["use_bnb_nested_quant"] = setup.nested
-    training = recipe.config_values(SFT_CONFIG if setup.stage == "sft" else GRPO_CONFIG)
+    configs = {"sft": SFT_CONFIG, "dpo": DPO_CONFIG, "grpo": GRPO_CONFIG}
+    training = recipe.config_values(configs[setup.stage])
     training["gradient_checkpointing"] = setup.checkpointing
     prompt = setup.prompt if setup.stage == "grpo" else 0
     workload = Workload(setup.rows, prompt, setup.tokens - prompt, setup.padded and setup.rows > 1)

@@ -1,9 +1,9 @@
 """The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas; torch is not imported.
 
 Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions before it trains), and
-`training` (SFT, GRPO; forward, backward and the optimizer's step). A phase's parts are what is alive at its own peak, so that
-they add up to what PyTorch's allocator reports as `max_memory_allocated`. What the driver takes, and what the allocator cannot
-use between its blocks, comes on top where a plan is held against a card.
+`training` (SFT, DPO, GRPO; forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's
+parts are what is alive at its own peak, so that they add up to what PyTorch's allocator reports as `max_memory_allocated`. What
+the driver takes, and what the allocator cannot use between its blocks, comes on top where a plan is held against a card.
 
 Not in a plan: several GPUs, image inputs, kernels' own workspaces (some 10 MB), and what Unsloth's patched forwards do beyond
 `activations`.

@@ -13,6 +13,7 @@ from reasoning_ext.devices import Device, choose
 from reasoning_ext.fields import module_source
 from reasoning_ext.memory.parts import BYTES
 from reasoning_ext.memory.shapes import Shape, config_of, shape_of
+from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe
 
 ASSUMED_PROMPT = 256  # tokens, where neither the rows nor max_prompt_length tell
@@ -39,10 +40,11 @@ class Setup:
         accumulation: batches a step, so that gradients are there during the next one.
         checkpointing: layers are computed again in the backward pass.
         reference: "none", "adapter" (a copy of the adapter) or "model" (a second model).
-        rows: sequences in one batch of training.
+        rows: sequences in one batch of training; a pair of DPO is two.
         prompt, completion: tokens of each.
         generated: sequences that are generated at once.
         old_logps: log-probabilities are computed once before training.
+        scored: the reference scores a batch within the training step, while the policy's activations are kept.
         fused: the trainer makes logits in tiles and not whole.
         vllm: the share of the card that vLLM takes, None without it.
         sleeps: vLLM gives its share back while the model is trained.
@@ -87,6 +89,7 @@ class Setup:
     own_rank: bool = True
     free_type: bool = False
     saved: tuple[str, ...] = ()
+    scored: bool = False
 
     @property
     def tokens(self) -> int:
@@ -96,7 +99,7 @@ class Setup:
     @property
     def trains(self) -> bool:
         """Whether the stage trains."""
-        return self.stage in ("sft", "grpo")
+        return self.stage in TRAINED
 
 
 def model_source(
@@ -126,7 +129,7 @@ def model_source(
     if maker is None or maker is recipe:
         return (None, {}) if place.exists() else (name, {})
     source, lora = model_source(maker, {path: other for path, other in earlier.items() if other is not maker})
-    if maker.stage == "sft" or maker.stage == "grpo":
+    if maker.stage in TRAINED:
         if not maker.get("use_peft"):
             return source, {}
         continued = lora and not maker.get("merge_adapter")
@@ -154,7 +157,7 @@ def setup_of(
     get: Any = lambda key, other=None: recipe.get(key) if key in recipe.keys else other  # noqa: E731
     bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 0
     unsloth = recipe.get("backend") == "unsloth"
-    trains = recipe.stage in ("sft", "grpo")
+    trains = recipe.stage in TRAINED
     peft = bool(get("use_peft")) if trains else bool(lora)
     dtype = weight_type(recipe, shape, trains and not peft)
     bits = bits or 8 * BYTES[dtype]
@@ -177,7 +180,8 @@ def setup_of(
         saved=tuple((lora or recipe.values).get("lora_modules_to_save") or ()) if peft and trains else (),
         flash="flash" in str(get("attn_implementation") or ""), group=get("num_generations", 1) or 1,
         steps=get("steps_per_generation"), own_rank=not lora,
-        assumed=recipe.stage != "sft" and not prompt and not get("max_prompt_length"),
+        scored=recipe.stage == "dpo" and not recipe.get("precompute_ref_log_probs"),
+        assumed=recipe.stage not in FROM_DATA and not prompt and not get("max_prompt_length"),
     )  # fmt: skip
 
 
@@ -198,8 +202,8 @@ def weight_type(recipe: Recipe, shape: Shape, full: bool) -> str:
 
 
 def fused_head(stage: str) -> bool:
-    """Tell whether the installed TRL makes logits in tiles: in SFT since 1.14, in GRPO since 1.16; read off its source."""
-    if stage not in ("sft", "grpo"):
+    """Tell whether the installed TRL makes logits in tiles: SFT since 1.14, GRPO and DPO since 1.16; read off its source."""
+    if stage not in TRAINED:
         return True
     tree = module_source("trl", f"trainer/{stage}_trainer.py")
     names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
@@ -207,7 +211,9 @@ def fused_head(stage: str) -> bool:
 
 
 def _reference(recipe: Recipe, peft: bool, continued: bool) -> str:
-    if recipe.stage != "grpo" or not recipe.get("beta"):
+    if recipe.stage not in ("grpo", "dpo") or not recipe.get("beta"):
+        return "none"
+    if recipe.stage == "dpo" and not peft and recipe.get("precompute_ref_log_probs"):
         return "none"
     if peft:
         return "adapter" if continued else "none"
@@ -225,9 +231,10 @@ def _old_logps(recipe: Recipe, generated: int, rows: int) -> bool:
 
 def _batches(recipe: Recipe, prompt: int | None) -> tuple[int, int, int, int]:
     """Return rows, prompt tokens, completion tokens, and sequences generated at once."""
-    if recipe.stage == "sft":
+    if recipe.stage in FROM_DATA:
         length = recipe.get("max_length") or recipe.get("max_seq_length") or DEFAULT_LENGTH
-        return recipe.get("per_device_train_batch_size"), 0, length, 0
+        sides = 2 if recipe.stage == "dpo" else 1
+        return sides * recipe.get("per_device_train_batch_size"), 0, length, 0
     prompt = recipe.values.get("max_prompt_length") or prompt or ASSUMED_PROMPT
     completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
     if recipe.stage != "grpo":

@@ -9,6 +9,7 @@ What is not the recipe's own:
       stay, as they do from the second micro-batch on. One step has the peak of all later ones then.
     - GRPO's completions come from nowhere and are all of full length; generation and its KV cache are not traced.
     - Reading a value (`tensor.item()`) gives True, 1.0 or the number of scored tokens; no memory hangs on another.
+    - DPO's reference scores the pairs in the middle of the step, and counts as a part of it.
     - Unsloth's patched trainers are not traced.
 """
 
@@ -47,6 +48,7 @@ UNTRACED = (
     "activation_offloading",
     "packing",
     "padding_free",
+    "precompute_ref_log_probs",
 )
 
 
@@ -85,10 +87,10 @@ def trace_training(
     """Trace one training step of TRL's trainer.
 
     Args:
-        stage: "sft" or "grpo".
+        stage: "sft", "dpo" or "grpo".
         model_config: what the model's config.json holds; `model_type` among it.
         load: the values of TRL's ModelConfig that the recipe sets: dtype, quantisation, LoRA, attention.
-        training: the values of SFTConfig or GRPOConfig that the recipe sets.
+        training: the values of TRL's config of that stage that the recipe sets.
         workload: the shape of a micro-batch, which goes before per_device_train_batch_size and the lengths in `training`.
         kernels: "cuda", or "cpu" for a training on the CPU.
 
@@ -110,7 +112,7 @@ def trace_training(
         )
         with fake:
             trainer = build_trainer(stage, model_config, load, training, workload, folder)
-        scored = workload.rows * (workload.completion_tokens - (stage == "sft" and not workload.prompt_tokens))
+        scored = workload.rows * (workload.completion_tokens - (stage != "grpo" and not workload.prompt_tokens))
         live = LiveStorages(lambda tensor: _value(tensor, scored), scored)
         with fake, live:
             parts = _train(trainer, live, kernels, (training.get("gradient_accumulation_steps") or 1) > 1)

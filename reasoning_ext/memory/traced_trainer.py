@@ -1,7 +1,8 @@
 """TRL's trainer for a memory trace: the recipe's loss step over a model from a config, and nothing around it.
 
 The trainer, its config, PEFT and the optimizer are the real ones. What it trains on is rows of one token, all of full
-length; GRPO's completions come from nowhere. Under a FakeTensorMode no tensor has data; without one it really trains.
+length, in DPO on both sides; GRPO's completions come from nowhere. Under a FakeTensorMode no tensor has data; without one it
+really trains.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ SHAPING = (  # what shapes the loss step; everything else is about data, saving,
     "mask_truncated_completions", "cast_lm_head_to_fp32", "temperature", "entropy_coef", "off_policy_mask_threshold",
     "use_bias_correction_kl", "label_smoothing_factor", "disable_dropout", "router_aux_loss_coef", "adam_beta1",
     "activation_checkpointing", "activation_checkpointing_kwargs", "sync_ref_model", "learning_rate", "torch_empty_cache_steps",
+    "ld_alpha", "use_weighting",
 )  # fmt: skip
 
 
@@ -29,7 +31,7 @@ class Workload:
     """What one device trains on at once.
 
     Attributes:
-        rows: rows of a micro-batch.
+        rows: sequences of a micro-batch, two of each pair.
         prompt_tokens: of each row, not scored.
         completion_tokens: of each row, scored.
         padded: rows differ in length, so that attention gets a mask; the lengths above are then those of the longest.
@@ -57,8 +59,8 @@ def build_trainer(
         MemoryTraceError: as in `trace_training`.
     """
     from torch.utils.data import SequentialSampler
-    from trl import GRPOTrainer, ModelConfig, SFTTrainer, get_peft_config
-    from trl.trainer import grpo_trainer
+    from trl import DPOTrainer, GRPOTrainer, ModelConfig, SFTTrainer, get_peft_config
+    from trl.trainer import dpo_trainer, grpo_trainer
 
     from reasoning_ext.memory.gpu_stand_ins import replaced
 
@@ -71,6 +73,12 @@ def build_trainer(
         }  # fmt: skip
         if stage == "sft":
             trainer: Any = SFTTrainer(**arguments)
+        elif stage == "dpo":
+            with (
+                replaced(dpo_trainer, "create_model_from_path", lambda *a, **k: _build_model(model_config, load)),
+                replaced(DPOTrainer, "_prepare_dataset", lambda self, dataset, *a, **k: dataset),
+            ):
+                trainer = DPOTrainer(**arguments)
         else:
             with replaced(grpo_trainer, "create_model_from_path", lambda *a, **k: _build_model(model_config, load)):
                 trainer = GRPOTrainer(reward_funcs=_no_reward, **arguments)
@@ -132,7 +140,7 @@ def _arguments(
     stage: str, training: dict[str, Any], workload: Workload, folder: str, steps: int, accumulation: int
 ) -> Any:
     """Build TRL's config from what shapes the loss step, on the CPU device and without anything written."""
-    from trl import GRPOConfig, SFTConfig
+    from trl import DPOConfig, GRPOConfig, SFTConfig
 
     values = {key: value for key, value in training.items() if key in SHAPING}
     values |= {
@@ -143,6 +151,8 @@ def _arguments(
     }  # fmt: skip
     if stage == "sft":
         return SFTConfig(**values | {"max_length": None, "dataset_kwargs": {"skip_prepare_dataset": True}})
+    if stage == "dpo":
+        return DPOConfig(**values | {"max_length": None, "per_device_train_batch_size": workload.rows // 2})
     values["num_generations"] = max(2, workload.rows)
     if (
         workload.rows == 1
@@ -170,6 +180,9 @@ def _dataset(stage: str, workload: Workload, batches: int) -> Any:
     rows = 4 * max(2, workload.rows) * batches  # more than any trainer draws
     if stage == "grpo":
         return Dataset.from_dict({"prompt": ["a"] * rows})
+    if stage == "dpo":
+        sides = {name: [[1] * workload.completion_tokens] * rows for name in ("chosen_ids", "rejected_ids")}
+        return Dataset.from_dict({"prompt_ids": [[1] * workload.prompt_tokens] * rows, **sides})
     labels = [-100] * workload.prompt_tokens + [1] * workload.completion_tokens
     return Dataset.from_dict({"input_ids": [[1] * len(labels)] * rows, "labels": [labels] * rows})
 

@@ -1,0 +1,68 @@
+"""Stage `dpo`: direct preference optimisation (arXiv:2305.18290) on pairs of answers with TRL's DPOTrainer.
+
+Departures from TRL: pairs come to the trainer as tokens, rendered as in `pairs.py`, so that no chat template changes what is
+trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
+the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reasoning_ext.errors import RecipeError
+from reasoning_ext.fields import DPO_CONFIG
+from reasoning_ext.model import Loaded
+from reasoning_ext.pairs import tokenize_pairs
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.run_dir import RunDir
+from reasoning_ext.token_rows import rows_and_model
+from reasoning_ext.training import build_config, train
+
+
+def run_dpo(recipe: Recipe, run: RunDir) -> int:
+    """Train on `prompt` -> `chosen` rather than `rejected` and save the model into the run's folder.
+
+    Returns:
+        0, or 130 when the user stopped it.
+
+    Raises:
+        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
+        ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used, or TRL would
+            take another model for the reference.
+        RecipeError: TRL refuses a combination of values.
+    """
+    from trl import DPOConfig
+
+    config = build_config(DPOConfig, DPO_CONFIG, recipe)
+    for error in reference_errors(recipe):
+        raise error
+    loaded, tokens = rows_and_model(recipe, run, config, tokenize_pairs)
+    if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
+        load_reference_as(loaded, recipe, config)
+    trainer = _build_trainer(recipe, config, loaded, tokens)
+    check_reference(trainer, recipe, "model_name_or_path", "")
+    return train(trainer, run, "dpo")
+
+
+def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any]) -> Any:
+    from trl import DPOTrainer
+
+    class TokenizedDPOTrainer(DPOTrainer):
+        """TRL's DPOTrainer on rows in tokens: it renders and tokenizes by itself, and has no switch for rows that come so."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    try:
+        return TokenizedDPOTrainer(
+            model=loaded.model,
+            args=config,
+            train_dataset=tokens[0],
+            eval_dataset=tokens[1] if config.do_eval else None,
+            processing_class=loaded.tokenizer,
+            peft_config=loaded.peft_config,
+        )
+    except (ValueError, NotImplementedError) as error:
+        reason = " ".join(str(error).split())
+        raise RecipeError(f"{recipe.path}: DPOTrainer refuses these values: {reason}") from error
