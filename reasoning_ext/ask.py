@@ -8,7 +8,8 @@ from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.contract import decoder
-from reasoning_ext.generation import SamplingSettings, generate, stop_ids
+from reasoning_ext.engines.transformers_engine import TransformersEngine, stop_ids
+from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.model import LoadOptions, load_model
 from reasoning_ext.rendering import render_prompt
 
@@ -31,14 +32,14 @@ def ask_and_print(model: str, question: str, n: int, temperature: float, max_com
     from trl import ModelConfig
 
     loaded = load_model(model, ModelConfig(dtype="auto"), LoadOptions(trainable=False, seed=seed))
-    settings = SamplingSettings(max_completion_length=max_completion_length, temperature=temperature)
+    settings = SamplingSettings(max_completion_length=max_completion_length, temperature=temperature, seed=seed)
     console = Console(highlight=False, soft_wrap=True)
     prompt = [{"role": "user", "content": question}]
     first = _stream(loaded, prompt, settings, seed, console)
     texts = [first]
     if n > 1:
         keys = [(0, i) for i in range(1, n)]
-        for batch in generate(loaded.model, loaded.tokenizer, [prompt], keys, settings, n, seed, loaded.contract):
+        for batch in TransformersEngine(loaded, n).generate([prompt], keys, settings):
             texts += [completion.text for completion in batch]
         votes = Counter(think.vote(text) or "(no answer)" for text in texts)
         console.print(

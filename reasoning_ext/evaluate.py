@@ -18,6 +18,7 @@ from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.data import DataError, check_columns
+from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.model import is_adapter
 from reasoning_ext.preflight import EVAL_REWARDS, eval_models
 from reasoning_ext.preparation import recipe_rows
@@ -26,9 +27,9 @@ from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir, append_lines, write_whole
 from reasoning_ext.run_reading import cell
-from reasoning_ext.sample import progress, recipe_generate, sample_row, score
+from reasoning_ext.sampling.progress import Progress
+from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sources import read_jsonl
-from reasoning_ext.training import recipe_model
 
 ANSWERS, RESULTS = "answers.jsonl", "eval.json"
 Z = 1.959964  # two-sided 95 %
@@ -60,16 +61,17 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
         if not missing:
             continue
         scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-        loaded = None  # the model before goes before the next one comes
-        loaded = recipe_model(recipe, trainable=False, name=name, from_scratch=scratch)
-        done = len(wanted) - len(missing)
+        engine = None  # the model before goes before the next one comes
+        engine = open_engine(recipe, name, from_scratch=scratch)
+        progress = Progress(f"eval {label}", len(wanted), len(wanted) - len(missing))
         for greedy in (True, False):
             keys = [key for key in missing if (key[1] == GREEDY) == greedy]
-            for batch in recipe_generate(recipe, loaded, prompts, keys, greedy):
-                scored = [sample_row(c, table[c.prompt], s) for c, s in score(batch, table, rewards)]
-                append_lines(path, [{"model": label, **row} for row in scored])
-                done += len(batch)
-                progress(f"eval {label}", done, len(wanted))
+            settings = sampling_settings(recipe, **({"temperature": 0.0} if greedy else {}))
+            for batch in engine.generate(prompts, keys, settings) if keys else ():
+                append_lines(path, [{"model": label, **row} for row in scored_rows(batch, table, rewards)])
+                progress.add(len(batch), sum(c.tokens for c in batch))
+        progress.end()
+        engine.close()
     answers = read_jsonl(path)
     results = {
         label: metrics([row for row in answers if row["model"] == label], specs[0].name)
@@ -84,7 +86,7 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
     """Compute a model's figures from its completions.
 
     Args:
-        answers: rows as `sample_row` makes them; the one with sample index -1 is greedy.
+        answers: rows as `scored_rows` makes them; the one with sample index -1 is greedy.
         decides: the reward that says what is right.
 
     Returns:

@@ -68,7 +68,7 @@ def export_run(
     """Export a finished run.
 
     Args:
-        run: the folder of a finished `sft` or `grpo` run.
+        run: the folder of a finished run that trained a model.
         to: one of `export_arguments.TARGETS`.
         output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
         prompts: what to compare on, see `export_check.read_prompts`.
@@ -232,7 +232,7 @@ def _save(model: Any, tokenizer: Any, contract: Any, folder: Path) -> None:
     """Save a model in 16 bits: float16 where its base is, else bfloat16; whatever ends a turn ends its generation."""
     import torch
 
-    from reasoning_ext.generation import stop_ids
+    from reasoning_ext.engines.transformers_engine import stop_ids
 
     half = any(p.dtype == torch.float16 for p in model.parameters())  # modules that were trained whole may be float32
     model = model.to(torch.float16 if half else torch.bfloat16)

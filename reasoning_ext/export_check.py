@@ -27,8 +27,9 @@ from typing import Any
 from reasoning_ext.contract import Contract
 from reasoning_ext.errors import KeyProblem, RecipeError
 from reasoning_ext.export_arguments import ExportError
-from reasoning_ext.generation import SamplingSettings, generate
+from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.merging import Source
+from reasoning_ext.model import Loaded
 from reasoning_ext.reading import recipe_rows
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.rendering import render_prompt
@@ -175,11 +176,14 @@ def ask(model: Any, tokenizer: Any, contract: Contract, source: Source, prompts:
         source: the run.
         prompts: P conversations.
     """
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+
     kwargs = source.recipe.get("chat_template_kwargs") or {}
-    settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0)
+    settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0, chat_template_kwargs=kwargs)
+    engine = TransformersEngine(Loaded(model, tokenizer, contract=contract), BATCH)
     keys = [(p, 0) for p in range(len(prompts))]
     sequences = []
-    for batch in generate(model, tokenizer, prompts, keys, settings, BATCH, 0, contract, kwargs):
+    for batch in engine.generate(prompts, keys, settings):
         for completion in batch:
             text = render_prompt(tokenizer, contract, prompts[completion.prompt], kwargs)
             sequences.append((tokenizer(text, add_special_tokens=False)["input_ids"], completion.ids))

@@ -1,19 +1,39 @@
-"""The engine that answers prompts, for `sample`, `eval` and `ask`: transformers' `generate` in batches sorted by length."""
+"""The engines that answer prompts, for `sample`, `eval` and `ask`: what they share, and how one is opened.
+
+    transformers   the model in this process, on any device (engines/transformers_engine.py); the default
+    vllm           vLLM in this process (engines/vllm_engine.py)
+    server         any OpenAI-compatible endpoint, or several (engines/server.py)
+    ray            one of the first two on every worker of a Ray cluster (engines/ray_engine.py)
+
+Every engine answers the same keys `(prompt, sample)`, and draws each with a seed of its own, so that a completion does not
+depend on what it is drawn together with.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Protocol
 
-from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
-from reasoning_ext.rendering import render_prompt
-from reasoning_ext.tokenized import count_tokens
+from reasoning_ext.errors import KeyProblem
+
+Key = tuple[int, int]
+
+
+class EngineError(KeyProblem):
+    """An engine cannot be opened or has stopped answering; `key` is the recipe's key that is to blame."""
 
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How completions are drawn; names and meanings are those of TRL's GRPOConfig, temperature 0 is greedy."""
+    """How completions are drawn; names and meanings are those of TRL's GRPOConfig, temperature 0 is greedy.
+
+    Attributes:
+        seed: with a key, it decides what is drawn for it.
+        generation_kwargs: further arguments of the engine's own generation.
+        chat_template_kwargs: passed to the chat template.
+    """
 
     max_completion_length: int = 512
     temperature: float = 1.0
@@ -21,14 +41,18 @@ class SamplingSettings:
     top_k: int = 0
     min_p: float | None = None
     repetition_penalty: float = 1.0
+    seed: int = 0
+    generation_kwargs: dict[str, Any] = field(default_factory=dict)
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def generate_kwargs(self) -> dict[str, Any]:
-        """Return the arguments for `model.generate`."""
-        kwargs = {name: value for name, value in asdict(self).items() if value is not None}
+        """Return the arguments for transformers' `model.generate`."""
+        own = ("seed", "generation_kwargs", "chat_template_kwargs")
+        kwargs = {name: value for name, value in asdict(self).items() if value is not None and name not in own}
         kwargs["max_new_tokens"] = kwargs.pop("max_completion_length")
         if self.temperature == 0:
-            return {name: kwargs[name] for name in ("max_new_tokens", "repetition_penalty")} | {"do_sample": False}
-        return kwargs | {"do_sample": True}
+            kwargs = {name: kwargs[name] for name in ("max_new_tokens", "repetition_penalty")}
+        return kwargs | {"do_sample": self.temperature > 0} | self.generation_kwargs
 
 
 @dataclass(frozen=True)
@@ -38,9 +62,11 @@ class Completion:
     Attributes:
         prompt: the prompt's number in the list that was asked.
         sample: the completion's number among those of its prompt.
-        text: the whole completion, opening tag included, special tokens left out.
-        ids: its token ids, without the end of the turn's padding.
+        text: the whole completion, `<think>...</think>answer`, special tokens left out.
+        ids: its token ids, with the end of the turn; none where a server does not tell them.
         finished: it ended by itself, and was not cut off at max_completion_length.
+        tokens: how many tokens it has.
+        error: why there is no completion, in a word or two: `time-out`, `http 500`, `empty`; "" where there is one.
     """
 
     prompt: int
@@ -48,90 +74,38 @@ class Completion:
     text: str
     ids: list[int]
     finished: bool
+    tokens: int = 0
+    error: str = ""
 
 
-def generate(
-    model: Any,
-    tokenizer: Any,
-    prompts: list[list[dict[str, str]]],
-    keys: list[tuple[int, int]],
-    settings: SamplingSettings,
-    batch_size: int,
-    seed: int,
-    contract: Contract,
-    chat_template_kwargs: dict[str, Any] | None = None,
-    generation_kwargs: dict[str, Any] | None = None,
-) -> Iterator[list[Completion]]:
-    """Answer prompts, a batch at a time, longest prompts first, so that a lack of memory shows at once.
+class Engine(Protocol):
+    """What answers prompts."""
 
-    Args:
-        model: a causal language model, or a PEFT model around one.
-        tokenizer: its tokenizer.
-        prompts: P conversations.
-        keys: `(prompt, sample)` pairs to answer, so that a run that was cut off asks for what is missing alone.
-        settings: how to sample.
-        batch_size: completions generated together.
-        seed: the batch that starts with a key is drawn with a seed made of this and the key.
-        contract: what the tokenizer's chat template does with thoughts.
-        chat_template_kwargs: passed to the chat template.
-        generation_kwargs: further arguments for `model.generate`.
+    def generate(
+        self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
+    ) -> Iterator[list[Completion]]:
+        """Answer keys, each once and in any order, a batch at a time; batches are yielded as soon as they are there.
 
-    Yields:
-        the completions of one batch.
+        Args:
+            prompts: P conversations; only those that keys name are read.
+            keys: `(prompt, sample)` pairs.
+            settings: how to sample.
 
-    Raises:
-        ContractError: the chat template refuses a prompt.
+        Raises:
+            KeyProblem: a prompt is refused, or nothing answers.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back memory, processes and connections."""
+        ...
+
+
+def key_seed(seed: int, prompt: int, sample: int) -> int:
+    """Return the seed of one completion, 31 bits so that every engine and server takes it.
+
+    >>> key_seed(0, 3, 1) == key_seed(0, 3, 1) != key_seed(0, 1, 3)
+    True
     """
-    import torch
-
-    kwargs = chat_template_kwargs or {}
-    decode = decoder(tokenizer, contract)
-    asked = sorted({prompt for prompt, _ in keys})
-    rendered = {p: _rendered(tokenizer, contract, prompts[p], p, kwargs) for p in asked}
-    lengths = {p: count_tokens(tokenizer, rendered[p]) for p in asked}
-    keys = sorted(keys, key=lambda key: (-lengths[key[0]], key))
-    stops = stop_ids(model, tokenizer, contract)
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else stops[0]
-    tokenizer.pad_token_id = pad_id
-    for start in range(0, len(keys), batch_size):
-        batch = keys[start : start + batch_size]
-        inputs = tokenizer(
-            [rendered[p] for p, _ in batch],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        ).to(model.device)
-        inputs.pop("token_type_ids", None)
-        torch.manual_seed(seed * 1_000_003 + batch[0][0] * 1009 + batch[0][1])
-        with torch.inference_mode():
-            output = model.generate(
-                **inputs,
-                **settings.generate_kwargs(),
-                pad_token_id=pad_id,
-                eos_token_id=stops,
-                **(generation_kwargs or {}),
-            )
-        completion_ids_BT = output[:, inputs["input_ids"].shape[1] :].tolist()
-        yield [_completion(decode, key, ids, stops) for key, ids in zip(batch, completion_ids_BT, strict=True)]
-
-
-def _rendered(tokenizer: Any, contract: Contract, prompt: list[dict[str, str]], row: int, kwargs: dict) -> str:
-    try:
-        return render_prompt(tokenizer, contract, prompt, kwargs)
-    except ValueError as error:
-        raise ContractError("dataset_name", f"row {row}: {error}") from error
-
-
-def _completion(decode: Decoder, key: tuple[int, int], ids: list[int], stops: list[int]) -> Completion:
-    end = next((i for i, token in enumerate(ids) if token in stops), None)
-    ids = ids if end is None else ids[: end + 1]
-    body = ids if end is None else ids[:-1]
-    return Completion(*key, decode(body), ids, end is not None)
-
-
-def stop_ids(model: Any, tokenizer: Any, contract: Contract) -> list[int]:
-    """Return the ids that end a completion: the model's, the tokenizer's, and the one that ends a turn."""
-    declared = model.generation_config.eos_token_id
-    declared = declared if isinstance(declared, list) else [declared]
-    return sorted({i for i in [*declared, tokenizer.eos_token_id, contract.end_id] if i is not None})
+    digest = hashlib.blake2b(f"{seed}/{prompt}/{sample}".encode(), digest_size=4).digest()
+    return int.from_bytes(digest, "little") >> 1

@@ -100,6 +100,12 @@ def adapter_base(adapter: str) -> str:
     return base
 
 
+def adapter_rank(adapter: str) -> int:
+    """Return the largest rank of a saved adapter, for which vLLM must have room."""
+    config = json.loads((Path(adapter) / ADAPTER).read_text(encoding="utf-8"))
+    return max(config["r"], *(config.get("rank_pattern") or {}).values(), 1)
+
+
 def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
     """Put a saved adapter on a model, whose embeddings get the rows that the adapter was trained with.
 

@@ -1,4 +1,4 @@
-"""What `sft` and `grpo` share: the loaded model, and a training that can be cut off and go on."""
+"""What the stages that train share: the loaded model, and a training that can be cut off and go on."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
-from reasoning_ext.fields import MODEL_CONFIG
+from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.hand_over import adapter_errors
-from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, load_model
+from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.run_dir import RunDir, check_space, say
 from reasoning_ext.tokenized import drop_long_prompts
-from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, starts_vllm, trl_defaults
+from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 INTERRUPTED = 130
 
@@ -30,37 +30,13 @@ def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **ove
         ModelError: it cannot be had.
         RecipeError: the recipe does not fit the adapter that an earlier recipe made.
     """
-    from trl import ModelConfig
-
     if trainable:
         for error in adapter_errors(recipe):
             raise error
-    use_peft = recipe.values.get("use_peft", False)
-    choice = choose(found_device(recipe.get("use_cpu")), recipe.values, frozen=use_peft or not trainable)
-    values = recipe.config_values(MODEL_CONFIG)
-    values |= {"dtype": choice.dtype, "attn_implementation": choice.attn_implementation}
-    config = ModelConfig(**values)
-    if isinstance(config.lora_target_modules, str) and config.lora_target_modules.isidentifier():
-        config.lora_target_modules = [
-            config.lora_target_modules
-        ]  # TRL takes it out of its list, and PEFT reads a pattern
-    options = LoadOptions(
-        backend=recipe.get("backend"),
-        from_scratch=overrides.get("from_scratch", recipe.get("from_scratch")),
-        trainable=trainable,
-        seed=recipe.get("seed"),
-        trust_remote_code=recipe.get("trust_remote_code"),
-        max_seq_length=recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH,
-        gradient_checkpointing=choice.gradient_checkpointing,
-        use_vllm=trainable and starts_vllm(recipe),
-        init_kwargs=recipe.get("model_init_kwargs") or {},
-        **template_options(recipe),
-        **({"run_folder": recipe.output_dir, "merge_adapter": recipe.get("merge_adapter")} if trainable else {}),
-        **({"gpu_memory_utilization": recipe.get("vllm_gpu_memory_utilization")} if starts_vllm(recipe) else {}),
-    )
+    source = model_source(recipe, trainable, name, **overrides)
     if trainable:
-        say(f"model  {_chosen(recipe, choice)}")
-    return load_model(recipe.local(name or values["model_name_or_path"]), config, options)
+        say(f"model  {_chosen(recipe, source.choice())}")
+    return source.load()
 
 
 def _chosen(recipe: Recipe, choice: Choice) -> str:
@@ -104,16 +80,6 @@ def recipe_prompts(recipe: Recipe, prepared: Prepared) -> tuple[Any, Contract]:
     if limit is not None and hasattr(rows, "num_rows"):
         prepared.note(f"prompts up to {limit} tokens", fits, rows.num_rows - fits.num_rows)
     return fits, contract
-
-
-def template_options(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe says about the chat template, as `model.LoadOptions` names it."""
-    path = recipe.get("chat_template_path")
-    return {
-        "chat_template_path": recipe.local(path) if path else None,
-        "chat_template_kwargs": recipe.get("chat_template_kwargs") or {},
-        "think_tags": recipe.get("think_tags"),
-    }
 
 
 def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> Any:
@@ -177,7 +143,8 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     """
     from transformers import PrinterCallback
 
-    from reasoning_ext.callbacks import Interrupt, RunRecorder
+    from reasoning_ext.callbacks import RunRecorder
+    from reasoning_ext.interrupt import Interrupt
 
     step = int(run.checkpoint.name[11:]) if run.checkpoint else 0
     check_space(run.path, 2 * checkpoint_bytes(trainer.model))

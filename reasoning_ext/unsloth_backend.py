@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.fields import class_node, module_source
-from reasoning_ext.hand_over import ADAPTER, adapter_base, compute_as_saved, is_adapter
+from reasoning_ext.hand_over import adapter_base, adapter_rank, compute_as_saved, is_adapter
 from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
 
 if TYPE_CHECKING:
@@ -242,14 +242,8 @@ def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dic
     }
     if options.use_vllm:
         values["gpu_memory_utilization"] = options.gpu_memory_utilization
-        values["max_lora_rank"] = _rank(name) if is_adapter(name) else config.lora_r
+        values["max_lora_rank"] = adapter_rank(name) if is_adapter(name) else config.lora_r
     return {key: value for key, value in values.items() if key in arguments(*LOAD)}
-
-
-def _rank(adapter: str) -> int:
-    """Return the largest rank of a saved adapter, for which vLLM must have room."""
-    config = json.loads((Path(adapter) / ADAPTER).read_text(encoding="utf-8"))
-    return max(config["r"], *(config.get("rank_pattern") or {}).values(), 1)
 
 
 def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from reasoning_ext.rewards.llm_judge import llm_judge
 
+from reasoning_ext import openai_client
+
 MODULE = importlib.import_module("reasoning_ext.rewards.llm_judge")
 KEY = "sk-very-secret"
 
@@ -84,7 +86,7 @@ def data(text, name):
 @pytest.fixture
 def serve(monkeypatch):
     """Start a server with a script; time between tries is short, and nothing is remembered from other tests."""
-    monkeypatch.setattr(MODULE, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(openai_client, "FIRST_DELAY", 0.01)
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     MODULE._cache.clear()
     servers = []
@@ -191,11 +193,11 @@ def test_retry_after_is_honoured(serve, after):
 
 
 def test_delays_grow_differ_and_have_an_end():
-    assert 0.5 <= MODULE._delay(0, "") <= 0.625 and 4 <= MODULE._delay(3, "") <= 5
-    assert len({MODULE._delay(0, "") for _ in range(10)}) > 1
+    assert 0.5 <= openai_client.retry_delay(0, "") <= 0.625 and 4 <= openai_client.retry_delay(3, "") <= 5
+    assert len({openai_client.retry_delay(0, "") for _ in range(10)}) > 1
     for odd in ("soon", "-5", "nan", "1e9", "Wed, 99 Foo", formatdate(0), "²"):
-        assert 0.5 <= MODULE._delay(0, odd) <= 0.625
-    assert MODULE._delay(0, "9" * 400) <= MODULE.LONGEST_DELAY * 1.25
+        assert 0.5 <= openai_client.retry_delay(0, odd) <= 0.625
+    assert openai_client.retry_delay(0, "9" * 400) <= openai_client.LONGEST_DELAY * 1.25
 
 
 def test_a_request_that_hangs_is_given_up_and_counted(serve):

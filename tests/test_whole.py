@@ -9,7 +9,8 @@ import yaml
 from reasoning_ext import ask, grpo, model, pipeline, sft
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import ContractError, find_contract
-from reasoning_ext.generation import SamplingSettings, generate
+from reasoning_ext.engines.transformers_engine import TransformersEngine
+from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.think import content
 from tests.templates import TEMPLATES, build, save_model, template_text
@@ -236,8 +237,7 @@ def test_generation_stops_at_the_turns_end_and_returns_whole_texts(tmp_path, mon
     good = written_ids(tokenizer, contract, WHOLE)
     asked = stub_generation(monkeypatch, good, good[:-5], tokenizer.pad_token_id)
     prompts = [[{"role": "user", "content": "3+4?"}]]
-    arguments = (loaded.model, loaded.tokenizer, prompts, [(0, 0), (0, 1)], Settings, 2, 0, loaded.contract)
-    [[first, second]] = list(generate(*arguments))
+    [[first, second]] = list(TransformersEngine(loaded, 2).generate(prompts, [(0, 0), (0, 1)], Settings))
     assert first.finished and first.ids == good and first.text.startswith("<think>")
     assert first.text.endswith("The answer is \\boxed{7}.")
     assert not second.finished or second.ids[-1] == tokenizer.pad_token_id
@@ -252,9 +252,8 @@ def test_a_prompt_that_a_template_refuses_is_named(tmp_path):
         [{"role": "user", "content": "a"}],
         [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
     ]
-    arguments = (loaded.model, loaded.tokenizer, prompts, [(0, 0), (1, 0)], Settings, 2, 0, loaded.contract)
     with pytest.raises(ContractError, match="row 1: the chat template refuses the prompt: No"):
-        list(generate(*arguments))
+        list(TransformersEngine(loaded, 2).generate(prompts, [(0, 0), (1, 0)], Settings))
 
 
 def loaded_model(folder, **options):

@@ -1,0 +1,287 @@
+"""Requests of the engine `server`: many under way at once, repeated, put back, given up; each key answered exactly once.
+
+They are made in a thread of their own, so that they go on while the caller scores a batch. Keys are taken as there is room
+for what they bring: neither a million requests nor a million unread completions exist at once.
+
+A request is repeated after a time-out, a broken connection, 408, 429 or 5xx, at another endpoint where one is free. One that
+fails in all its tries although the server answers others is put back until all others are through, and has no completion if
+it fails again. How a run ends early, always with an `EngineError` after which it can go on where it stopped:
+
+    refused         any other status than 200, at once: what is wrong with one request is wrong with most
+    nobody there    no endpoint has answered for `give_up_seconds`; with the default that is within 60 seconds of the death
+                    of a server. One that takes requests and is silent looks like one that thinks: it is found dead when
+                    several requests have taken `request_timeout`
+    too much to do  429 and no answer for `give_up_seconds` and twice `request_timeout`: 429 is a sign of life, and requests
+                    that are under way may still be answered
+    broken          64 requests in a row that failed in all their tries, with no completion among them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from reasoning_ext.engines.endpoints import Endpoint, Endpoints, base_urls
+from reasoning_ext.engines.options import ServerOptions
+from reasoning_ext.generation import Completion, EngineError, Key
+from reasoning_ext.openai_client import (
+    CONNECT_SECONDS,
+    NoAnswerError,
+    Reply,
+    open_client,
+    post,
+    probe_body,
+    read_reply,
+    redacted,
+    retry_delay,
+    shown_url,
+    temporary,
+)
+
+MOST_AT_ONCE = 256  # completions that are yielded together
+UNREAD = 2 * MOST_AT_ONCE  # completions that may wait for the caller, besides the requests under way
+MOST_IN_A_ROW = 64  # requests that fail in all their tries, one after another
+WATCH_SECONDS = 0.1
+
+
+class _Failure(NamedTuple):
+    """Why a try brought no reply, in a word or two, and the server's header Retry-After."""
+
+    error: str
+    retry_after: str = ""
+
+
+class InFlight:
+    """One run over keys: a thread with an event loop, and the queue through which it hands over completions.
+
+    Args:
+        model: what the server calls it.
+        options: see `options.ServerOptions`.
+        keys: what to answer.
+        body: returns the request for a key.
+        completion: makes a completion of a key and its reply, or the reason why there is none.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        options: ServerOptions,
+        keys: Sequence[Key],
+        body: Callable[[Key], dict[str, Any]],
+        completion: Callable[[Key, Reply | str], Completion],
+    ):
+        self.model, self.options, self.keys, self.body, self.completion = model, options, keys, body, completion
+        self.endpoints = Endpoints(base_urls(options), options.max_concurrency)
+        self._slots = options.max_concurrency * len(self.endpoints.all)
+        self._room = asyncio.Semaphore(self._slots + UNREAD)
+        self._arrived: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()  # None: the thread has ended
+        self._waiting: deque[asyncio.Future[None]] = deque()  # for an endpoint that is free
+        self._put_back: list[Key] = []
+        self._failed_in_a_row = 0
+        self._error: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._main = self._loop.create_task(self._answer_all())
+        self._thread = threading.Thread(target=self._run, name="requests", daemon=True)
+        self._thread.start()
+
+    def batches(self) -> Iterator[list[Completion]]:
+        """Yield completions as they arrive, 1 to 256 at a time; then raise what ended the thread, if it was an error."""
+        ended = False
+        while not ended:
+            arrived = [self._arrived.get()]
+            while len(arrived) < MOST_AT_ONCE and not self._arrived.empty():
+                arrived.append(self._arrived.get())
+            batch = [completion for completion in arrived if completion is not None]
+            ended = len(batch) < len(arrived)
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._make_room, len(batch))
+            if batch:
+                yield batch
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Cancel what is under way and wait until the thread has ended; may be called again."""
+        with suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._main.cancel)
+        self._thread.join()
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._main)
+        except asyncio.CancelledError:
+            pass  # by `stop`
+        except BaseException as error:  # raised to the caller, who waits in `batches`
+            self._error = error
+        finally:
+            self._loop.close()
+            self._arrived.put(None)
+
+    def _make_room(self, completions: int) -> None:
+        for _ in range(completions):
+            self._room.release()
+
+    async def _answer_all(self) -> None:
+        """Answer all keys, then once more those that were put back."""
+        async with open_client(self.options.api_key_env, self.options.request_timeout) as self._client:
+            try:
+                async with asyncio.TaskGroup() as watch:
+                    watchers = [watch.create_task(self._watch(endpoint)) for endpoint in self.endpoints.all]
+                    for keys, last in ((self.keys, False), (self._put_back, True)):
+                        left = iter(keys)
+                        async with asyncio.TaskGroup() as workers:
+                            for _ in range(min(self._slots, len(keys))):
+                                workers.create_task(self._work(left, last))
+                    for watcher in watchers:
+                        watcher.cancel()
+            except BaseExceptionGroup as errors:
+                raise _first(errors) from None
+
+    async def _work(self, keys: Iterator[Key], last: bool) -> None:
+        """Answer one key after another until none is left."""
+        while True:
+            await self._room.acquire()
+            key = next(keys, None)
+            completion = None if key is None else await self._answer(key, last)
+            if completion is not None:
+                self._failed_in_a_row = 0
+                self._arrived.put(completion)
+                continue
+            self._room.release()
+            if key is None:
+                return
+            self._put_back.append(key)
+            self._failed_in_a_row += 1
+            if self._failed_in_a_row >= MOST_IN_A_ROW:
+                what = f"{self._failed_in_a_row} requests in a row failed in all their tries"
+                raise self._given_up(what, "look into the server's log")
+
+    async def _answer(self, key: Key, last: bool) -> Completion | None:
+        """Answer one key in as many tries as it may have, or return None to have it put back.
+
+        Without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
+        until a probe tells.
+        """
+        body = self.body(key)
+        began, tries, was_empty = self.endpoints.clock(), 0, False
+        endpoint: Endpoint | None = None
+        while True:
+            endpoint = await self._take(endpoint)
+            try:
+                found = await self._ask(endpoint, body)
+            finally:
+                endpoint.active -= 1
+                self._wake(1)
+            tries += 1
+            if isinstance(found, Reply):
+                empty = found.finish_reason in ("stop", None) and not (found.content.strip() or found.reasoning)
+                if was_empty or not empty:
+                    return self.completion(key, "empty" if empty else found)
+                was_empty, found = True, _Failure("empty")
+            elif tries > self.options.max_retries and self.endpoints.answered_at > began:
+                return self.completion(key, found.error) if last else None
+            await asyncio.sleep(retry_delay(tries - 1, found.retry_after))
+
+    async def _take(self, avoid: Endpoint | None) -> Endpoint:
+        """Wait for a free endpoint."""
+        while (endpoint := self.endpoints.choose(avoid)) is None:
+            self._waiting.append(self._loop.create_future())
+            await self._waiting[-1]
+        endpoint.active += 1
+        endpoint.sent += 1
+        return endpoint
+
+    def _wake(self, waiting: int) -> None:
+        for _ in range(min(waiting, len(self._waiting))):
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_result(None)
+
+    async def _ask(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply | _Failure:
+        """Send a request once, and note what the answer says of the endpoint.
+
+        Raises:
+            EngineError: the request is refused, or nothing but 429 has come for too long.
+        """
+        began = self.endpoints.clock()
+        try:
+            response = await post(self._client, endpoint.url, body, self.options.request_timeout)
+        except NoAnswerError as error:
+            endpoint.problem, failure = self._no_answer(error), _Failure(error.kind)
+        else:
+            status = response.status_code
+            if status == 200 and (reply := read_reply(response)) is not None:
+                self.endpoints.answered()
+                if endpoint.breaker.open:
+                    self._wake(len(self._waiting))
+                endpoint.breaker.succeeded()
+                return reply
+            endpoint.problem = f"answered {status}: {redacted(response.text, self.options.api_key_env)}"
+            if status != 200 and not temporary(status):
+                raise self._refused(endpoint, status)
+            failure = _Failure(
+                "no reply" if status == 200 else f"http {status}", response.headers.get("retry-after", "")
+            )
+            if status == 429:
+                self._limited()
+                return failure
+        endpoint.breaker.failed(self.endpoints.clock() - began)
+        return failure
+
+    async def _watch(self, endpoint: Endpoint) -> None:
+        """Send a probe to an endpoint whenever its breaker allows one; it may refuse it, but it has to answer.
+
+        Raises:
+            EngineError: no endpoint has answered for too long.
+        """
+        seconds = min(CONNECT_SECONDS, self.options.request_timeout)
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            if not endpoint.breaker.due():
+                continue
+            status = 0
+            try:
+                response = await post(self._client, endpoint.url, probe_body(self.model), seconds)
+            except NoAnswerError as error:
+                endpoint.problem = self._no_answer(error)
+            else:
+                status = response.status_code
+                endpoint.problem = f"answered {status}: {redacted(response.text, self.options.api_key_env)}"
+            if status and not temporary(status):
+                self.endpoints.answered()
+                endpoint.breaker.probe_succeeded()
+                self._wake(len(self._waiting))
+                continue
+            endpoint.breaker.probe_failed()
+            if status == 429:
+                self._limited()
+            elif (dead_for := self.endpoints.dead_for()) >= self.options.give_up_seconds:
+                advice = "start it, or set base_url to one that runs"
+                raise self._given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
+
+    def _limited(self) -> None:
+        if self.endpoints.limited() > self.options.give_up_seconds + 2 * self.options.request_timeout:
+            raise self._given_up("the server has had too much to do for too long", "lower max_concurrency")
+
+    def _no_answer(self, error: NoAnswerError) -> str:
+        return redacted(f"gave no answer: {error}", self.options.api_key_env)
+
+    def _refused(self, endpoint: Endpoint, status: int) -> EngineError:
+        wrong_model = status == 404 and "model" in endpoint.problem.lower()
+        hints = {401: f"; the key is read from the environment variable {self.options.api_key_env}"}
+        hints |= {403: hints[401], 404: "" if wrong_model else "; base_url has to end with /v1 on most servers"}
+        problem = f"{shown_url(endpoint.url)} {endpoint.problem}{hints.get(status, '')}"
+        return EngineError("model_name_or_path" if wrong_model else "engine_kwargs", problem)
+
+    def _given_up(self, what: str, advice: str) -> EngineError:
+        return EngineError("engine_kwargs", f"{what} ({self.endpoints.problems()}); {advice}, and run again to go on")
+
+
+def _first(errors: BaseException) -> BaseException:
+    """Return the first error of a group of groups."""
+    return _first(errors.exceptions[0]) if isinstance(errors, BaseExceptionGroup) else errors

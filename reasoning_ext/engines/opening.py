@@ -1,0 +1,73 @@
+"""The engine that a recipe's key `engine` names, opened; what each engine needs is imported here, when it is opened."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.engines.options import OPTIONS
+from reasoning_ext.engines.source import model_source
+from reasoning_ext.generation import Engine, EngineError, SamplingSettings
+
+if TYPE_CHECKING:
+    from reasoning_ext.recipe import Recipe
+
+SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+
+
+def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> Engine:
+    """Open the engine of a recipe for its model, or for another one in the same way.
+
+    Args:
+        recipe: of a stage that generates.
+        name: another model: a hub name, a folder, or what a server calls it.
+        **overrides: `from_scratch`, in the place of the recipe's.
+
+    Raises:
+        ModelError, TokenizerError, ContractError: the model cannot be had.
+        EngineError: the engine cannot be opened, or cannot serve this model.
+    """
+    options, engine = engine_options(recipe), engine_name(recipe)
+    if engine == "server":
+        from reasoning_ext.engines.server import ServerEngine
+
+        served = name or recipe.values["model_name_or_path"]
+        if problem := server_problem(recipe, served):
+            raise EngineError("engine_kwargs", problem)
+        return ServerEngine(served, options, recipe.get("think_tags"))
+    source = model_source(recipe, False, name, **overrides)
+    if engine == "vllm":
+        from reasoning_ext.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(source, options)
+    if engine == "ray":
+        from reasoning_ext.engines.ray_engine import RayEngine
+
+        return RayEngine(source, options)
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(source.load(), source.batch_size)
+
+
+def server_problem(recipe: Recipe, model: str) -> str:
+    """Ask a recipe's server whether it answers and serves a model; return "" or one line on why not."""
+    from reasoning_ext.engines.server import reachable
+
+    return reachable(model, engine_options(recipe))
+
+
+def sampling_settings(recipe: Recipe, **changed: Any) -> SamplingSettings:
+    """Return how a recipe's completions are drawn, with some values changed."""
+    values: dict[str, Any] = {name: recipe.get(name) for name in SETTINGS} | changed
+    values |= {name: recipe.get(name) or {} for name in ("generation_kwargs", "chat_template_kwargs")}
+    return SamplingSettings(**values)
+
+
+def engine_name(recipe: Recipe) -> str:
+    """Return what answers a recipe's prompts; stages without the key have the model in their own process."""
+    return recipe.get("engine") if "engine" in recipe.keys else "transformers"
+
+
+def engine_options(recipe: Recipe) -> Any:
+    """Return the options of a recipe's engine, one of the classes of `options`; what `engine_kwargs` leaves out is default."""
+    values = recipe.get("engine_kwargs") if "engine_kwargs" in recipe.keys else None
+    return OPTIONS[engine_name(recipe)](**(values or {}))

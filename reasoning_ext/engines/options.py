@@ -1,0 +1,81 @@
+"""What a recipe can set of an engine, `engine_kwargs`, checked before anything is loaded; their texts are what editors show."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ENGINES = ("transformers", "vllm", "server", "ray")
+
+
+@dataclass(frozen=True)
+class TransformersOptions:
+    """Options of `engine: transformers`; it has none, and batches are `per_device_eval_batch_size` completions."""
+
+
+@dataclass(frozen=True)
+class VllmOptions:
+    """Options of `engine: vllm`, for what TRL's keys (`vllm_gpu_memory_utilization`, ...) do not say.
+
+    Attributes:
+        max_num_seqs: completions under way at once.
+        enforce_eager: do without CUDA graphs.
+        kv_cache_dtype: of the KV cache, `fp8` for example.
+        engine_args: further arguments of `vllm.LLM`, as they are.
+    """
+
+    max_num_seqs: int = 256
+    enforce_eager: bool = False
+    kv_cache_dtype: str = "auto"
+    engine_args: dict | None = None
+
+
+@dataclass(frozen=True)
+class ServerOptions:
+    """Options of `engine: server`, any OpenAI-compatible endpoint.
+
+    Attributes:
+        base_url: the endpoint, up to and with `/v1`, or a list of endpoints that serve the same model.
+        max_concurrency: requests under way at once at each endpoint.
+        max_retries: how often a request is repeated after a time-out, a broken connection, 429 or 5xx.
+        request_timeout: seconds that one request may take.
+        give_up_seconds: stop when no endpoint has answered for so long.
+        api_key_env: the environment variable that holds the key, if the server wants one.
+    """
+
+    base_url: str | list = "http://localhost:8000/v1"
+    max_concurrency: int = 32
+    max_retries: int = 5
+    request_timeout: float = 600.0
+    give_up_seconds: float = 45.0
+    api_key_env: str = "OPENAI_API_KEY"
+
+
+@dataclass(frozen=True)
+class RayOptions:
+    """Options of `engine: ray`: Ray Data over one of the other engines, on a cluster or on this machine.
+
+    Attributes:
+        engine: what each worker runs: `transformers` or `vllm`.
+        num_workers: workers, each with a model of its own.
+        num_gpus: GPUs a worker takes; 0 on CPUs.
+        num_cpus: CPUs a worker takes.
+        batch_size: completions a worker is given at once.
+        address: of a running cluster, `auto` for the one that this machine belongs to; none starts Ray here.
+        engine_kwargs: options of the workers' engine.
+    """
+
+    engine: str = field(default="vllm", metadata={"choices": ("transformers", "vllm")})
+    num_workers: int = 1
+    num_gpus: float = 1.0
+    num_cpus: float = 1.0
+    batch_size: int = 256
+    address: str | None = None
+    engine_kwargs: dict | None = None
+
+
+OPTIONS: dict[str, type] = {
+    "transformers": TransformersOptions,
+    "vllm": VllmOptions,
+    "server": ServerOptions,
+    "ray": RayOptions,
+}

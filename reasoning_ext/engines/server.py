@@ -1,0 +1,190 @@
+"""Engine `server`: prompts answered by any OpenAI-compatible `/v1/chat/completions`: vLLM, SGLang, hosted teachers, ...
+
+One request a completion, so that each has a seed of its own and can be repeated alone; how requests are sent, repeated and
+given up is in `in_flight.py`. What comes back is made whole here: thoughts that the server took out of the content are put
+back, and what did not end by itself is not called finished.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.contract import Contract
+from reasoning_ext.engines.endpoints import base_urls, server_problems
+from reasoning_ext.engines.in_flight import InFlight
+from reasoning_ext.engines.options import ServerOptions
+from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.openai_client import Reply, authorization, httpx, probe_body, redacted, shown_url, temporary
+
+OURS = ("model", "messages", "n", "stream")  # fields of a request that generation_kwargs cannot set
+LOOK_SECONDS, TRY_SECONDS = 5.0, 30.0  # that `reachable` waits for a list of models, and for one token
+
+
+class ServerEngine:
+    """Answers prompts through one or several endpoints that serve the same model.
+
+    Args:
+        model: what the server calls it.
+        options: see `options.ServerOptions`.
+        think_tags: the tags that the model writes around a thought, where they are not `<think>`.
+
+    Raises:
+        EngineError: an option cannot work.
+    """
+
+    def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
+        for problem in server_problems(options):
+            raise EngineError("engine_kwargs", problem)
+        self.model, self.options = model, options
+        self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
+        self._runs: set[InFlight] = set()
+
+    def generate(
+        self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
+    ) -> Iterator[list[Completion]]:
+        """Answer keys with one request each; see `generation.Engine` and `request_body`.
+
+        Args:
+            prompts: P conversations, sent as messages.
+            keys: `(prompt, sample)` pairs, taken one by one as there is room, in a thread of the engine's own.
+            settings: how to sample.
+
+        Yields:
+            what has arrived, 1 to 256 completions, in any order.
+
+        Raises:
+            EngineError: see `in_flight`; what arrived before is yielded first.
+        """
+        for name in OURS:
+            if name in settings.generation_kwargs:
+                raise EngineError("generation_kwargs", f"found {name!r}, which the engine sets itself; take it out")
+
+        def body(key: Key) -> dict[str, Any]:
+            return request_body(self.model, prompts[key[0]], key_seed(settings.seed, *key), settings)
+
+        run = InFlight(self.model, self.options, keys, body, self._completion)
+        self._runs.add(run)
+        try:
+            yield from run.batches()
+        finally:
+            run.stop()
+            self._runs.discard(run)
+
+    def close(self) -> None:
+        """Cancel what is under way and end the threads."""
+        for run in list(self._runs):
+            run.stop()
+
+    def _completion(self, key: Key, found: Reply | str) -> Completion:
+        """Make a completion of a reply, or of the reason why there is none."""
+        if isinstance(found, str):
+            return Completion(*key, text="", ids=[], finished=False, error=found)
+        reason = found.finish_reason
+        error = "" if reason in ("stop", "length", None) else str(reason)
+        text = whole_text(found, self.contract)
+        return Completion(*key, text, ids=[], finished=reason in ("stop", None), tokens=found.tokens, error=error)
+
+
+def request_body(model: str, messages: list[dict[str, str]], seed: int, settings: SamplingSettings) -> dict[str, Any]:
+    """Return a request for one completion.
+
+    Fields that not every server knows (`top_k`, `min_p`, `repetition_penalty`, `chat_template_kwargs`) are sent only where
+    they differ from the default; what a server does without them is its own affair (vLLM reads generation_config.json).
+    `generation_kwargs` come last, and one that is null takes a field out: `{max_tokens: null, max_completion_tokens: 512}`.
+    """
+    body = {
+        "model": model,
+        "messages": messages,
+        "max_tokens": settings.max_completion_length,
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": seed,
+        "top_k": settings.top_k or None,
+        "min_p": settings.min_p,
+        "repetition_penalty": None if settings.repetition_penalty == 1.0 else settings.repetition_penalty,
+        "chat_template_kwargs": settings.chat_template_kwargs or None,
+    } | settings.generation_kwargs
+    return {name: value for name, value in body.items() if value is not None}
+
+
+def whole_text(reply: Reply, contract: Contract) -> str:
+    r"""Make a reply a whole completion: `<think>...</think>answer`.
+
+    A thought that the server took out is put back, and left open where it was cut off. Where the template opened the thought,
+    the content closes one that it never opened: it gets the opening tag.
+
+    >>> whole_text(Reply("7", "3+4=7", "stop", 9), Contract())
+    '<think>\n3+4=7\n</think>\n\n7'
+    >>> whole_text(Reply("3+4=7</think>7", "", "stop", 9), Contract())
+    '<think>\n3+4=7</think>7'
+    """
+    text = reply.content
+    if reply.reasoning:
+        cut_off = reply.finish_reason not in ("stop", None) and not text.strip()
+        return f"{think.OPEN}\n{reply.reasoning.strip()}" if cut_off else think.join(reply.reasoning, text)
+    before, closed, _ = text.partition(contract.close.strip())
+    if closed and contract.open.strip() not in before:
+        text = contract.open.strip() + ("" if text.startswith("\n") else "\n") + text
+    return contract.whole(text)
+
+
+def reachable(model: str, options: ServerOptions) -> str:
+    """Ask every endpoint which models it serves, and return "" or one line on why no completion can be had.
+
+    Endpoints that are down do not matter while another is there. A server without such a list counts as reachable. One whose
+    list lacks the model or fails is asked for one token: some serve more than they list (aliases; `transformers serve` lists
+    its cache, and answers 500 where there is none).
+    """
+    for problem in server_problems(options):
+        return problem
+    urls = [url.rstrip("/") for url in base_urls(options)]
+    with httpx().Client(headers=authorization(options.api_key_env), timeout=LOOK_SECONDS) as client:
+        looks = [_look(client, url, model, options.api_key_env) for url in urls]
+    if not any(answers for answers, _ in looks):
+        return (
+            f"nobody answers: {'; '.join(problem for _, problem in looks)}; start it, or set base_url to one that runs"
+        )
+    return next((problem for answers, problem in looks if answers and problem), "")
+
+
+def _look(client: Any, url: str, model: str, api_key_env: str) -> tuple[bool, str]:
+    """Return whether an endpoint answers, and what is wrong with it, or ""."""
+
+    def said(response: Any) -> str:
+        return f"{shown_url(url)} answered {response.status_code}: {redacted(response.text, api_key_env)}"
+
+    try:
+        response = client.get(f"{url}/models")
+    except httpx().RequestError as error:
+        return False, redacted(f"{shown_url(url)} gave no answer: {type(error).__name__} {error}", api_key_env)
+    if response.status_code in (401, 403):
+        return True, f"{said(response)}; the key is read from the environment variable {api_key_env}"
+    if response.status_code >= 500:
+        tried = _try(client, url, model)
+        if tried is None or temporary(tried.status_code):
+            return False, said(response)
+        return True, "" if tried.status_code == 200 else said(tried)
+    try:
+        served = [str(entry["id"]) for entry in response.json()["data"]]
+    except (ValueError, LookupError, TypeError):
+        return True, ""  # no such list
+    tried = None if model in served else _try(client, url, model)
+    refused = tried is not None and tried.status_code != 200 and not temporary(tried.status_code)
+    return True, _not_served(url, model, served) if refused else ""
+
+
+def _try(client: Any, url: str, model: str) -> Any:
+    """Ask for one token, and return the response, or None where there is none in time."""
+    try:
+        return client.post(f"{url}/chat/completions", json=probe_body(model), timeout=TRY_SECONDS)
+    except httpx().RequestError:
+        return None
+
+
+def _not_served(url: str, model: str, served: list[str]) -> str:
+    nearest = difflib.get_close_matches(model, served, 1, 0.0)
+    serves = f"the nearest of the {len(served)} that it serves is {nearest[0]!r}" if nearest else "it lists none"
+    return f"{shown_url(url)} does not serve {model!r}; {serves}"

@@ -1,0 +1,268 @@
+"""Engine `transformers`: the model in this process, batches sorted by length, finished sequences leave their batch.
+
+Departures from one call of `model.generate` a batch: rows that have ended are taken out of the batch and its KV cache, so that
+the rest goes on in a smaller one; a prompt that stands in a batch several times is read once; and every completion is drawn
+with random numbers of its own, so that it is the same in any batch, up to the rounding of another batch's shape. Everything
+else, from the logits processors to the kind of cache, is `generate`'s, which calls the loop here as its `custom_generate`.
+Models that Unsloth has patched keep their cache elsewhere, and models without a cache of keys and values cannot lose rows:
+there `generate`'s own loop runs, with the same random numbers.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import LogitsProcessor, LogitsProcessorList
+from transformers.generation import logits_process
+
+from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
+from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.model import Loaded
+from reasoning_ext.rendering import render_prompt
+from reasoning_ext.tokenized import count_tokens
+
+FINISHED_SHARE = 8  # one row in so many must have ended before the batch is made smaller, since that copies the cache
+# In generate's own order: the setting, the class that applies it, the value that leaves everything as it is.
+WARPERS: tuple[tuple[str, type, Any], ...] = (
+    ("temperature", logits_process.TemperatureLogitsWarper, 1.0),
+    ("top_k", logits_process.TopKLogitsWarper, 0),
+    ("top_p", logits_process.TopPLogitsWarper, 1.0),
+    ("min_p", logits_process.MinPLogitsWarper, None),
+    ("typical_p", logits_process.TypicalLogitsWarper, 1.0),
+    ("epsilon_cutoff", logits_process.EpsilonLogitsWarper, 0.0),
+)
+
+
+class TransformersEngine:
+    """Answers prompts with a loaded model.
+
+    Args:
+        loaded: the model, its tokenizer and contract.
+        batch_size: completions generated together; halved, with a line on standard error, where the memory is too small.
+    """
+
+    def __init__(self, loaded: Loaded, batch_size: int):
+        self.model, self.tokenizer, self.contract = loaded.model, loaded.tokenizer, loaded.contract
+        self.batch_size = batch_size
+
+    def generate(
+        self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
+    ) -> Iterator[list[Completion]]:
+        """Answer keys as `generation.Engine` says, the longest prompts first, so that a lack of memory shows at once.
+
+        Raises:
+            ContractError: the chat template refuses a prompt.
+            EngineError: the memory is too small for a single completion.
+        """
+        lengths = {
+            p: count_tokens(self.tokenizer, self._render(prompts, p, settings)) for p in sorted({p for p, _ in keys})
+        }
+        ordered = sorted(keys, key=lambda key: (-lengths[key[0]], key))
+        start = 0
+        while start < len(ordered):
+            batch = ordered[start : start + self.batch_size]
+            try:
+                completions = self._answer(prompts, batch, settings)
+            except torch.OutOfMemoryError as error:
+                self._halve(len(batch), error)
+                continue
+            start += len(batch)
+            yield completions
+
+    def close(self) -> None:
+        """Let go of the model; the stage's end gives its memory back."""
+        self.model = None
+
+    def _halve(self, tried: int, error: BaseException) -> None:
+        if tried == 1:
+            problem = "found too little memory for one completion"
+            raise EngineError("max_completion_length", f"{problem}; write a smaller max_completion_length") from error
+        self.batch_size = tried // 2
+        torch.cuda.empty_cache()
+        line = f"out of memory with {tried} completions at once; going on with {self.batch_size}"
+        print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
+
+    def _render(self, prompts: Sequence[list[dict[str, str]]], number: int, settings: SamplingSettings) -> str:
+        try:
+            return render_prompt(self.tokenizer, self.contract, prompts[number], settings.chat_template_kwargs)
+        except ValueError as error:
+            raise ContractError("dataset_name", f"row {number}: {error}") from error
+
+    def _answer(self, prompts: Sequence, batch: list[Key], settings: SamplingSettings) -> list[Completion]:
+        stops = stop_ids(self.model, self.tokenizer, self.contract)
+        if self.tokenizer.pad_token_id is None:
+            self.tokenizer.pad_token_id = stops[0]
+        rendered = {p: self._render(prompts, p, settings) for p in dict.fromkeys(p for p, _ in batch)}
+        inputs = self.tokenizer(
+            [rendered[p] for p, _ in batch],
+            return_tensors="pt",
+            padding=True,
+            padding_side="left",
+            add_special_tokens=False,
+        ).to(self.model.device)
+        inputs.pop("token_type_ids", None)
+        asked = list(rendered)
+        arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device)
+        if _has_cache(self.model):
+            arguments |= {"custom_generate": decode, "prompt_of_row": [asked.index(p) for p, _ in batch]}
+        with torch.inference_mode():
+            output = self.model.generate(
+                **inputs, **arguments, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stops
+            )
+        completion_ids_BT = output[:, inputs["input_ids"].shape[1] :].tolist()
+        decode_ids = decoder(self.tokenizer, self.contract)
+        return [_completion(decode_ids, key, ids, stops) for key, ids in zip(batch, completion_ids_BT, strict=True)]
+
+
+class KeyedDraw(LogitsProcessor):
+    """Draw one token a row with the row's own random numbers, and leave no other possible.
+
+    Args:
+        uniforms_BT: a number in [0, 1) for every row and new token.
+        prompt_length: tokens of the padded prompts.
+    """
+
+    def __init__(self, uniforms_BT: torch.Tensor, prompt_length: int):
+        self.uniforms_BT, self.prompt_length = uniforms_BT, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores (B, V) that are 0 at the token drawn by the inverse of the distribution, and -inf elsewhere."""
+        cumulative_BV = scores.softmax(-1, dtype=torch.float32).to(self.uniforms_BT.dtype).cumsum(-1)
+        uniform_B1 = self.uniforms_BT[:, input_ids.shape[1] - self.prompt_length, None]
+        # the first token whose cumulative probability is above the number: one of probability 0 is never that
+        token_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
+        token_B1 = token_B1.clamp(max=scores.shape[-1] - 1)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
+
+
+def _arguments(
+    settings: SamplingSettings, batch: list[Key], prompt_length: int, device: torch.device
+) -> dict[str, Any]:
+    """Return the arguments of `generate` for a batch.
+
+    Sampling is done by logits processors, so `generate` itself is told to take the likeliest token.
+    """
+    kwargs = settings.generate_kwargs()
+    if not kwargs.pop("do_sample"):
+        return kwargs | {"do_sample": False}
+    values = {name: kwargs.pop(name, neutral) for name, _, neutral in WARPERS}
+    chain = [cls(values[name]) for name, cls, neutral in WARPERS if values[name] not in (neutral, None)]
+    uniforms_BT = torch.stack([_uniforms(key_seed(settings.seed, *key), kwargs["max_new_tokens"]) for key in batch])
+    kind = torch.float32 if device.type == "mps" else torch.float64
+    drawn = KeyedDraw(uniforms_BT.to(kind).to(device), prompt_length)
+    return kwargs | {"do_sample": False, "logits_processor": LogitsProcessorList([*chain, drawn])}
+
+
+def _uniforms(seed: int, count: int) -> torch.Tensor:
+    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _has_cache(model: Any) -> bool:
+    """Tell whether rows can be taken out of the model's cache: it is given to `forward`, and is not Unsloth's own."""
+    if "unsloth" in sys.modules and any(
+        "unsloth" in (getattr(base, "__module__", "") or "") for base in _functions(model)
+    ):
+        return False
+    accepted = inspect.signature(_base(model).forward).parameters
+    return {"past_key_values", "position_ids", "attention_mask"} <= accepted.keys()
+
+
+def _base(model: Any) -> Any:
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _functions(model: Any) -> list[Any]:
+    base = _base(model)
+    return [base.forward, base.generate, model.generate]
+
+
+def decode(
+    model: Any,
+    input_ids: torch.Tensor,
+    logits_processor: LogitsProcessorList,
+    stopping_criteria: Any,
+    generation_config: Any,
+    prompt_of_row: list[int],
+    **model_kwargs: Any,
+) -> torch.Tensor:
+    """Generate for a batch whose ended rows leave it; called by transformers' `generate` with what it has prepared.
+
+    Logits processors see the whole batch to its end, because some keep a state for every row.
+
+    Args:
+        model: the model.
+        input_ids: the prompts, (B, L), padded on the left.
+        logits_processor: applied to the logits of each step.
+        stopping_criteria: generate's; the length and the ends of `generation_config` are what is looked at.
+        generation_config: says which tokens end a row, and how many there may be.
+        prompt_of_row: a number for each row, the same for rows with the same prompt.
+        **model_kwargs: the attention mask and an empty cache.
+
+    Returns:
+        prompts and completions, (B, at most L + max_new_tokens), padded on the right.
+    """
+    device, pad_id = input_ids.device, generation_config.pad_token_id
+    ends = torch.tensor(_listed(generation_config.eos_token_id), device=device)
+    cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
+    mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
+    position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
+    first, back = _first_rows(prompt_of_row, device)
+    logits_BV = _forward(model, input_ids[first], mask[first], position_ids[first], cache)[back]
+    cache.reorder_cache(back)
+    ids_BT, position = input_ids, position_ids[:, -1:]
+    rows = torch.arange(len(input_ids), device=device)  # of the batch, those that the model still goes on with
+    over = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended nevertheless
+    while True:
+        token_B = logits_processor(ids_BT, logits_BV).argmax(-1)
+        new_B = torch.full_like(token_B, pad_id)
+        new_B[rows[~over]] = token_B[rows[~over]]
+        ids_BT = torch.cat([ids_BT, new_B[:, None]], -1)
+        over = over | torch.isin(new_B[rows], ends)
+        ended = int(over.sum())
+        if ended == len(over) or ids_BT.shape[1] >= generation_config.max_length:
+            return ids_BT
+        if ended * FINISHED_SHARE >= len(over):
+            left = (~over).nonzero()[:, 0]
+            rows, mask, position, over = rows[left], mask[left], position[left], over[left]
+            cache.reorder_cache(left)
+        mask = torch.cat([mask, mask.new_ones((len(mask), 1))], -1)
+        position = position + 1
+        logits_BV = logits_BV.index_copy(0, rows, _forward(model, ids_BT[rows, -1:], mask, position, cache))
+
+
+def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any) -> torch.Tensor:
+    """Return the logits of the next token in float32, (B, V)."""
+    output = model(
+        input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True,
+        **({"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(_base(model).forward).parameters else {}),
+    )  # fmt: skip
+    return output.logits[:, -1].float()
+
+
+def _first_rows(prompt_of_row: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return one row a prompt, and for every row where its prompt stands among those."""
+    first = {prompt: row for row, prompt in reversed(list(enumerate(prompt_of_row)))}
+    order = {prompt: place for place, prompt in enumerate(sorted(first))}
+    rows = [first[prompt] for prompt in sorted(first)]
+    return torch.tensor(rows, device=device), torch.tensor([order[p] for p in prompt_of_row], device=device)
+
+
+def _listed(value: Any) -> list[int]:
+    return value if isinstance(value, list) else [value]
+
+
+def _completion(decode_ids: Decoder, key: Key, ids: list[int], stops: list[int]) -> Completion:
+    end = next((i for i, token in enumerate(ids) if token in stops), None)
+    ids = ids if end is None else ids[: end + 1]
+    body = ids if end is None else ids[:-1]
+    return Completion(*key, decode_ids(body), ids, end is not None, len(ids))
+
+
+def stop_ids(model: Any, tokenizer: Any, contract: Contract) -> list[int]:
+    """Return the ids that end a completion: the model's, the tokenizer's, and the one that ends a turn."""
+    declared = _listed(model.generation_config.eos_token_id)
+    return sorted({i for i in [*declared, tokenizer.eos_token_id, contract.end_id] if i is not None})

@@ -1,0 +1,171 @@
+"""What can be wrong with how a recipe's stage generates and selects, found before anything heavy is imported.
+
+Every check is a generator that yields the errors it finds, as in `combinations`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+from reasoning_ext.engines.options import OPTIONS, ServerOptions
+from reasoning_ext.fields import dataclass_keys
+from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.sampling.pairs import KINDS, STEPS
+
+Errors = Iterator[RecipeError]
+NEEDS_IDS = "completion_ids"
+
+
+def asks_server(recipe: Recipe) -> bool:
+    """Tell whether a server answers the recipe's prompts, so that neither model nor tokenizer is here."""
+    return "engine" in recipe.keys and recipe.get("engine") == "server"
+
+
+def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
+    """Yield what is wrong with a recipe's engine, its options, or rewards that it cannot serve.
+
+    Args:
+        recipe: of a stage that generates.
+        specs: its rewards.
+    """
+    engine = recipe.get("engine")
+    given = recipe.get("engine_kwargs") or {}
+    wrong = list(option_errors(recipe, engine, given, ("engine_kwargs",)))
+    yield from wrong
+    if engine == "ray" and isinstance(inner := given.get("engine_kwargs") or {}, dict):
+        yield from option_errors(recipe, given.get("engine", "vllm"), inner, ("engine_kwargs", "engine_kwargs"))
+    used = {engine, given.get("engine", "vllm")} if engine == "ray" else {engine}
+    if recipe.get("backend") == "unsloth" and engine != "transformers":
+        yield recipe.error("backend", f"found unsloth with engine: {engine}, allowed: trl; the engine loads the model")
+    if used & {"vllm", "server"} and recipe.get("from_scratch"):
+        yield recipe.error("from_scratch", f"found true with engine: {engine}, allowed: with transformers")
+    if engine == "server":
+        yield from _server_errors(recipe, specs)
+        from reasoning_ext.engines.endpoints import server_problems
+
+        for line in [] if wrong else server_problems(ServerOptions(**given)):
+            name, _, text = line.partition(": ")
+            yield recipe.error(("engine_kwargs", name), text)
+
+
+def missing_engine(recipe: Recipe) -> Errors:
+    """Yield an error where the engine's package is not installed; asked before a run, since a recipe may be for elsewhere."""
+    if "engine" not in recipe.keys:
+        return
+    engine = recipe.get("engine")
+    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
+    for package in (engine, inner) if engine == "ray" else (engine,):
+        if package in ("vllm", "ray") and find_spec(package) is None:
+            problem = f"found {engine}, but {package} is not installed"
+            yield recipe.error("engine", f"{problem}; pip install 'reasoning-ext[{package}]', or write transformers")
+
+
+def option_errors(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tuple) -> Errors:
+    """Yield what is wrong with an engine's options: unknown names, values of the wrong type, numbers below 1.
+
+    Args:
+        recipe: the recipe.
+        engine: the engine's name; nothing is said where it is none.
+        given: the options.
+        place: where in the recipe they stand.
+    """
+    if engine not in OPTIONS:
+        return
+    known = dataclass_keys(OPTIONS[engine])
+    for name, value in given.items():
+        path = (*place, name)
+        if name not in known:
+            near = difflib.get_close_matches(str(name), list(known), 1, cutoff=0.0)
+            hint = f"; the nearest is {near[0]}" if near else "; it has none"
+            yield recipe.error(path, f"unknown option of engine {engine} (found {name}: {value!r}){hint}")
+        elif problem := known[name].problem(value):
+            yield recipe.error(path, f"{problem} (engine {engine})")
+        elif engine != "server" and known[name].annotation in ("int", "float") and not _allowed(name, value):
+            yield recipe.error(path, f"found {value}, allowed: {'0 or more' if name in MAY_BE_ZERO else 'above 0'}")
+
+
+MAY_BE_ZERO = ("num_gpus", "num_cpus")
+
+
+def _allowed(name: str, value: float) -> bool:
+    return math.isfinite(value) and (value >= 0 if name in MAY_BE_ZERO else value > 0)
+
+
+def _server_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
+    """A server has the tokenizer and the template; what would need them here cannot be had."""
+    for key in ("max_prompt_length", "chat_template_path"):
+        if key in recipe.keys and recipe.values.get(key) is not None:
+            yield recipe.error(
+                key, f"found {recipe.values[key]} with engine: server, allowed: where the tokenizer is here"
+            )
+    for i, spec in enumerate(specs):
+        if NEEDS_IDS in spec.plugin.required and not spec.plugin.is_factory:
+            problem = f"{spec.name} needs the ids of the tokens, which a server does not tell"
+            yield recipe.error(("reward_funcs", i), f"{problem}; write engine: vllm or transformers, or leave it out")
+
+
+def selection_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
+    """Yield what is wrong with how stage `sample` spends its completions and chooses among them.
+
+    Args:
+        recipe: of stage sample.
+        specs: its rewards.
+    """
+    for key in ("min_generations", "max_generations", "diverse"):
+        value = recipe.get(key)
+        if isinstance(value, int) and value < 1:
+            yield recipe.error(key, f"found {value}, allowed: 1 or more")
+        elif key in recipe.values and key != "diverse" and value is not None and not recipe.get("adaptive"):
+            yield recipe.error(
+                key, f"found {value} without adaptive: true, which it belongs to; write that, or leave it out"
+            )
+    if isinstance(most := recipe.get("max_generations"), int) and most < (recipe.get("num_generations") or 0):
+        yield recipe.error(
+            "max_generations", f"found {most}, allowed: num_generations {recipe.get('num_generations')} or more"
+        )
+    if recipe.get("diverse") is not None and "keep" in recipe.values:
+        yield recipe.error(
+            "diverse", f"found {recipe.get('diverse')} beside keep: {recipe.get('keep')}, allowed: one of the two"
+        )
+    enough, each = recipe.get("diverse") or recipe.get("keep"), recipe.get("num_generations")
+    if isinstance(enough, int) and isinstance(each, int) and enough > each:
+        key = "diverse" if recipe.get("diverse") else "keep"
+        yield recipe.error(key, f"found {enough}, allowed: num_generations {each} or fewer")
+    agreement = recipe.get("min_agreement")
+    if agreement is not None and not 0 < agreement <= 1:
+        yield recipe.error("min_agreement", f"found {agreement}, allowed: a share above 0 and up to 1")
+    if recipe.get("temperature") == 0 and isinstance(each, int) and each > 1:
+        yield recipe.error(
+            "temperature", f"found 0 with num_generations {each}, which would all be the same; write 1.0, or 1"
+        )
+    yield from _pair_errors(recipe, specs)
+
+
+def _pair_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
+    for kind, count in (recipe.get("pairs") or {}).items():
+        if kind not in KINDS:
+            near = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0.0)[0]
+            yield recipe.error(("pairs", kind), f"unknown kind (found {kind}: {count!r}); the nearest is {near}")
+        elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
+            yield recipe.error(("pairs", kind), f"found {count!r}, allowed: pairs a prompt, 0 or more")
+        elif kind == STEPS_KIND and count and STEPS not in [spec.name for spec in specs]:
+            problem = f"found {count} without the reward {STEPS}, which says whose steps hold"
+            yield recipe.error(("pairs", kind), f"{problem}; add it to reward_funcs, with weight: 0.0 to measure alone")
+
+
+STEPS_KIND = "steps"
+
+
+def difficulty_errors(recipe: Recipe) -> Errors:
+    """Yield what is wrong with `difficulty`."""
+    bounds = recipe.get("difficulty") if "difficulty" in recipe.keys else None
+    if bounds is None:
+        return
+    numbers = [b for b in bounds if isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b <= 1]
+    if len(bounds) != 2 or len(numbers) != 2 or bounds[0] > bounds[1]:
+        yield recipe.error("difficulty", f"found {bounds}, allowed: the least and the highest pass rate, [0.1, 0.9]")
