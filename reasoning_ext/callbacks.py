@@ -1,24 +1,23 @@
-"""What a trainer of TRL's is watched with: metrics on disk, checkpoints marked complete, Ctrl-C, readable progress."""
+"""What a trainer of TRL's is watched with: metrics on disk, checkpoints marked complete, readable progress."""
 
 from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import COMPLETE, METRICS, append_lines, write_whole
 
 SHOWN = {
-    "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "completions/mean_length": "length",
+    "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "rewards/accuracies": "accuracy",
+    "rewards/margins": "margin", "completions/mean_length": "length",
     "completions/clipped_ratio": "clipped", "frac_reward_zero_std": "no variance", "kl": "kl", "eval_loss": "eval loss",
     "learning_rate": "rate",
 }  # fmt: skip
@@ -102,25 +101,3 @@ class WeightSchedule(TrainerCallback):
         for i, spec in enumerate(self.specs):
             if spec.schedule:
                 self.trainer.reward_weights[i] = spec.weight_at(state.global_step)
-
-
-class Interrupt:
-    """First Ctrl-C: finish the step, save, stop. Second Ctrl-C: stop now. Used as a context around training."""
-
-    def __init__(self) -> None:
-        self.requested = False
-        self._before: Any = None
-
-    def __enter__(self) -> Interrupt:
-        if threading.current_thread() is threading.main_thread():
-            self._before = signal.signal(signal.SIGINT, self._on_signal)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._before is not None:
-            signal.signal(signal.SIGINT, self._before)
-
-    def _on_signal(self, number: int, frame: FrameType | None) -> None:
-        self.requested = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        print("\nstopping after this step and saving a checkpoint; press Ctrl-C again to stop at once", flush=True)

@@ -111,7 +111,7 @@ def ask(
 
 @app.command()
 def export(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished sft or grpo run.")],
+    run: Annotated[Path, typer.Argument(help="The folder of a finished sft, grpo or dpo run.")],
     to: Annotated[str, typer.Option(help="merged-16bit, adapter, gguf or hub.")] = "merged-16bit",
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; default: in RUN/export.")] = None,
     prompts: Annotated[

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from zlib import crc32
 
 from reasoning_ext import think
+from reasoning_ext.data import SIDES
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,7 +78,8 @@ def deduplicate(
         how: `exact`, equal after `normalise`; or `near`, which also finds rows with the same signature whose pairs of
             neighbouring words have a Jaccard similarity of `threshold` or more.
         threshold: for `near`, above 0 and at most 1.
-        by: `prompt`; or `row`, where the completion counts as well, so that several answers to one prompt stay.
+        by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers to one
+            prompt stay.
 
     Returns:
         the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`: rows are numbered from
@@ -92,7 +94,8 @@ def deduplicate(
             raise ValueError(f"deduplicate: found {name}={value!r}; allowed: {', '.join(allowed)}")
     if not 0 < threshold <= 1:
         raise ValueError(f"deduplicate: found threshold={threshold!r}; allowed: above 0, at most 1")
-    columns = ["prompt"] if by == "prompt" else ["prompt", "completion"]
+    answers = SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
+    columns = ["prompt"] if by == "prompt" else ["prompt", *answers]
     if missing := [name for name in columns if name not in rows.column_names]:
         raise ValueError(f"deduplicate by {by}: found no column {missing[0]}; there are {', '.join(rows.column_names)}")
     first: dict[bytes, int] = {}
@@ -169,10 +172,9 @@ def _meaning(raw: str) -> str:
 def _texts(rows: Dataset, columns: list[str]) -> Iterator[str]:
     """Yield the text of each row that counts, read in batches."""
     for batch in rows.select_columns(columns).iter(_BATCH):
-        completions = batch.get("completion", [None] * len(batch["prompt"]))
-        for prompt, completion in zip(batch["prompt"], completions, strict=True):
-            text = prompt_text(prompt)
-            yield f"{text}\n{think.content(completion)}" if completion else text
+        answers = [batch[name] for name in columns if name != "prompt"]
+        for prompt, *said in zip(batch["prompt"], *answers, strict=True):
+            yield "\n".join([prompt_text(prompt), *(think.content(answer) for answer in said if answer)])
 
 
 def _digest(text: str) -> bytes:
@@ -184,18 +186,18 @@ def _digest(text: str) -> bytes:
 
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:
     """Find the near duplicates among rows with one signature: `{row: (row kept, similarity)}` by the rows' numbers."""
-    shingles: list[Any] = []
+    words: list[Any] = []
     kept: list[int] = []
     removed = {}
     lsh = _Lsh(threshold) if len(numbers) > _FEW else None
     for i, text in enumerate(_texts(rows, columns)):
-        shingles.append(_shingles(text))
-        candidates = lsh.similar(shingles[i]) if lsh else kept
+        words.append(shingles(text))
+        candidates = lsh.similar(words[i]) if lsh else kept
         for j in candidates[:_MOST_CANDIDATES]:
-            similarity = _jaccard(shingles[i], shingles[j])
+            similarity = jaccard(words[i], words[j])
             if similarity >= threshold:
                 removed[numbers[i]] = (numbers[j], similarity)
-                shingles[i] = None
+                words[i] = None
                 break
         else:
             kept.append(i)
@@ -215,10 +217,10 @@ class _Lsh:
         self.empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
         self.last = self.empty
 
-    def similar(self, shingles: Any) -> list[int]:
+    def similar(self, words: Any) -> list[int]:
         """Return the rows that may be similar, in order."""
         self.last = self.empty.copy()
-        self.last.update_batch(shingles)
+        self.last.update_batch(words)
         return sorted(self.index.query(self.last))
 
     def add(self, row: int) -> None:
@@ -226,7 +228,7 @@ class _Lsh:
         self.index.insert(row, self.last)
 
 
-def _shingles(text: str) -> Any:
+def shingles(text: str) -> Any:
     """Return the hashes of a text's pairs of neighbouring tokens, sorted and each once."""
     import numpy as np
 
@@ -235,7 +237,8 @@ def _shingles(text: str) -> Any:
     return np.unique(np.array([crc32(pair.encode("utf-8", "surrogatepass")) for pair in pairs], dtype=np.uint32))
 
 
-def _jaccard(a: Any, b: Any) -> float:
+def jaccard(a: Any, b: Any) -> float:
+    """Return the share of two texts' shingles that they have in common, from 0.0 to 1.0."""
     import numpy as np
 
     common = np.intersect1d(a, b, assume_unique=True).size

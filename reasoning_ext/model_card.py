@@ -102,7 +102,7 @@ def _header(source: Source, chain: list[Run], to: str) -> Any:
         base_model=base,
         base_model_relation="adapter" if to == "adapter" else "finetune" if base else None,
         datasets=sorted(set(hub_data)) or None,
-        license=_license(base or source.base),
+        license=license_of(base or source.base),
         library_name="peft" if to == "adapter" else "transformers",
         pipeline_tag="text-generation",
         tags=["reasoning-ext", "trl", *dict.fromkeys(run.stage for run in chain if run.stage != "unknown")],
@@ -131,16 +131,21 @@ def _root(chain: list[Run]) -> str | None:
     return names[-1] if names else None
 
 
-def _license(base: str | None) -> str:
-    """Return what the base's own card says, if it is on this machine; nothing is asked from the network."""
+def license_of(name: str | None, kind: str = "model") -> str:
+    """Return what the card of a model or data set says, if it is on this machine; nothing is asked from the network.
+
+    Args:
+        name: of the hub, or a folder.
+        kind: `model` or `dataset`.
+    """
     from huggingface_hub import ModelCard, try_to_load_from_cache
 
-    if not base:
-        return "unknown"
-    card = Path(base) / CARD if Path(base).exists() else try_to_load_from_cache(base, CARD)
-    if not isinstance(card, str | Path) or not Path(card).is_file():
+    if not name:
         return "unknown"
     try:
+        card = Path(name) / CARD if Path(name).exists() else try_to_load_from_cache(name, CARD, repo_type=kind)
+        if not isinstance(card, str | Path) or not Path(card).is_file():
+            return "unknown"
         found = ModelCard.load(card).data.license
     except (ValueError, OSError, yaml.YAMLError):
         return "unknown"
@@ -192,8 +197,8 @@ def _one_run(run: Run) -> str:
         lines.append("- lineage: " + ", ".join(map(plain, hashes)))
     except (OSError, ValueError):
         pass
-    recipe = yaml.safe_dump(_shortened(run.recipe), sort_keys=False, allow_unicode=True)
-    return "\n".join([lines[0], "", *lines[1:], "", _fenced(recipe)])
+    recipe = yaml.safe_dump(shortened(run.recipe), sort_keys=False, allow_unicode=True)
+    return "\n".join([lines[0], "", *lines[1:], "", fenced(recipe)])
 
 
 def _figures(run: Run) -> list[str]:
@@ -206,15 +211,17 @@ def _figures(run: Run) -> list[str]:
     return found
 
 
-def _shortened(value: Any) -> Any:
+def shortened(value: Any) -> Any:
+    """Return a recipe's value without tokens, and with paths that tell nothing of this machine."""
     if isinstance(value, dict):
-        return {_shortened(k): _shortened(v) for k, v in value.items()}
+        return {shortened(k): shortened(v) for k, v in value.items()}
     if isinstance(value, list):
-        return [_shortened(v) for v in value]
+        return [shortened(v) for v in value]
     return redact(shorten(value)) if isinstance(value, str) else value
 
 
-def _fenced(text: str) -> str:
+def fenced(text: str) -> str:
+    """Return a YAML text as a code block that no text inside it can end."""
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{text.rstrip()}\n{fence}"

@@ -3,6 +3,7 @@
 Everything that can be checked without torch is checked for all recipes before the first one starts.
 """
 
+import contextlib
 import gc
 import importlib
 import logging
@@ -12,6 +13,7 @@ import warnings
 from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.preflight import check_data, check_recipe, input_sources, reads_earlier
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
@@ -21,21 +23,23 @@ from reasoning_ext.run_dir import (
     RunDirError,
     fingerprint,
     finish,
+    has_begun,
     is_main,
-    last_checkpoint,
     open_run,
     refuse_other_recipe,
     say,
     world_size,
 )
+from reasoning_ext.run_lock import locked
 
 STAGE_FUNCTIONS = {
     "sft": "reasoning_ext.sft:run_sft",
     "grpo": "reasoning_ext.grpo:run_grpo",
+    "dpo": "reasoning_ext.dpo:run_dpo",
     "sample": "reasoning_ext.sample:run_sample",
     "eval": "reasoning_ext.evaluate:run_eval",
 }
-DATA_PARALLEL = ("sft", "grpo")
+DATA_PARALLEL = TRAINED  # under `accelerate launch`
 
 
 def run_recipes(recipes: list[Recipe]) -> int:
@@ -61,21 +65,32 @@ def run_recipes(recipes: list[Recipe]) -> int:
         prepare_backend(recipe.get("backend"), any(map(wants_standby, recipes)))
     _inspect_all(recipes)
     for recipe, specs in zip(recipes, checked, strict=True):
-        run = _open(recipe, specs)
-        if run.done:
-            say(f"{recipe.path.stem}: done already, skipped ({run.path})")
-            continue
-        say(f"{recipe.path.stem}: " + (f"goes on from {run.checkpoint}" if run.checkpoint else f"starts in {run.path}"))
-        started = time.monotonic()
-        code = _run_stage(recipe, run)
+        with contextlib.ExitStack() as held:
+            code = _run_one(recipe, specs, held)
         if code:
             say(f"{recipe.path.stem}: stopped; run the same command again to go on")
             return code
-        seconds = time.monotonic() - started
-        if is_main():
-            finish(run.path, seconds)
-        _wait()
-        say(f"{recipe.path.stem}: done in {seconds:.0f} s ({run.path})")
+    return 0
+
+
+def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> int:
+    """Run a recipe that has been checked, unless it is done; `held` lets its folder go again."""
+    begun = has_begun(recipe.output_dir)
+    run = _open(recipe, specs, held)
+    if run.done:
+        say(f"{recipe.path.stem}: done already, skipped ({run.path})")
+        return 0
+    goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
+    say(f"{recipe.path.stem}: " + (goes_on or f"starts in {run.path}"))
+    started = time.monotonic()
+    code = _run_stage(recipe, run)
+    if code:
+        return code
+    seconds = time.monotonic() - started
+    if is_main():
+        finish(run.path, seconds)
+    _wait()
+    say(f"{recipe.path.stem}: done in {seconds:.0f} s ({run.path})")
     return 0
 
 
@@ -118,7 +133,7 @@ def _inspect_all(recipes: list[Recipe]) -> None:
     if not is_main():
         return
     for i, recipe in enumerate(recipes):
-        if (recipe.output_dir / DONE).is_file() or last_checkpoint(recipe.output_dir):
+        if has_begun(recipe.output_dir):
             continue
         from reasoning_ext.check import Result
 
@@ -132,9 +147,12 @@ def _inspect_all(recipes: list[Recipe]) -> None:
             raise RecipeError(result.errors[0])
 
 
-def _open(recipe: Recipe, specs: list[RewardSpec]) -> RunDir:
+def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> RunDir:
+    """Open a recipe's folder, which the first process keeps to itself as long as `held` is open."""
     inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
+        if is_main():
+            held.enter_context(locked(recipe.output_dir))
         return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
     except RunDirError as error:
         raise recipe.error("output_dir", str(error)) from error

@@ -10,16 +10,19 @@ Every file is written whole or not at all. A folder belongs to one recipe: anoth
 refused, the same one goes on from its last complete checkpoint, or is skipped when it is done.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
 import platform
 import shutil
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -32,6 +35,7 @@ PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
     "unsloth", "vllm",
 )  # fmt: skip
+TAIL = 2**16  # bytes read at once from a file's end
 NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level"}
 
 
@@ -169,35 +173,84 @@ def versions() -> dict[str, str]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename."""
+    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.
+
+    Raises:
+        RunDirError: the disk is full.
+    """
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """Open a file to be written piece by piece, which gets its name when all of it is on the disk.
+
+    Raises:
+        RunDirError: the disk is full; nothing is left then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def append_lines(path: Path, rows: list[dict[str, Any]]) -> None:
-    """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first."""
+    """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
+
+    Raises:
+        RunDirError: the disk is full; none of the rows is left in the file then.
+    """
     mend(path)
-    with path.open("ab") as file:
-        file.write(b"".join(json.dumps(row, ensure_ascii=False).encode() + b"\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
+    text = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for row in rows)
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = 0
+                while written < len(text):  # a disk that fills up takes a part
+                    written += file.write(text[written:])
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise _disk_error(path, error) from error
+
+
+def _disk_error(path: Path, error: OSError) -> Exception:
+    """Say in one line that the disk is full; any other error stays what it is."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    free = shutil.disk_usage(path.parent).free
+    problem = f"found no space left for {path} ({_size(free)} free)"
+    return RunDirError(f"{problem}; what was written before is kept: free some space and run the same command again")
 
 
 def mend(path: Path) -> None:
-    """Cut a torn last line off a JSONL file."""
+    """Cut a torn last line off a JSONL file, reading its end alone."""
     if not path.is_file() or path.stat().st_size == 0:
         return
     with path.open("rb+") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return
-        whole = path.read_bytes().rfind(b"\n") + 1
-        file.truncate(whole)
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - TAIL)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < path.stat().st_size:
+            file.truncate(end)
 
 
 def is_main() -> bool:

@@ -1,180 +1,196 @@
-"""Stage `sample`: N completions a prompt, scored with the recipe's rewards, the good ones kept for distillation.
+"""Stage `sample`: completions drawn, scored as they come in, and turned into sets that are worth training on.
 
     samples.jsonl   every completion with its rewards, one fsync a batch; what a run that is cut off goes on from
-    sft.jsonl       the kept ones as prompt, completion and answer, at most `keep` a prompt; `dataset_name: <this folder>`
-    summary.json    counts: sampled, finished, accepted, kept, prompts without one
+    sft.jsonl       the kept ones, for `stage: sft`          pairs.jsonl     preference pairs, for `stage: dpo`
+    prompts.jsonl   prompts with pass rates, for `stage: grpo`
+    summary.json    the counts                               README.md       the data sets' card
 
-A completion is accepted when it ended by itself and its weighted rewards reach `min_reward`.
+The next stage names this run's folder as its `dataset_name` and gets the file of its kind.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Any
 
-from reasoning_ext.callbacks import Interrupt
+import numpy as np
+
 from reasoning_ext.data import DataError, check_columns
-from reasoning_ext.generation import Completion, SamplingSettings, generate
-from reasoning_ext.preparation import prepare
+from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
+from reasoning_ext.generation import Engine
+from reasoning_ext.interrupt import Interrupt
+from reasoning_ext.preparation import has_gold, prepare
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reward_calls import Reward, build_rewards, call_reward
-from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewards
-from reasoning_ext.run_dir import RunDir, append_lines, write_whole
-from reasoning_ext.sources import KEPT_ROWS, read_jsonl
-from reasoning_ext.training import INTERRUPTED, recipe_model, recipe_prompts
+from reasoning_ext.reward_calls import Reward, build_rewards
+from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.run_dir import RunDir
+from reasoning_ext.sampling.card import read_steps, write_dataset_card
+from reasoning_ext.sampling.outputs import write_outputs, write_summary
+from reasoning_ext.sampling.progress import Progress
+from reasoning_ext.sampling.rounds import Budget, rounds
+from reasoning_ext.sampling.scoring import scored_rows
+from reasoning_ext.sampling.selection import Rules
+from reasoning_ext.sampling.store import MISSING, RIGHT, Samples, number_of
+from reasoning_ext.training import INTERRUPTED, recipe_prompts
 
-SAMPLES, SUMMARY = "samples.jsonl", "summary.json"
+SAMPLES = "samples.jsonl"
+PAIRS = {"right_wrong": 1}  # where the recipe does not say
 
 
-def run_sample(recipe: Recipe, run: RunDir) -> int:
+def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int:
     """Sample, score and select; see the module's text for what is written.
+
+    Args:
+        recipe: of stage sample.
+        run: its folder.
+        engine: answers in the place of the one that the recipe names; it is not closed.
 
     Returns:
         0, or 130 when the user stopped it; the samples so far are kept and not drawn again.
 
     Raises:
-        DataError, ModelError: rows or model cannot be had.
+        DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
+        RunDirError: the disk is full.
     """
     specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     prepared = prepare(recipe, specs=specs)
-    rows, _ = recipe_prompts(recipe, prepared)
+    table = prepared.rows
+    if recipe.get("min_agreement") is not None and "answer" not in table.column_names:
+        table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
+    check_columns(table.column_names, {"prompt": "stage sample"} | needed_columns(specs))
+    if engine is None and engine_name(recipe) != "server":
+        table, _ = recipe_prompts(recipe, prepared)
     prepared.write(run.path)
     for line in prepared.lines():
         print(f"data  {line}")
-    check_columns(rows.column_names, {"prompt": "stage sample"} | needed_columns(specs))
-    table = list(rows)
-    samples = run.path / SAMPLES
-    drawn = read_jsonl(samples) if samples.is_file() else []
-    _refuse_other_prompts(drawn, table)
-    have = {(row["prompt_index"], row["sample_index"]) for row in drawn}
-    wanted = [(p, g) for p in range(len(table)) for g in range(recipe.get("num_generations"))]
-    missing = [key for key in wanted if key not in have]
-    if missing:
-        rewards, done = build_rewards(specs), len(have)
-        loaded = recipe_model(recipe, trainable=False)
-        with Interrupt() as interrupt:
-            for batch in recipe_generate(recipe, loaded, [row["prompt"] for row in table], missing):
-                append_lines(samples, [sample_row(c, table[c.prompt], s) for c, s in score(batch, table, rewards)])
-                done += len(batch)
-                progress("sample", done, len(wanted))
-                if interrupt.requested and done < len(wanted):
-                    return INTERRUPTED
-    summary = select(read_jsonl(samples), table, specs, recipe.get("min_reward"), recipe.get("keep"))
-    kept = summary.pop("rows")
-    write_whole(run.path / KEPT_ROWS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-    write_whole(run.path / SUMMARY, json.dumps(summary, indent=1))
-    print("sample  " + "  ".join(f"{name} {count}" for name, count in summary.items()))
-    return 0
+    rules, budget = selection_rules(recipe, {spec.name: spec.weight for spec in specs}), sampling_budget(recipe)
+    samples = open_samples(run, table, rules, budget)
+    code = _draw(recipe, table, samples, rules, budget, build_rewards(specs), engine)
+    if code == 0:
+        _hand_over(recipe, run, table, samples, rules, budget)
+    return code
 
 
-def _refuse_other_prompts(drawn: list[dict[str, Any]], table: list[dict[str, Any]]) -> None:
-    """Refuse to go on with samples of other prompts than the data set has now: they would be scored as these prompts' own."""
-    for row in drawn:
+def selection_rules(recipe: Recipe, weights: dict[str, float]) -> Rules:
+    """Return what a recipe accepts and keeps; `weights` are those of its rewards, in its order."""
+    return Rules(
+        weights,
+        recipe.get("min_reward"),
+        recipe.get("diverse") or recipe.get("keep"),
+        recipe.get("select"),
+        recipe.get("diverse") is not None,
+        recipe.get("min_agreement"),
+    )
+
+
+def sampling_budget(recipe: Recipe) -> Budget:
+    """Return how many completions a recipe may draw."""
+    each = recipe.get("num_generations")
+    return Budget(
+        each,
+        recipe.get("adaptive"),
+        recipe.get("diverse") or recipe.get("keep"),
+        recipe.get("min_generations"),
+        recipe.get("max_generations") or 4 * each,
+    )
+
+
+def open_samples(run: RunDir, table: Any, rules: Rules, budget: Budget) -> Samples:
+    """Open a run's completions, and refuse those of other prompts than there are: they would be scored as these prompts' own.
+
+    Raises:
+        DataError: the data set has changed, or the file is damaged.
+    """
+    path = run.path / SAMPLES
+    known: list[int] = []
+
+    def judge(row: dict[str, Any]) -> tuple[int, float, int]:
         number = row["prompt_index"]
-        if number >= len(table) or row["prompt"] != table[number]["prompt"]:
+        if known and (number >= len(known) or known[number] != number_of(json.dumps(row["prompt"]))):
             problem = (
                 f"the data set has changed since the first samples were drawn (prompt {number} is another one now)"
             )
             raise DataError("dataset_name", f"{problem}; choose another output_dir")
+        return rules.judge(row)
+
+    if path.is_file():
+        known += [number_of(json.dumps(prompt)) for prompt in table["prompt"]]
+    samples = Samples(path, len(table), budget.cap, judge)
+    known.clear()
+    return samples
 
 
-def recipe_generate(
-    recipe: Recipe, loaded: Any, prompts: list, keys: list, greedy: bool = False
-) -> Iterable[list[Completion]]:
-    """Generate with the sampling keys of a recipe."""
-    names = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty")
-    values = {name: recipe.get(name) for name in names} | ({"temperature": 0.0} if greedy else {})
-    return generate(
-        loaded.model,
-        loaded.tokenizer,
-        prompts,
-        keys,
-        SamplingSettings(**values),
-        recipe.get("per_device_eval_batch_size"),
-        recipe.get("seed"),
-        loaded.contract,
-        recipe.get("chat_template_kwargs"),
-        recipe.get("generation_kwargs"),
+def _draw(
+    recipe: Recipe, table: Any, samples: Samples, rules: Rules, budget: Budget, rewards: list[Reward],
+    engine: Engine | None,
+) -> int:  # fmt: skip
+    """Draw round after round what is missing, score it and write it."""
+    states_PS = samples.states_PS
+    whole_P = np.zeros(len(table), dtype=bool)
+    if rules.min_agreement is not None:
+        whole_P = np.array([not has_gold(answer) for answer in table["answer"]])
+    drawn, accepted = len(samples), int((states_PS == RIGHT).sum())
+    progress = Progress("sample", budget.each * len(table), drawn, accepted)
+    opened = engine
+    try:
+        with Interrupt("stopping after this batch; what was drawn is kept") as interrupt:
+            for keys in rounds(budget, states_PS, _count_accepted(samples, rules.diverse), whole_P):
+                opened = opened or open_engine(recipe)
+                for batch in opened.generate(table["prompt"], keys, sampling_settings(recipe)):
+                    states = samples.append(scored_rows(batch, table, rewards))
+                    errors = Counter(c.error or "cut off" for c in batch if not c.finished)
+                    progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
+                    if interrupt.requested and (states_PS == MISSING).any():
+                        return INTERRUPTED
+    finally:
+        progress.end()
+        if opened is not None and engine is None:
+            opened.close()
+    return 0
+
+
+def _count_accepted(samples: Samples, distinct: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what counts each prompt's accepted completions among its first so many; with `distinct`, their ways."""
+
+    def count(planned_P: np.ndarray) -> np.ndarray:
+        prompts, indices = samples.column("prompt"), samples.column("sample")
+        chosen = (samples.states_PS[prompts, indices] == RIGHT) & (indices < planned_P[prompts])
+        prompts = prompts[chosen]
+        if distinct:
+            prompts = np.unique(np.stack([prompts, samples.column("way")[chosen]]), axis=1)[0]
+        return np.bincount(prompts, minlength=len(planned_P))
+
+    return count
+
+
+def _hand_over(recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules: Rules, budget: Budget) -> None:
+    """Write what the next stages train on, the counts and the card, and print the counts."""
+    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
+    counts = write_outputs(run.path, samples, table, rules, pairs)
+    fixed = budget.each * len(table)
+    summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
+    write_dataset_card(run.path, recipe.values, summary, read_steps(run.path))
+    write_summary(run.path, summary)
+    shown = (
+        "sampled",
+        "finished",
+        "cut off",
+        "failed",
+        "unjudged",
+        "accepted",
+        "kept",
+        "prompts",
+        "prompts without one",
     )
-
-
-def score(
-    batch: list[Completion], table: list[dict], rewards: list[Reward]
-) -> list[tuple[Completion, dict[str, float | None]]]:
-    """Score a batch with every reward, called as TRL calls it.
-
-    Args:
-        batch: B completions, whole.
-        table: the data set's rows.
-        rewards: the rewards.
-
-    Returns:
-        `(completion, {reward: value})` for each.
-    """
-    names = [name for name in table[0] if name != "prompt"]
-    given: dict[str, Any] = {name: [table[c.prompt][name] for c in batch] for name in names}
-    given["prompts"] = [table[c.prompt]["prompt"] for c in batch]
-    given["completion_ids"] = [c.ids for c in batch]
-    messages = [[{"role": "assistant", "content": c.text}] for c in batch]
-    values = {reward.__name__: call_reward(reward, completions=messages, **given) for reward in rewards}
-    return [(c, {name: column[i] for name, column in values.items()}) for i, c in enumerate(batch)]
-
-
-def sample_row(completion: Completion, row: dict[str, Any], scores: dict[str, float | None]) -> dict[str, Any]:
-    """Return a completion as it is written: prompt, text, number of tokens, whether it finished, rewards."""
-    return {
-        "prompt_index": completion.prompt,
-        "sample_index": completion.sample,
-        "prompt": row["prompt"],
-        "answer": row.get("answer"),
-        "completion": completion.text,
-        "tokens": len(completion.ids),
-        "finished": completion.finished,
-        "rewards": scores,
-    }
-
-
-def select(
-    samples: list[dict], table: list[dict], specs: list[RewardSpec], min_reward: float, keep: int
-) -> dict[str, Any]:
-    """Choose what to train on: finished, total reward at least `min_reward`, at most `keep` a prompt, none twice.
-
-    Returns:
-        counts, and the kept rows under `rows`, in the order of the prompts.
-    """
-    weights = {spec.name: spec.weight for spec in specs}
-    accepted: dict[int, dict[str, dict]] = {}
-    counts: Counter[str] = Counter()
-    for sample in sorted(samples, key=lambda s: (s["prompt_index"], s["sample_index"])):
-        counts["finished"] += sample["finished"]
-        total = sum(weights[name] * value for name, value in sample["rewards"].items() if value is not None)
-        judged = any(value is not None for value in sample["rewards"].values())
-        if sample["finished"] and judged and (total >= min_reward or math.isclose(total, min_reward)):
-            counts["accepted"] += 1
-            accepted.setdefault(sample["prompt_index"], {}).setdefault(sample["completion"], sample)
-    rows = [
-        {**table[p], "completion": [{"role": "assistant", "content": text}]}
-        for p, texts in sorted(accepted.items())
-        for text in list(texts)[:keep]
-    ]
-    return {
-        "sampled": len(samples),
-        "finished": counts["finished"],
-        "accepted": counts["accepted"],
-        "kept": len(rows),
-        "prompts": len(table),
-        "prompts without one": len(table) - len(accepted),
-        "rows": rows,
-    }
-
-
-def progress(what: str, done: int, total: int) -> None:
-    """Print how far a stage is: over one line on a terminal, every tenth in a log."""
-    if sys.stdout.isatty():
-        print(f"\r{what}  {done}/{total} completions", end="" if done < total else "\n", flush=True)
-    elif done == total or (done * 10 // total) > ((done - 1) * 10 // total):
-        print(f"{what}  {done}/{total} completions", flush=True)
+    print("sample  " + "  ".join(f"{name} {summary[name]}" for name in shown if summary[name] or name == "kept"))
+    print("pairs   " + ("  ".join(f"{kind} {count}" for kind, count in summary["pairs"].items()) or "none"))
+    print("prompts " + "  ".join(f"{name} {count}" for name, count in summary["difficulty"].items()))
+    if budget.adaptive:
+        share = summary["saved"] / fixed
+        print(f"adaptive: {summary['sampled']} of {fixed} completions drawn, {summary['saved']} ({share:.0%}) saved")
+    if not summary["kept"]:
+        print(
+            "warning: nothing was accepted, so there is nothing to train on; see samples.jsonl, min_reward and the rewards"
+        )

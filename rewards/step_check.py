@@ -90,17 +90,32 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in verdicts]
 
 
+def equations(thought: str) -> list[str]:
+    """Return a thought's equations as they can be read, in their order and without white space: the way that it takes.
+
+    >>> equations("First 3 + 4 = 7, then I take 7*2=14.")
+    ['3+4=7', '7*2=14']
+    """
+    read = (equation for statement in _statements(_readable(thought)) for equation in _equations(statement))
+    return ["".join([*left.tokens, sign, *right.tokens]) for left, sign, right in read]
+
+
 def _verdicts(thought: str) -> list[bool]:
     """Tell of each distinct equation whether it holds."""
-    line, *pieces = _BOLD.sub("", _TEXT.sub(r" \1 ", thought)).split("<<")
-    split = [piece.partition(">>") for piece in pieces]  # GSM8K's `48/2 = <<48/2=24>>24` has the equation twice
-    lines = [line + "".join(after if closed else f"#{inside}" for inside, closed, after in split)]
-    text = "\n".join([*lines, *(inside for inside, closed, _ in split if closed), ""])
     judged = set()
-    for left, sign, right in {equation for statement in set(_statements(text)) for equation in _equations(statement)}:
+    statements = set(_statements(_readable(thought)))
+    for left, sign, right in {equation for statement in statements for equation in _equations(statement)}:
         if (holds := _holds(left, sign, right)) is not None:  # a true result is no part of what makes a sum distinct
             judged.add((frozenset(side.key for side in (left, right) if not (holds and side.number)), holds))
     return [holds for _, holds in judged]
+
+
+def _readable(thought: str) -> str:
+    """Take bold type and text commands out; GSM8K's `48/2 = <<48/2=24>>24` has the equation twice, and gets a line for it."""
+    line, *pieces = _BOLD.sub("", _TEXT.sub(r" \1 ", thought)).split("<<")
+    split = [piece.partition(">>") for piece in pieces]
+    lines = [line + "".join(after if closed else f"#{inside}" for inside, closed, after in split)]
+    return "\n".join([*lines, *(inside for inside, closed, _ in split if closed), ""])
 
 
 def _statements(text: str) -> Iterator[tuple[str, ...]]:

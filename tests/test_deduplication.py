@@ -155,7 +155,7 @@ def test_long_rows_take_little_time():
 
 def test_a_row_is_compared_with_so_many_candidates_at_most(monkeypatch):
     compared = []
-    monkeypatch.setattr(deduplication, "_jaccard", lambda a, b: compared.append(1) or 0.0)
+    monkeypatch.setattr(deduplication, "jaccard", lambda a, b: compared.append(1) or 0.0)
     monkeypatch.setattr(deduplication, "_MOST_CANDIDATES", 3)
     flood = [f"{STORY} {a}{b}q{b}{a}" for a in "bcdfgh" for b in "klmnpr"]  # each is a candidate of every other
     assert dropped(*flood, how="near") == {} and 2 * len(flood) < len(compared) <= 3 * len(flood)

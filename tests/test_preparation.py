@@ -311,14 +311,3 @@ def test_the_files_of_decontamination_are_inputs_of_the_run(recipe, tmp_path):
     made = recipe(adds(8), "decontaminate: [./bench.jsonl, {dataset_name: ./bench.jsonl, dataset_format: math}]\n")
     found = input_sources(made, [])
     assert found["decontaminate 1"] == str(tmp_path / "bench.jsonl") and "decontaminate format 2" in found
-
-
-def test_samples_of_other_prompts_are_not_gone_on_with():
-    from reasoning_ext.sample import _refuse_other_prompts
-
-    table = [{"prompt": [{"role": "user", "content": text}]} for text in ("a", "b")]
-    drawn = [{"prompt_index": 1, "prompt": table[1]["prompt"]}]
-    _refuse_other_prompts(drawn, table)
-    for other in (table[:1], [*table[:1], {"prompt": "c"}]):
-        with pytest.raises(DataError, match=r"the data set has changed .*\(prompt 1 is another one now\)"):
-            _refuse_other_prompts(drawn, other)

@@ -1,0 +1,110 @@
+"""The card of a sampling run's data sets, `README.md` as the hub reads it: what they are, of whom, and what was left out.
+
+Everything in it was written by somebody, so it goes through `model_card.plain`, and a licence is never guessed: it is what the
+recipe says, and beside it stands what the cards of the teacher and of the data say, if they are on this machine.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reasoning_ext.model_card import CARD, fenced, license_of, plain, redact, shortened
+from reasoning_ext.run_dir import write_whole
+from reasoning_ext.sources import KEPT_ROWS
+
+WIDTH = 40  # characters of the histogram's longest bar
+
+
+def write_dataset_card(folder: Path, recipe: dict[str, Any], summary: dict[str, Any], steps: list[dict]) -> None:
+    """Write the card into a run's folder.
+
+    Args:
+        folder: the run's folder.
+        recipe: the resolved recipe.
+        summary: what `outputs.Counts.summary` returns.
+        steps: what became of the data set's rows, as `reading.Prepared.steps` has it.
+    """
+    header = {
+        "license": recipe.get("license") or "unknown",
+        "task_categories": ["text-generation"],
+        "tags": ["reasoning-ext", "rejection-sampling", "synthetic"],
+        "configs": [
+            {"config_name": stage, "data_files": KEPT_ROWS[stage]}
+            for stage in ("sft", "dpo", "grpo")
+            if (folder / KEPT_ROWS[stage]).stat().st_size
+        ],
+    }
+    parts = [
+        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"# {plain(folder.resolve().name)}",
+        f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
+        "## Counts\n\n" + _counts(summary, steps),
+        "## Pass rates\n\n" + _histogram(summary["pass rates"]),
+        "## Files\n\n" + _files(summary),
+        "## Licences\n\n" + _licences(recipe),
+        "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),
+    ]
+    write_whole(folder / CARD, redact("\n\n".join(parts) + "\n"))
+
+
+def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
+    """Write what every filter left out, from the data set's rows to the kept completions."""
+    lines = [("filter", "left", "dropped")]
+    lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
+    left = summary["sampled"]
+    lines.append(("sampled", f"{left} completions", "0"))
+    for name in ("failed", "cut off", "unjudged"):
+        if summary[name]:
+            left -= summary[name]
+            lines.append((name, f"{left} completions", str(summary[name])))
+    lines.append(("not accepted", f"{summary['accepted']} completions", str(left - summary["accepted"])))
+    lines.append(("not selected", f"{summary['kept']} completions", str(summary["accepted"] - summary["kept"])))
+    table = "\n".join("| " + " | ".join(row) + " |" for row in [lines[0], ("---",) * 3, *lines[1:]])
+    without = f"{summary['prompts without one']} of {summary['prompts']} prompts have no accepted completion"
+    bands = ", ".join(f"{count} {name}" for name, count in summary["difficulty"].items())
+    tokens = ", ".join(f"{name} {count}" for name, count in summary["tokens of the kept"].items())
+    return f"{table}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
+
+
+def _histogram(counts: list[int]) -> str:
+    most = max(counts) or 1
+    edges = [f"{100 * i // len(counts):3d} to {100 * (i + 1) // len(counts):3d} %" for i in range(len(counts))]
+    bars = [
+        f"{edge}  {'#' * round(WIDTH * count / most):<{WIDTH}}  {count}"
+        for edge, count in zip(edges, counts, strict=True)
+    ]
+    return "Prompts by the share of their completions that are right:\n\n```\n" + "\n".join(bars) + "\n```"
+
+
+def _files(summary: dict[str, Any]) -> str:
+    pairs = ", ".join(f"{count} {kind}" for kind, count in summary["pairs"].items()) or "none"
+    return "\n".join(
+        [
+            f"- `{KEPT_ROWS['sft']}`: {summary['kept']} kept completions, thoughts in `<think>` tags, for supervised training",
+            f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO",
+            f"- `{KEPT_ROWS['grpo']}`: {summary['prompts']} prompts with their pass rates, for GRPO on the right difficulty",
+        ]
+    )
+
+
+def _licences(recipe: dict[str, Any]) -> str:
+    """Say what is known: of this data set by the recipe, of teacher and data by their own cards."""
+    teacher = str(recipe.get("model_name_or_path"))
+    entries = [entry for entry in recipe.get("datasets") or [] if isinstance(entry, dict)]
+    names = [recipe.get("dataset_name"), *(entry.get("dataset_name") for entry in entries)]
+    lines = [
+        f"- these files: {plain(recipe.get('license') or 'unknown; set `license` in the recipe')}",
+        f"- the teacher {plain(teacher)}: {plain(license_of(teacher))}; see whether it lets others be trained on its outputs",
+        *(f"- the data {plain(name)}: {plain(license_of(str(name), 'dataset'))}" for name in names if name),
+    ]
+    return "\n".join(lines)
+
+
+def read_steps(folder: Path) -> list[dict]:
+    """Read back what became of the data set's rows; nothing where it was not written."""
+    file = folder / "data.json"
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []

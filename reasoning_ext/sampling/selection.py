@@ -1,0 +1,149 @@
+"""What is accepted of the completions, and what is kept of the accepted ones.
+
+Accepted is a completion that ended by itself and is right: by the recipe's first reward, as in stage `eval`, or by its total
+reward where the recipe sets `min_reward`, or, where a prompt has no gold, by agreeing with most others (self-consistency,
+arXiv:2203.11171; as training data, arXiv:2210.11610). Kept are the first, the shortest or the best rewarded, at most so many
+a prompt, none twice; or `diverse` ones, whose ways to the answer differ (rejection-sampling fine-tuning, arXiv:2308.01825).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.answers import final_answer
+from reasoning_ext.deduplication import jaccard, normalise, shingles
+from reasoning_ext.exact import decide
+from reasoning_ext.preparation import has_gold
+from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, number_of
+
+NEAR = 0.8  # pairs of neighbouring words in common from which two solutions count as one
+
+
+@dataclass(frozen=True)
+class Rules:
+    """A recipe's rules.
+
+    Attributes:
+        weights: of the rewards; the first one says what is right.
+        min_reward: accept from this total reward on, in the place of what the first reward says.
+        keep: at most so many a prompt.
+        select: `first`, `shortest` or `highest_reward`.
+        diverse: keep solutions that differ in their way.
+        min_agreement: of the finished completions of a prompt without a gold, the share that the commonest answer needs.
+    """
+
+    weights: dict[str, float]
+    min_reward: float | None = None
+    keep: int = 1
+    select: str = "first"
+    diverse: bool = False
+    min_agreement: float | None = None
+
+    def judge(self, row: dict[str, Any]) -> tuple[int, float, int]:
+        """Return what a line of `samples.jsonl` came to, its total reward, and a number for its way (0: no matter)."""
+        rewards = row["rewards"]
+        total = sum(self.weights[name] * value for name, value in rewards.items() if value is not None)
+        if row.get("error"):
+            return FAILED, 0.0, 0
+        if not row["finished"]:
+            return CUT_OFF, total, 0
+        if self.min_agreement is not None and not has_gold(row.get("answer")):
+            return UNJUDGED, total, 0
+        decides = rewards.get(next(iter(self.weights))) if self.min_reward is None else total
+        if decides is None or all(value is None for value in rewards.values()):
+            return UNJUDGED, total, 0
+        right = (
+            decides > 0.5
+            if self.min_reward is None
+            else decides >= self.min_reward or math.isclose(decides, self.min_reward)
+        )
+        return (RIGHT if right else WRONG), total, number_of(way(row["completion"])) if right and self.diverse else 0
+
+    def kept(self, rows: list[dict[str, Any]]) -> list[int]:
+        """Choose among one prompt's accepted completions.
+
+        Args:
+            rows: lines of `samples.jsonl`, with their `total`, in the order of their sample indices.
+
+        Returns:
+            the numbers of the chosen rows, the one that `select` puts first at the front.
+        """
+        ranks = {
+            "first": lambda i: i,
+            "shortest": lambda i: (rows[i]["tokens"], i),
+            "highest_reward": lambda i: (-rows[i]["total"], i),
+        }
+        order = sorted(range(len(rows)), key=ranks[self.select])
+        once = list({rows[i]["completion"]: i for i in reversed(order)}.values())[::-1]
+        once.sort(key=order.index)
+        return different([rows[i]["completion"] for i in once], once, self.keep) if self.diverse else once[: self.keep]
+
+
+def way(completion: str) -> str:
+    """Return what makes a solution another one than the next: its equations in their order, or its words where it has none.
+
+    >>> way("<think>First 3 + 4 = 7, then 7*2=14.</think>14") == way("<think>3+4=7; 7 * 2 = 14</think>So 14")
+    True
+    """
+    from reasoning_ext.rewards.step_check import equations
+
+    return ";".join(equations(think.split(completion).thought or completion)) or normalise(completion)
+
+
+def different(texts: Sequence[str], numbers: Sequence[int], most: int) -> list[int]:
+    """Choose solutions that differ in their way and are no near duplicates, each time the one farthest from the chosen.
+
+    Args:
+        texts: completions, the best first.
+        numbers: what stands for each of them.
+        most: how many are wanted.
+
+    Returns:
+        the numbers of the chosen ones, the first text's in front.
+    """
+    first_of_way = {way(text): i for i, text in reversed(list(enumerate(texts)))}
+    left = sorted(first_of_way.values())
+    words = {i: shingles(texts[i]) for i in left}
+    chosen: list[int] = []
+    nearest = dict.fromkeys(left, 0.0)
+    while left and len(chosen) < most:
+        best = min(left, key=lambda i: (nearest[i], i))
+        if nearest[best] >= NEAR:
+            break
+        chosen.append(best)
+        left.remove(best)
+        for i in left:
+            nearest[i] = max(nearest[i], jaccard(words[i], words[best]))
+    return [numbers[i] for i in chosen]
+
+
+def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:
+    """Tell which completions of a prompt without a gold give the answer that most give.
+
+    Args:
+        completions: all finished completions of one prompt.
+        min_agreement: the share of them that must give it, or none counts.
+
+    Returns:
+        one truth value each; all False where two answers are equally common.
+    """
+    given = [final_answer(think.answer(text) or "") for text in completions]
+    counts = Counter(answer for answer in given if answer is not None)
+    same: dict[str, str] = {}
+    groups: dict[str, int] = defaultdict(int)
+    for answer, count in counts.most_common():
+        same[answer] = next((other for other in groups if decide(other, answer)), answer)
+        groups[same[answer]] += count
+    ranked = sorted(groups.items(), key=lambda item: -item[1])
+    if (
+        not ranked
+        or ranked[0][1] < min_agreement * len(completions)
+        or (len(ranked) > 1 and ranked[1][1] == ranked[0][1])
+    ):
+        return [False] * len(completions)
+    return [answer is not None and same[answer] == ranked[0][0] for answer in given]

@@ -1,0 +1,267 @@
+"""Stage sample from recipe to files: what is handed on, what the next stages read, through a model, a server, and neither."""
+
+import json
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import yaml
+from conftest import TINY
+
+from reasoning_ext.data import DataError
+from reasoning_ext.generation import Completion
+from reasoning_ext.preparation import prepare
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.run_dir import open_run
+from reasoning_ext.sample import run_sample
+
+PROBLEMS = """
+def problems(split):
+    for i in range(6):
+        yield {"prompt": [{"role": "user", "content": f"{i}+4?"}], "answer": str(i + 4) if i < 5 else None, "level": i}
+"""
+RECIPE = {
+    "stage": "sample", "model_name_or_path": str(TINY / "model"), "dataset_name": "./problems.py:problems",
+    "reward_funcs": ["math_answer", {"step_check": {"weight": 0.0}}], "num_generations": 4, "max_completion_length": 24,
+    "use_cpu": True,
+}  # fmt: skip
+
+
+class Engine:
+    """Problem i is solved by its first i samples, in more and more words; the last sample of each is cut off."""
+
+    def __init__(self):
+        self.asked = []
+
+    def generate(self, prompts, keys, settings):
+        for p, g in keys:
+            self.asked.append((p, g))
+            a = int(prompts[p][0]["content"][0])
+            thought = f"{a}+4={a + 4}" + " so" * (10 * g)
+            right = g < p
+            text = f"<think>{thought}</think>\\boxed{{{a + 4 + (not right)}}}"
+            yield [Completion(p, g, text, [1] * len(text), g != 3, len(text))]
+
+    def close(self):
+        raise AssertionError("an engine that was given is its owner's")
+
+
+@pytest.fixture
+def sample(tmp_path):
+    """Run a sample recipe with an engine of the test's own; return its folder's path and the engine."""
+    (tmp_path / "problems.py").write_text(PROBLEMS)
+
+    def run(out="out", engine=None, **changed):
+        values = {k: v for k, v in (RECIPE | {"output_dir": str(tmp_path / out)} | changed).items() if v is not None}
+        (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
+        recipe, engine = load_recipe(tmp_path / "r.yaml"), engine or Engine()
+        folder = open_run(recipe.output_dir, recipe.values, {})
+        assert run_sample(recipe, folder, engine) == 0
+        return folder.path, engine
+
+    return run
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_one_run_makes_rows_pairs_rated_prompts_counts_and_a_card(sample, capsys):
+    out, _ = sample(keep=2, select="shortest", pairs={"right_wrong": 2, "short_long": 1}, license="cc-by-4.0")
+    kept = rows(out / "sft.jsonl")
+    assert [row["answer"] for row in kept] == ["5", "6", "6", "7", "7", "8", "8"]
+    assert kept[1] == {
+        "prompt": [{"role": "user", "content": "2+4?"}], "answer": "6", "level": 2,
+        "completion": [{"role": "assistant", "content": "<think>2+4=6</think>\\boxed{6}"}],
+    }  # fmt: skip
+    rated = rows(out / "prompts.jsonl")
+    assert [(row["pass_rate"], row["pass_rate_samples"]) for row in rated] == [
+        (0, 4),
+        (0.25, 4),
+        (0.5, 4),
+        (0.75, 4),
+        (0.75, 4),
+    ]
+    assert [row["difficulty_band"] for row in rated] == ["unsolved", "hard", "medium", "easy", "easy"]
+    assert rated[4]["level"] == 4 and "completion" not in rated[4]
+    pairs = rows(out / "pairs.jsonl")
+    assert [(row["answer"], row["kind"]) for row in pairs] == [
+        ("5", "right_wrong"), ("6", "right_wrong"), ("6", "short_long"), ("7", "short_long"), ("8", "short_long"),
+    ]  # fmt: skip
+    assert pairs[0]["chosen"][0]["content"].endswith("{5}") and pairs[0]["rejected"][0]["content"].endswith("{6}")
+    assert (
+        pairs[0]["chosen_reward"] == 1.0 > pairs[0]["rejected_reward"]
+        and pairs[2]["rejected_tokens"] > pairs[2]["chosen_tokens"]
+    )
+    summary = json.loads((out / "summary.json").read_text())
+    counts = {
+        "sampled": 20,
+        "saved": 0,
+        "finished": 15,
+        "cut off": 5,
+        "failed": 0,
+        "accepted": 9,
+        "kept": 7,
+        "prompts": 5,
+    }
+    assert counts.items() <= summary.items() and summary["prompts without one"] == 1
+    assert summary["pass rates"] == [1, 0, 1, 0, 0, 1, 0, 2, 0, 0]
+    card = (out / "README.md").read_text()
+    header = yaml.safe_load(card.split("---")[1])
+    assert header["license"] == "cc-by-4.0" and [one["config_name"] for one in header["configs"]] == [
+        "sft",
+        "dpo",
+        "grpo",
+    ]
+    for line in ("| without a gold | 5 prompts | 1 |", "| cut off | 15 completions | 5 |", "| not accepted | 9 completions | 6 |",
+                 "| not selected | 7 completions | 2 |", "- these files: cc-by-4.0", " 70 to  80 %"):  # fmt: skip
+        assert line in card
+    printed = capsys.readouterr().out
+    assert "sample  sampled 20  finished 15  cut off 5  accepted 9  kept 7  prompts 5  prompts without one 1" in printed
+    assert "pairs   right_wrong 2  short_long 3" in printed
+
+
+def test_adaptive_says_what_it_saved(sample, capsys):
+    out, engine = sample(adaptive=True)
+    drawn = [sum(p == number for p, _ in engine.asked) for number in range(5)]
+    assert drawn == [16, 1, 1, 1, 1]  # what four prompts saved went to the one without, up to 4 x num_generations
+    assert "adaptive: 20 of 20 completions drawn, 0 (0%) saved" in capsys.readouterr().out
+    out, engine = sample("less", adaptive=True, max_generations=4)
+    assert "adaptive: 8 of 20 completions drawn, 12 (60%) saved" in capsys.readouterr().out
+    assert len(rows(out / "sft.jsonl")) == 4
+
+
+def test_prompts_without_a_gold_are_judged_by_agreement(sample):
+    class Voting(Engine):
+        def generate(self, prompts, keys, settings):
+            for p, g in keys:
+                yield [
+                    Completion(
+                        p, g, f"<think>{g}</think>\\boxed{{{9 if g else '18/2' if p == 5 else 3}}}", [1], True, 1
+                    )
+                ]
+
+    out, _ = sample(engine=Voting(), min_agreement=0.6, keep=4)
+    rated = rows(out / "prompts.jsonl")
+    assert len(rated) == 6 and [row["pass_rate"] for row in rated] == [0, 0, 0, 0, 0, 1.0]
+    assert [row["level"] for row in rows(out / "sft.jsonl")] == [5, 5, 5, 5]
+    out, _ = sample("strict", engine=Voting(), min_agreement=None, keep=4)
+    assert len(rows(out / "prompts.jsonl")) == 5 and rows(out / "sft.jsonl") == []
+
+
+def test_failed_completions_are_no_data_and_are_counted(sample):
+    class Failing(Engine):
+        def generate(self, prompts, keys, settings):
+            for p, g in keys:
+                bad = (p + g) % 2
+                text = "" if bad else f"<think>{p}+4={p + 4}</think>{p + 4}"
+                yield [Completion(p, g, text, [], not bad, 0, "time-out" if g == 1 else "http 500" if bad else "")]
+
+    out, _ = sample(engine=Failing(), keep=4, pairs={"right_wrong": 4})
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["failed"] == 12 and summary["errors"] == {"time-out": 5, "http 500": 7} and summary["accepted"] == 8
+    assert "" not in [row["completion"][0]["content"] for row in rows(out / "sft.jsonl")] and not rows(
+        out / "pairs.jsonl"
+    )
+    failed = [row for row in rows(out / "samples.jsonl") if row.get("error")]
+    assert len(failed) == 12 and all(set(row["rewards"].values()) == {None} for row in failed)
+    assert [row["pass_rate"] for row in rows(out / "prompts.jsonl")] == [1.0] * 5
+
+
+def test_nothing_accepted_is_said(sample, capsys):
+    class Wrong(Engine):
+        def generate(self, prompts, keys, settings):
+            yield [Completion(p, g, "<think>?</think>0", [1], True, 1) for p, g in keys]
+
+    out, _ = sample(engine=Wrong())
+    assert rows(out / "sft.jsonl") == [] and "warning: nothing was accepted" in capsys.readouterr().out
+
+
+def test_samples_of_other_prompts_are_not_gone_on_with(sample):
+    out, _ = sample(keep=2)
+    (out / "samples.jsonl").write_text((out / "samples.jsonl").read_text().replace("0+4?", "0 + 4?"))
+    with pytest.raises(DataError, match=r"the data set has changed .*\(prompt 0 is another one now\)"):
+        sample(keep=2)
+
+
+def test_the_next_stages_read_their_own_files(sample, tmp_path):
+    out, _ = sample(keep=2, pairs={"right_wrong": 1})
+    common = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\ndataset_name: {out}\noutput_dir: next\n"
+    for stage, more, columns, count in (
+        ("sft", "", {"prompt", "completion", "answer", "level"}, 7),
+        ("dpo", "", {"prompt", "chosen", "rejected"}, 2),
+        ("grpo", "reward_funcs: [math_answer]\n", {"prompt", "answer", "pass_rate"}, 5),
+        ("grpo", "reward_funcs: [math_answer]\ndifficulty: [0.25, 0.5]\n", {"prompt", "answer", "pass_rate"}, 2),
+        ("sample", "reward_funcs: [math_answer]\ndifficulty: [0.0, 0.0]\n", {"prompt", "answer", "pass_rate"}, 1),
+    ):
+        (tmp_path / "next.yaml").write_text(f"stage: {stage}\n{common}{more}")
+        prepared = prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
+        assert columns <= set(prepared.rows.column_names) and prepared.rows.num_rows == count, stage
+    assert "difficulty 0 to 0: 1 rows, 4 dropped" in prepared.lines()
+    (tmp_path / "next.yaml").write_text(
+        f"stage: grpo\n{common.replace(str(out), './problems.py:problems')}reward_funcs: [math_answer]\ndifficulty: [0, 1]\n"
+    )
+    with pytest.raises(DataError, match="the rows have no column pass_rate; name the output_dir of a sample stage"):
+        prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
+
+
+class Server(BaseHTTPRequestHandler):
+    """Solves `a+4?`, with the thought in a field of its own; every tenth seed is cut off, every seventh is busy once."""
+
+    seen: set
+
+    def do_GET(self):
+        self.answer(200, {"data": [{"id": "teacher"}]})
+
+    def do_POST(self):
+        body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        seed, a = body["seed"], int(body["messages"][-1]["content"][0])
+        if seed % 7 == 0 and seed not in self.seen:
+            self.seen.add(seed)
+            return self.answer(503, {"error": "busy"})
+        message = {"content": f"\\boxed{{{a + 4 + seed % 2}}}", "reasoning_content": f"{a}+4={a + 4}"}
+        reason = "length" if seed % 10 == 0 else "stop"
+        return self.answer(
+            200, {"choices": [{"message": message, "finish_reason": reason}], "usage": {"completion_tokens": 9}}
+        )
+
+    def answer(self, status, body):
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *arguments):
+        pass
+
+
+@pytest.fixture
+def url():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Server,), {"seen": set()}))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/v1"
+    server.shutdown()
+
+
+def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(cli, tmp_path, url):
+    (tmp_path / "problems.py").write_text(PROBLEMS)
+    served = {"engine": "server", "engine_kwargs": {"base_url": url}, "dataset_name": "./problems.py:problems"}
+    recipe = RECIPE | served | {"model_name_or_path": "teacher", "num_generations": 16, "keep": 16, "output_dir": "out"}
+    (tmp_path / "1_sample.yaml").write_text(yaml.safe_dump(recipe))
+    evaluation = {"stage": "eval", "models": {"teacher": "teacher"}, "num_generations": 2, "output_dir": "eval", "use_cpu": True,
+                  "reward_funcs": ["math_answer"], "max_unreadable_golds": 1.0}  # fmt: skip
+    (tmp_path / "2_eval.yaml").write_text(yaml.safe_dump(evaluation | served))
+    done = cli("run", "1_sample.yaml", "2_eval.yaml")
+    assert done.code == 0, done.err
+    samples = rows(tmp_path / "out" / "samples.jsonl")
+    assert len(samples) == 80 == len({(row["prompt_index"], row["sample_index"]) for row in samples})
+    assert all(row["tokens"] == 9 and row["completion"].startswith("<think>\n") for row in samples)
+    kept = rows(tmp_path / "out" / "sft.jsonl")
+    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
+    cut_off = sum(not row["finished"] for row in samples)
+    assert 0 < cut_off == summary["cut off"] and summary["failed"] == 0
+    assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
+    assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
+    other = cli("run", "1_sample.yaml", "--engine_kwargs", "{base_url: http://127.0.0.1:9/v1}", "--output_dir", "other")
+    assert other.code == 2 and "1_sample.yaml with --engine_kwargs" in other.err and "nobody answers" in other.err

@@ -1,0 +1,242 @@
+"""A sampling run that is killed, that finds its disk full, that is started twice: nothing lost, nothing twice."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from kill_sampling import BATCH, answer
+
+from reasoning_ext.run_dir import DONE, RunDirError, append_lines
+from reasoning_ext.run_lock import locked
+from reasoning_ext.sampling.selection import Rules
+from reasoning_ext.sampling.store import RIGHT, Samples
+
+HERE = Path(__file__).parent
+TINY = HERE.parent / "recipes" / "tiny"
+PROBLEMS = """
+def problems(split, num_rows=1000):
+    for i in range(num_rows):
+        yield {"prompt": [{"role": "user", "content": f"What is {i} modulo 3?"}], "answer": str(i % 3)}
+"""
+RECIPE = """\
+stage: sample
+model_name_or_path: {model}
+dataset_name: ./problems.py:problems
+gen_kwargs: {{num_rows: {rows}}}
+reward_funcs: [exact_answer]
+num_generations: 4
+{more}
+max_completion_length: 24
+per_device_eval_batch_size: 16
+use_cpu: true
+output_dir: out
+"""
+
+
+def write_run(folder, rows=1000, more=""):
+    folder.mkdir(exist_ok=True)
+    (folder / "problems.py").write_text(PROBLEMS)
+    (folder / "r.yaml").write_text(RECIPE.format(model=TINY / "model", rows=rows, more=more))
+
+
+def kill(folder, kills, kind):
+    command = [sys.executable, str(HERE / "kill_sampling.py"), str(folder), str(kills), kind]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    report = json.loads(done.stdout)
+    print(report)
+    return report
+
+
+def read_samples(folder):
+    text = (folder / "out" / "samples.jsonl").read_bytes()
+    assert text.endswith(b"\n")
+    rows = [json.loads(line) for line in text.splitlines()]  # a torn line would not parse
+    return rows, {(row["prompt_index"], row["sample_index"]): row for row in rows}
+
+
+@pytest.mark.slow
+def test_fifty_kills_lose_nothing_and_draw_at_most_a_batch_again(tmp_path):
+    write_run(tmp_path)
+    report = kill(tmp_path, 50, "fake")
+    assert report["kills"] == 50 and report["ended"] == 1
+    rows, by_key = read_samples(tmp_path)
+    assert len(rows) == 4000 and set(by_key) == {(p, g) for p in range(1000) for g in range(4)}
+    assert all(row["completion"] == answer(None, *key, 42).text for key, row in by_key.items())
+    assert report["again"] <= 50 * BATCH
+    kept = [json.loads(line) for line in (tmp_path / "out" / "sft.jsonl").read_text().splitlines()]
+    right = {p for (p, _), row in by_key.items() if row["rewards"]["exact_answer"] == 1.0}
+    assert len(kept) == len(right) > 700 and (tmp_path / "out" / DONE).is_file()
+
+
+@pytest.mark.slow
+def test_an_adaptive_run_that_is_killed_asks_for_the_same_keys(tmp_path):
+    write_run(tmp_path / "killed", 300, "keep: 1\nadaptive: true")
+    write_run(tmp_path / "straight", 300, "keep: 1\nadaptive: true")
+    kill(tmp_path / "killed", 12, "fake")
+    kill(tmp_path / "straight", 0, "fake")
+    rows, killed = read_samples(tmp_path / "killed")
+    assert {g for _, g in killed} > {0, 1, 2, 3}  # what was saved went to those without one
+    _, straight = read_samples(tmp_path / "straight")
+    assert killed == straight and len(rows) == len(killed) < 300 * 4
+    for name in ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json"):
+        assert (tmp_path / "killed/out" / name).read_text() == (tmp_path / "straight/out" / name).read_text()
+
+
+@pytest.mark.slow
+def test_kills_with_a_real_model_change_no_completion(tmp_path):
+    write_run(tmp_path / "killed", 60, "from_scratch: true")
+    write_run(tmp_path / "straight", 60, "from_scratch: true")
+    assert kill(tmp_path / "killed", 5, "real")["again"] <= 5 * 16
+    kill(tmp_path / "straight", 0, "real")
+    rows, killed = read_samples(tmp_path / "killed")
+    assert len(rows) == 240 and killed == read_samples(tmp_path / "straight")[1]
+    assert len({row["completion"] for row in rows}) > 200
+
+
+def line(p, g, text="3"):
+    return {"prompt_index": p, "sample_index": g, "prompt": "q", "completion": text, "tokens": 1, "finished": True,
+            "rewards": {"r": 1.0}}  # fmt: skip
+
+
+def judge(row):
+    return Rules({"r": 1.0}).judge(row)
+
+
+@pytest.mark.parametrize("torn", [b'{"prompt_in', b"{", b'{"prompt_index": 1, "sample_index": 0, "completion": "\xc3'])
+def test_a_torn_line_is_cut_off_and_drawn_again(tmp_path, torn):
+    path = tmp_path / "samples.jsonl"
+    append_lines(path, [line(0, 0, "é" * 70_000), line(0, 1)])
+    whole = path.read_bytes()
+    path.write_bytes(whole + torn)
+    samples = Samples(path, 2, 2, judge)
+    assert path.read_bytes() == whole and samples.states_PS.tolist() == [[RIGHT, RIGHT], [0, 0]]
+    samples.append([line(1, 1, "5")])
+    assert [row["completion"][:1] for row in samples.read([0, 1, 2])] == ["é", "3", "5"]
+    assert Samples(path, 2, 2, judge).states_PS.tolist() == [[RIGHT, RIGHT], [0, RIGHT]]
+
+
+@pytest.mark.parametrize(
+    "bad", ['{"no": "sample"}\n', "[1]\n", "not json\n", json.dumps(line(0, 0)) + "\n", json.dumps(line(7, 0)) + "\n"]
+)
+def test_a_damaged_line_is_named(tmp_path, bad):
+    path = tmp_path / "samples.jsonl"
+    append_lines(path, [line(0, 0)])
+    with path.open("a") as file:
+        file.write(bad)
+    with pytest.raises(ValueError, match=r"samples\.jsonl, whose line 2 cannot be used .*remove that line"):
+        Samples(path, 2, 2, judge)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 256 KiB; where nobody may mount one, the tests that need it are skipped."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode:
+        pytest.skip("a tmpfs cannot be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_every_whole_batch_and_goes_on_when_there_is_space(small_disk):
+    path = small_disk / "samples.jsonl"
+    samples = Samples(path, 1000, 1, judge)
+    batches = 0
+    with pytest.raises(RunDirError, match=r"no space left for .*samples\.jsonl .*free some space and run the same"):
+        for p in range(0, 1000, 10):
+            samples.append([line(p + i, 0, "x" * 1000) for i in range(10)])
+            batches += 1
+    assert 10 < batches < 26 and path.stat().st_size > 100_000
+    assert (
+        len(Samples(path, 1000, 1, judge)) == 10 * batches == len(samples)
+    )  # the batch that did not fit is gone whole
+    subprocess.run(["mount", "-o", "remount,size=4m", str(small_disk)], check=True)
+    samples.append([line(10 * batches + i, 0) for i in range(10)])
+    assert len(Samples(path, 1000, 1, judge)) == 10 * (batches + 1)
+
+
+@pytest.mark.slow
+def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(small_disk, cli):
+    write_run(small_disk, 200, "from_scratch: true")
+    with (small_disk / "filler").open("wb") as file:
+        file.write(b"0" * 200_000)
+    first = cli("run", small_disk / "r.yaml", "--output_dir", small_disk / "out")
+    assert first.code == 2 and "no space left" in first.err and "Traceback" not in first.err
+    kept = (small_disk / "out" / "samples.jsonl").read_bytes()
+    (small_disk / "filler").unlink()
+    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    second = cli("run", small_disk / "r.yaml", "--output_dir", small_disk / "out")
+    rows, by_key = read_samples(small_disk)
+    assert second.code == 0 and len(rows) == len(by_key) == 800 and "goes on in" in second.out
+    assert (small_disk / "out" / "samples.jsonl").read_bytes().startswith(kept)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from reasoning_ext.run_lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    if len(sys.argv) > 2:
+        import subprocess
+        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)  # outlives its parent
+    time.sleep(60)
+"""
+
+
+def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out"), "with a child"]
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert holder.stdout.readline() == "held\n"
+    orphan = int(holder.stdout.readline())
+    with (
+        pytest.raises(RunDirError, match=rf"out, which process {holder.pid} is writing to; wait"),
+        locked(tmp_path / "out"),
+    ):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+    with locked(tmp_path / "out"):  # its child still lives
+        os.kill(orphan, 0)
+        assert (tmp_path / "out" / ".lock").read_text() == f"{os.getpid()}\n"
+    os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cli):
+    write_run(tmp_path, 10)
+    with locked(tmp_path / "out"):
+        second = cli("run", tmp_path / "r.yaml")
+    assert (
+        second.code == 2
+        and f"r.yaml:11: output_dir: found out, which process {os.getpid()} is writing to" in second.err
+    )
+
+
+@pytest.mark.slow
+def test_ctrl_c_leaves_a_folder_that_goes_on(tmp_path):
+    write_run(tmp_path, 400, "from_scratch: true")
+    command = [sys.executable, "-m", "reasoning_ext", "run", "r.yaml"]
+    signals = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.default_int_handler)}
+    run = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **signals)
+    samples = tmp_path / "out" / "samples.jsonl"
+    while not samples.is_file():
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.05)
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=60)
+    assert (
+        run.returncode == 130 and "stopping after this batch; what was drawn is kept" in out and "Traceback" not in err
+    )
+    before = samples.read_bytes()
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    rows, by_key = read_samples(tmp_path)
+    assert again.returncode == 0 and len(rows) == len(by_key) == 1600
+    assert 0 < before.count(b"\n") < 1600 and samples.read_bytes().startswith(before)
