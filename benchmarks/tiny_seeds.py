@@ -1,10 +1,10 @@
 """The demo for several seeds: what GRPO and distillation gain on held-out problems, and how long all stages take.
 
-    python benchmarks/tiny_seeds.py --seeds 0 1 2 3 4 --runs runs/seeds
+    python benchmarks/tiny_seeds.py --seeds 0 1 2 3 4 --distillation 0 1 2 --runs runs/seeds
 
-Runs `recipes/tiny` once a seed, each in a folder of its own below --runs, prints the README's table and writes it with
-versions and date to benchmarks/results/tiny_seeds.json. What is done already is not done again. Exits with 1 where a
-seed misses what the README promises.
+Runs `recipes/tiny` once a seed, and `recipes/tiny/distillation` for some, each in a folder of its own below --runs, prints the
+README's two tables and writes them with versions and date to benchmarks/results/tiny_seeds.json. What is done already is not
+done again. Exits with 1 where a seed misses what the README promises.
 """
 
 import argparse
@@ -18,19 +18,27 @@ from reasoning_ext.run_dir import versions, write_whole
 
 ROOT = Path(__file__).parents[1]
 SAMPLED_GAIN, GREEDY_GAIN, STUDENT_GAIN, WALL_SECONDS = 0.40, 0.50, 0.20, 360
+STUDENTS = ("traces", "sampled", "steps", "second round", "dpo after sampled", "dpo after steps")
 
 
-def run_seed(seed: int, folder: Path) -> dict:
+def run_seed(seed: int, folder: Path, distillation: bool) -> dict:
     """Run the pipeline for one seed and return its evaluation and the seconds of all its stages."""
     folder.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "reasoning_ext", "run", str(ROOT / "recipes" / "tiny"), "--seed", str(seed)]
+    recipes = [str(ROOT / "recipes" / "tiny"), *([str(ROOT / "recipes/tiny/distillation")] if distillation else [])]
     started = time.monotonic()
-    subprocess.run(command, cwd=folder, check=True)
+    for recipe in recipes:
+        command = [sys.executable, "-m", "reasoning_ext", "run", recipe, "--seed", str(seed)]
+        subprocess.run(command, cwd=folder, check=True)
     wall = time.monotonic() - started
     runs = sorted((folder / "runs" / "tiny").glob("*/DONE"))
     stages = {done.parent.name: json.loads(done.read_text())["seconds"] for done in runs}
     results = json.loads((folder / "runs" / "tiny" / "6_eval" / "eval.json").read_text())
-    return {"seed": seed, "wall seconds": round(wall, 1), "stage seconds": stages, "models": results}
+    row = {"seed": seed, "wall seconds": round(wall, 1), "stage seconds": stages, "models": results}
+    more = folder / "runs" / "tiny_distillation"
+    if distillation:
+        row["students"] = json.loads((more / "8_eval" / "eval.json").read_text())
+        row["sampling"] = json.loads((more / "1_sample" / "summary.json").read_text())
+    return row
 
 
 def misses(row: dict) -> list[str]:
@@ -43,6 +51,11 @@ def misses(row: dict) -> list[str]:
             found.append(f"{figure} from {sft[figure]} to {grpo[figure]}")
     if models["student distilled"]["pass@1"][0] - models["student on traces"]["pass@1"][0] < STUDENT_GAIN:
         found.append("the distilled student is not 20 points better")
+    students = row.get("students")
+    if students and students["steps"]["pass@1"][1] <= students["sampled"]["pass@1"][2]:
+        found.append("the student on true steps is not better than the one on all that is right")
+    if students and students["sampled"]["pass@1"][1] <= students["traces"]["pass@1"][2]:
+        found.append("the student on sampled traces is not better than the one on the original ones")
     if sum(row["stage seconds"].values()) > WALL_SECONDS:
         found.append(f"{sum(row['stage seconds'].values()):.0f} s")
     return found
@@ -76,6 +89,18 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines)
 
 
+def distillation_table(rows: list[dict]) -> str:
+    """Write the README's table of students: pass@1 at temperature 1, in per cent with 95 % intervals, greedy in brackets."""
+    lines = ["| seed | " + " | ".join(STUDENTS) + " |", "|" + "---|" * (len(STUDENTS) + 1)]
+    for row in rows:
+        shares = [
+            f"{_share(row['students'][name]['pass@1'])}, {100 * row['students'][name]['greedy'][0]:.1f}"
+            for name in STUDENTS
+        ]
+        lines.append("| " + " | ".join([str(row["seed"]), *shares]) + " |")
+    return "\n".join(lines)
+
+
 def _share(value: list[float]) -> str:
     return f"{100 * value[0]:.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]"
 
@@ -84,11 +109,15 @@ def main() -> int:
     """Run the seeds, print the table, write the result file; 1 where a promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--distillation", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"))
     arguments = parser.parse_args()
-    rows = [run_seed(seed, arguments.runs / str(seed)) for seed in arguments.seeds]
+    more = arguments.distillation
+    rows = [run_seed(seed, arguments.runs / str(seed), seed in more) for seed in arguments.seeds]
     print(table(rows))
-    command = "python benchmarks/tiny_seeds.py --seeds " + " ".join(map(str, arguments.seeds))
+    print(distillation_table([row for row in rows if "students" in row]))
+    command = f"python benchmarks/tiny_seeds.py --seeds {' '.join(map(str, arguments.seeds))}"
+    command += f" --distillation {' '.join(map(str, more))}"
     result = {"date": time.strftime("%Y-%m-%d"), "command": command, "versions": versions(), "rows": rows}
     write_whole(ROOT / "benchmarks" / "results" / "tiny_seeds.json", json.dumps(result, indent=1) + "\n")
     missed = {row["seed"]: misses(row) for row in rows if misses(row)}
