@@ -340,9 +340,12 @@ def _versions(recipe: Recipe) -> list[Finding]:
 
 
 def _beside(recipe: Recipe) -> list[Recipe]:
-    """Return the recipes in the same folder that come before this one, whose outputs it may name."""
+    """Return the recipes whose outputs this one may name: those before it in its folder, and a pipeline in the folder above."""
+    above: list[Path] = []
+    with contextlib.suppress(RecipeError):  # no recipe there
+        above = [file for file in expand(recipe.folder.resolve().parent) if file.name[0].isdigit()]
     found = []
-    for file in expand(recipe.folder):
+    for file in [*above, *expand(recipe.folder)]:
         if file == recipe.path:
             break
         try:

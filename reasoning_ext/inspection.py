@@ -148,7 +148,8 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
     template = recipe.get("chat_template_path")
     for name, blamed in ((model, key), (recipe.local(template) if template else "", "chat_template_path")):
         if name is None or (name and not hub and local_source(name) is None and not _cached(name)):
-            where = f"{name} is no folder here, and the hub is not asked" if name else "the tokenizer is not there yet"
+            absent = "the server has the tokenizer" if asks_server(recipe) else "the tokenizer is not there yet"
+            where = f"{name} is no folder here, and the hub is not asked" if name else absent
             found.add("note", blamed, f"{where}, so that nothing was rendered or measured")
             return
     from reasoning_ext.contract import find_contract

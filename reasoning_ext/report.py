@@ -200,7 +200,10 @@ def percent(share: float, sign: bool = True) -> str:
 
 
 def number(value: Any) -> str:
-    """Write a number with four digits that count, and anything else as it is."""
+    """Write a number with four digits that count, counts by name as `name 3, other 4`, and anything else as it is."""
+    if isinstance(value, dict | list):
+        named = [f"{name} {number(count)}" for name, count in value.items()] if isinstance(value, dict) else value
+        return ", ".join(map(str, named))
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 

@@ -6,7 +6,9 @@ A run that was cut off, or whose files are damaged, is read as far as possible a
 import json
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
 from reasoning_ext.think import WHOLE
 
+MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
 
 
@@ -110,7 +113,7 @@ def read_run(path: Path) -> Run:
     run.versions = _read_object(run, VERSIONS)
     run.metrics = _read_rows(run, METRICS)
     run.answers = _read_rows(run, "answers.jsonl")
-    run.samples = _read_rows(run, "samples.jsonl") or _read_completions(run)
+    run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
     run.summary = _read_object(run, "summary.json")
     results = _read_object(run, "eval.json")
     run.results = {label: row for label, row in results.items() if isinstance(row, dict)}
@@ -161,11 +164,17 @@ def _read_object(run: Run, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_rows(run: Run, name: str) -> list[dict[str, Any]]:
-    """Read the lines that can be read; a crash leaves a torn last one."""
+def _lines(path: Path, most: int | None) -> Iterator[bytes]:
+    if path.is_file():
+        with path.open("rb") as file:
+            yield from islice(file, most)
+
+
+def _read_rows(run: Run, name: str, most: int | None = None) -> list[dict[str, Any]]:
+    """Read the lines that can be read, the first so many of a long file; a crash leaves a torn last one."""
     rows: list[dict[str, Any]] = []
     damaged = 0
-    for line in (run.path / name).read_bytes().splitlines() if (run.path / name).is_file() else []:
+    for line in _lines(run.path / name, most):
         try:
             row = json.loads(line)
         except ValueError:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
+from reasoning_ext.engines.opening import engine_name
 from reasoning_ext.errors import UserError
 from reasoning_ext.memory.edits import Edit, edits
 from reasoning_ext.memory.plan import GIB, USABLE, Plan, needed, plan
@@ -20,6 +21,11 @@ from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 
 TOKENS_PER_SECOND = 1000
+ELSEWHERE = {
+    "server": "a server has the model",
+    "vllm": "vLLM takes the share of the card that vllm_gpu_memory_utilization says, and makes do with it",
+    "ray": "the workers have the model",
+}  # the engines that are not planned
 
 
 @dataclass(frozen=True)
@@ -162,6 +168,8 @@ def report_memory(
     Raises:
         MemoryTraceError: the step cannot be traced.
     """
+    if (engine := engine_name(recipe)) != "transformers":
+        return MemoryReport(why=ELSEWHERE[engine])
     makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
     names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
     try:
