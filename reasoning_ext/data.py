@@ -172,18 +172,18 @@ def _features(rows: Dataset, convert: Callable[[dict[str, Any], int], list], plu
             raise _mixed(plugin, _culprit(made, found) or str(error)) from error
         if not whole and not any(pa.types.is_null(kind) for kind in found.types):
             break
-    return Features.from_arrow_schema(pa.schema([(field.name, _filled(field.type)) for field in found]))
+    return Features.from_arrow_schema(pa.schema([(field.name, filled(field.type)) for field in found]))
 
 
-def _filled(kind: Any) -> Any:
+def filled(kind: Any) -> Any:
     """Return an Arrow type with text in the place of what has no type yet."""
     import pyarrow as pa
 
     if pa.types.is_null(kind):
         return pa.string()
     if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _filled(field.type)) for field in kind])
-    return pa.list_(_filled(kind.value_type)) if pa.types.is_list(kind) else kind
+        return pa.struct([(field.name, filled(field.type)) for field in kind])
+    return pa.list_(filled(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
 def _culprit(rows: list[dict[str, Any]], earlier: Any) -> str:

@@ -128,6 +128,8 @@ def selection_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
         yield recipe.error(
             "max_generations", f"found {most}, allowed: num_generations {recipe.get('num_generations')} or more"
         )
+    if isinstance(least := recipe.get("min_generations"), int) and least > (recipe.get("num_generations") or least):
+        yield recipe.error("min_generations", f"found {least}, allowed: num_generations {recipe.get('num_generations')} or fewer")
     if recipe.get("diverse") is not None and "keep" in recipe.values:
         yield recipe.error(
             "diverse", f"found {recipe.get('diverse')} beside keep: {recipe.get('keep')}, allowed: one of the two"
@@ -139,6 +141,8 @@ def selection_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
     agreement = recipe.get("min_agreement")
     if agreement is not None and not 0 < agreement <= 1:
         yield recipe.error("min_agreement", f"found {agreement}, allowed: a share above 0 and up to 1")
+    elif agreement is not None and isinstance(each, int) and each < 3:
+        yield recipe.error("num_generations", f"found {each} with min_agreement, allowed: 3 or more, which can agree")
     if recipe.get("temperature") == 0 and isinstance(each, int) and each > 1:
         yield recipe.error(
             "temperature", f"found 0 with num_generations {each}, which would all be the same; write 1.0, or 1"

@@ -9,7 +9,6 @@ whole or not at all, and is used again when the run goes on:
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, RecipeError
-from reasoning_ext.run_dir import check_space, fingerprint, say, write_whole
+from reasoning_ext.run_dir import check_space, fingerprint, lives, say, write_whole
 
 if TYPE_CHECKING:
     from reasoning_ext.recipe import Recipe
@@ -268,14 +267,5 @@ def _sweep(place: Path) -> None:
     """Remove what processes that were killed have left half written beside a folder."""
     for left in place.parent.glob(f".{place.name}.*"):
         number = left.name.rpartition(".")[2]
-        if number.isdigit() and not _lives(int(number)):
+        if number.isdigit() and not lives(int(number)):
             shutil.rmtree(left, ignore_errors=True)
-
-
-def _lives(process: int) -> bool:
-    with contextlib.suppress(PermissionError):  # somebody else's, but there
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True

@@ -151,7 +151,7 @@ def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -
     """Open a recipe's folder, which the first process keeps to itself as long as `held` is open."""
     inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
-        if is_main():
+        if is_main() and not (recipe.output_dir / DONE).is_file():
             held.enter_context(locked(recipe.output_dir))
         return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
     except RunDirError as error:

@@ -12,6 +12,7 @@ refused, the same one goes on from its last complete checkpoint, or is skipped w
 
 import contextlib
 import errno
+import glob
 import hashlib
 import json
 import os
@@ -36,7 +37,12 @@ PACKAGES = (
     "unsloth", "vllm",
 )  # fmt: skip
 TAIL = 2**16  # bytes read at once from a file's end
-NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level"}
+NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level", "per_device_eval_batch_size"}
+# options of engines that decide how fast and from where completions come, and not which; see `engines.options`
+TRANSPORT = {
+    "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
+    "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
+}  # fmt: skip
 
 
 class RunDirError(UserError):
@@ -85,6 +91,8 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
             f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
         )
     _note(path, recipe_path)  # it may have been moved
+    if not (path / DONE).is_file():  # what is no part of a run may have changed
+        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
     return RunDir(path, (path / DONE).is_file(), last_checkpoint(path))
 
 
@@ -190,9 +198,12 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         RunDirError: the disk is full; nothing is left then.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of processes that were killed
+        if left.suffix[1:].isdigit() and not lives(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8") as file:
+        with temporary.open("w", encoding="utf-8", errors="replace") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -203,14 +214,18 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
-def append_lines(path: Path, rows: list[dict[str, Any]]) -> None:
+def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
     """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
+
+    Returns:
+        how many bytes each row takes, its newline included.
 
     Raises:
         RunDirError: the disk is full; none of the rows is left in the file then.
     """
     mend(path)
-    text = b"".join(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass") + b"\n" for row in rows)
+    lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
+    text = b"".join(lines)
     try:
         with path.open("ab", buffering=0) as file:
             before = file.tell()
@@ -224,6 +239,7 @@ def append_lines(path: Path, rows: list[dict[str, Any]]) -> None:
                 raise
     except OSError as error:
         raise _disk_error(path, error) from error
+    return [len(line) for line in lines]
 
 
 def _disk_error(path: Path, error: OSError) -> Exception:
@@ -233,6 +249,16 @@ def _disk_error(path: Path, error: OSError) -> Exception:
     free = shutil.disk_usage(path.parent).free
     problem = f"found no space left for {path} ({_size(free)} free)"
     return RunDirError(f"{problem}; what was written before is kept: free some space and run the same command again")
+
+
+def lives(process: int) -> bool:
+    """Tell whether a process of this number is there."""
+    with contextlib.suppress(PermissionError):  # somebody else's, but there
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
 
 
 def mend(path: Path) -> None:
@@ -287,14 +313,21 @@ def _size(count: int) -> str:
 
 
 def _recipe_hash(recipe: dict[str, Any]) -> str:
-    return _hash(
-        json.dumps({k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_RUN}, sort_keys=True, default=str)
-    )
+    return _hash(json.dumps(_identity(recipe), sort_keys=True, default=str))
+
+
+def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return what of a recipe decides what a run makes: a run that is cut off may go on with the rest changed."""
+    kept = {k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_RUN}
+    if isinstance(options := kept.get("engine_kwargs"), dict):
+        kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in TRANSPORT}
+    return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the first keys whose values differ: `learning_rate 1e-05 -> 2e-05`."""
-    keys = [k for k in {**before, **now} if k not in NOT_PART_OF_A_RUN and before.get(k) != now.get(k)]
+    before, now = _identity(before), _identity(now)
+    keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
     shown = [f"{k} {before.get(k, 'not set')} -> {now.get(k, 'not set')}" for k in keys[:3]]
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
 

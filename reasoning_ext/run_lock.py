@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -28,6 +30,10 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network disks have no locks
+                print(f"warning: {path} cannot be locked ({error}); see that no other run writes there", file=sys.stderr)
+                yield
+                return
             file.seek(0)
             holder = file.read().strip() or "unknown"
             problem = f"found {path}, which process {holder} is writing to"

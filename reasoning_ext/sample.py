@@ -19,7 +19,7 @@ import numpy as np
 
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
-from reasoning_ext.generation import Engine
+from reasoning_ext.generation import Engine, EngineError
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.preparation import has_gold, prepare
 from reasoning_ext.recipe import Recipe
@@ -32,11 +32,12 @@ from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.rounds import Budget, rounds
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
-from reasoning_ext.sampling.store import MISSING, RIGHT, Samples, number_of
+from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
 from reasoning_ext.training import INTERRUPTED, recipe_prompts
 
 SAMPLES = "samples.jsonl"
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
+MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
 
 
 def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int:
@@ -67,8 +68,10 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         print(f"data  {line}")
     rules, budget = selection_rules(recipe, {spec.name: spec.weight for spec in specs}), sampling_budget(recipe)
     samples = open_samples(run, table, rules, budget)
-    code = _draw(recipe, table, samples, rules, budget, build_rewards(specs), engine)
+    rewards = build_rewards(specs, tolerated=0)  # a batch that could not be scored is not written
+    code = _draw(recipe, table, samples, rules, budget, rewards, engine)
     if code == 0:
+        _refuse_failures(samples)
         _hand_over(recipe, run, table, samples, rules, budget)
     return code
 
@@ -136,7 +139,7 @@ def _draw(
     opened = engine
     try:
         with Interrupt("stopping after this batch; what was drawn is kept") as interrupt:
-            for keys in rounds(budget, states_PS, _count_accepted(samples, rules.diverse), whole_P):
+            for keys in rounds(budget, states_PS, _count_accepted(samples), whole_P):
                 opened = opened or open_engine(recipe)
                 for batch in opened.generate(table["prompt"], keys, sampling_settings(recipe)):
                     states = samples.append(scored_rows(batch, table, rewards))
@@ -151,18 +154,28 @@ def _draw(
     return 0
 
 
-def _count_accepted(samples: Samples, distinct: bool) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what counts each prompt's accepted completions among its first so many; with `distinct`, their ways."""
+def _count_accepted(samples: Samples) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what counts each prompt's accepted completions among its first so many; equal ones, or equal ways, once."""
 
     def count(planned_P: np.ndarray) -> np.ndarray:
         prompts, indices = samples.column("prompt"), samples.column("sample")
         chosen = (samples.states_PS[prompts, indices] == RIGHT) & (indices < planned_P[prompts])
-        prompts = prompts[chosen]
-        if distinct:
-            prompts = np.unique(np.stack([prompts, samples.column("way")[chosen]]), axis=1)[0]
-        return np.bincount(prompts, minlength=len(planned_P))
+        different = np.unique(np.stack([prompts[chosen], samples.column("way")[chosen]]), axis=1)
+        return np.bincount(different[0], minlength=len(planned_P))
 
     return count
+
+
+def _refuse_failures(samples: Samples) -> None:
+    """Refuse to be done where more than a few completions failed.
+
+    Raises:
+        EngineError: more than `MOST_FAILED` did; they are drawn again when the recipe is run again.
+    """
+    failed = int((samples.states_PS == FAILED).sum())
+    if failed > MOST_FAILED * len(samples):
+        problem = f"{failed} of {len(samples)} completions failed; the others are kept"
+        raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
 
 
 def _hand_over(recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules: Rules, budget: Budget) -> None:
@@ -171,7 +184,7 @@ def _hand_over(recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules:
     counts = write_outputs(run.path, samples, table, rules, pairs)
     fixed = budget.each * len(table)
     summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
-    write_dataset_card(run.path, recipe.values, summary, read_steps(run.path))
+    write_dataset_card(run.path, recipe.values, summary, read_steps(run.path), budget.adaptive)
     write_summary(run.path, summary)
     shown = (
         "sampled",

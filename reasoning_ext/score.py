@@ -104,6 +104,7 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
     rows = [row for file in files for row in _read_file(file)]
+    rows = [row for row in rows if not (isinstance(row, dict) and row.get("error"))]  # a server gave no completion
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
     for i, row in enumerate(rows):

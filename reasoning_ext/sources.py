@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import DataError
+from reasoning_ext.data import DataError, filled
 from reasoning_ext.plugins import find_plugin
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 SAMPLES = "samples.jsonl"  # in the folder of every run of `stage: sample`
 # what a run of `stage: sample` hands to another stage
+TYPED_ROWS = 200  # of a sampling run's file that are looked at for the types of its columns
 KEPT_ROWS = {
     "sft": "sft.jsonl",
     "dpo": "pairs.jsonl",
@@ -170,8 +171,9 @@ def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Datase
     if file.stat().st_size < 2**16 and not file.read_bytes().strip():
         raise DataError("dataset_name", f"{file} is empty")
     train = {"train": str(file)}
+    own = {"features": _features(file)} if source.is_dir() else {}
     return datasets.load_dataset(
-        SUFFIXES[file.suffix], data_files=train, split=_local_split(split), streaming=streaming
+        SUFFIXES[file.suffix], data_files=train, split=_local_split(split), streaming=streaming, **own
     )
 
 
@@ -179,10 +181,34 @@ def _kept_rows(run: Path, stage: str) -> Path:
     """Return the file of a sample run that is for a stage."""
     file = run / KEPT_ROWS[stage]
     if not file.is_file():
-        why = "it has not finished, its recipe did not ask for pairs, or an older version made it"
+        why = "it has not finished, or an older version made it"
         found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
         raise DataError("dataset_name", f"{found}: {why}; run its recipe again into a new output_dir")
     return file
+
+
+def _features(file: Path) -> Any:
+    """Return the types of a sampling run's columns, of which some may have no value in thousands of rows.
+
+    `datasets` settles them by the first rows, and fails at the first value of another kind.
+    """
+    import pyarrow as pa
+    from datasets import Features
+
+    rows: list[dict[str, Any]] = []
+    empty: set[str] | None = None
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines):
+            if number >= TYPED_ROWS and not empty:
+                break
+            row = json.loads(line)
+            empty = {*row} if empty is None else empty
+            given = {name for name in empty if row.get(name) is not None}
+            if number < TYPED_ROWS or given:
+                rows.append(row)
+            empty -= given
+    schema = pa.Table.from_pylist(rows).schema
+    return Features.from_arrow_schema(pa.schema([(field.name, filled(field.type)) for field in schema]))
 
 
 def _refuse_slice(name: str, split: str) -> None:

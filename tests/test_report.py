@@ -10,8 +10,9 @@ import pyarrow.parquet
 import pytest
 import yaml
 
+from reasoning_ext import run_reading
 from reasoning_ext.errors import UserError
-from reasoning_ext.report import extremes, save_curves, split_text, write_report
+from reasoning_ext.report import extremes, render, save_curves, split_text, write_report
 from reasoning_ext.run_reading import read_run
 
 SCRIPT = "<script>alert(1)</script>"
@@ -325,3 +326,12 @@ def test_a_thought_that_the_template_opened_is_shown_whole(tmp_path):
     table = table.append_column("whole", pyarrow.array([f"<think>whole {i}</think>8" for i in range(table.num_rows)]))
     pyarrow.parquet.write_table(table, file)
     assert read_run(path).samples[0]["completion"] == "<think>whole 0</think>8"
+
+
+def test_a_long_sampling_run_is_read_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_reading, "MOST_SAMPLES", 2)
+    samples = [{"prompt": "?", "completion": f"<think>{i}</think>{i}", "rewards": {"r": float(i)}} for i in range(5)]
+    summary = {"sampled": 5, "pairs": {"right_wrong": 3, "steps": 1}}
+    files = {"samples.jsonl": lines(samples), "summary.json": json.dumps(summary)}
+    page = render([read_run(write_run(tmp_path / "3_sample", {"stage": "sample"}, files))])
+    assert "the first 2 completions; total reward from 0 to 1" in page and "right_wrong 3, steps 1" in page

@@ -8,12 +8,15 @@ import pytest
 import yaml
 from conftest import TINY
 
+import reasoning_ext.sample as module
 from reasoning_ext.data import DataError
-from reasoning_ext.generation import Completion
+from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.preparation import prepare
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.run_dir import open_run
+from reasoning_ext.reward_calls import RewardError
+from reasoning_ext.run_dir import RunDirError, open_run
 from reasoning_ext.sample import run_sample
+from reasoning_ext.sources import load_rows
 
 PROBLEMS = """
 def problems(split):
@@ -51,10 +54,10 @@ def sample(tmp_path):
     """Run a sample recipe with an engine of the test's own; return its folder's path and the engine."""
     (tmp_path / "problems.py").write_text(PROBLEMS)
 
-    def run(out="out", engine=None, **changed):
+    def run(out="out", by=None, **changed):
         values = {k: v for k, v in (RECIPE | {"output_dir": str(tmp_path / out)} | changed).items() if v is not None}
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
-        recipe, engine = load_recipe(tmp_path / "r.yaml"), engine or Engine()
+        recipe, engine = load_recipe(tmp_path / "r.yaml"), by or Engine()
         folder = open_run(recipe.output_dir, recipe.values, {})
         assert run_sample(recipe, folder, engine) == 0
         return folder.path, engine
@@ -141,15 +144,15 @@ def test_prompts_without_a_gold_are_judged_by_agreement(sample):
                     )
                 ]
 
-    out, _ = sample(engine=Voting(), min_agreement=0.6, keep=4)
+    out, _ = sample(by=Voting(), min_agreement=0.6, keep=4)
     rated = rows(out / "prompts.jsonl")
     assert len(rated) == 6 and [row["pass_rate"] for row in rated] == [0, 0, 0, 0, 0, 1.0]
     assert [row["level"] for row in rows(out / "sft.jsonl")] == [5, 5, 5, 5]
-    out, _ = sample("strict", engine=Voting(), min_agreement=None, keep=4)
+    out, _ = sample("strict", by=Voting(), min_agreement=None, keep=4)
     assert len(rows(out / "prompts.jsonl")) == 5 and rows(out / "sft.jsonl") == []
 
 
-def test_failed_completions_are_no_data_and_are_counted(sample):
+def test_failed_completions_are_no_data_and_are_counted(sample, monkeypatch):
     class Failing(Engine):
         def generate(self, prompts, keys, settings):
             for p, g in keys:
@@ -157,7 +160,8 @@ def test_failed_completions_are_no_data_and_are_counted(sample):
                 text = "" if bad else f"<think>{p}+4={p + 4}</think>{p + 4}"
                 yield [Completion(p, g, text, [], not bad, 0, "time-out" if g == 1 else "http 500" if bad else "")]
 
-    out, _ = sample(engine=Failing(), keep=4, pairs={"right_wrong": 4})
+    monkeypatch.setattr(module, "MOST_FAILED", 0.6)
+    out, _ = sample(by=Failing(), keep=4, pairs={"right_wrong": 4})
     summary = json.loads((out / "summary.json").read_text())
     assert summary["failed"] == 12 and summary["errors"] == {"time-out": 5, "http 500": 7} and summary["accepted"] == 8
     assert "" not in [row["completion"][0]["content"] for row in rows(out / "sft.jsonl")] and not rows(
@@ -168,12 +172,87 @@ def test_failed_completions_are_no_data_and_are_counted(sample):
     assert [row["pass_rate"] for row in rows(out / "prompts.jsonl")] == [1.0] * 5
 
 
+def test_too_many_failures_are_no_end_and_are_drawn_again(sample, tmp_path):
+    class Down(Engine):
+        def generate(self, prompts, keys, settings):
+            for batch in super().generate(prompts, keys, settings):
+                [c] = batch
+                yield [Completion(c.prompt, c.sample, "", [], False, 0, "time-out")] if c.sample == 2 else batch
+
+    with pytest.raises(
+        EngineError, match="5 of 20 completions failed; the others are kept: see to the server and run the same"
+    ):
+        sample(by=Down())
+    assert len(rows(tmp_path / "out" / "samples.jsonl")) == 20 and not (tmp_path / "out" / "sft.jsonl").exists()
+    out, engine = sample()
+    assert sorted(engine.asked) == [(p, 2) for p in range(5)] and len(rows(out / "samples.jsonl")) == 25
+    summary = json.loads((out / "summary.json").read_text())
+    assert summary["sampled"] == 20 and summary["failed"] == 0 and summary["accepted"] == 9
+
+
+def test_equal_completions_are_enough_once(sample):
+    class Same(Engine):
+        def generate(self, prompts, keys, settings):
+            yield [Completion(p, g, f"<think>{g // 3}</think>{p + 4}", [1], True, 1) for p, g in keys]
+
+    out, _ = sample(by=Same(), keep=2, adaptive=True, max_generations=4)
+    assert len(rows(out / "sft.jsonl")) == 10 and len(rows(out / "samples.jsonl")) == 20  # the fourth is another one
+
+
+def test_a_reward_that_fails_stops_the_run_before_its_batch_is_written(sample, tmp_path):
+    (tmp_path / "bad.py").write_text("def bad(completions, **kwargs):\n    raise RuntimeError('no')\n")
+    with pytest.raises(RewardError, match=r"bad .*failed: RuntimeError: no"):
+        sample(reward_funcs=["./bad.py:bad"])
+    assert not (tmp_path / "out" / "samples.jsonl").exists()
+
+
+def test_the_rest_of_a_run_may_come_faster_or_from_elsewhere(sample, tmp_path):
+    class Cut(Engine):
+        def generate(self, prompts, keys, settings):
+            yield next(super().generate(prompts, keys, settings))
+            raise EngineError("engine_kwargs", "gone")
+
+    def served(url, **more):
+        return {"engine": "server", "engine_kwargs": {"base_url": url, **more}}
+
+    with pytest.raises(EngineError, match="gone"):
+        sample(by=Cut(), **served("http://a:1/v1"))
+    out, engine = sample(per_device_eval_batch_size=3, **served("http://b:2/v1", max_concurrency=4, max_retries=9))
+    assert len(engine.asked) == 19 and "http://b:2/v1" in (out / "recipe.yaml").read_text()
+    for changed in ({"temperature": 0.5}, {"engine": "transformers", "engine_kwargs": None}):
+        with pytest.raises(RunDirError, match=f"made by a different recipe \\({next(iter(changed))}"):
+            sample(**served("http://b:2/v1") | changed)
+
+
+def test_columns_that_json_does_not_know_become_text(sample, tmp_path):
+    odd = '"level": i, "when": datetime(2026, 1, 1), "share": float("nan"), "late": None if i < 3 else i}'
+    odd = PROBLEMS.replace('"level": i}', odd)
+    (tmp_path / "odd.py").write_text("from datetime import datetime\n" + odd)
+    out, _ = sample(dataset_name="./odd.py:problems", keep=9)
+    assert "NaN" not in (out / "sft.jsonl").read_text()
+    kept = load_rows(str(out), tmp_path, stage="sft")
+    assert {(row["when"], row["share"]) for row in kept} == {("2026-01-01 00:00:00", None)}
+    assert [row["late"] for row in kept][-1] == 4
+
+
+def test_a_column_may_have_no_value_in_its_first_rows(tmp_path):
+    (tmp_path / "summary.json").write_text("{}")
+    row = {"prompt": [{"role": "user", "content": "x" * 200}], "answer": None, "pass_rate": None}
+    with (tmp_path / "prompts.jsonl").open("w") as file:
+        for i in range(60_000):
+            file.write(json.dumps(row if i < 59_000 else row | {"answer": "7", "pass_rate": 0.5}) + "\n")
+    for name in ("samples.jsonl", "sft.jsonl"):
+        (tmp_path / name).write_text("")
+    loaded = load_rows(str(tmp_path), tmp_path, stage="grpo")
+    assert loaded[59_999]["answer"] == "7" and loaded[0]["pass_rate"] is None
+
+
 def test_nothing_accepted_is_said(sample, capsys):
     class Wrong(Engine):
         def generate(self, prompts, keys, settings):
             yield [Completion(p, g, "<think>?</think>0", [1], True, 1) for p, g in keys]
 
-    out, _ = sample(engine=Wrong())
+    out, _ = sample(by=Wrong())
     assert rows(out / "sft.jsonl") == [] and "warning: nothing was accepted" in capsys.readouterr().out
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from kill_sampling import BATCH, answer
 
-from reasoning_ext.run_dir import DONE, RunDirError, append_lines
+from reasoning_ext.run_dir import DONE, RunDirError, append_lines, write_whole
 from reasoning_ext.run_lock import locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
@@ -218,6 +218,23 @@ def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cl
         second.code == 2
         and f"r.yaml:11: output_dir: found out, which process {os.getpid()} is writing to" in second.err
     )
+
+
+def test_a_finished_folder_needs_no_lock(tmp_path, cli):
+    write_run(tmp_path, 3, "from_scratch: true")
+    assert cli("run", tmp_path / "r.yaml").code == 0
+    with locked(tmp_path / "out"):
+        again = cli("run", tmp_path / "r.yaml")
+    assert again.code == 0 and "done already, skipped" in again.out
+
+
+def test_leftovers_of_killed_processes_are_removed(tmp_path):
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    for process in (dead.pid, os.getppid()):
+        (tmp_path / f".sft.jsonl.{process}").write_text("half")
+    write_whole(tmp_path / "sft.jsonl", "whole")
+    assert sorted(file.name for file in tmp_path.iterdir()) == [f".sft.jsonl.{os.getppid()}", "sft.jsonl"]
 
 
 @pytest.mark.slow

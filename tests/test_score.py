@@ -90,7 +90,9 @@ def test_a_runs_own_tokenizer_counts_tokens(cli, tmp_path):
 def test_a_jsonl_file_with_a_recipes_rewards(cli, tmp_path, write_recipe):
     write_recipe("stage: sample\nreward_funcs: [length_penalty: {max_tokens: 10}]\n")
     rows = [{"prompt": "?", "completion": "x", "tokens": n} for n in (5, 10)]
-    (tmp_path / "samples.jsonl").write_text(json.dumps(rows[0]) + "\n" + json.dumps(rows[1]) + '\n{"torn')
+    failed = {"prompt": "?", "completion": "", "error": "time-out"}  # no completion, so nothing to score
+    lines = "".join(json.dumps(row) + "\n" for row in (failed, *rows[:2]))
+    (tmp_path / "samples.jsonl").write_text(lines + '{"torn')
     result = cli("score", "samples.jsonl", "--recipe", "r.yaml")
     assert result.code == 0 and "mean -0.7500" in result.out
 

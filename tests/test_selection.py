@@ -76,7 +76,8 @@ def test_near_duplicates_count_once():
 
 def test_two_lives_of_one_seed_agree_on_ways():
     assert Rules(WEIGHTS, diverse=True).judge(ROWS[0])[2] == Rules(WEIGHTS, diverse=True).judge(ROWS[4])[2] != 0
-    assert Rules(WEIGHTS).judge(ROWS[0])[2] == 0  # not worked out where nobody asks
+    assert len({Rules(WEIGHTS).judge(row)[2] for row in ROWS}) == 4  # equal texts count once
+    assert Rules(WEIGHTS).judge(row(rewards={"math_answer": 0.0}))[2] == 0
 
 
 AGREEMENTS = [
@@ -86,7 +87,9 @@ AGREEMENTS = [
     ([r"\boxed{1/2}", "0.5", "The answer is $\\frac{1}{2}$.", "3"], 0.75, [True, True, True, False]),
     (["<think>8</think>7", "<think>7</think>8", "<think>7</think>7"], 0.5, [True, False, True]),
     (["<think>never closed 7", "7", "7"], 0.6, [False, True, True]),
-    (["<think>never closed 7", "7"], 0.9, [False] * 2),
+    (["<think>never closed 7", "7"], 0.5, [False] * 2),  # one vote agrees with nobody
+    (["7"], 0.5, [False]),
+    (["7"] * 14 + [str(i) for i in range(100, 136)], 0.28, [True] * 14 + [False] * 36),  # 14 of 50 is 0.28
     ([], 0.5, []),
     (["<think>a", "<think>b"], 0.5, [False] * 2),
 ]

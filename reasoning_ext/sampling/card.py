@@ -16,10 +16,16 @@ from reasoning_ext.model_card import CARD, fenced, license_of, plain, redact, sh
 from reasoning_ext.run_dir import write_whole
 from reasoning_ext.sources import KEPT_ROWS
 
+STOPPED = (
+    "Prompts were left alone once enough was accepted, so that the rates of those with few completions (`pass_rate_samples`) are "
+    "too high; `min_generations` draws more of every prompt."
+)
 WIDTH = 40  # characters of the histogram's longest bar
 
 
-def write_dataset_card(folder: Path, recipe: dict[str, Any], summary: dict[str, Any], steps: list[dict]) -> None:
+def write_dataset_card(
+    folder: Path, recipe: dict[str, Any], summary: dict[str, Any], steps: list[dict], adaptive: bool
+) -> None:
     """Write the card into a run's folder.
 
     Args:
@@ -27,6 +33,7 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], summary: dict[str, 
         recipe: the resolved recipe.
         summary: what `outputs.Counts.summary` returns.
         steps: what became of the data set's rows, as `reading.Prepared.steps` has it.
+        adaptive: whether prompts were left alone once enough was accepted.
     """
     header = {
         "license": recipe.get("license") or "unknown",
@@ -43,7 +50,7 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], summary: dict[str, 
         f"# {plain(folder.resolve().name)}",
         f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
         "## Counts\n\n" + _counts(summary, steps),
-        "## Pass rates\n\n" + _histogram(summary["pass rates"]),
+        "## Pass rates\n\n" + _histogram(summary["pass rates"]) + (f"\n\n{STOPPED}" if adaptive else ""),
         "## Files\n\n" + _files(summary),
         "## Licences\n\n" + _licences(recipe),
         "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),

@@ -201,7 +201,14 @@ def _message(one: dict[str, Any]) -> list[dict[str, str]]:
 
 
 def _write(file: IO[str], row: dict[str, Any]) -> None:
-    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    """Write a row as a line; what JSON does not know, such as a date, becomes text, and what is no number becomes null."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        text = json.dumps(
+            json.loads(json.dumps(row, default=str), parse_constant=lambda name: None), ensure_ascii=False
+        )
+    file.write(text + "\n")
 
 
 def _quantiles(lengths: Counter[int]) -> dict[str, int]:

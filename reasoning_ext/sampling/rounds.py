@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reasoning_ext.generation import Key
-from reasoning_ext.sampling.store import CUT_OFF, MISSING, RIGHT, WRONG
+from reasoning_ext.sampling.store import CUT_OFF, FAILED, MISSING, RIGHT, WRONG
 
 
 @dataclass(frozen=True)
@@ -86,6 +86,7 @@ def _next(
     if not budget.adaptive:
         return np.zeros_like(planned)
     accepted, open_P = count(planned), _judged(planned, states_PS)
+    open_P &= ~whole_P
     lacking = (accepted < budget.enough) & (planned < budget.each) & open_P
     if lacking.any():
         expected = np.ceil((budget.enough - accepted) * (planned + 2) / (accepted + 1)).astype(np.int64)
@@ -102,8 +103,8 @@ def _next(
 
 
 def _judged(planned: np.ndarray, states_PS: np.ndarray) -> np.ndarray:
-    """Tell which prompts have a completion that could be judged; more of the others would not help, (P,)."""
-    counted: np.ndarray = np.isin(states_PS, (RIGHT, WRONG, CUT_OFF)) & (
+    """Tell which prompts have a completion that could be judged, or failed; more of the others would not help, (P,)."""
+    counted: np.ndarray = np.isin(states_PS, (RIGHT, WRONG, CUT_OFF, FAILED)) & (
         np.arange(states_PS.shape[1]) < planned[:, None]
     )
     return np.asarray(counted.any(axis=1))

@@ -42,7 +42,7 @@ def _line(completion: Completion, row: dict[str, Any], scores: dict[str, float |
         "sample_index": completion.sample,
         "prompt": row["prompt"],
         "answer": row.get("answer"),
-        "completion": completion.text,
+        "completion": completion.text.encode("utf-8", "replace").decode(),  # half a surrogate pair is no text
         "tokens": completion.tokens,
         "finished": completion.finished,
         "rewards": scores,

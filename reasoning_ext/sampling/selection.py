@@ -45,7 +45,7 @@ class Rules:
     min_agreement: float | None = None
 
     def judge(self, row: dict[str, Any]) -> tuple[int, float, int]:
-        """Return what a line of `samples.jsonl` came to, its total reward, and a number for its way (0: no matter)."""
+        """Return what a line of `samples.jsonl` came to, its total reward, and, if it is right, a number for its text or way."""
         rewards = row["rewards"]
         total = sum(self.weights[name] * value for name, value in rewards.items() if value is not None)
         if row.get("error"):
@@ -62,7 +62,9 @@ class Rules:
             if self.min_reward is None
             else decides >= self.min_reward or math.isclose(decides, self.min_reward)
         )
-        return (RIGHT if right else WRONG), total, number_of(way(row["completion"])) if right and self.diverse else 0
+        if not right:
+            return WRONG, total, 0
+        return RIGHT, total, number_of(way(row["completion"]) if self.diverse else row["completion"])
 
     def kept(self, rows: list[dict[str, Any]]) -> list[int]:
         """Choose among one prompt's accepted completions.
@@ -130,7 +132,7 @@ def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:
         min_agreement: the share of them that must give it, or none counts.
 
     Returns:
-        one truth value each; all False where two answers are equally common.
+        one truth value each; all False where two answers are equally common, or the commonest was given once.
     """
     given = [final_answer(think.answer(text) or "") for text in completions]
     counts = Counter(answer for answer in given if answer is not None)
@@ -139,11 +141,10 @@ def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:
     for answer, count in counts.most_common():
         same[answer] = next((other for other in groups if decide(other, answer)), answer)
         groups[same[answer]] += count
-    ranked = sorted(groups.items(), key=lambda item: -item[1])
-    if (
-        not ranked
-        or ranked[0][1] < min_agreement * len(completions)
-        or (len(ranked) > 1 and ranked[1][1] == ranked[0][1])
-    ):
+    ranked = sorted(groups.values(), reverse=True)
+    most = ranked[0] if ranked else 0
+    share = most / max(1, len(completions))
+    agreed = share >= min_agreement or math.isclose(share, min_agreement)
+    if most < 2 or not agreed or ranked[1:2] == [most]:
         return [False] * len(completions)
-    return [answer is not None and same[answer] == ranked[0][0] for answer in given]
+    return [answer is not None and groups[same[answer]] == most for answer in given]

@@ -1,8 +1,9 @@
 """`samples.jsonl`: every completion that was drawn, written a batch at a time, and an index of it without any text.
 
 A line is written whole or not at all: one write and one fsync a batch, and a torn last line is cut off when the file is opened
-again. What must be known of every line is kept in arrays, some 40 bytes a completion, so that a million of them are no
-matter; the texts of one prompt are read back by their places in the file.
+again. A line that says why there is no completion counts until then; after that its key is drawn again. What must be known of
+every line is kept in arrays, some 40 bytes a completion, so that a million of them are no matter; the texts of one prompt are
+read back by their places in the file.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ class Samples:
     def __init__(self, path: Path, prompts: int, most: int, judge: Judge):
         self.path, self.judge = path, judge
         self.states_PS = np.zeros((prompts, most), dtype=np.uint8)
-        self._columns = {name: array(kind) for name, kind in zip(COLUMNS, "qiifiq", strict=True)}
+        self._columns = {name: array(kind) for name, kind in zip(COLUMNS, "qiidiq", strict=True)}
         self._end = 0
         mend(path)
         for number, line in enumerate(self._lines()):
             try:
-                self._note(json.loads(line), len(line))
+                self._note(json.loads(line), len(line), found=True)
             except DataError:
                 raise
             except (ValueError, KeyError, TypeError, IndexError) as error:
@@ -67,8 +68,7 @@ class Samples:
         Raises:
             RunDirError: the disk is full; the batch is not noted and will be drawn again.
         """
-        append_lines(self.path, rows)
-        sizes = [len(json.dumps(row, ensure_ascii=False).encode("utf-8", "surrogatepass")) + 1 for row in rows]
+        sizes = append_lines(self.path, rows)
         return [self._note(row, size) for row, size in zip(rows, sizes, strict=True)]
 
     def column(self, name: str) -> np.ndarray:
@@ -96,9 +96,12 @@ class Samples:
             with self.path.open("rb") as file:
                 yield from file
 
-    def _note(self, row: dict[str, Any], size: int) -> int:
+    def _note(self, row: dict[str, Any], size: int, found: bool = False) -> int:
         prompt, sample = row["prompt_index"], row["sample_index"]
         state, total, way = self.judge(row)
+        if found and state == FAILED:  # it will be drawn again
+            self._end += size
+            return state
         if prompt < 0 or sample < 0 or self.states_PS[prompt, sample] != MISSING:
             raise ValueError(f"prompt {prompt}, sample {sample} stands there twice, or cannot be")
         self.states_PS[prompt, sample] = state
