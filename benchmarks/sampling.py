@@ -140,7 +140,7 @@ def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
 
 
 class FakeEngine:
-    """Answers at once, 256 completions a batch, right three times in ten."""
+    """Answers at once, 256 completions a batch, right three times in ten; one prompt in ten is never solved."""
 
     def generate(self, prompts: Any, keys: list, settings: Any) -> Iterator[list]:
         """Answer keys; see `generation.Engine`."""
@@ -150,7 +150,8 @@ class FakeEngine:
             batch = []
             for p, g in keys[start : start + BATCH]:
                 luck = key_seed(settings.seed, p, g) % 10
-                text = f"<think>{'so ' * (40 + luck)}</think>{p % 10 + (luck > 2)}"
+                right = luck < 3 and p % 10 < 9
+                text = f"<think>{'so ' * 40}{g}+{luck}={g + luck}</think>{p % 10 + (not right)}"
                 batch.append(Completion(p, g, text, [1, 2, 3], True, 45 + luck))
             yield batch
 
@@ -158,8 +159,13 @@ class FakeEngine:
         """Nothing is held."""
 
 
-def one_size(completions: int) -> dict[str, Any]:
-    """Run the stage once with a fake engine; return the process's peak memory and the time."""
+def one_size(completions: int, adaptive: bool) -> dict[str, Any]:
+    """Run the stage once with a fake engine; return the process's peak memory and the time.
+
+    Args:
+        completions: the budget.
+        adaptive: in rounds, and with solutions that differ.
+    """
     with tempfile.TemporaryDirectory() as place:
         rows, rng = Path(place) / "rows.jsonl", random.Random(0)
         with rows.open("w") as file:
@@ -168,13 +174,15 @@ def one_size(completions: int) -> dict[str, Any]:
                 file.write(json.dumps({"prompt": f"{p}: {words}?", "answer": str(p % 10)}) + "\n")
         values = {
             "stage": "sample", "model_name_or_path": str(ROOT / "recipes/tiny/model"), "dataset_name": str(rows),
-            "reward_funcs": ["exact_answer"], "num_generations": EACH, "keep": 4, "use_cpu": True,
+            "reward_funcs": ["exact_answer"], "num_generations": EACH, "use_cpu": True,
         }  # fmt: skip
-        summary, seconds = run(values, FakeEngine())
+        more = {"adaptive": True, "diverse": 4} if adaptive else {"keep": 4}
+        summary, seconds = run(values | more, FakeEngine())
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    rate = round(1e6 * seconds / completions, 1)
+    rate = round(1e6 * seconds / summary["sampled"], 1)
     return {
         "completions": summary["sampled"],
+        "adaptive": adaptive,
         "kept": summary["kept"],
         "peak MiB": round(peak),
         "us a completion": rate,
@@ -184,8 +192,15 @@ def one_size(completions: int) -> dict[str, Any]:
 def memory(sizes: tuple[int, ...]) -> list[dict[str, Any]]:
     """Measure each size in a process of its own."""
     found = []
-    for size in sizes:
-        command = [sys.executable, __file__, "one-size", "--completions", str(size)]
+    for size, rounds in [*((size, False) for size in sizes), (sizes[-1], True)]:
+        command = [
+            sys.executable,
+            __file__,
+            "one-size",
+            "--completions",
+            str(size),
+            *(["--adaptive"] if rounds else []),
+        ]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         found.append(json.loads(done.stdout.splitlines()[-1]))
         print(found[-1], flush=True)
@@ -199,9 +214,10 @@ def main() -> int:
     parser.add_argument("--model", type=Path, nargs="+", default=[Path("runs/tiny/1_sft"), Path("runs/tiny/2_grpo")])
     parser.add_argument("--prompts", type=int, default=256)
     parser.add_argument("--completions", type=int, default=SIZES[-1])
+    parser.add_argument("--adaptive", action="store_true")
     arguments = parser.parse_args()
     if "one-size" in arguments.what:
-        print(json.dumps(one_size(arguments.completions)))
+        print(json.dumps(one_size(arguments.completions, arguments.adaptive)))
         return 0
     missing = [path for path in arguments.model if not (path / "config.json").is_file()]
     if missing and {"speed", "adaptive"} & {*arguments.what}:

@@ -3,6 +3,9 @@
     eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
     answers.jsonl   every completion, for the report's before and after
 
+Where a server failed to give a completion, nothing is written and there are no figures, until it has been drawn after all:
+hard problems take longest, so that what failed is no random part.
+
 pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
 the answer that most of k completions give. Intervals are Wilson's, with the number of problems that the spread between
 problems is worth, so that several completions of one problem do not count as several problems, and so that a share of
@@ -14,16 +17,18 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter, defaultdict
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
+from reasoning_ext.generation import EngineError, Key
 from reasoning_ext.model import is_adapter
 from reasoning_ext.preflight import EVAL_REWARDS, eval_models
 from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reward_calls import build_rewards
+from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir, append_lines, write_whole
 from reasoning_ext.run_reading import cell
@@ -46,32 +51,26 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
 
     Raises:
         DataError, ModelError: rows or a model cannot be had.
+        EngineError: nothing answers any more, or some completions failed.
+        RewardError: a reward failed.
     """
     specs = parse_rewards(recipe.get("reward_funcs") or EVAL_REWARDS, recipe.folder)
     rows = recipe_rows(recipe, "dataset_test_split")
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
-    prompts, num_generations = [row["prompt"] for row in table], recipe.get("num_generations")
     path = run.path / ANSWERS
     have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
-    rewards = build_rewards(specs)
+    rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
     for label, name in eval_models(recipe).items():
-        wanted = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(num_generations))]
+        wanted = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(recipe.get("num_generations")))]
         missing = [key for key in wanted if (label, *key) not in have]
-        if not missing:
-            continue
-        scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-        engine = None  # the model before goes before the next one comes
-        engine = open_engine(recipe, name, from_scratch=scratch)
-        progress = Progress(f"eval {label}", len(wanted), len(wanted) - len(missing))
-        for greedy in (True, False):
-            keys = [key for key in missing if (key[1] == GREEDY) == greedy]
-            settings = sampling_settings(recipe, **({"temperature": 0.0} if greedy else {}))
-            for batch in engine.generate(prompts, keys, settings) if keys else ():
-                append_lines(path, [{"model": label, **row} for row in scored_rows(batch, table, rewards)])
-                progress.add(len(batch), sum(c.tokens for c in batch))
-        progress.end()
-        engine.close()
+        if missing:
+            progress = Progress(f"eval {label}", len(wanted), len(wanted) - len(missing))
+            failed = _draw(recipe, label, name, table, missing, rewards, path, progress)
+            if failed:
+                kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failed.items()))
+                problem = f"{failed.total()} of {len(wanted)} completions of {label} failed ({kinds}); those that came are kept"
+                raise EngineError("engine_kwargs", f"{problem}: run the same command again to draw the others")
     answers = read_jsonl(path)
     results = {
         label: metrics([row for row in answers if row["model"] == label], specs[0].name)
@@ -80,6 +79,31 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
     print_table(results)
     return 0
+
+
+def _draw(
+    recipe: Recipe, label: str, name: str, table: list[dict[str, Any]], missing: list[Key], rewards: list[Reward],
+    path: Path, progress: Progress,
+) -> Counter[str]:  # fmt: skip
+    """Draw a model's missing completions, score and write them, and return how many failed, by kind."""
+    scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+    failed: Counter[str] = Counter()
+    engine = open_engine(recipe, name, from_scratch=scratch)
+    try:
+        for greedy in (True, False):
+            keys = [key for key in missing if (key[1] == GREEDY) == greedy]
+            settings = sampling_settings(recipe, **({"temperature": 0.0} if greedy else {}))
+            for batch in engine.generate([row["prompt"] for row in table], keys, settings) if keys else ():
+                there = [completion for completion in batch if not completion.error]
+                if there:
+                    append_lines(path, [{"model": label, **row} for row in scored_rows(there, table, rewards)])
+                errors = Counter(completion.error for completion in batch if completion.error)
+                failed += errors
+                progress.add(len(batch), sum(completion.tokens for completion in batch), errors=errors)
+    finally:
+        progress.end()
+        engine.close()
+    return failed
 
 
 def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:

@@ -19,6 +19,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the first retry, and at
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after 5 s: a request sent just then would be lost
 SHOWN_CHARACTERS = 500
+ENDINGS = {"eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "max_tokens": "length"}  # what some say
 
 
 class NoAnswerError(Exception):
@@ -35,7 +36,7 @@ class Reply(NamedTuple):
     Attributes:
         content: "" where there is none.
         reasoning: the thought that the server took out of the content, or "".
-        finish_reason: `stop`, `length`, ...; None where the server does not tell.
+        finish_reason: `stop`, `length`, ..., by these names whatever the server calls them; None where the server does not tell.
         tokens: of the completion; 0 where the server does not tell.
     """
 
@@ -128,7 +129,8 @@ def read_reply(response: Any) -> Reply | None:
     if not isinstance(content, str | None):
         return None
     thought = next((text for text in thoughts if isinstance(text, str) and text.strip()), "")
-    return Reply(content or "", thought, str(reason) if reason else None, tokens if isinstance(tokens, int) else 0)
+    reason = ENDINGS.get(str(reason), str(reason)) if reason else None
+    return Reply(content or "", thought, reason, tokens if isinstance(tokens, int) else 0)
 
 
 def key_problem(api_key_env: str) -> str:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from reasoning_ext.sampling.rounds import Budget, rounds
+from reasoning_ext.sampling.rounds import Budget, Keys, rounds
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, MISSING, RIGHT, UNJUDGED, WRONG
 
 
@@ -18,6 +18,7 @@ def play(budget, outcome, prompts, whole=None, done=(), order=None):
 
     whole = np.zeros(prompts, dtype=bool) if whole is None else np.array(whole)
     for keys in rounds(budget, states, count, whole):
+        keys = list(keys)
         asked.append(keys)
         assert len(set(keys)) == len(keys) and all(states[key] == MISSING for key in keys)
         for key in order(keys) if order else keys:
@@ -80,6 +81,17 @@ def test_prompts_that_are_judged_together_are_drawn_together():
         Budget(4, True, enough=1, most=32), lambda p, g: RIGHT if p else CUT_OFF, 8, whole=[True] + [False] * 7
     )
     assert (states != MISSING).sum(1).tolist() == [4] + [1] * 7  # what is saved is not for them
+
+
+def test_keys_are_a_sequence_of_pairs():
+    keys = Keys(np.array([[3, 0], [1, 2], [0, 1]], dtype=np.int32))
+    assert (
+        list(keys) == [(3, 0), (1, 2), (0, 1)]
+        and keys[1] == (1, 2)
+        and keys[-1:] == [(0, 1)]
+        and keys[::2] == [(3, 0), (0, 1)]
+    )
+    assert len(keys) == 3 and (1, 2) in keys and (2, 1) not in keys and type(keys[0][0]) is int
 
 
 @pytest.mark.parametrize("seed", range(20))

@@ -10,13 +10,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from reasoning_ext.engines.options import ServerOptions
+from reasoning_ext.generation import EngineError
 from reasoning_ext.openai_client import CONNECT_SECONDS, key_problem, shown_url
 
 FAILURES_IN_A_ROW = 4
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0  # seconds; a dead endpoint's last probe must fall near the end of give_up_seconds
+EMPTY, TOO_EARLY = "empty", "http 429"  # errors that do not say that the server is broken
+
+
+class Failure(NamedTuple):
+    """Why a try brought no reply, in a word or two, and the server's header Retry-After."""
+
+    error: str
+    retry_after: str = ""
 
 
 class Breaker:
@@ -121,6 +131,20 @@ class Endpoints:
     def problems(self) -> str:
         """Return what each endpoint's last failure was, in one line."""
         return "; ".join(dict.fromkeys(f"{shown_url(e.url)} {e.problem}" for e in self.all if e.problem))
+
+    def given_up(self, what: str, advice: str) -> EngineError:
+        """Return the error that ends a run."""
+        problems = f" ({self.problems()})" if self.problems() else ""
+        return EngineError("engine_kwargs", f"{what}{problems}; {advice}, and run again to go on")
+
+
+def refused(endpoint: Endpoint, status: int, api_key_env: str) -> EngineError:
+    """Return the error for a request that would be refused again, after `endpoint.problem` has been noted."""
+    wrong_model = status == 404 and "model" in endpoint.problem.lower()
+    hints = {401: f"; the key is read from the environment variable {api_key_env}"}
+    hints |= {403: hints[401], 404: "" if wrong_model else "; base_url has to end with /v1 on most servers"}
+    problem = f"{shown_url(endpoint.url)} {endpoint.problem}{hints.get(status, '')}"
+    return EngineError("model_name_or_path" if wrong_model else "engine_kwargs", problem)
 
 
 def base_urls(options: ServerOptions) -> list[str]:

@@ -3,9 +3,10 @@
 They are made in a thread of their own, so that they go on while the caller scores a batch. Keys are taken as there is room
 for what they bring: neither a million requests nor a million unread completions exist at once.
 
-A request is repeated after a time-out, a broken connection, 408, 429 or 5xx, at another endpoint where one is free. One that
-fails in all its tries although the server answers others is put back until all others are through, and has no completion if
-it fails again. How a run ends early, always with an `EngineError` after which it can go on where it stopped:
+A request is repeated after a time-out, a broken connection, 408, 429 or 5xx, at another endpoint where one is free. 429 says
+that it came too early and not that it failed: it waits for longer each time, and has as many tries left as before. A request
+that fails in all its tries although the server answers others is put back until all others are through, and has no completion
+if it fails again. How a run ends early, always with an `EngineError` after which it can go on where it stopped:
 
     refused         any other status than 200, at once: what is wrong with one request is wrong with most
     nobody there    no endpoint has answered for `give_up_seconds`; with the default that is within 60 seconds of the death
@@ -13,7 +14,8 @@ it fails again. How a run ends early, always with an `EngineError` after which i
                     several requests have taken `request_timeout`
     too much to do  429 and no answer for `give_up_seconds` and twice `request_timeout`: 429 is a sign of life, and requests
                     that are under way may still be answered
-    broken          64 requests in a row that failed in all their tries, with no completion among them
+    broken          64 requests in a row failed in all their tries, or a run over more than 8 keys brought no completion;
+                    unless one that was answered before is answered again: then it is the prompts that break the server
 """
 
 from __future__ import annotations
@@ -21,12 +23,12 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
-from reasoning_ext.engines.endpoints import Endpoint, Endpoints, base_urls
+from reasoning_ext.engines.endpoints import EMPTY, TOO_EARLY, Endpoint, Endpoints, Failure, base_urls, refused
 from reasoning_ext.engines.options import ServerOptions
 from reasoning_ext.generation import Completion, EngineError, Key
 from reasoning_ext.openai_client import (
@@ -39,21 +41,14 @@ from reasoning_ext.openai_client import (
     read_reply,
     redacted,
     retry_delay,
-    shown_url,
     temporary,
 )
 
 MOST_AT_ONCE = 256  # completions that are yielded together
 UNREAD = 2 * MOST_AT_ONCE  # completions that may wait for the caller, besides the requests under way
 MOST_IN_A_ROW = 64  # requests that fail in all their tries, one after another
+FEW = 8  # keys that may all be without a completion
 WATCH_SECONDS = 0.1
-
-
-class _Failure(NamedTuple):
-    """Why a try brought no reply, in a word or two, and the server's header Retry-After."""
-
-    error: str
-    retry_after: str = ""
 
 
 class InFlight:
@@ -65,6 +60,7 @@ class InFlight:
         keys: what to answer.
         body: returns the request for a key.
         completion: makes a completion of a key and its reply, or the reason why there is none.
+        answered: a request that was answered in an earlier run; as an attribute, the last one.
     """
 
     def __init__(
@@ -74,8 +70,10 @@ class InFlight:
         keys: Sequence[Key],
         body: Callable[[Key], dict[str, Any]],
         completion: Callable[[Key, Reply | str], Completion],
+        answered: dict[str, Any] | None = None,
     ):
         self.model, self.options, self.keys, self.body, self.completion = model, options, keys, body, completion
+        self.answered = answered
         self.endpoints = Endpoints(base_urls(options), options.max_concurrency)
         self._slots = options.max_concurrency * len(self.endpoints.all)
         self._room = asyncio.Semaphore(self._slots + UNREAD)
@@ -83,6 +81,7 @@ class InFlight:
         self._waiting: deque[asyncio.Future[None]] = deque()  # for an endpoint that is free
         self._put_back: list[Key] = []
         self._failed_in_a_row = 0
+        self._errors: Counter[str] = Counter()  # completions that there are not
         self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._main = self._loop.create_task(self._answer_all())
@@ -137,38 +136,58 @@ class InFlight:
                         async with asyncio.TaskGroup() as workers:
                             for _ in range(min(self._slots, len(keys))):
                                 workers.create_task(self._work(left, last))
+                    if self._errors.total() == len(self.keys) > FEW:
+                        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._errors.items()))
+                        await self._check(f"none of {len(self.keys)} requests brought a completion: {kinds}")
                     for watcher in watchers:
                         watcher.cancel()
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
 
     async def _work(self, keys: Iterator[Key], last: bool) -> None:
-        """Answer one key after another until none is left."""
+        """Answer one key after another until none is left; one that fails is put back if this is not its last chance."""
         while True:
             await self._room.acquire()
             key = next(keys, None)
-            completion = None if key is None else await self._answer(key, last)
-            if completion is not None:
-                self._failed_in_a_row = 0
-                self._arrived.put(completion)
-                continue
-            self._room.release()
             if key is None:
+                self._room.release()
                 return
-            self._put_back.append(key)
-            self._failed_in_a_row += 1
+            body = self.body(key)
+            found = await self._answer(body)
+            failed = isinstance(found, Failure) and found.error != EMPTY
+            if failed and not last:
+                self._put_back.append(key)
+                self._room.release()
+            else:
+                self._hand_over(self.completion(key, found.error if isinstance(found, Failure) else found), body)
+            self._failed_in_a_row += failed
             if self._failed_in_a_row >= MOST_IN_A_ROW:
-                what = f"{self._failed_in_a_row} requests in a row failed in all their tries"
-                raise self._given_up(what, "look into the server's log")
+                self._failed_in_a_row = 0
+                await self._check(f"{MOST_IN_A_ROW} requests in a row failed in all their tries")
 
-    async def _answer(self, key: Key, last: bool) -> Completion | None:
-        """Answer one key in as many tries as it may have, or return None to have it put back.
+    def _hand_over(self, completion: Completion, body: dict[str, Any]) -> None:
+        if completion.error:
+            self._errors[completion.error] += 1
+        else:
+            self._failed_in_a_row, self.answered = 0, body
+        self._arrived.put(completion)
+
+    async def _check(self, what: str) -> None:
+        """Repeat a request that was answered, to tell prompts that break the server from a server that is broken.
+
+        Raises:
+            EngineError: it is not answered any more, or none ever was.
+        """
+        if self.answered is None or isinstance(await self._answer(self.answered), Failure):
+            raise self.endpoints.given_up(what, "look into the server's log")
+
+    async def _answer(self, body: dict[str, Any]) -> Reply | Failure:
+        """Send a request in as many tries as it may have.
 
         Without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
-        until a probe tells.
+        until a probe tells. The tries that bring 429 are not counted; `_limited` ends them.
         """
-        body = self.body(key)
-        began, tries, was_empty = self.endpoints.clock(), 0, False
+        began, tries, too_early, was_empty = self.endpoints.clock(), 0, 0, False
         endpoint: Endpoint | None = None
         while True:
             endpoint = await self._take(endpoint)
@@ -177,14 +196,20 @@ class InFlight:
             finally:
                 endpoint.active -= 1
                 self._wake(1)
+            if isinstance(found, Failure) and found.error == TOO_EARLY:
+                too_early += 1
+                await asyncio.sleep(retry_delay(too_early - 1, found.retry_after))
+                continue
             tries += 1
             if isinstance(found, Reply):
-                empty = found.finish_reason in ("stop", None) and not (found.content.strip() or found.reasoning)
-                if was_empty or not empty:
-                    return self.completion(key, "empty" if empty else found)
-                was_empty, found = True, _Failure("empty")
+                if found.finish_reason not in ("stop", None) or found.content.strip() or found.reasoning:
+                    return found
+                found = Failure(EMPTY)
+                if was_empty:
+                    return found
+                was_empty = True
             elif tries > self.options.max_retries and self.endpoints.answered_at > began:
-                return self.completion(key, found.error) if last else None
+                return found
             await asyncio.sleep(retry_delay(tries - 1, found.retry_after))
 
     async def _take(self, avoid: Endpoint | None) -> Endpoint:
@@ -202,7 +227,7 @@ class InFlight:
             if not future.done():
                 future.set_result(None)
 
-    async def _ask(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply | _Failure:
+    async def _ask(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply | Failure:
         """Send a request once, and note what the answer says of the endpoint.
 
         Raises:
@@ -212,7 +237,7 @@ class InFlight:
         try:
             response = await post(self._client, endpoint.url, body, self.options.request_timeout)
         except NoAnswerError as error:
-            endpoint.problem, failure = self._no_answer(error), _Failure(error.kind)
+            endpoint.problem, failure = self._no_answer(error), Failure(error.kind)
         else:
             status = response.status_code
             if status == 200 and (reply := read_reply(response)) is not None:
@@ -223,8 +248,8 @@ class InFlight:
                 return reply
             endpoint.problem = f"answered {status}: {redacted(response.text, self.options.api_key_env)}"
             if status != 200 and not temporary(status):
-                raise self._refused(endpoint, status)
-            failure = _Failure(
+                raise refused(endpoint, status, self.options.api_key_env)
+            failure = Failure(
                 "no reply" if status == 200 else f"http {status}", response.headers.get("retry-after", "")
             )
             if status == 429:
@@ -262,24 +287,14 @@ class InFlight:
                 self._limited()
             elif (dead_for := self.endpoints.dead_for()) >= self.options.give_up_seconds:
                 advice = "start it, or set base_url to one that runs"
-                raise self._given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
+                raise self.endpoints.given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
 
     def _limited(self) -> None:
         if self.endpoints.limited() > self.options.give_up_seconds + 2 * self.options.request_timeout:
-            raise self._given_up("the server has had too much to do for too long", "lower max_concurrency")
+            raise self.endpoints.given_up("the server has had too much to do for too long", "lower max_concurrency")
 
     def _no_answer(self, error: NoAnswerError) -> str:
         return redacted(f"gave no answer: {error}", self.options.api_key_env)
-
-    def _refused(self, endpoint: Endpoint, status: int) -> EngineError:
-        wrong_model = status == 404 and "model" in endpoint.problem.lower()
-        hints = {401: f"; the key is read from the environment variable {self.options.api_key_env}"}
-        hints |= {403: hints[401], 404: "" if wrong_model else "; base_url has to end with /v1 on most servers"}
-        problem = f"{shown_url(endpoint.url)} {endpoint.problem}{hints.get(status, '')}"
-        return EngineError("model_name_or_path" if wrong_model else "engine_kwargs", problem)
-
-    def _given_up(self, what: str, advice: str) -> EngineError:
-        return EngineError("engine_kwargs", f"{what} ({self.endpoints.problems()}); {advice}, and run again to go on")
 
 
 def _first(errors: BaseException) -> BaseException:

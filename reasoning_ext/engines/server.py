@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from reasoning_ext import think
@@ -19,7 +20,7 @@ from reasoning_ext.engines.options import ServerOptions
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.openai_client import Reply, authorization, httpx, probe_body, redacted, shown_url, temporary
 
-OURS = ("model", "messages", "n", "stream")  # fields of a request that generation_kwargs cannot set
+OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
 LOOK_SECONDS, TRY_SECONDS = 5.0, 30.0  # that `reachable` waits for a list of models, and for one token
 
 
@@ -41,6 +42,7 @@ class ServerEngine:
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()
+        self._answered: dict[str, Any] | None = None  # the last request that was
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
@@ -59,33 +61,48 @@ class ServerEngine:
             EngineError: see `in_flight`; what arrived before is yielded first.
         """
         for name in OURS:
-            if name in settings.generation_kwargs:
+            refused_by_some = name == "seed" and settings.generation_kwargs.get("seed") is None
+            if name in settings.generation_kwargs and not refused_by_some:
                 raise EngineError("generation_kwargs", f"found {name!r}, which the engine sets itself; take it out")
+        asked = request_body(self.model, [], 0, settings)
+        most = asked.get("max_completion_tokens", asked.get("max_tokens"))
 
         def body(key: Key) -> dict[str, Any]:
             return request_body(self.model, prompts[key[0]], key_seed(settings.seed, *key), settings)
 
-        run = InFlight(self.model, self.options, keys, body, self._completion)
+        run = InFlight(self.model, self.options, keys, body, partial(self._completion, most), self._answered)
         self._runs.add(run)
         try:
             yield from run.batches()
         finally:
             run.stop()
             self._runs.discard(run)
+            self._answered = run.answered
 
     def close(self) -> None:
         """Cancel what is under way and end the threads."""
         for run in list(self._runs):
             run.stop()
 
-    def _completion(self, key: Key, found: Reply | str) -> Completion:
-        """Make a completion of a reply, or of the reason why there is none."""
+    def _completion(self, most: Any, key: Key, found: Reply | str) -> Completion:
+        """Make a completion of a reply to a request for at most so many tokens, or of the reason why there is none.
+
+        A server that does not say why a completion ends has cut it off if it has as many tokens as it may have.
+        """
         if isinstance(found, str):
             return Completion(*key, text="", ids=[], finished=False, error=found)
-        reason = found.finish_reason
-        error = "" if reason in ("stop", "length", None) else str(reason)
-        text = whole_text(found, self.contract)
-        return Completion(*key, text, ids=[], finished=reason in ("stop", None), tokens=found.tokens, error=error)
+        if found.finish_reason is None:
+            cut_off = isinstance(most, int) and 0 < most <= found.tokens
+            found = found._replace(finish_reason="length" if cut_off else "stop")
+        reason = str(found.finish_reason)
+        error = "" if reason in ("stop", "length") else _writable(reason)
+        text = _writable(whole_text(found, self.contract))
+        return Completion(*key, text, ids=[], finished=reason == "stop", tokens=found.tokens, error=error)
+
+
+def _writable(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON may hold and no file in UTF-8 can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def request_body(model: str, messages: list[dict[str, str]], seed: int, settings: SamplingSettings) -> dict[str, Any]:
@@ -93,7 +110,8 @@ def request_body(model: str, messages: list[dict[str, str]], seed: int, settings
 
     Fields that not every server knows (`top_k`, `min_p`, `repetition_penalty`, `chat_template_kwargs`) are sent only where
     they differ from the default; what a server does without them is its own affair (vLLM reads generation_config.json).
-    `generation_kwargs` come last, and one that is null takes a field out: `{max_tokens: null, max_completion_tokens: 512}`.
+    `generation_kwargs` come last, and one that is null takes a field out: `{max_tokens: null, max_completion_tokens: 512}`,
+    or `{seed: null}` for servers that refuse it; a seed of the user's own would make all samples of a prompt the same.
     """
     body = {
         "model": model,

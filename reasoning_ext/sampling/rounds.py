@@ -10,8 +10,9 @@ next is what its share of accepted ones lets expect, at most as many as it has h
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 
@@ -43,12 +44,38 @@ class Budget:
         return max(self.each, self.most) if self.adaptive else self.each
 
 
+class Keys(Sequence[Key]):
+    """Keys in 8 bytes each, where a list of pairs would take a hundred.
+
+    Args:
+        array_K2: prompt and sample of each key, int32, (K, 2).
+    """
+
+    def __init__(self, array_K2: np.ndarray):
+        self.array_K2 = array_K2
+
+    def __len__(self) -> int:
+        return len(self.array_K2)
+
+    @overload
+    def __getitem__(self, place: int) -> Key: ...
+
+    @overload
+    def __getitem__(self, place: slice) -> list[Key]: ...
+
+    def __getitem__(self, place: int | slice) -> Key | list[Key]:
+        if isinstance(place, slice):
+            return [(p, g) for p, g in self.array_K2[place].tolist()]
+        prompt, sample = self.array_K2[place].tolist()
+        return prompt, sample
+
+
 def rounds(
     budget: Budget,
     states_PS: np.ndarray,
     count: Callable[[np.ndarray], np.ndarray],
     whole_P: np.ndarray,
-) -> Iterator[list[Key]]:
+) -> Iterator[Keys]:
     """Yield the keys of each round that are still missing; the caller draws them before it asks for the next round.
 
     Args:
@@ -69,7 +96,7 @@ def rounds(
         prompts, samples = np.nonzero((np.arange(states_PS.shape[1]) < planned[:, None]) & (states_PS == MISSING))
         if len(prompts):
             order = np.lexsort((prompts, samples))
-            yield list(zip(prompts[order].tolist(), samples[order].tolist(), strict=True))
+            yield Keys(np.stack([prompts[order], samples[order]], 1).astype(np.int32))
 
 
 def _next(
