@@ -23,7 +23,7 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
-from reasoning_ext.generation import EngineError, Key
+from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.model import is_adapter
 from reasoning_ext.preflight import EVAL_REWARDS, eval_models
 from reasoning_ext.preparation import recipe_rows
@@ -94,11 +94,14 @@ def _draw(
             keys = [key for key in missing if (key[1] == GREEDY) == greedy]
             settings = sampling_settings(recipe, **({"temperature": 0.0} if greedy else {}))
             for batch in engine.generate([row["prompt"] for row in table], keys, settings) if keys else ():
-                there = [completion for completion in batch if not completion.error]
-                if there:
-                    append_lines(path, [{"model": label, **row} for row in scored_rows(there, table, rewards)])
+                there = [completion for completion in batch if not is_fault(completion.error)]
+                lines = [{"model": label, **row} for row in (scored_rows(there, table, rewards) if there else [])]
+                for line in lines:
+                    if line.get("error"):  # the model's own doing: no answer is a wrong one
+                        line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
+                append_lines(path, lines)
                 errors = Counter(completion.error for completion in batch if completion.error)
-                failed += errors
+                failed += Counter({kind: count for kind, count in errors.items() if is_fault(kind)})
                 progress.add(len(batch), sum(completion.tokens for completion in batch), errors=errors)
     finally:
         progress.end()

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from reasoning_ext.errors import KeyProblem
 
 Key = tuple[int, int]
+FAULTS = ("time-out", "connection", "no reply")
 
 
 class EngineError(KeyProblem):
@@ -66,7 +67,8 @@ class Completion:
         ids: its token ids, with the end of the turn; none where a server does not tell them.
         finished: it ended by itself, and was not cut off at max_completion_length.
         tokens: how many tokens it has.
-        error: why there is no completion, in a word or two: `time-out`, `http 500`, `empty`; "" where there is one.
+        error: why there is no completion, in a word or two: `time-out`, `http 500`, or the model's own doing: `empty`,
+            `content_filter`; "" where there is one.
     """
 
     prompt: int
@@ -76,6 +78,15 @@ class Completion:
     finished: bool
     tokens: int = 0
     error: str = ""
+
+
+def is_fault(error: str) -> bool:
+    """Tell whether an error is a server's fault, so that the same request may bring a completion another time.
+
+    >>> [is_fault(error) for error in ("time-out", "http 500", "empty", "content_filter", "")]
+    [True, True, False, False, False]
+    """
+    return error in FAULTS or error.startswith("http ")
 
 
 class Engine(Protocol):

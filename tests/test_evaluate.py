@@ -1,13 +1,19 @@
 """The figures of an evaluation, against values worked out by hand or by counting."""
 
 import itertools
+import json
 import math
 import random
 
 import pytest
 
+import reasoning_ext.evaluate as module
 from reasoning_ext.data import DataError
-from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k
+from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k, run_eval
+from reasoning_ext.generation import Completion, EngineError
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.reward_calls import RewardError
+from reasoning_ext.run_dir import open_run
 from reasoning_ext.think import vote
 
 
@@ -69,3 +75,88 @@ def test_metrics_of_a_model():
 def test_nothing_to_judge_is_an_error():
     with pytest.raises(DataError, match="no completion could be judged by right: 2 of them"):
         metrics(answers([None], -1) + answers([None]), "right")
+
+
+class Engine:
+    """Answers every prompt with its first character, where `error(prompt, sample)` does not say why not."""
+
+    def __init__(self, error):
+        self.error, self.asked, self.closed = error, [], 0
+
+    def generate(self, prompts, keys, settings):
+        self.asked += keys
+        errors = [self.error(p, g) for p, g in keys]
+        answered = [prompts[p][0]["content"][0] for p, _ in keys]
+        yield [
+            Completion(*key, "" if error else text, [], not error, 0 if error else 1, error)
+            for key, text, error in zip(keys, answered, errors, strict=True)
+        ]
+
+    def close(self):
+        self.closed += 1
+
+
+@pytest.fixture
+def evaluate(tmp_path, monkeypatch):
+    """Run an evaluation of one model that answers 4 problems twice and greedily; return its folder."""
+    rows = [{"prompt": f"{a}+0?", "answer": str(a)} for a in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "mine.py").write_text(
+        "def same(completions, answer, **kwargs):\n"
+        "    return [float(c[-1]['content'] == a) for c, a in zip(completions, answer)]\n"
+        "def broken(completions, **kwargs):\n"
+        "    raise RuntimeError('no disk')\n"
+    )
+
+    def run(engine, reward="same"):
+        (tmp_path / "r.yaml").write_text(
+            "stage: eval\nmodels: {tiny: org/tiny}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
+            f"max_completion_length: 8\noutput_dir: {tmp_path / 'out'}\nreward_funcs: ['./mine.py:{reward}']\n"
+        )
+        monkeypatch.setattr(module, "open_engine", lambda *_, **__: engine)
+        recipe = load_recipe(tmp_path / "r.yaml")
+        folder = open_run(recipe.output_dir, recipe.values, {})
+        assert run_eval(recipe, folder) == 0
+        return folder.path
+
+    return run
+
+
+def test_what_a_server_failed_to_give_is_drawn_again_and_until_then_there_are_no_figures(evaluate, tmp_path, capsys):
+    kinds = {(0, -1): "time-out", (0, 0): "time-out", (0, 1): "time-out", (2, 1): "http 500"}
+    engine, out = Engine(lambda p, g: kinds.get((p, g), "")), tmp_path / "out"
+    problem = (
+        r"4 of 12 completions of tiny failed \(http 500 1, time-out 3\); those that came are kept: run the same command"
+    )
+    with pytest.raises(EngineError, match=problem) as caught:
+        evaluate(engine)
+    assert caught.value.key == "engine_kwargs" and engine.closed == 1 and not (out / "eval.json").exists()
+    lines = [json.loads(line) for line in (out / "answers.jsonl").read_text().splitlines()]
+    assert len(lines) == 8 and not any("error" in line for line in lines)
+    assert "time-out 3" in capsys.readouterr().out
+    engine = Engine(lambda p, g: "")
+    figures = json.loads((evaluate(engine) / "eval.json").read_text())["tiny"]
+    assert sorted(engine.asked) == sorted(kinds) and (figures["problems"], figures["pass@1"][0]) == (4, 1.0)
+
+
+def test_every_completion_may_fail(evaluate, tmp_path):
+    with pytest.raises(EngineError, match=r"12 of 12 completions of tiny failed \(time-out 12\)"):
+        evaluate(Engine(lambda p, g: "time-out"))
+
+
+def test_a_reward_that_fails_stops_the_stage_before_its_batch_is_written(evaluate, tmp_path):
+    engine = Engine(lambda p, g: "")
+    with pytest.raises(RewardError, match="no disk"):
+        evaluate(engine, "broken")
+    assert engine.closed == 1 and not (tmp_path / "out" / "answers.jsonl").exists()
+
+
+def test_what_the_model_itself_failed_to_give_counts_as_wrong(evaluate):
+    kinds = {(0, -1): "empty", (0, 0): "content_filter", (0, 1): "empty", (1, 0): "empty"}
+    figures = json.loads((evaluate(Engine(lambda p, g: kinds.get((p, g), ""))) / "eval.json").read_text())["tiny"]
+    assert (
+        figures["problems"] == 4
+        and figures["greedy"][0] == 0.75
+        and figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
+    )
+    assert "not judged" not in figures

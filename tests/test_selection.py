@@ -23,6 +23,7 @@ JUDGED = [
     ({}, row(rewards={"math_answer": None, "think_format": 1.0}), UNJUDGED),
     ({}, row(finished=False), CUT_OFF),
     ({}, row(finished=False, error="time-out"), FAILED),
+    ({}, row(finished=False, error="empty"), CUT_OFF),  # it would be empty again
     ({"min_reward": 1.5}, row(), RIGHT),
     ({"min_reward": 1.5}, row(rewards={"math_answer": 1.0, "think_format": None}), WRONG),
     ({"min_reward": 0.1 + 0.2}, row(rewards={"math_answer": 0.3, "think_format": 0.0}), RIGHT),

@@ -18,7 +18,7 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext import openai_client
-from reasoning_ext.engines import in_flight
+from reasoning_ext.engines import endpoints, in_flight
 from reasoning_ext.engines.endpoints import (
     FAILURES_IN_A_ROW,
     FIRST_PAUSE,
@@ -181,8 +181,8 @@ def test_a_faulty_server_loses_doubles_and_passes_off_nothing(serve):
     for key, completion in found.items():
         sent = server.said[key_seed(0, *key)]
         text, finished = {"good": ("7", True), "length": ("cut", False)}.get(sent[-1], ("", False))
-        failed = {"429": "http 429", "500": "http 500", "hang": "time-out", "null": "empty"}
-        assert (completion.text, completion.finished) == (text, finished), sent
+        failed = {"500": "http 500", "hang": "time-out", "null": "empty"}
+        assert (completion.text, completion.finished) == (text, finished) and sent[-1] != "429", sent
         assert completion.error == failed.get(sent[-1], ""), sent
         assert completion.tokens == (3 if sent[-1] in ("good", "length") else 0)
         assert not {"good", "length"} & set(sent[:-1]) and sent.count("null") <= 2, sent
@@ -239,6 +239,22 @@ def test_a_server_that_has_too_much_to_do_for_ever_ends_the_run_later(serve):
     assert 2.5 <= time.monotonic() - start < 12 and server.probes == 0
 
 
+def test_a_limit_far_below_the_concurrency_fails_no_request(serve):
+    lock, began = threading.Lock(), time.monotonic()
+    answered, refused = [], []
+
+    def script(body, nth):
+        with lock:
+            within = len(answered) < (time.monotonic() - began) * 15
+            (answered if within else refused).append(body["seed"])
+            return "7" if within else 429
+
+    found = ask(serve(script), 40, max_concurrency=32, max_retries=1)
+    assert all(c.finished for c in found.values()) and len(answered) == 40
+    assert max(Counter(refused).values()) > 2  # more often than a request may fail
+    assert len(refused) < 400  # each waits for longer and longer
+
+
 def test_a_dead_endpoint_is_left_alone_and_the_other_answers_everything(serve):
     server, broken = serve(), serve(500, probe=500)
     found = ask([dead_url(), server, broken], 300, max_concurrency=4, max_retries=2, give_up_seconds=1.0)
@@ -274,26 +290,26 @@ def test_a_retry_goes_to_another_endpoint(serve):
 
 def test_the_choice_of_an_endpoint():
     now = [0.0]
-    endpoints = Endpoints(["http://a/v1/", "http://b/v1"], 2, lambda: now[0])
-    a, b = endpoints.all
-    assert a.url == "http://a/v1" and endpoints.choose() is a and endpoints.choose(avoid=a) is b
+    several = Endpoints(["http://a/v1/", "http://b/v1"], 2, lambda: now[0])
+    a, b = several.all
+    assert a.url == "http://a/v1" and several.choose() is a and several.choose(avoid=a) is b
     a.active, b.active = 1, 0
-    assert endpoints.choose() is b and endpoints.choose(avoid=b) is a
+    assert several.choose() is b and several.choose(avoid=b) is a
     a.active, b.active = 2, 1
-    assert endpoints.choose(avoid=b) is b  # better than none
+    assert several.choose(avoid=b) is b  # better than none
     for _ in range(FAILURES_IN_A_ROW):
         b.breaker.failed()
-    assert endpoints.choose() is None and endpoints.dead_for() == 0.0
+    assert several.choose() is None and several.dead_for() == 0.0
     now[0] = 5.0
     for _ in range(FAILURES_IN_A_ROW):
         a.breaker.failed(3.0)
     now[0] = 9.0
-    assert endpoints.dead_for() == 7.0  # a has failed since 2.0
+    assert several.dead_for() == 7.0  # a has failed since 2.0
     b.breaker.succeeded()
-    assert endpoints.dead_for() == 0.0 and endpoints.choose() is b
-    assert [endpoints.limited(), now.__setitem__(0, 10.0), endpoints.limited()] == [0.0, None, 1.0]
-    endpoints.answered()
-    assert endpoints.limited() == 0.0 and endpoints.answered_at == 10.0
+    assert several.dead_for() == 0.0 and several.choose() is b
+    assert [several.limited(), now.__setitem__(0, 10.0), several.limited()] == [0.0, None, 1.0]
+    several.answered()
+    assert several.limited() == 0.0 and several.answered_at == 10.0
 
 
 def test_pauses_grow_and_one_answer_ends_them():
@@ -349,6 +365,45 @@ def test_a_server_that_answers_nothing_but_probes_ends_the_run(serve, monkeypatc
         ask(serve(500), 100, max_concurrency=4, max_retries=0)
 
 
+@pytest.fixture
+def impatient(monkeypatch):
+    """Shorten what is waited for, so that many requests can fail in all their tries."""
+    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(in_flight, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(in_flight, "MOST_IN_A_ROW", 8)
+
+
+def test_a_server_that_breaks_shortly_before_the_end_ends_the_run(serve, impatient):
+    server = serve(lambda body, nth: "7" if len(server.bodies) <= 20 else 500)
+    engine, arrived = ServerEngine("m", ServerOptions(base_url=server.url, max_concurrency=2, max_retries=0)), []
+    with pytest.raises(EngineError, match=r"8 requests in a row failed in all their tries .* answered 500"):
+        for batch in engine.generate([prompt(0)], [(0, s) for s in range(26)], SETTINGS):  # 6 of which are put back
+            arrived += batch
+    assert sum(c.finished for c in arrived) == 20 and not threads()
+
+
+def test_many_prompts_that_break_a_server_are_not_taken_for_a_broken_server(serve, impatient):
+    bad = {f"{p}+0=" for p in range(0, 60, 3)}
+    server = serve(lambda body, nth: 500 if body["messages"][0]["content"] in bad else "7")
+    found = ask(server, 60, max_concurrency=4, max_retries=0)
+    assert Counter(c.error for c in found.values()) == {"http 500": 20, "": 40}
+
+
+@pytest.mark.parametrize(("what", "error"), [(500, "http 500"), ("", "empty")])
+def test_a_run_that_brings_nothing_is_an_error_unless_there_are_few_keys(serve, impatient, monkeypatch, what, error):
+    monkeypatch.setattr(in_flight, "MOST_IN_A_ROW", 64)
+    server = serve(what)
+    with pytest.raises(EngineError, match=rf"none of 9 requests brought a completion: {error} 9.*run again") as caught:
+        ask(server, 9, max_retries=0)
+    assert caught.value.key == "engine_kwargs" and "\n" not in str(caught.value) and not threads()
+    assert {c.error for c in ask(server, 8, max_retries=0).values()} == {error}
+    engine, keys = ServerEngine("m", ServerOptions(base_url=server.url, max_retries=0)), [(0, s) for s in range(9)]
+    server.script = lambda body, nth: what if body["messages"] == prompt(0) else "7"
+    assert [c.text for [c] in engine.generate([[], prompt(1)], [(1, 0)], SETTINGS)] == ["7"]
+    found = [c for batch in engine.generate([prompt(0)], keys, SETTINGS) for c in batch]
+    assert [c.error for c in found] == [error] * 9  # the server answered before and does so still: it is the prompt
+
+
 @pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 302])
 def test_a_refusal_stops_at_once_and_tells_why_without_key_and_password(serve, monkeypatch, status):
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
@@ -391,9 +446,10 @@ def test_a_request_says_what_the_settings_say(serve):
     assert sorted(server.bodies[1:], key=str) == sorted(expected, key=str)
     ask(server, 1, settings=SamplingSettings(16, generation_kwargs={"seed": None, "max_tokens": None, "max_new": 9}))
     assert server.bodies[3] == {name: v for name, v in plain.items() if name != "max_tokens"} | {"max_new": 9}
-    with pytest.raises(EngineError, match="found 'stream', which the engine sets itself") as caught:
-        ask(server, 1, settings=SamplingSettings(generation_kwargs={"stream": True}))
-    assert caught.value.key == "generation_kwargs" and len(server.bodies) == 4
+    for name, value in {"stream": True, "seed": 5, "model": None}.items():
+        with pytest.raises(EngineError, match=f"found '{name}', which the engine sets itself") as caught:
+            ask(server, 1, settings=SamplingSettings(generation_kwargs={name: value}))
+        assert caught.value.key == "generation_kwargs" and len(server.bodies) == 4
 
 
 def choice(content, reason="stop", **message):
@@ -428,7 +484,12 @@ CHANNEL = ["<|channel>thought\n", "<channel|>"]
         (choice(None, "tool_calls"), None, "", False, "tool_calls"),
         (choice("I", "content_filter"), None, "I", False, "content_filter"),
         (choice("I", "abort"), None, "I", False, "abort"),
-        (choice("é 🙂 \ud800"), None, "é 🙂 \ud800", True, ""),
+        (choice("7", "eos_token"), None, "7", True, ""),
+        (choice(None, "stop_sequence", reasoning="a"), None, "<think>\na\n</think>\n\n", True, ""),
+        (choice("7", "end_turn"), None, "7", True, ""),
+        (choice("7", "max_tokens"), None, "7", False, ""),
+        (choice("é 🙂 \ud83d", reasoning="\udc00"), None, "<think>\n\ufffd\n</think>\n\né 🙂 \ufffd", True, ""),
+        (choice("7", "\ud83d"), None, "7", False, "\ufffd"),
     ],
 )  # fmt: skip
 def test_a_reply_becomes_a_whole_completion(serve, what, tags, text, finished, error):
@@ -436,6 +497,19 @@ def test_a_reply_becomes_a_whole_completion(serve, what, tags, text, finished, e
     completion = ask(server, 1, tags=tags)[0, 0]
     assert (completion.text, completion.finished, completion.error) == (text, finished, error)
     assert completion.tokens == 3 and len(server.bodies) == 1
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "finished"),
+    [({}, True), ({"max_tokens": 4}, True), ({"max_tokens": 3}, False), ({"max_tokens": None}, True),
+     ({"max_tokens": None, "max_completion_tokens": 3}, False), ({"max_tokens": "3"}, True)],
+)  # fmt: skip
+def test_without_a_reason_what_has_all_its_tokens_was_cut_off(serve, kwargs, finished):
+    settings = SamplingSettings(max_completion_length=16, generation_kwargs=kwargs)
+    completion = ask(serve(choice("7", None)), 1, settings)[0, 0]  # the server counts 3 tokens
+    assert (completion.text, completion.finished, completion.error) == ("7", finished, "")
+    thought = ask(serve(choice(None, None, reasoning="a")), 1, settings)[0, 0]
+    assert thought.text.endswith("</think>\n\n") == thought.finished == finished
 
 
 @pytest.mark.parametrize(
@@ -529,7 +603,8 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
         assert sum(map(len, batches)) < 20
     else:
         with pytest.raises(ZeroDivisionError):
-            for _ in batches:
+            for _ in batches:  # which may have to wait for one that hangs
+                start, asked = time.monotonic(), len(server.bodies)
                 raise ZeroDivisionError
         del batches
     assert not threads() and not connections(server) and time.monotonic() - start < 1

@@ -30,7 +30,7 @@ from typing import Any
 
 from reasoning_ext.engines.endpoints import EMPTY, TOO_EARLY, Endpoint, Endpoints, Failure, base_urls, refused
 from reasoning_ext.engines.options import ServerOptions
-from reasoning_ext.generation import Completion, EngineError, Key
+from reasoning_ext.generation import Completion, Key
 from reasoning_ext.openai_client import (
     CONNECT_SECONDS,
     NoAnswerError,
@@ -202,12 +202,10 @@ class InFlight:
                 continue
             tries += 1
             if isinstance(found, Reply):
-                if found.finish_reason not in ("stop", None) or found.content.strip() or found.reasoning:
-                    return found
-                found = Failure(EMPTY)
-                if was_empty:
-                    return found
-                was_empty = True
+                empty = found.finish_reason in ("stop", None) and not (found.content.strip() or found.reasoning)
+                if was_empty or not empty:
+                    return Failure(EMPTY) if empty else found
+                was_empty, found = True, Failure(EMPTY)
             elif tries > self.options.max_retries and self.endpoints.answered_at > began:
                 return found
             await asyncio.sleep(retry_delay(tries - 1, found.retry_after))

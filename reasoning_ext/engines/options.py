@@ -36,7 +36,7 @@ class ServerOptions:
     Attributes:
         base_url: the endpoint, up to and with `/v1`, or a list of endpoints that serve the same model.
         max_concurrency: requests under way at once at each endpoint.
-        max_retries: how often a request is repeated after a time-out, a broken connection, 429 or 5xx.
+        max_retries: how often a request is repeated after a time-out, a broken connection or 5xx; 429 does not count.
         request_timeout: seconds that one request may take.
         give_up_seconds: stop when no endpoint has answered for so long.
         api_key_env: the environment variable that holds the key, if the server wants one.

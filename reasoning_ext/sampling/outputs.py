@@ -24,7 +24,7 @@ from reasoning_ext.preparation import has_gold
 from reasoning_ext.run_dir import whole_file, write_whole
 from reasoning_ext.sampling.pairs import Solved, make_pairs
 from reasoning_ext.sampling.selection import Rules, agreeing
-from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, STATES, UNJUDGED, WRONG, Samples
+from reasoning_ext.sampling.store import CUT_OFF, RIGHT, STATES, UNJUDGED, WRONG, Samples
 from reasoning_ext.sources import KEPT_ROWS
 
 SUMMARY = "summary.json"
@@ -38,7 +38,7 @@ class Counts:
 
     Attributes:
         states: completions by what they came to.
-        errors: failed ones by kind.
+        errors: those without a completion by kind, the model's own doing (`empty`) among them.
         pairs: pairs by kind.
         bands: prompts by difficulty.
         histogram: judged prompts by pass rate, `BINS` bins of equal width, the last one with 1.0.
@@ -150,7 +150,7 @@ def _write_prompt(
     kept = [right[i] for i in rules.kept(right)]
     for one in drawn:
         counts.states[STATES[one["state"]]] += 1
-        if one["state"] == FAILED:
+        if one.get("error"):
             counts.errors[one["error"]] += 1
     counts.accepted += len(right)
     counts.kept += len(kept)

@@ -18,6 +18,7 @@ from reasoning_ext import think
 from reasoning_ext.answers import final_answer
 from reasoning_ext.deduplication import jaccard, normalise, shingles
 from reasoning_ext.exact import decide
+from reasoning_ext.generation import is_fault
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, number_of
 
@@ -48,8 +49,8 @@ class Rules:
         """Return what a line of `samples.jsonl` came to, its total reward, and, if it is right, a number for its text or way."""
         rewards = row["rewards"]
         total = sum(self.weights[name] * value for name, value in rewards.items() if value is not None)
-        if row.get("error"):
-            return FAILED, 0.0, 0
+        if row.get("error"):  # what is no fault of a server's would be the same another time
+            return (FAILED if is_fault(row["error"]) else CUT_OFF), 0.0, 0
         if not row["finished"]:
             return CUT_OFF, total, 0
         if self.min_agreement is not None and not has_gold(row.get("answer")):
