@@ -19,6 +19,37 @@ from reasoning_ext.sampling.pairs import KINDS, STEPS
 
 Errors = Iterator[RecipeError]
 NEEDS_IDS = "completion_ids"
+# generation_kwargs that would undo what every engine decides by itself, and what to do instead
+DECIDED = {
+    "seed": "write the recipe's seed",
+    "n": "write num_generations",
+    "num_return_sequences": "write num_generations",
+    "max_new_tokens": "write max_completion_length",
+    "max_length": "write max_completion_length",
+    "max_tokens": "write max_completion_length",
+    "do_sample": "write temperature, where 0 takes the likeliest tokens",
+    "num_beams": "leave it out, each completion is drawn by itself",
+    "eos_token_id": "leave it out, a completion ends where the model's turn does",
+    "pad_token_id": "leave it out, the tokenizer's is taken",
+    "use_cache": "leave it out, the engine keeps the cache",
+    "max_time": "leave it out, a completion that is cut off by the clock is another one each time",
+    "stop_strings": "leave it out, or write stop with engine: server",
+    "return_dict_in_generate": "leave it out",
+    "custom_generate": "leave it out",
+    "logits_processor": "leave it out",
+}
+SENT = dict.fromkeys(("model", "messages", "stream"), "leave it out")  # and in a server's requests
+VLLM_KEYS = ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl")
+QUANTIZED = ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant")
+# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does
+UNREAD: dict[str, tuple[str, ...]] = {
+    "transformers": VLLM_KEYS,
+    "vllm": ("attn_implementation", "max_seq_length", *QUANTIZED),
+    "server": (
+        *("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "attn_implementation"),
+        *("trust_remote_code", "max_seq_length", *QUANTIZED, *VLLM_KEYS),
+    ),
+}
 
 
 def asks_server(recipe: Recipe) -> bool:
@@ -44,6 +75,8 @@ def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
         yield recipe.error("backend", f"found unsloth with engine: {engine}, allowed: trl; the engine loads the model")
     if used & {"vllm", "server"} and recipe.get("from_scratch"):
         yield recipe.error("from_scratch", f"found true with engine: {engine}, allowed: with transformers")
+    yield from _unread_errors(recipe, engine, given)
+    yield from _argument_errors(recipe, engine)
     if engine == "server":
         yield from _server_errors(recipe, specs)
         from reasoning_ext.engines.endpoints import server_problems
@@ -51,6 +84,25 @@ def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
         for line in [] if wrong else server_problems(ServerOptions(**given)):
             name, _, text = line.partition(": ")
             yield recipe.error(("engine_kwargs", name), text)
+
+
+def _unread_errors(recipe: Recipe, engine: Any, given: dict[Any, Any]) -> Errors:
+    """What is null, false or empty asks for nothing and is let through."""
+    inner = given.get("engine", "vllm") if engine == "ray" else engine
+    name = f"{engine} over {inner}" if engine == "ray" else engine
+    for key in UNREAD.get(inner, ()) if isinstance(inner, str) else ():
+        if key in recipe.keys and (value := recipe.values.get(key)):
+            yield recipe.error(key, f"found {value} with engine: {name}, which does not read it; leave it out")
+
+
+def _argument_errors(recipe: Recipe, engine: Any) -> Errors:
+    given = recipe.get("generation_kwargs")
+    todo = DECIDED | (SENT if engine == "server" else {})
+    for name, value in given.items() if isinstance(given, dict) else ():
+        taken_out = engine == "server" and value is None and name not in ("n", *SENT)  # a field that it does not know
+        if name in todo and not taken_out:
+            problem = f"found {value!r}, which the engine decides"
+            yield recipe.error(("generation_kwargs", name), f"{problem}; {todo[name]}")
 
 
 def missing_engine(recipe: Recipe) -> Errors:
@@ -129,7 +181,9 @@ def selection_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
             "max_generations", f"found {most}, allowed: num_generations {recipe.get('num_generations')} or more"
         )
     if isinstance(least := recipe.get("min_generations"), int) and least > (recipe.get("num_generations") or least):
-        yield recipe.error("min_generations", f"found {least}, allowed: num_generations {recipe.get('num_generations')} or fewer")
+        yield recipe.error(
+            "min_generations", f"found {least}, allowed: num_generations {recipe.get('num_generations')} or fewer"
+        )
     if recipe.get("diverse") is not None and "keep" in recipe.values:
         yield recipe.error(
             "diverse", f"found {recipe.get('diverse')} beside keep: {recipe.get('keep')}, allowed: one of the two"

@@ -6,6 +6,7 @@ made up for: the opening tag, where every thought is closed and none is opened, 
 """
 
 import itertools
+import json
 import math
 import statistics
 import time
@@ -24,6 +25,7 @@ from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewar
 from reasoning_ext.sources import read_jsonl
 
 SHOWN, SHOWN_CHARACTERS = 2, 300
+MOST_ROWS = 200_000  # lines of a JSONL file: those of a sampling run may be a million, and all rows are held at once
 
 
 def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
@@ -96,6 +98,8 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
 def read_completions(path: Path) -> list[dict[str, Any]]:
     """Read completions from a parquet or JSONL file, or from what a run's folder holds.
 
+    Of a JSONL file with more than `MOST_ROWS` lines the first so many are read, and a line is printed that says so.
+
     Raises:
         UserError: there is none, or it has no column `completion`.
     """
@@ -107,6 +111,9 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     rows = [row for row in rows if not (isinstance(row, dict) and row.get("error"))]  # a server gave no completion
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
+    ids: dict[
+        int, list[int]
+    ] = {}  # by length: what counts is how many there are, and they are the largest part of a row
     for i, row in enumerate(rows):
         completion = row.get("completion") if isinstance(row, dict) else None
         messages = isinstance(completion, list) and completion and isinstance(completion[-1], dict)
@@ -121,16 +128,26 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
         if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
             row["completion"] = row.pop(think.WHOLE)
         if isinstance(row.get("tokens"), int):
-            row["completion_ids"] = [0] * row["tokens"]
+            row["completion_ids"] = ids.setdefault(row["tokens"], [0] * row["tokens"])
     return rows
 
 
 def _read_file(file: Path) -> list[Any]:
     try:
-        return _read_parquet(file) if file.suffix == ".parquet" else read_jsonl(file)
+        return _read_parquet(file) if file.suffix == ".parquet" else _read_lines(file)
     except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
         allowed = "parquet, or JSONL, an object a line"
         raise UserError(f"score: {file} cannot be read ({error}), allowed: {allowed}") from error
+
+
+def _read_lines(file: Path) -> list[Any]:
+    with file.open("rb") as lines:
+        count = sum(line.endswith(b"\n") for line in lines)
+        if count <= MOST_ROWS:
+            return read_jsonl(file)
+        print(f"score  the first {MOST_ROWS} of {count} completions")
+        lines.seek(0)
+        return [json.loads(line) for line in itertools.islice(lines, MOST_ROWS) if line.strip()]
 
 
 def _read_parquet(file: Path) -> list[Any]:

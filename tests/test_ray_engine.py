@@ -1,14 +1,17 @@
 """The engine `ray` on a Ray of this machine: workers with the tiny model, one of which is killed."""
 
+import contextlib
 import json
 import os
 import signal
+import time
 
+import numpy as np
 import pytest
 from conftest import TINY
 
 from reasoning_ext.engines.options import RayOptions
-from reasoning_ext.engines.ray_engine import STARTS, RayEngine, Starts, Worker, chunks
+from reasoning_ext.engines.ray_engine import STARTS, Chunks, Clerk, RayEngine
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.generation import EngineError, SamplingSettings
@@ -24,7 +27,9 @@ SOURCE = ModelSource(str(TINY / "model"), {}, LoadOptions(trainable=False, from_
 def test_a_chunk_has_its_keys_and_their_prompts_and_no_others():
     prompts = [[{"role": "user", "content": f"q{p}"}] for p in range(9)]
     keys = [(2, 0), (2, 1), (2, 2), (5, 0), (7, 0)]
-    tables = [json.loads(table["chunk"][0].as_py()) for table in chunks(prompts, keys, 2)]
+    chunks = Chunks(prompts, np.array(keys, dtype=np.int32), 2)
+    tables = [json.loads(table["chunk"][0].as_py()) for table in chunks]
+    assert len(list(chunks)) == 3  # Ray asks again
     assert [t["number"] for t in tables] == [0, 1, 2]
     assert [t["keys"] for t in tables] == [[[2, 0], [2, 1]], [[2, 2], [5, 0]], [[7, 0]]]
     assert [list(t["prompts"]) for t in tables] == [["2"], ["2", "5"], ["7"]]
@@ -51,8 +56,12 @@ def cluster():
 def _workers():
     import psutil
 
-    mine = psutil.Process().children(recursive=True)
-    return [process.pid for process in mine if "MapWorker" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            if "ray::Worker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.slow
@@ -73,7 +82,15 @@ def test_a_killed_worker_costs_nothing_and_completions_are_those_without_ray(clu
     alone = {(c.prompt, c.sample): c for batch in plain.generate(PROMPTS, KEYS[:64], SETTINGS) for c in batch}
     through_ray = {(c.prompt, c.sample): c for c in found}
     assert sum(through_ray[key] == alone[key] for key in alone) >= 62  # other batches are summed in another order
+    workers = sorted(_workers())
+    [again] = list(engine.generate(PROMPTS, KEYS[:3], SETTINGS))
+    assert [(c.prompt, c.sample) for c in again] == KEYS[:3]
+    assert sorted(_workers()) == workers and len(workers) == 2  # with their models; none is opened again
     engine.close()
+    until = time.monotonic() + 20
+    while _workers() and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not _workers()
     assert cluster.is_initialized()  # it was there before
 
 
@@ -85,12 +102,29 @@ def test_a_worker_that_cannot_open_its_model_says_so_in_one_line(cluster, tmp_pa
     assert error.value.key == "model_name_or_path" and "\n" not in str(error.value)
 
 
+def _worker(cluster, answer, **options):
+    class Stub:  # here, so that it travels by value
+        def here(self):
+            pass
+
+        def answer(self, text, settings):
+            return answer(text)
+
+    return cluster.remote(Stub).options(num_cpus=0, max_restarts=-1, **options).remote()
+
+
 @pytest.mark.slow
-def test_a_chunk_that_kills_every_worker_is_given_up(cluster, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    starts = cluster.remote(Starts).options(num_cpus=0).remote()
-    worker = Worker(ModelSource(str(tmp_path / "nothing"), use_cpu=True), OPTIONS, SETTINGS, str(tmp_path), starts)
-    chunk = {"chunk": [json.dumps({"number": 3, "keys": [[0, 0]], "prompts": {"0": PROMPTS[0]}})]}
-    tries = [json.loads(worker(chunk)["answer"][0]) for _ in range(STARTS + 1)]
-    assert [a["key"] for a in tries] == ["model_name_or_path"] * STARTS + ["engine_kwargs"]
-    assert f"{STARTS} workers have died" in tries[-1]["problem"]
+def test_a_chunk_that_kills_every_worker_is_given_up(cluster):
+    worker = _worker(cluster, lambda text: os._exit(1) if "prompts" in text else text)
+    chunk = json.dumps({"number": 3, "keys": [[0, 0]], "prompts": {"0": PROMPTS[0]}})
+    fatal, fine = Clerk([worker], 1, SETTINGS)({"chunk": [chunk, "1"]})["answer"]
+    answer = json.loads(fatal)
+    assert fine == "1"  # of a worker that was started again
+    assert answer["key"] == "engine_kwargs" and f"{STARTS} workers have died" in answer["problem"]
+
+
+@pytest.mark.slow
+def test_a_worker_that_is_not_there_yet_gets_nothing_and_holds_nobody_up(cluster):
+    """As one that a cluster has no room for."""
+    answers = Clerk([_worker(cluster, str, num_gpus=99), _worker(cluster, str)], 1, SETTINGS)
+    assert [answers({"chunk": [str(i)]})["answer"] for i in range(3)] == [["0"], ["1"], ["2"]]

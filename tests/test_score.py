@@ -7,6 +7,8 @@ import pyarrow.parquet
 import pytest
 from conftest import TINY
 
+from reasoning_ext import score
+
 
 def write_parquet(path):
     completions = [[{"role": "assistant", "content": c}] for c in ("<think>a</think>7", "<think></think>8", "9")]
@@ -95,6 +97,21 @@ def test_a_jsonl_file_with_a_recipes_rewards(cli, tmp_path, write_recipe):
     (tmp_path / "samples.jsonl").write_text(lines + '{"torn')
     result = cli("score", "samples.jsonl", "--recipe", "r.yaml")
     assert result.code == 0 and "mean -0.7500" in result.out
+
+
+def test_of_a_long_sampling_run_the_first_completions_are_read(tmp_path, monkeypatch, capsys):
+    rows = [{"prompt": "?", "completion": f"<think></think>{n}", "tokens": 7, "answer": "7"} for n in (7, 7, 8, 8)]
+    file = tmp_path / "samples.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + '\n{"torn')
+    monkeypatch.setattr(score, "MOST_ROWS", 4)
+    assert len(score.read_completions(tmp_path)) == 3 and capsys.readouterr().out == ""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + "not read\nnor this\n" + '{"torn')
+    monkeypatch.setattr(score, "MOST_ROWS", 3)
+    score.score_and_print(tmp_path, None, ["math_answer"])
+    out = capsys.readouterr().out.splitlines()
+    assert out[:2] == ["score  the first 3 of 5 completions", "3 completions of 1 prompts"] and "mean 0.6667" in out[2]
+    first, second, *_ = score.read_completions(file)
+    assert len(first["completion_ids"]) == 7 and first["completion_ids"] is second["completion_ids"]
 
 
 def test_what_is_missing_is_said(cli, tmp_path):

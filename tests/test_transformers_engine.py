@@ -1,7 +1,10 @@
 """The engine in this process: the same completions as `generate`'s, whatever the batch; rows that have ended leave it."""
 
 import inspect
+import tracemalloc
 
+import datasets
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -120,6 +123,64 @@ def test_generation_kwargs_reach_generate(loaded):
     )
     assert any(set(c.ids) & set(banned) for c in plain.values())
     assert not any(set(c.ids) & set(banned) for c in without.values())
+
+
+@pytest.mark.parametrize(
+    "kwargs", [{"min_lenght": 3}, {"bad_words_ids": "the"}, {"typical_p": "high"}, {"input_ids": 3}], ids=str
+)
+def test_generation_kwargs_that_transformers_refuses_are_one_line(loaded, kwargs):
+    with pytest.raises(EngineError, match=f"^found {next(iter(kwargs))}, with which transformers cannot") as error:
+        answers(loaded, KEYS[:2], generation_kwargs=kwargs)
+    assert error.value.key == "generation_kwargs" and "\n" not in str(error.value)
+
+
+def test_an_error_that_no_generation_kwargs_can_have_made_is_left_as_it_is(loaded, monkeypatch):
+    def broken(model, *args, **kwargs):
+        return int("no number")
+
+    broken.__signature__ = inspect.signature(module.decode)
+    monkeypatch.setattr(module, "decode", broken)
+    with pytest.raises(ValueError, match="invalid literal") as error:
+        answers(loaded, KEYS[:2])
+    assert not isinstance(error.value, EngineError)
+
+
+class LazyKeys:
+    """Keys as an array, as a run with a million has them."""
+
+    def __init__(self, keys):
+        self.array_K2 = np.array(keys, dtype=np.int32)
+
+
+def test_a_prompts_tokens_are_counted_once_however_many_rounds_ask_for_it(loaded, monkeypatch):
+    counted, count_tokens = [], module.count_tokens
+    monkeypatch.setattr(module, "count_tokens", lambda t, text: counted.append(text) or count_tokens(t, text))
+    engine, settings = TransformersEngine(loaded, 7), SamplingSettings(max_completion_length=2)
+    table = datasets.Dataset.from_dict({"prompt": PROMPTS})
+
+    def ask(prompts, keys):
+        counted.clear()
+        found = [c for batch in engine.generate(prompts, keys, settings) for c in batch]
+        return len(counted), [(c.prompt, c.sample) for c in found]
+
+    count, order = ask(table["prompt"], LazyKeys(KEYS[:8]))
+    assert count == 2 and order == KEYS[4:8] + KEYS[:4]  # the longest first
+    assert ask(table["prompt"], KEYS[4:12])[0] == 1  # the third; the column is another object, of the same table
+    assert ask(table["prompt"], [])[0] == 0
+    assert ask(PROMPTS, KEYS[:8])[0] == 2  # other prompts, for all that the engine can tell
+    assert ask({5: PROMPTS[1]}, [(5, 0)])[0] == 1
+    assert ask(PROMPTS[::-1], KEYS)[1][:4] == KEYS[4:8] and len(counted) == len(PROMPTS)
+
+
+def test_sorting_keys_costs_fifty_bytes_each(loaded, monkeypatch):
+    engine, asked = TransformersEngine(loaded, 1000), []
+    monkeypatch.setattr(engine, "_answer", lambda prompts, batch, settings: asked.append(batch[0]) or batch)
+    keys = LazyKeys(np.stack([np.tile(np.arange(6), 20_000), np.repeat(np.arange(20_000), 6)], 1))
+    tracemalloc.start()
+    count = sum(len(batch) for batch in engine.generate(PROMPTS, keys, SamplingSettings()))
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert count == 120_000 and asked[0] == (3, 0) and most < 50 * count
 
 
 def test_a_models_own_generation_defaults_do_not_count(loaded, monkeypatch):

@@ -247,6 +247,23 @@ def test_completions_come_while_others_are_still_under_way_and_a_stop_leaves_not
 
 
 @pytest.mark.slow
+def test_a_prompt_is_rendered_when_its_requests_are_added(engines):
+    vllm, _ = engines
+    looked_at = []
+
+    class Watched(list):
+        def __getitem__(self, number):
+            looked_at.append(number)
+            return super().__getitem__(number)
+
+    keys = [(prompt, sample) for prompt in range(24) for sample in range(8)]
+    batches = vllm.generate(Watched(PROMPTS), keys, SAMPLED)
+    next(batches)
+    assert 0 < len(looked_at) == len(set(looked_at)) < 24
+    batches.close()
+
+
+@pytest.mark.slow
 def test_samples_of_a_prompt_share_its_cache(engines):
     vllm, _ = engines
     before = _metric(vllm, "vllm:prefix_cache_hits")

@@ -15,6 +15,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
@@ -48,6 +49,8 @@ class TransformersEngine:
     def __init__(self, loaded: Loaded, batch_size: int):
         self.model, self.tokenizer, self.contract = loaded.model, loaded.tokenizer, loaded.contract
         self.batch_size = batch_size
+        self._prompts: Any = ()
+        self._lengths_P = np.zeros(0, dtype=np.int32)  # tokens of those prompts, -1 where it is not known
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
@@ -56,15 +59,14 @@ class TransformersEngine:
 
         Raises:
             ContractError: the chat template refuses a prompt.
-            EngineError: the memory is too small for a single completion.
+            EngineError: the memory is too small for a single completion, or transformers refuses `generation_kwargs`.
         """
-        lengths = {
-            p: count_tokens(self.tokenizer, self._render(prompts, p, settings)) for p in sorted({p for p, _ in keys})
-        }
-        ordered = sorted(keys, key=lambda key: (-lengths[key[0]], key))
+        keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
+        lengths_K = self._lengths(prompts, keys_K2[:, 0], settings)
+        order_K = np.lexsort((keys_K2[:, 1], keys_K2[:, 0], -lengths_K))
         start = 0
-        while start < len(ordered):
-            batch = ordered[start : start + self.batch_size]
+        while start < len(order_K):
+            batch = [(p, sample) for p, sample in keys_K2[order_K[start : start + self.batch_size]].tolist()]
             try:
                 completions = self._answer(prompts, batch, settings)
             except torch.OutOfMemoryError as error:
@@ -86,6 +88,17 @@ class TransformersEngine:
         line = f"out of memory with {tried} completions at once; going on with {self.batch_size}"
         print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
 
+    def _lengths(self, prompts: Sequence, prompts_K: np.ndarray, settings: SamplingSettings) -> np.ndarray:
+        """Return the tokens of each key's prompt, (K,); they are counted once, however many rounds ask for a prompt."""
+        if not _same(prompts, self._prompts):
+            self._prompts, self._lengths_P = prompts, self._lengths_P[:0]
+        missing = int(prompts_K.max(initial=-1)) + 1 - len(self._lengths_P)
+        self._lengths_P = np.pad(self._lengths_P, (0, max(0, missing)), constant_values=-1)
+        wanted = np.unique(prompts_K)
+        for p in wanted[self._lengths_P[wanted] < 0].tolist():
+            self._lengths_P[p] = count_tokens(self.tokenizer, self._render(prompts, p, settings))
+        return self._lengths_P[prompts_K]
+
     def _render(self, prompts: Sequence[list[dict[str, str]]], number: int, settings: SamplingSettings) -> str:
         try:
             return render_prompt(self.tokenizer, self.contract, prompts[number], settings.chat_template_kwargs)
@@ -106,16 +119,29 @@ class TransformersEngine:
         ).to(self.model.device)
         inputs.pop("token_type_ids", None)
         asked = list(rendered)
-        arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device)
+        fixed: dict[str, Any] = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops}
         if _has_cache(self.model):
-            arguments |= {"custom_generate": decode, "prompt_of_row": [asked.index(p) for p, _ in batch]}
-        with torch.inference_mode():
-            output = self.model.generate(
-                **inputs, **arguments, pad_token_id=self.tokenizer.pad_token_id, eos_token_id=stops
-            )
+            fixed |= {"custom_generate": decode, "prompt_of_row": [asked.index(p) for p, _ in batch]}
+        output = self._generate(inputs, fixed, batch, settings)
         completion_ids_BT = output[:, inputs["input_ids"].shape[1] :].tolist()
         decode_ids = decoder(self.tokenizer, self.contract)
         return [_completion(decode_ids, key, ids, stops) for key, ids in zip(batch, completion_ids_BT, strict=True)]
+
+    def _generate(
+        self, inputs: Any, fixed: dict[str, Any], batch: list[Key], settings: SamplingSettings
+    ) -> torch.Tensor:
+        """Call `generate`; what is wrong with a recipe's own arguments is the user's to mend."""
+        given = settings.generation_kwargs
+        try:
+            arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device)
+            with torch.inference_mode():
+                return self.model.generate(**inputs, **arguments, **fixed)
+        except (ValueError, TypeError) as error:
+            if not given:
+                raise
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            problem = f"found {', '.join(map(str, given))}, with which transformers cannot generate ({reason})"
+            raise EngineError("generation_kwargs", f"{problem}; write them otherwise, or leave them out") from error
 
 
 class KeyedDraw(LogitsProcessor):
@@ -249,6 +275,12 @@ def _first_rows(prompt_of_row: list[int], device: torch.device) -> tuple[torch.T
     order = {prompt: place for place, prompt in enumerate(sorted(first))}
     rows = [first[prompt] for prompt in sorted(first)]
     return torch.tensor(rows, device=device), torch.tensor([order[p] for p in prompt_of_row], device=device)
+
+
+def _same(prompts: Any, others: Any) -> bool:
+    """Tell whether prompts are the same: `table["prompt"]` of `datasets` is a new view of the same table each time."""
+    one, other = ((getattr(p, "source", p), getattr(p, "column_name", None)) for p in (prompts, others))
+    return one[0] is other[0] and one[1] == other[1]
 
 
 def _listed(value: Any) -> list[int]:

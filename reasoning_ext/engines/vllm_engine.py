@@ -21,6 +21,8 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+import numpy as np
+
 from reasoning_ext.contract import Contract, ContractError, decoder
 from reasoning_ext.engines.options import VllmOptions
 from reasoning_ext.engines.source import ModelSource
@@ -88,17 +90,20 @@ class VllmEngine:
             EngineError: a completion does not fit into vLLM's context, or vLLM refuses `generation_kwargs` or has died.
         """
         stops = stop_ids(self.tokenizer, self.contract)
-        ids_P = {p: self._prompt_ids(prompts[p], p, settings) for p in sorted({p for p, _ in keys})}
-        waiting, call, steps = iter(sorted(keys)), str(next(self._calls)), 0
+        keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
+        waiting = iter(keys_K2[np.lexsort((keys_K2[:, 1], keys_K2[:, 0]))])
+        call, steps, last, ids = str(next(self._calls)), 0, -1, array("i")
         under_way: dict[str, Key] = {}
         finished: list[Completion] = []
         self._outputs[call] = []
         try:
             while True:
-                for key in islice(waiting, self._ahead - len(under_way)):
-                    name = f"{call}/{key[0]}/{key[1]}"
-                    self._add(name, ids_P[key[0]], sampling_arguments(settings, key, stops))
-                    under_way[name] = key
+                for prompt, sample in map(np.ndarray.tolist, islice(waiting, self._ahead - len(under_way))):
+                    if prompt != last:
+                        last, ids = prompt, self._prompt_ids(prompts[prompt], prompt, settings)
+                    name = f"{call}/{prompt}/{sample}"
+                    self._add(name, ids, sampling_arguments(settings, (prompt, sample), stops))
+                    under_way[name] = (prompt, sample)
                 if not under_way:
                     return
                 for output in self._step(call):
@@ -118,7 +123,7 @@ class VllmEngine:
         self._engine.engine_core.shutdown()
 
     def _prompt_ids(self, prompt: list[dict[str, str]], row: int, settings: SamplingSettings) -> array:
-        """Return a prompt's token ids, small enough to keep those of a million prompts."""
+        """Return a prompt's token ids; done when its first request is added, so that few prompts' ids exist at a time."""
         try:
             text = render_prompt(self.tokenizer, self.contract, prompt, settings.chat_template_kwargs)
         except ValueError as error:
