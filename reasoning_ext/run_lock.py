@@ -31,7 +31,9 @@ def locked(path: Path) -> Iterator[None]:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if error.errno not in (errno.EACCES, errno.EAGAIN):  # some network disks have no locks
-                print(f"warning: {path} cannot be locked ({error}); see that no other run writes there", file=sys.stderr)
+                print(
+                    f"warning: {path} cannot be locked ({error}); see that no other run writes there", file=sys.stderr
+                )
                 yield
                 return
             file.seek(0)
