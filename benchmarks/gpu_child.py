@@ -177,14 +177,14 @@ def run_child(folder):
     prepare_backend(job["backend"])
     import torch
 
-    from reasoning_ext import grpo, sft
+    from reasoning_ext import grpo, sft, token_rows
     from reasoning_ext.pipeline import run_recipes
 
     if torch.cuda.is_available():
         set_limit(job["limit"])
     phases, steps, code = Phases(), [], 1
-    module = {"sft": sft, "grpo": grpo}[job["stage"]]
-    module.recipe_model = phases.wrap(LOADING, module.recipe_model)
+    module, loads = {"sft": (sft, token_rows), "grpo": (grpo, grpo)}[job["stage"]]
+    loads.recipe_model = phases.wrap(LOADING, loads.recipe_model)
     train = module.train
 
     def watched(trainer, run, stage):
