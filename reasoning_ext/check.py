@@ -250,7 +250,8 @@ class Result:
         marks = [[value in allowed for value in rows[column]] for column, allowed in spec.when.items()]
         golds = rows["answer"]
         chosen = [i for i in range(rows.num_rows) if all(mark[i] for mark in marks)]
-        if not self.whole:  # a run drops rows without a gold before it begins
+        agrees = self.recipe.stage == "sample" and self.recipe.get("min_agreement") is not None
+        if not self.whole or agrees:  # a run drops rows without a gold before it begins, or judges them by agreement
             chosen = [i for i in chosen if has_gold(golds[i]) or self.recipe.stage == "eval"]
         if spec.when and not chosen:
             raise self.recipe.error("reward_funcs", f"{spec.name}: no row has one of the values of when: {spec.when}")

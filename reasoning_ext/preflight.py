@@ -126,7 +126,9 @@ def _backend_errors(recipe: Recipe, run: bool) -> Errors:
 
 def stage_columns(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     """Return the columns that a recipe's rows must have, `{column: who needs it}`."""
-    return ROW_COLUMNS.get(recipe.stage) or {"prompt": f"stage {recipe.stage}"} | needed_columns(specs)
+    needed = ROW_COLUMNS.get(recipe.stage) or {"prompt": f"stage {recipe.stage}"} | needed_columns(specs)
+    agrees = recipe.stage == "sample" and recipe.get("min_agreement") is not None
+    return {column: who for column, who in needed.items() if not (agrees and column == "answer")}
 
 
 def check_data(recipe: Recipe, specs: list[RewardSpec]) -> list[dict]:
@@ -313,7 +315,7 @@ def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
         except LookupError as error:
             yield recipe.error("dataset_name", f"found {name}: {error.args[0]}")
         return
-    source = local_source(recipe.local(name))
+    source = local_source(recipe.local(name)) or (Path(name) if Path(name).parts[0] == "runs" else None)
     if "gen_kwargs" in recipe.values and not is_gym(name):
         yield recipe.error("gen_kwargs", f"found with {name}, allowed: with a Python file that makes the rows")
     if source is not None and not source.exists() and source.resolve() not in made:

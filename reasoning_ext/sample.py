@@ -204,6 +204,6 @@ def _hand_over(recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules:
         share = summary["saved"] / fixed
         print(f"adaptive: {summary['sampled']} of {fixed} completions drawn, {summary['saved']} ({share:.0%}) saved")
     if not summary["kept"]:
-        print(
-            "warning: nothing was accepted, so there is nothing to train on; see samples.jsonl, min_reward and the rewards"
-        )
+        cut_off = summary["cut off"] * 2 > summary["sampled"]
+        todo = "raise max_completion_length" if cut_off else "see samples.jsonl and the rewards"
+        print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

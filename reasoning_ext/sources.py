@@ -181,9 +181,9 @@ def _kept_rows(run: Path, stage: str) -> Path:
     """Return the file of a sample run that is for a stage."""
     file = run / KEPT_ROWS[stage]
     if not file.is_file():
-        why = "it has not finished, or an older version made it"
         found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
-        raise DataError("dataset_name", f"{found}: {why}; run its recipe again into a new output_dir")
+        why = "it has not finished: run its recipe again, it will go on"
+        raise DataError("dataset_name", f"{found}; {why}; or an older version made it: use a new output_dir")
     return file
 
 

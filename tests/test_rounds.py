@@ -71,6 +71,8 @@ def test_prompts_that_nobody_can_judge_get_no_more_after_the_first_round():
     for state in (CUT_OFF, FAILED):  # too long, or a server's fault: the next one may do
         states, _ = play(Budget(4, True, enough=1, most=8), lambda p, g, state=state: state if g < 3 else RIGHT, 2)
         assert (states != MISSING).sum(1).tolist() == [4, 4]
+    states, _ = play(Budget(16, True, enough=1, most=64), lambda p, g: FAILED if p else RIGHT, 2)
+    assert (states != MISSING).sum(1).tolist() == [1, 4]  # a prompt that breaks the server is given up
 
 
 def test_prompts_that_are_judged_together_are_drawn_together():

@@ -152,6 +152,25 @@ def test_prompts_without_a_gold_are_judged_by_agreement(sample):
     assert len(rows(out / "prompts.jsonl")) == 5 and rows(out / "sft.jsonl") == []
 
 
+def test_a_data_set_may_have_no_golds_at_all(cli, tmp_path, sample):
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"{i}+4?"}) + "\n" for i in range(3)))
+
+    class Agreeing(Engine):
+        def generate(self, prompts, keys, settings):
+            yield [Completion(p, g, f"<think>{g}</think>\\boxed{{{p + 4}}}", [1], True, 1) for p, g in keys]
+
+    out, _ = sample(by=Agreeing(), dataset_name="./rows.jsonl", min_agreement=0.6, reward_funcs=["math_answer"], keep=2)
+    assert len(rows(out / "sft.jsonl")) == 6 and json.loads((out / "summary.json").read_text())["pairs"] == {
+        "right_wrong": 0
+    }
+    assert "agrees with most completions" in (out / "README.md").read_text()
+    result = cli("check", "r.yaml")
+    assert result.code == 0, result.err
+    without = (tmp_path / "r.yaml").read_text().replace("min_agreement: 0.6\n", "")
+    (tmp_path / "r.yaml").write_text(without)
+    assert "math_answer needs the column answer" in cli("check", "r.yaml", "--output_dir", "other").err
+
+
 def test_failed_completions_are_no_data_and_are_counted(sample, monkeypatch):
     class Failing(Engine):
         def generate(self, prompts, keys, settings):

@@ -74,6 +74,8 @@ def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
     without = f"{summary['prompts without one']} of {summary['prompts']} prompts have no accepted completion"
     bands = ", ".join(f"{count} {name}" for name, count in summary["difficulty"].items())
     tokens = ", ".join(f"{name} {count}" for name, count in summary["tokens of the kept"].items())
+    if summary.get("agreement"):
+        without += "; where there is no gold, accepted and right is what agrees with most completions of the prompt"
     return f"{table}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
 
 
@@ -104,7 +106,7 @@ def _licences(recipe: dict[str, Any]) -> str:
     entries = [entry for entry in recipe.get("datasets") or [] if isinstance(entry, dict)]
     names = [recipe.get("dataset_name"), *(entry.get("dataset_name") for entry in entries)]
     lines = [
-        f"- these files: {plain(recipe.get('license') or 'unknown; set `license` in the recipe')}",
+        f"- these files: {plain(recipe.get('license') or 'unknown; set license in the recipe')}",
         f"- the teacher {plain(teacher)}: {plain(license_of(teacher))}; see whether it lets others be trained on its outputs",
         *(f"- the data {plain(name)}: {plain(license_of(str(name), 'dataset'))}" for name in names if name),
     ]

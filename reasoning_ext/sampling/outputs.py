@@ -99,7 +99,7 @@ def write_outputs(
     Raises:
         RunDirError: the disk is full.
     """
-    counts = Counts()
+    counts = Counts(pairs=Counter(dict.fromkeys(pairs, 0)))  # a kind that gives none is said too
     with ExitStack() as stack:
         files = {stage: stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")}
         following = 0

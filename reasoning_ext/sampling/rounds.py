@@ -19,6 +19,8 @@ import numpy as np
 from reasoning_ext.generation import Key
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, MISSING, RIGHT, WRONG
 
+MOST_FAILED = 4  # completions of a prompt that may fail before it is given up, if nothing else came of it
+
 
 @dataclass(frozen=True)
 class Budget:
@@ -130,8 +132,8 @@ def _next(
 
 
 def _judged(planned: np.ndarray, states_PS: np.ndarray) -> np.ndarray:
-    """Tell which prompts have a completion that could be judged, or failed; more of the others would not help, (P,)."""
-    counted: np.ndarray = np.isin(states_PS, (RIGHT, WRONG, CUT_OFF, FAILED)) & (
-        np.arange(states_PS.shape[1]) < planned[:, None]
-    )
-    return np.asarray(counted.any(axis=1))
+    """Tell which prompts have a completion that could be judged, or failed a few times; more of others would not help, (P,)."""
+    drawn_PS = np.arange(states_PS.shape[1]) < planned[:, None]
+    judged_P = (np.isin(states_PS, (RIGHT, WRONG, CUT_OFF)) & drawn_PS).any(axis=1)
+    failed_P = ((states_PS == FAILED) & drawn_PS).sum(axis=1)
+    return np.asarray(judged_P | ((failed_P > 0) & (failed_P < MOST_FAILED)))
