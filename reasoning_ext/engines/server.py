@@ -7,6 +7,7 @@ back, and what did not end by itself is not called finished.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -195,11 +196,14 @@ def _look(client: Any, url: str, model: str, api_key_env: str) -> tuple[bool, st
 
 
 def _try(client: Any, url: str, model: str) -> Any:
-    """Ask for one token, and return the response, or None where there is none in time."""
-    try:
-        return client.post(f"{url}/chat/completions", json=probe_body(model), timeout=TRY_SECONDS)
-    except httpx().RequestError:
-        return None
+    """Ask for one token, and return the response, or None where there is none in time.
+
+    A server may close the connection of an answer that it failed to give, which shows when that is used again.
+    """
+    for _ in range(2):
+        with contextlib.suppress(httpx().RequestError):
+            return client.post(f"{url}/chat/completions", json=probe_body(model), timeout=TRY_SECONDS)
+    return None
 
 
 def _not_served(url: str, model: str, served: list[str]) -> str:
