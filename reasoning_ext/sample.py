@@ -21,21 +21,22 @@ from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
 from reasoning_ext.generation import Engine, EngineError
 from reasoning_ext.interrupt import Interrupt
+from reasoning_ext.preflight import stage_columns
 from reasoning_ext.preparation import has_gold, prepare
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
-from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.reward_loading import parse_rewards
 from reasoning_ext.run_dir import RunDir
-from reasoning_ext.sampling.card import read_steps, write_dataset_card
+from reasoning_ext.sampling.card import write_dataset_card
 from reasoning_ext.sampling.outputs import write_outputs, write_summary
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.rounds import Budget, rounds
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
+from reasoning_ext.sources import SAMPLES
 from reasoning_ext.training import INTERRUPTED, recipe_prompts
 
-SAMPLES = "samples.jsonl"
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
 
@@ -60,7 +61,7 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
     table = prepared.rows
     if recipe.get("min_agreement") is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
-    check_columns(table.column_names, {"prompt": "stage sample"} | needed_columns(specs))
+    check_columns(table.column_names, stage_columns(recipe, specs))
     if engine is None and engine_name(recipe) != "server":
         table, _ = recipe_prompts(recipe, prepared)
     prepared.write(run.path)
@@ -72,7 +73,7 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
     code = _draw(recipe, table, samples, rules, budget, rewards, engine)
     if code == 0:
         _refuse_failures(samples)
-        _hand_over(recipe, run, table, samples, rules, budget)
+        _hand_over(recipe, run, table, samples, rules, budget, prepared.steps)
     return code
 
 
@@ -178,13 +179,15 @@ def _refuse_failures(samples: Samples) -> None:
         raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
 
 
-def _hand_over(recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules: Rules, budget: Budget) -> None:
+def _hand_over(
+    recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules: Rules, budget: Budget, steps: list[dict[str, Any]]
+) -> None:
     """Write what the next stages train on, the counts and the card, and print the counts."""
     pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
     counts = write_outputs(run.path, samples, table, rules, pairs)
     fixed = budget.each * len(table)
     summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
-    write_dataset_card(run.path, recipe.values, summary, read_steps(run.path), budget.adaptive)
+    write_dataset_card(run.path, recipe.values, summary, steps, budget.adaptive)
     write_summary(run.path, summary)
     shown = (
         "sampled",

@@ -6,7 +6,6 @@ recipe says, and beside it stands what the cards of the teacher and of the data 
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -111,9 +110,3 @@ def _licences(recipe: dict[str, Any]) -> str:
         *(f"- the data {plain(name)}: {plain(license_of(str(name), 'dataset'))}" for name in names if name),
     ]
     return "\n".join(lines)
-
-
-def read_steps(folder: Path) -> list[dict]:
-    """Read back what became of the data set's rows; nothing where it was not written."""
-    file = folder / "data.json"
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
