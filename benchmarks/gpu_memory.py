@@ -26,11 +26,11 @@ import gpu_models
 from gpu_runs import FITS, ROOT, TOO_LARGE, Job, header, measure
 
 from reasoning_ext.errors import UserError
+from reasoning_ext.files import write_whole
 from reasoning_ext.memory.check import parse_card
 from reasoning_ext.memory.plan import GIB
 from reasoning_ext.memory.shapes import config_of, shape_of
 from reasoning_ext.recipe import expand, load_recipe
-from reasoning_ext.run_dir import write_whole
 from reasoning_ext.yaml_reading import parse_value
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu_memory.json"

@@ -15,8 +15,8 @@ import string
 import time
 from pathlib import Path
 
+from reasoning_ext.files import check_space, write_whole
 from reasoning_ext.memory.shapes import config_of
-from reasoning_ext.run_dir import check_space, write_whole
 
 TINY = "tiny"  # the shape of --smoke: Qwen3 with two small layers
 TINY_SHAPE = {
@@ -83,7 +83,7 @@ def make_model(name, folder, device=None):
 
     Raises:
         ShapeError: there is no such shape.
-        RunDirError: the disk has no room for it.
+        DiskError: the disk has no room for it.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM

@@ -23,7 +23,8 @@ from typing import Any
 
 import yaml
 
-from reasoning_ext.run_dir import open_run, versions, write_whole
+from reasoning_ext.files import write_whole
+from reasoning_ext.run_dir import open_run, versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sampling.json"

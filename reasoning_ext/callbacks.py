@@ -11,9 +11,10 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import COMPLETE, METRICS, append_lines, write_whole
+from reasoning_ext.run_dir import COMPLETE, METRICS
 
 SHOWN = {
     "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "rewards/accuracies": "accuracy",

@@ -23,6 +23,7 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
+from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.model import is_adapter
 from reasoning_ext.preflight import EVAL_REWARDS, eval_models
@@ -30,7 +31,7 @@ from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
-from reasoning_ext.run_dir import RunDir, append_lines, write_whole
+from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows

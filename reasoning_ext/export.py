@@ -33,6 +33,7 @@ from reasoning_ext.export_check import (
     read,
     read_prompts,
 )
+from reasoning_ext.files import check_space, write_whole
 from reasoning_ext.merging import (
     Source,
     base_weights,
@@ -45,7 +46,7 @@ from reasoning_ext.merging import (
 )
 from reasoning_ext.model_card import shorten, write_card
 from reasoning_ext.pipeline import quiet
-from reasoning_ext.run_dir import DONE, check_space, fingerprint, say, versions, write_whole
+from reasoning_ext.run_dir import DONE, fingerprint, say, versions
 
 EXPORT = "export.json"
 QUANTISED = ("load_in_4bit", "load_in_8bit")
@@ -84,7 +85,7 @@ def export_run(
 
     Raises:
         ExportError: the run cannot be exported, or the export differs from it; nothing is left in its place then.
-        RunDirError: the disk has too little room.
+        DiskError: the disk has too little room.
     """
     check_arguments(to, what, quantization, repo_id, public)
     if to == HUB:
@@ -124,7 +125,7 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
     """Write the run's model in 16 bits, load it again and compare it; see the module's text.
 
     Raises:
-        ExportError, RunDirError: as `export_run`.
+        ExportError, DiskError: as `export_run`.
     """
     if _exists(source, target, MERGED):
         return target

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, RecipeError
-from reasoning_ext.run_dir import check_space, fingerprint, lives, say, write_whole
+from reasoning_ext.files import check_space, lives, write_whole
+from reasoning_ext.run_dir import fingerprint, say
 
 if TYPE_CHECKING:
     from reasoning_ext.recipe import Recipe
@@ -193,7 +194,7 @@ def merged_base(adapter: str, folder: Path, revision: str | None, trust_remote_c
         trust_remote_code: as in transformers.
 
     Raises:
-        RunDirError: the disk has no room for them.
+        DiskError: the disk has no room for them.
         KeyProblem: the base is stored in 4 or 8 bits.
         OSError, ValueError: the base or the adapter cannot be loaded.
     """
@@ -227,7 +228,7 @@ def random_base(name: str, folder: Path, seed: int, dtype: str | None, make: Cal
         make: returns the model and its tokenizer.
 
     Raises:
-        RunDirError: the disk has no room for them.
+        DiskError: the disk has no room for them.
     """
 
     def checked() -> tuple[Any, Any]:

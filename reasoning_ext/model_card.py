@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reasoning_ext.run_dir import LINEAGE, is_run, versions, write_whole
+from reasoning_ext.files import write_whole
+from reasoning_ext.run_dir import LINEAGE, is_run, versions
 from reasoning_ext.run_reading import Run, cell, key_of, read_run, weights_of
 
 if TYPE_CHECKING:

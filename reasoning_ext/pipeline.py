@@ -13,19 +13,21 @@ import warnings
 from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.files import DiskError
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.preflight import check_data, check_recipe, input_sources, reads_earlier
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import (
-    DONE,
     RunDir,
     RunDirError,
     fingerprint,
     finish,
     has_begun,
+    is_done,
     is_main,
     open_run,
+    other_choice,
     refuse_other_recipe,
     say,
     world_size,
@@ -75,12 +77,13 @@ def run_recipes(recipes: list[Recipe]) -> int:
 
 def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> int:
     """Run a recipe that has been checked, unless it is done; `held` lets its folder go again."""
-    begun = has_begun(recipe.output_dir)
+    begun, other = has_begun(recipe.output_dir), other_choice(recipe.output_dir, recipe.values)
     run = _open(recipe, specs, held)
     if run.done:
         say(f"{recipe.path.stem}: done already, skipped ({run.path})")
         return 0
     goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
+    goes_on += f" with what was drawn, otherwise than before: {other}" if other else ""
     say(f"{recipe.path.stem}: " + (goes_on or f"starts in {run.path}"))
     started = time.monotonic()
     code = _run_stage(recipe, run)
@@ -119,7 +122,7 @@ def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
             "backend", "found trl and unsloth among these recipes; Unsloth patches TRL, so run them one by one"
         )
     for recipe, specs in zip(recipes, checked, strict=True):
-        if is_main() and not (recipe.output_dir / DONE).is_file() and not reads_earlier(recipe, made):
+        if is_main() and not is_done(recipe.output_dir, recipe.values) and not reads_earlier(recipe, made):
             check_data(recipe, specs)
     return checked
 
@@ -151,10 +154,10 @@ def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -
     """Open a recipe's folder, which the first process keeps to itself as long as `held` is open."""
     inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
-        if is_main() and not (recipe.output_dir / DONE).is_file():
+        if is_main() and not is_done(recipe.output_dir, recipe.values):
             held.enter_context(locked(recipe.output_dir))
         return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
-    except RunDirError as error:
+    except (RunDirError, DiskError) as error:
         raise recipe.error("output_dir", str(error)) from error
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import ROW_COLUMNS, DataError, NoRowFits, check_columns, columns_of, find_format, format_rows
+from reasoning_ext.files import write_whole
 from reasoning_ext.mixtures import TASK, entries, mix
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.run_dir import write_whole
 from reasoning_ext.sources import SUFFIXES, is_generator, is_sampled, load_rows, local_source
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from markupsafe import Markup
 
 from reasoning_ext import figures, think
 from reasoning_ext.errors import UserError
-from reasoning_ext.run_dir import METRICS, write_whole
+from reasoning_ext.files import write_whole
+from reasoning_ext.run_dir import METRICS
 from reasoning_ext.run_reading import Run, by_output, find_runs, key_of, link, read_run, weights_of
 
 PAGE = "report.html"

@@ -7,27 +7,24 @@
     recipe_path     where the recipe's file lies, for what it names with ./
 
 Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
-refused, the same one goes on from its last complete checkpoint, or is skipped when it is done.
+refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. Stage `sample` may change what it
+keeps of its completions, and ask for more of them: those that were drawn stay, and are chosen among anew.
 """
 
-import contextlib
-import errno
-import glob
 import hashlib
 import json
 import os
 import platform
-import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from reasoning_ext.errors import UserError
+from reasoning_ext.files import write_whole
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE", "recipe_path",
@@ -36,13 +33,14 @@ PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
     "unsloth", "vllm",
 )  # fmt: skip
-TAIL = 2**16  # bytes read at once from a file's end
 NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level", "per_device_eval_batch_size"}
 # options of engines that decide how fast and from where completions come, and not which; see `engines.options`
 TRANSPORT = {
     "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
     "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
 }  # fmt: skip
+# keys of stage sample that say what is made of the completions that were drawn
+CHOICE = {"keep", "diverse", "select", "min_reward", "min_agreement", "pairs", "license"}
 
 
 class RunDirError(UserError):
@@ -85,15 +83,32 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
         write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
         _note(path, recipe_path)
         return RunDir(path, False, None)
-    changed = _difference(json.loads((path / LINEAGE).read_text())["inputs"], inputs)
-    if changed:
+    known = json.loads((path / LINEAGE).read_text())
+    if known["inputs"] != inputs:
+        changed = _difference(known["inputs"], inputs)
         raise RunDirError(
             f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
         )
     _note(path, recipe_path)  # it may have been moved
-    if not (path / DONE).is_file():  # what is no part of a run may have changed
+    done = is_done(path, recipe)
+    if not done:  # what is no part of a run may have changed, or what is chosen of its completions
+        (path / DONE).unlink(missing_ok=True)
         write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
-    return RunDir(path, (path / DONE).is_file(), last_checkpoint(path))
+        if known != lineage:
+            write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
+    return RunDir(path, done, last_checkpoint(path))
+
+
+def is_done(path: Path, recipe: dict[str, Any]) -> bool:
+    """Tell whether a folder holds all that a recipe asks for, which is known not to be refused."""
+    return (path / DONE).is_file() and _is_of(path, recipe)
+
+
+def other_choice(path: Path, recipe: dict[str, Any]) -> str:
+    """Say what a recipe, which is known not to be refused, chooses otherwise than the folder's: `keep 1 -> 2`; or nothing."""
+    if not is_run(path) or not has_begun(path) or _is_of(path, recipe):
+        return ""
+    return _difference(_identity(_written(path)), _identity(recipe))
 
 
 def _note(path: Path, recipe_path: Path | None) -> None:
@@ -117,13 +132,26 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
         if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
             raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
         return
-    if not has_begun(path):
+    if not has_begun(path) or _is_of(path, recipe):
         return
-    if json.loads((path / LINEAGE).read_text())["recipe"] != _recipe_hash(recipe):
-        changed = _difference(yaml.safe_load((path / RECIPE).read_text()) or {}, recipe)
+    before, now = _drawing(_written(path)), _drawing(recipe)
+    few, more = before.get("num_generations"), now.get("num_generations")
+    if recipe.get("stage") == "sample" and isinstance(few, int) and isinstance(more, int) and few < more:
+        before["num_generations"] = more
+    if (changed := _difference(before, now)) or recipe.get("stage") != "sample":
         raise RunDirError(
             f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
         )
+
+
+def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
+    """Tell whether a run's folder was last opened for this very recipe."""
+    return bool(json.loads((path / LINEAGE).read_text())["recipe"] == _recipe_hash(recipe))
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """Return the recipe that a folder holds."""
+    return yaml.safe_load((path / RECIPE).read_text()) or {}
 
 
 def finish(path: Path, seconds: float) -> None:
@@ -180,105 +208,6 @@ def versions() -> dict[str, str]:
     return found | {"python": platform.python_version(), "platform": platform.platform()}
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.
-
-    Raises:
-        RunDirError: the disk is full.
-    """
-    with whole_file(path) as file:
-        file.write(text)
-
-
-@contextlib.contextmanager
-def whole_file(path: Path) -> Iterator[IO[str]]:
-    """Open a file to be written piece by piece, which gets its name when all of it is on the disk.
-
-    Raises:
-        RunDirError: the disk is full; nothing is left then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of processes that were killed
-        if left.suffix[1:].isdigit() and not lives(int(left.suffix[1:])):
-            left.unlink(missing_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8", errors="replace") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _disk_error(path, error) from error
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
-    """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
-
-    Returns:
-        how many bytes each row takes, its newline included.
-
-    Raises:
-        RunDirError: the disk is full; none of the rows is left in the file then.
-    """
-    mend(path)
-    lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
-    text = b"".join(lines)
-    try:
-        with path.open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                written = 0
-                while written < len(text):  # a disk that fills up takes a part
-                    written += file.write(text[written:])
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
-    except OSError as error:
-        raise _disk_error(path, error) from error
-    return [len(line) for line in lines]
-
-
-def _disk_error(path: Path, error: OSError) -> Exception:
-    """Say in one line that the disk is full; any other error stays what it is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    free = shutil.disk_usage(path.parent).free
-    problem = f"found no space left for {path} ({_size(free)} free)"
-    return RunDirError(f"{problem}; what was written before is kept: free some space and run the same command again")
-
-
-def lives(process: int) -> bool:
-    """Tell whether a process of this number is there."""
-    with contextlib.suppress(PermissionError):  # somebody else's, but there
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True
-
-
-def mend(path: Path) -> None:
-    """Cut a torn last line off a JSONL file, reading its end alone."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - TAIL)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < path.stat().st_size:
-            file.truncate(end)
-
-
 def is_main() -> bool:
     """Tell whether this is the first process of `accelerate launch`, or the only one."""
     return os.environ.get("RANK", "0") == "0"
@@ -295,23 +224,6 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def check_space(path: Path, needed: int) -> None:
-    """Refuse to start where the disk cannot hold what will be written.
-
-    Raises:
-        RunDirError: fewer than `needed` bytes are free where the folder lies.
-    """
-    existing = next(p for p in [path, *path.resolve().parents] if p.exists())
-    free = shutil.disk_usage(existing).free
-    if free < needed:
-        raise RunDirError(f"found {_size(free)} free for {path}, needed: {_size(needed)}; free some space")
-
-
-def _size(count: int) -> str:
-    """Write a number of bytes for people."""
-    return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
-
-
 def _recipe_hash(recipe: dict[str, Any]) -> str:
     return _hash(json.dumps(_identity(recipe), sort_keys=True, default=str))
 
@@ -324,9 +236,17 @@ def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}
 
 
+def _drawing(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return what decides which completions stage `sample` draws and what they say; of other stages all that decides anything."""
+    kept = _identity(recipe)
+    if recipe.get("stage") != "sample":
+        return kept
+    agrees = {"min_agreement": "set"} if kept.get("min_agreement") is not None else {}  # rows without a gold take part
+    return {key: value for key, value in kept.items() if key not in CHOICE} | agrees
+
+
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
     """Name the first keys whose values differ: `learning_rate 1e-05 -> 2e-05`."""
-    before, now = _identity(before), _identity(now)
     keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
     shown = [f"{k} {before.get(k, 'not set')} -> {now.get(k, 'not set')}" for k in keys[:3]]
     return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")

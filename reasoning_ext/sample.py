@@ -54,7 +54,7 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
 
     Raises:
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
-        RunDirError: the disk is full.
+        DiskError: the disk is full.
     """
     specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     prepared = prepare(recipe, specs=specs)

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import DataError, filled
 from reasoning_ext.plugins import find_plugin
+from reasoning_ext.run_dir import DONE, is_run
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 SAMPLES = "samples.jsonl"  # in the folder of every run of `stage: sample`
-# what a run of `stage: sample` hands to another stage
 TYPED_ROWS = 200  # of a sampling run's file that are looked at for the types of its columns
+# what a run of `stage: sample` hands to another stage
 KEPT_ROWS = {
     "sft": "sft.jsonl",
     "dpo": "pairs.jsonl",
@@ -180,10 +181,13 @@ def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Datase
 def _kept_rows(run: Path, stage: str) -> Path:
     """Return the file of a sample run that is for a stage."""
     file = run / KEPT_ROWS[stage]
+    if is_run(run) and not (run / DONE).is_file():
+        raise DataError(
+            "dataset_name", f"found {run}, a run that has not finished; run its recipe again, it will go on"
+        )
     if not file.is_file():
         found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
-        why = "it has not finished: run its recipe again, it will go on"
-        raise DataError("dataset_name", f"{found}; {why}; or an older version made it: use a new output_dir")
+        raise DataError("dataset_name", f"{found}; make it again with a new output_dir")
     return file
 
 

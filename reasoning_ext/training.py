@@ -12,11 +12,12 @@ from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
+from reasoning_ext.files import check_space
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
-from reasoning_ext.run_dir import RunDir, check_space, say
+from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.tokenized import drop_long_prompts
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
@@ -138,7 +139,7 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
         0, or 130 when the user stopped it; a checkpoint has been saved then.
 
     Raises:
-        RunDirError: the disk has no room for two checkpoints.
+        DiskError: the disk has no room for two checkpoints.
         DataError: there were too few rows for a single step.
     """
     from transformers import PrinterCallback

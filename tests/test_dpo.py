@@ -395,6 +395,6 @@ def test_a_sample_run_gives_each_stage_its_own_file(tmp_path):
     with pytest.raises(DataError) as error:
         load_rows(str(tmp_path), tmp_path, stage="grpo")
     assert str(error.value).endswith(
-        f"found the sample run {tmp_path} without prompts.jsonl, which stage grpo reads; it has not finished: "
-        "run its recipe again, it will go on; or an older version made it: use a new output_dir"
+        f"found the sample run {tmp_path} without prompts.jsonl, which stage grpo reads; "
+        "make it again with a new output_dir"
     )

@@ -13,8 +13,8 @@ from reasoning_ext import export, export_check, merging
 from reasoning_ext.cli import main
 from reasoning_ext.errors import UserError
 from reasoning_ext.export import export_run
+from reasoning_ext.files import DiskError
 from reasoning_ext.merging import ExportError
-from reasoning_ext.run_dir import RunDirError
 
 pytestmark = pytest.mark.slow
 COMMON = """\
@@ -360,7 +360,7 @@ def test_an_adapter_on_an_adapter_is_exported_and_refused_elsewhere(adapter, run
 def test_a_full_disk_is_found_out_before_anything_is_loaded(adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "load_trained", lambda source: pytest.fail("loaded"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 500_000, 500_000))
-    with pytest.raises(RunDirError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB; free some space"):
+    with pytest.raises(DiskError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB; free some space"):
         export_run(adapter, "merged-16bit", tmp_path / "out")
     assert left_behind(tmp_path) == []
     monkeypatch.undo()

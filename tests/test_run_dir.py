@@ -5,7 +5,7 @@ import json
 import pytest
 
 from reasoning_ext import run_dir
-from reasoning_ext.run_dir import RunDirError, append_lines, fingerprint, last_checkpoint, mend, open_run
+from reasoning_ext.run_dir import RunDirError, fingerprint, last_checkpoint, open_run
 
 RECIPE = {"stage": "sft", "learning_rate": 1e-5, "output_dir": "out"}
 
@@ -71,17 +71,6 @@ def test_only_complete_checkpoints_count(tmp_path):
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-40"
 
 
-def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path):
-    path = tmp_path / "x.jsonl"
-    append_lines(path, [{"a": 1}, {"a": 2}])
-    path.write_bytes(path.read_bytes() + b'{"a": 3, "te')
-    append_lines(path, [{"a": 4}])
-    assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]
-    path.write_bytes(b'{"only": "torn')
-    mend(path)
-    assert path.read_bytes() == b""
-
-
 def test_fingerprints_follow_content(tmp_path):
     file = tmp_path / "a.jsonl"
     file.write_text("1")
@@ -91,8 +80,3 @@ def test_fingerprints_follow_content(tmp_path):
     folder_before = fingerprint(str(tmp_path))
     file.write_text("3")
     assert fingerprint(str(tmp_path)) != folder_before
-
-
-def test_a_full_disk_is_said_before_anything_is_written(tmp_path):
-    with pytest.raises(RunDirError, match="GiB free"):
-        run_dir.check_space(tmp_path / "new", 2**60)

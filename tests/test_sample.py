@@ -14,7 +14,7 @@ from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.preparation import prepare
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
-from reasoning_ext.run_dir import RunDirError, open_run
+from reasoning_ext.run_dir import RunDirError, fingerprint, finish, open_run
 from reasoning_ext.sample import run_sample
 from reasoning_ext.sources import load_rows
 
@@ -60,6 +60,7 @@ def sample(tmp_path):
         recipe, engine = load_recipe(tmp_path / "r.yaml"), by or Engine()
         folder = open_run(recipe.output_dir, recipe.values, {})
         assert run_sample(recipe, folder, engine) == 0
+        finish(folder.path, 0.0)
         return folder.path, engine
 
     return run
@@ -243,6 +244,64 @@ def test_the_rest_of_a_run_may_come_faster_or_from_elsewhere(sample, tmp_path):
             sample(**served("http://b:2/v1") | changed)
 
 
+CHOICES = [
+    {"keep": 2},
+    {"keep": None, "diverse": 3},
+    {"select": "shortest", "keep": 9},
+    {"min_reward": 0.5, "license": "mit"},
+    {"pairs": {"short_long": 2}},
+]
+OUTPUTS = ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json")
+
+
+@pytest.mark.parametrize("changed", CHOICES, ids=lambda changed: next(iter(changed)))
+def test_other_rules_choose_among_the_completions_that_are_there(sample, changed):
+    out, _ = sample(keep=1)
+    before, drawn, known = fingerprint(str(out)), (out / "samples.jsonl").read_bytes(), (out / "DONE").stat().st_ino
+    _, engine = sample(**{"keep": 1} | changed)
+    fresh, _ = sample("fresh", **{"keep": 1} | changed)
+    assert engine.asked == [] and (out / "samples.jsonl").read_bytes() == drawn
+    for name in OUTPUTS:
+        assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
+    assert fingerprint(str(out)) != before  # so that what was trained on the old rows is not taken for made of these
+    _, engine = sample(keep=1)
+    assert engine.asked == [] and fingerprint(str(out)) == before and (out / "DONE").stat().st_ino != known
+
+
+def test_more_completions_of_a_prompt_are_drawn_beside_those_that_are_there(sample):
+    out, _ = sample(num_generations=2, keep=9)
+    _, engine = sample(num_generations=4, keep=9)
+    assert sorted(engine.asked) == [(p, g) for p in range(5) for g in (2, 3)]
+    fresh, _ = sample("fresh", num_generations=4, keep=9)
+    for name in OUTPUTS:
+        assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
+    with pytest.raises(RunDirError, match=r"different recipe \(num_generations 4 -> 3\)"):
+        sample(num_generations=3, keep=9)
+    with pytest.raises(RunDirError, match=r"different recipe \(min_agreement not set -> set\)"):
+        sample(num_generations=4, keep=9, min_agreement=0.6)
+
+
+def test_adaptive_rounds_draw_what_other_rules_lack(sample):
+    out, _ = sample(adaptive=True, keep=1, max_generations=4)
+    first = len(rows(out / "samples.jsonl"))
+    _, engine = sample(adaptive=True, keep=2, max_generations=4)
+    fresh, alone = sample("fresh", adaptive=True, keep=2, max_generations=4)
+    assert set(engine.asked) < set(alone.asked) and len(rows(out / "samples.jsonl")) == first + len(engine.asked)
+    assert {(row["prompt_index"], row["sample_index"]) for row in rows(out / "samples.jsonl")} >= set(alone.asked)
+    assert (out / "sft.jsonl").read_bytes() == (fresh / "sft.jsonl").read_bytes()
+
+
+def test_a_run_that_chooses_anew_is_not_read_before_it_is_done(sample, tmp_path):
+    out, _ = sample(keep=1)
+    assert load_rows(str(out), tmp_path, stage="sft").num_rows == 4
+    values = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert not open_run(out, values | {"keep": 2}, {}).done  # and there the process is killed
+    with pytest.raises(DataError, match=r"out, a run that has not finished; run its recipe again, it will go on"):
+        load_rows(str(out), tmp_path, stage="sft")
+    sample(keep=1)
+    assert load_rows(str(out), tmp_path, stage="sft").num_rows == 4
+
+
 def test_columns_that_json_does_not_know_become_text(sample, tmp_path):
     odd = '"level": i, "when": datetime(2026, 1, 1), "share": float("nan"), "late": None if i < 3 else i}'
     odd = PROBLEMS.replace('"level": i}', odd)
@@ -313,7 +372,7 @@ class Server(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
-        seed, a = body["seed"], int(body["messages"][-1]["content"][0])
+        seed, a = body.get("seed", 1), int(body["messages"][-1]["content"][0])  # a probe has no seed
         if seed % 7 == 0 and seed not in self.seen:
             self.seen.add(seed)
             return self.answer(503, {"error": "busy"})
@@ -361,5 +420,8 @@ def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(
     assert 0 < cut_off == summary["cut off"] and summary["failed"] == 0
     assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
+    again = cli("run", "1_sample.yaml", "--pairs", "{short_long: 1}")
+    assert again.code == 0 and "goes on in out with what was drawn, otherwise than before: pairs not set -> {" in again.out
+    assert rows(tmp_path / "out" / "samples.jsonl") == samples and rows(tmp_path / "out" / "pairs.jsonl") == []
     other = cli("run", "1_sample.yaml", "--engine_kwargs", "{base_url: http://127.0.0.1:9/v1}", "--output_dir", "other")
     assert other.code == 2 and "1_sample.yaml with --engine_kwargs" in other.err and "nobody answers" in other.err

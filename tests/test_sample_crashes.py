@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from kill_sampling import BATCH, answer
 
-from reasoning_ext.run_dir import DONE, RunDirError, append_lines, write_whole
+from reasoning_ext.files import DiskError, append_lines, write_whole
+from reasoning_ext.run_dir import DONE, RunDirError
 from reasoning_ext.run_lock import locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
@@ -150,7 +151,7 @@ def test_a_full_disk_keeps_every_whole_batch_and_goes_on_when_there_is_space(sma
     path = small_disk / "samples.jsonl"
     samples = Samples(path, 1000, 1, judge)
     batches = 0
-    with pytest.raises(RunDirError, match=r"no space left for .*samples\.jsonl .*free some space and run the same"):
+    with pytest.raises(DiskError, match=r"no space left for .*samples\.jsonl .*free some space and run the same"):
         for p in range(0, 1000, 10):
             samples.append([line(p + i, 0, "x" * 1000) for i in range(10)])
             batches += 1

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from reasoning_ext.files import write_whole
 from reasoning_ext.model_card import CARD, fenced, license_of, plain, redact, shortened
-from reasoning_ext.run_dir import write_whole
 from reasoning_ext.sources import KEPT_ROWS
 
 STOPPED = (

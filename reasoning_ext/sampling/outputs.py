@@ -20,8 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from reasoning_ext.files import whole_file, write_whole
 from reasoning_ext.preparation import has_gold
-from reasoning_ext.run_dir import whole_file, write_whole
 from reasoning_ext.sampling.pairs import Solved, make_pairs
 from reasoning_ext.sampling.selection import Rules, agreeing
 from reasoning_ext.sampling.store import CUT_OFF, RIGHT, STATES, UNJUDGED, WRONG, Samples
@@ -97,7 +97,7 @@ def write_outputs(
         pairs: how many pairs of each kind a prompt gives at most.
 
     Raises:
-        RunDirError: the disk is full.
+        DiskError: the disk is full.
     """
     counts = Counts(pairs=Counter(dict.fromkeys(pairs, 0)))  # a kind that gives none is said too
     with ExitStack() as stack:

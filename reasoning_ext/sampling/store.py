@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from reasoning_ext.data import DataError
-from reasoning_ext.run_dir import append_lines, mend
+from reasoning_ext.files import append_lines, mend
 
 MISSING, UNJUDGED, WRONG, RIGHT, CUT_OFF, FAILED = range(6)  # what a completion came to
 STATES = ("missing", "unjudged", "wrong", "right", "cut off", "failed")
@@ -66,7 +66,7 @@ class Samples:
             what each of them came to.
 
         Raises:
-            RunDirError: the disk is full; the batch is not noted and will be drawn again.
+            DiskError: the disk is full; the batch is not noted and will be drawn again.
         """
         sizes = append_lines(self.path, rows)
         return [self._note(row, size) for row, size in zip(rows, sizes, strict=True)]

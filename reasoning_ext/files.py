@@ -1,0 +1,137 @@
+"""Files that a crash, a kill or a full disk leaves whole, and a look at the space that is left for them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import glob
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from reasoning_ext.errors import UserError
+
+TAIL = 2**16  # bytes read at once from a file's end
+
+
+class DiskError(UserError):
+    """The disk has no room; the message says how much there is, and that nothing is lost."""
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    with whole_file(path) as file:
+        file.write(text)
+
+
+@contextlib.contextmanager
+def whole_file(path: Path) -> Iterator[IO[str]]:
+    """Open a file to be written piece by piece, which gets its name when all of it is on the disk.
+
+    Raises:
+        DiskError: the disk is full; nothing is left then.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of processes that were killed
+        if left.suffix[1:].isdigit() and not lives(int(left.suffix[1:])):
+            left.unlink(missing_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with temporary.open("w", encoding="utf-8", errors="replace") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
+    """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
+
+    Returns:
+        how many bytes each row takes, its newline included.
+
+    Raises:
+        DiskError: the disk is full; none of the rows is left in the file then.
+    """
+    mend(path)
+    lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
+    text = b"".join(lines)
+    try:
+        with path.open("ab", buffering=0) as file:
+            before = file.tell()
+            try:
+                written = 0
+                while written < len(text):  # a disk that fills up takes a part
+                    written += file.write(text[written:])
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(before)
+                raise
+    except OSError as error:
+        raise _disk_error(path, error) from error
+    return [len(line) for line in lines]
+
+
+def lives(process: int) -> bool:
+    """Tell whether a process of this number is there."""
+    with contextlib.suppress(PermissionError):  # somebody else's, but there
+        try:
+            os.kill(process, 0)
+        except ProcessLookupError:
+            return False
+    return True
+
+
+def mend(path: Path) -> None:
+    """Cut a torn last line off a JSONL file, reading its end alone."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        end = file.seek(0, os.SEEK_END)
+        while end > 0:
+            start = max(0, end - TAIL)
+            file.seek(start)
+            newline = file.read(end - start).rfind(b"\n")
+            if newline >= 0:
+                end = start + newline + 1
+                break
+            end = start
+        if end < path.stat().st_size:
+            file.truncate(end)
+
+
+def check_space(path: Path, needed: int) -> None:
+    """Refuse to start where the disk cannot hold what will be written.
+
+    Raises:
+        DiskError: fewer than `needed` bytes are free where the folder lies.
+    """
+    existing = next(p for p in [path, *path.resolve().parents] if p.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise DiskError(f"found {_size(free)} free for {path}, needed: {_size(needed)}; free some space")
+
+
+def _disk_error(path: Path, error: OSError) -> Exception:
+    """Say in one line that the disk is full; any other error stays what it is."""
+    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        return error
+    free = shutil.disk_usage(path.parent).free
+    problem = f"found no space left for {path} ({_size(free)} free)"
+    return DiskError(f"{problem}; what was written before is kept: free some space and run the same command again")
+
+
+def _size(count: int) -> str:
+    """Write a number of bytes for people."""
+    return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
