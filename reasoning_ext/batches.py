@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
+from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import world_size
 

@@ -23,28 +23,27 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext import dry_run, run_dir
+from reasoning_ext import run_dir
 from reasoning_ext.batches import batch_facts
 from reasoning_ext.check_output import length_facts, print_body
 from reasoning_ext.compatibility import version_findings
 from reasoning_ext.engines.opening import server_problem
-from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
+from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.preflight import check_recipe, eval_models, reads_earlier, reward_weights
-from reasoning_ext.preparation import has_gold
+from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
-from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
 from reasoning_ext.surprises import default_findings
 
-JUDGE = "math_answer"
 LEVELS = ("error", "warning", "note")
 
 
@@ -160,11 +159,9 @@ class Result:
             told = {text for name in names if (text := server_problem(recipe, name))}
             self.findings += [Finding("warning", "engine_kwargs", text) for text in sorted(told)]
         if self.specs and found.rows and "answer" in found.rows[0]:
-            for step in (self._read_golds, self._try_rewards):
-                try:
-                    step()
-                except RecipeError as error:
-                    self.errors.append(str(error))
+            self.golds, errors = read_golds(recipe, self.specs, found.prepared.rows, self.whole)
+            self.errors += [str(error) for error in errors]
+            self._try_rewards(found.rows)
 
     def _check_enough(self) -> None:
         """Refuse fewer prompts than one generation takes, as the stage will."""
@@ -194,77 +191,14 @@ class Result:
             text = f"the plan does not fit {card.name}: {self.memory.short()}"
             self.findings.append(Finding("error" if self.whole else "warning", self.memory.blamed(), text))
 
-    def _try_rewards(self) -> None:
-        """Try the rewards on made-up completions."""
-        assert self.inspection is not None
-        recipe, specs = self.recipe, self.specs
-        tried = [row for row in self.inspection.rows if has_gold(row["answer"])][: dry_run.ROWS]
-        try:
-            self.table = dry_run.try_rewards(specs, tried) if tried else {}
-        except UserError as error:
-            self._blame(str(error))
-        for spec in specs:
-            if spec.is_async:
-                text = f"{spec.name} waits for a server and was not tried"
-                self.findings.append(Finding("note", "reward_funcs", text))
-        weights = dict(zip([spec.name for spec in specs], reward_weights(recipe, specs), strict=True))
-        judges = [spec.name for spec in specs if "answer" in spec.columns]
-        gold, wrong = self.table.get(dry_run.GOLD, {}), self.table.get(dry_run.WRONG, {})
-        if any(gold[name] != wrong[name] for name in gold if name not in judges):
-            return  # judged by something else than the column answer, whose forms are not known here
-        if not any(gold.get(name) is not None for name in judges):
-            text = "no reward compares completions with the gold, so that it is not known whether wrong ones are paid"
-            self.findings.append(Finding("note", "reward_funcs", text))
-            return
-        if found := dry_run.complaints(self.table, weights):
-            if dry_run.tells_nothing_apart(self.table, weights):
-                text = r"no reward tells the gold, tried as a thought and \boxed{gold}, from a wrong answer or from nothing"
-                self.findings.append(Finding("warning", "reward_funcs", f"{text}; see whether yours takes that form"))
-                return
-            self._blame(f"{'; '.join(found)}; the right answer must earn the most")
-        total = sum(weights[name] * value for name, value in gold.items() if value is not None)
-        least = recipe.values.get("min_reward") if recipe.stage == "sample" else None
-        if least is not None and total < least and not any(s.is_async for s in specs):
-            text = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
-            self.findings.append(Finding("warning", "min_reward", f"{text}; lower it"))
-
-    def _blame(self, text: str) -> None:
-        """Refuse the rewards; before a run it is a warning, since whoever runs it may know why."""
-        if self.whole:
-            raise self.recipe.error("reward_funcs", text)
-        self.findings.append(Finding("warning", "reward_funcs", text))
-
-    def _read_golds(self) -> None:
-        """Read all golds where answers are judged."""
-        for spec in self.specs:
-            if spec.plugin.function == JUDGE:
-                self._read_golds_of(spec)
-
-    def _read_golds_of(self, spec: RewardSpec) -> None:
-        from reasoning_ext.verifier import unreadable
-
-        assert self.inspection is not None
-        rows = self.inspection.prepared.rows
-        if not hasattr(rows, "num_rows"):
-            return
-        marks = [[value in allowed for value in rows[column]] for column, allowed in spec.when.items()]
-        golds = rows["answer"]
-        chosen = [i for i in range(rows.num_rows) if all(mark[i] for mark in marks)]
-        agrees = self.recipe.stage == "sample" and self.recipe.get("min_agreement") is not None
-        if not self.whole or agrees:  # a run drops rows without a gold before it begins, or judges them by agreement
-            chosen = [i for i in chosen if has_gold(golds[i]) or self.recipe.stage == "eval"]
-        if spec.when and not chosen:
-            raise self.recipe.error("reward_funcs", f"{spec.name}: no row has one of the values of when: {spec.when}")
-        read = ["" if golds[i] is None else str(golds[i]) for i in chosen]
-        bad = unreadable(read)
-        share, allowed = len(bad) / max(1, len(read)), self.recipe.get("max_unreadable_golds")
-        first = "; ".join(f"row {chosen[i]}: {read[i][:60]!r}, {reason}" for i, reason in bad[:3])
-        self.golds = f"{len(read)} read, {len(bad)} of them unreadable ({share:.2%})" + (f": {first}" if bad else "")
-        if share > allowed:
-            problem = f"{len(bad)} of {len(read)} golds cannot be read ({first}); mend them, or allow it"
-            problem += " with max_unreadable_golds"
-            key = "max_unreadable_golds" if "max_unreadable_golds" in self.recipe.values else "dataset_name"
-            raise self.recipe.error(key, problem)
+    def _try_rewards(self, rows: list[dict[str, Any]]) -> None:
+        """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
+        self.table, findings = try_recipe_rewards(self.recipe, self.specs, rows)
+        for finding in findings:
+            if finding.level == "error" and self.whole:
+                self.errors.append(str(self.recipe.error(finding.key, finding.text)))
+            else:
+                self.findings.append(replace(finding, level="warning") if finding.level == "error" else finding)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything for `check --json`; the module's text says what there is."""

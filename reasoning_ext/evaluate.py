@@ -21,12 +21,13 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext import think
+from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.model import is_adapter
-from reasoning_ext.preflight import EVAL_REWARDS, eval_models
+from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards

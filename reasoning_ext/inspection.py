@@ -19,8 +19,9 @@ from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
+from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
-from reasoning_ext.preflight import CHECKED_ROWS, data_error, eval_models, stage_columns
+from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
 from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec

@@ -14,8 +14,9 @@ from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.files import DiskError
+from reasoning_ext.named_inputs import input_sources, reads_earlier
 from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.preflight import check_data, check_recipe, input_sources, reads_earlier
+from reasoning_ext.preflight import check_data, check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import (

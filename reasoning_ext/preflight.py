@@ -3,35 +3,16 @@
 `check_recipe` needs the YAML alone, `check_data` reads the first rows of the data set. Every error is one line.
 """
 
-import json
 from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from reasoning_ext import combinations, generation_checks
-from reasoning_ext.combinations import EVAL_REWARDS, Errors, refused
-from reasoning_ext.data import ROW_COLUMNS, check_columns, columns_of, find_format, format_names
+from reasoning_ext import combinations, generation_checks, named_inputs
+from reasoning_ext.combinations import Errors, refused
+from reasoning_ext.data import ROW_COLUMNS, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.generation_checks import asks_server
-from reasoning_ext.gym import is_gym
-from reasoning_ext.hand_over import MERGED, RANDOM
-from reasoning_ext.mixtures import entries
-from reasoning_ext.plugins import find_plugin
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec, needed_columns
-from reasoning_ext.run_dir import DONE, is_run
-from reasoning_ext.sources import is_generator, local_source
-
-__all__ = [
-    "EVAL_REWARDS",
-    "check_data",
-    "check_recipe",
-    "data_error",
-    "eval_models",
-    "input_sources",
-    "reads_earlier",
-    "reward_weights",
-]
 
 REQUIRED = {
     "sft": ("model_name_or_path", "dataset_name", "output_dir"),
@@ -41,7 +22,6 @@ REQUIRED = {
     "eval": ("dataset_name", "output_dir"),
 }
 CHECKED_ROWS = 8
-WEIGHTS = ("config.json", "adapter_config.json")
 
 
 def check_recipe(
@@ -71,10 +51,10 @@ def check_recipe(
     checks = [
         _required_errors(recipe),
         combinations.run_folder_errors(recipe),
-        _model_errors(recipe, made, run),
+        named_inputs.model_errors(recipe, made, run),
         combinations.weight_errors(recipe),
-        _template_errors(recipe),
-        _dataset_errors(recipe, made),
+        named_inputs.template_errors(recipe),
+        named_inputs.dataset_errors(recipe, made),
         combinations.reward_errors(recipe, specs),
         combinations.tag_errors(recipe),
         of_stage.get(recipe.stage, combinations.generation_errors)(recipe),
@@ -175,148 +155,3 @@ def reward_weights(recipe: Recipe, specs: list[RewardSpec]) -> list[float]:
     """Return one weight a reward: `reward_weights`, else each one's own, of a schedule the largest."""
     own = [max((weight for _, weight in spec.schedule), key=abs, default=spec.weight) for spec in specs]
     return recipe.values.get("reward_weights") or own
-
-
-def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
-    """Tell whether the data set is the output of a recipe that has yet to run."""
-    names = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
-    sources = [Path(entry.local(name)) for entry, name in names if name]
-    made = {Path(path).resolve() for path in made}
-    return any(source.resolve() in made and not (source / DONE).is_file() for source in sources)
-
-
-def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
-    """Return everything a run is made of, `{what: path or name}`, for its lineage."""
-    sources = {}
-    if recipe.values.get("model_name_or_path"):
-        sources["model"] = recipe.local(recipe.values["model_name_or_path"])
-    sources |= {f"model {label}": recipe.local(name) for label, name in eval_models(recipe).items()}
-    for i, entry in enumerate(entries(recipe)):
-        mark, name = f" {i + 1}" if recipe.values.get("datasets") else "", entry.values["dataset_name"]
-        file = str(find_plugin(name, [], recipe.folder).file) if is_generator(name) else entry.local(name)
-        sources[f"dataset{mark}"] = file
-        if entry.values.get("dataset_format"):
-            sources[f"format{mark}"] = str(find_format(entry.values["dataset_format"], recipe.folder).file)
-    for i, item in enumerate(recipe.get("decontaminate") or [] if "decontaminate" in recipe.keys else []):
-        values = {"dataset_name": item} if isinstance(item, str) else item
-        name = values["dataset_name"]
-        sources[f"decontaminate {i + 1}"] = name.partition(":")[0] if is_generator(name) else recipe.local(name)
-        if values.get("dataset_format"):
-            sources[f"decontaminate format {i + 1}"] = str(find_format(values["dataset_format"], recipe.folder).file)
-    if recipe.values.get("chat_template_path"):
-        sources["chat template"] = recipe.local(recipe.values["chat_template_path"])
-    return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
-
-
-def eval_models(recipe: Recipe) -> dict[str, str]:
-    """Return the models that `stage: eval` compares, `{label: name}`; empty for other stages."""
-    if recipe.stage != "eval":
-        return {}
-    models = recipe.get("models") or [recipe.values.get("model_name_or_path")]
-    return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
-
-
-def _model_errors(recipe: Recipe, made: set[Path], run: bool) -> Errors:
-    models = eval_models(recipe)
-    if recipe.stage == "eval" and isinstance(recipe.get("models"), list) and len(models) < len(recipe.get("models")):
-        yield recipe.error(
-            "models", f"found two models called {next(iter(models))}; write models: {{label: path, ...}}"
-        )
-    if any(not isinstance(label, str) for label in models):
-        yield recipe.error("models", f"found the labels {list(models)}, allowed: names; write a number in quotes")
-    if recipe.stage == "eval" and not models and not refused(recipe, "models", "model_name_or_path"):
-        yield recipe.error("models", "the key is missing; write models: {label: path, ...} or model_name_or_path")
-    names: dict[tuple, object] = {("models", label): name for label, name in models.items()}
-    if not recipe.values.get("models"):
-        names = {("model_name_or_path",): recipe.values.get("model_name_or_path")}
-    for place, name in names.items():
-        if name is None or asks_server(recipe):
-            continue  # said already, or a name that only the server knows
-        problem = _model_problem(recipe, name, made, run)
-        if problem:
-            yield recipe.error(place, problem)
-
-
-def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> str:
-    """Say what is wrong with a model's name, or nothing."""
-    if not isinstance(name, str):
-        return f"found {name!r}, allowed: a hub name or a path"
-    path = Path(recipe.local(name))
-    if path.resolve() in made:
-        return ""
-    in_folder = (
-        len(path.parts) > 1 and Path(path.parts[0]).is_dir()
-    )  # as runs/first: no hub name, though it looks like one
-    source = local_source(recipe.local(name)) or (path if in_folder or path.parts[0] == "runs" else None)
-    if source is None:
-        return ""
-    if not source.exists():
-        return f"found {name}, but there is no such folder; run the recipe that makes it first"
-    if not source.is_dir():
-        return f"found {name}, a file, allowed: a folder with a model, or a hub name"
-    if is_run(source):
-        unfinished = run and not (source / DONE).is_file()
-        if unfinished:
-            return f"found {name}, a run that has not finished; run its recipe again, it will go on"
-    elif not any((source / file).is_file() for file in WEIGHTS):
-        return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
-    return _base_problem(name, source, made)
-
-
-def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
-    """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
-    file = folder / WEIGHTS[1]
-    if not file.is_file():
-        return ""
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base or Path(base).exists() or Path(base).resolve() in made:
-        return ""
-    path = Path(base)
-    in_folder = len(path.parts) > 1 and (Path(path.parts[0]).is_dir() or path.parts[0] == "runs")
-    if local_source(base) is None and not in_folder and path.name not in (MERGED, RANDOM):
-        return ""
-    where = "" if path.is_absolute() else f" (relative paths count from {Path.cwd()})"
-    mend = f"start where it was trained, or mend base_model_name_or_path in {file}"
-    return f"found {name}, an adapter whose base {base} is not there{where}; {mend}"
-
-
-def _template_errors(recipe: Recipe) -> Errors:
-    name = recipe.values.get("chat_template_path")
-    source = local_source(recipe.local(name)) if name else None
-    if name and Path(name).suffix in (".jinja", ".j2"):
-        source = Path(recipe.local(name))
-    if source is None:
-        return
-    if not source.exists():
-        yield recipe.error("chat_template_path", f"found {name}, but there is no such file ({source.resolve()})")
-    elif source.is_file():
-        try:
-            source.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            yield recipe.error("chat_template_path", f"found {name}, which cannot be read as text in UTF-8: {error}")
-
-
-def _dataset_errors(recipe: Recipe, made: set[Path]) -> Errors:
-    for entry in entries(recipe):
-        if entry.values.get("dataset_name"):
-            yield from _source_errors(entry, made)
-        try:
-            find_format(entry.get("dataset_format"), recipe.folder)
-        except LookupError as error:
-            found = f"unknown format (found {entry.get('dataset_format')}): {error.args[0]}"
-            yield entry.error("dataset_format", f"{found}; formats: {', '.join(format_names())}")
-
-
-def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
-    name = recipe.values["dataset_name"]
-    if is_generator(name):
-        try:
-            find_plugin(name, [], recipe.folder)
-        except LookupError as error:
-            yield recipe.error("dataset_name", f"found {name}: {error.args[0]}")
-        return
-    source = local_source(recipe.local(name)) or (Path(name) if Path(name).parts[0] == "runs" else None)
-    if "gen_kwargs" in recipe.values and not is_gym(name):
-        yield recipe.error("gen_kwargs", f"found with {name}, allowed: with a Python file that makes the rows")
-    if source is not None and not source.exists() and source.resolve() not in made:
-        yield recipe.error("dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})")

@@ -305,7 +305,7 @@ def test_what_is_held_out_is_measured_as_it_is(recipe, tmp_path):
 
 
 def test_the_files_of_decontamination_are_inputs_of_the_run(recipe, tmp_path):
-    from reasoning_ext.preflight import input_sources
+    from reasoning_ext.named_inputs import input_sources
 
     put(tmp_path / "bench.jsonl", adds(4))
     made = recipe(adds(8), "decontaminate: [./bench.jsonl, {dataset_name: ./bench.jsonl, dataset_format: math}]\n")

@@ -421,7 +421,9 @@ def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(
     assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
     again = cli("run", "1_sample.yaml", "--pairs", "{short_long: 1}")
-    assert again.code == 0 and "goes on in out with what was drawn, otherwise than before: pairs not set -> {" in again.out
+    assert (
+        again.code == 0 and "goes on in out with what was drawn, otherwise than before: pairs not set -> {" in again.out
+    )
     assert rows(tmp_path / "out" / "samples.jsonl") == samples and rows(tmp_path / "out" / "pairs.jsonl") == []
     other = cli("run", "1_sample.yaml", "--engine_kwargs", "{base_url: http://127.0.0.1:9/v1}", "--output_dir", "other")
     assert other.code == 2 and "1_sample.yaml with --engine_kwargs" in other.err and "nobody answers" in other.err

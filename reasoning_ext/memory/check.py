@@ -16,8 +16,8 @@ from reasoning_ext.memory.edits import Edit, edits
 from reasoning_ext.memory.plan import GIB, USABLE, Plan, needed, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
+from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.preflight import eval_models
 from reasoning_ext.recipe import Recipe
 
 TOKENS_PER_SECOND = 1000
