@@ -615,7 +615,8 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
 def test_an_interrupt_ends_the_process_at_once(serve, tmp_path):
     server = serve(30.0)
     code = (
-        "import sys; from reasoning_ext.engines.server import *\n"
+        "import signal, sys; from reasoning_ext.engines.server import *\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored\n"
         "engine = ServerEngine('m', ServerOptions(base_url=sys.argv[1]))\n"
         "list(engine.generate([[{'role': 'user', 'content': 'x'}]], [(0, s) for s in range(99)], SamplingSettings()))"
     )
