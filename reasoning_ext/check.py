@@ -110,13 +110,13 @@ class Result:
         self.batch: dict[str, Any] = {}
         self.memory: MemoryReport | None = None
         self.cost = ""
+        self.findings: list[Finding] = [*_versions(recipe), *default_findings(recipe)]
         problems: list[RecipeError] = []
         made = [other.output_dir for other in self.earlier]
         self.specs = check_recipe(recipe, made, run=False, problems=problems)
         if not self.errors:  # a value that was refused would count as changed
             self._check_folder(problems)
         self.errors += [str(problem) for problem in problems]
-        self.findings: list[Finding] = [*_versions(recipe), *default_findings(recipe)]
         if self.errors:
             self.unread = "not read, because of the errors"
         else:
@@ -131,12 +131,17 @@ class Result:
         return bool(self.errors) or any(finding.level == "error" for finding in self.findings)
 
     def _check_folder(self, problems: list[RecipeError]) -> None:
-        if not self.recipe.values.get("output_dir") or problems:
+        recipe = self.recipe
+        if not recipe.values.get("output_dir") or problems:
             return
         try:
-            run_dir.refuse_other_recipe(self.recipe.output_dir, self.recipe.values)
+            run_dir.refuse_other_recipe(recipe.output_dir, recipe.values)
         except run_dir.RunDirError as error:
-            problems.append(self.recipe.error("output_dir", str(error)))
+            problems.append(recipe.error("output_dir", str(error)))
+            return
+        if other := run_dir.other_choice(recipe.output_dir, recipe.values):
+            text = f"{recipe.output_dir} goes on with what was drawn, otherwise than before: {other}"
+            self.findings.append(Finding("note", "output_dir", text))
 
     def _read(self, made: list[Path]) -> None:
         """Read rows and tokenizer, try the rewards."""

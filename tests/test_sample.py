@@ -420,6 +420,8 @@ def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(
     assert 0 < cut_off == summary["cut off"] and summary["failed"] == 0
     assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
+    told = "out goes on with what was drawn, otherwise than before: keep 16 -> 3"
+    assert f"note: output_dir: {told}" in cli("check", "1_sample.yaml", "--keep", "3").out
     again = cli("run", "1_sample.yaml", "--pairs", "{short_long: 1}")
     assert (
         again.code == 0 and "goes on in out with what was drawn, otherwise than before: pairs not set -> {" in again.out
