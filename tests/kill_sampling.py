@@ -1,10 +1,12 @@
 """Runs a sampling recipe again and again in processes that are killed with SIGKILL, and reports what became of it.
 
-    python tests/kill_sampling.py FOLDER KILLS fake|real
+    python tests/kill_sampling.py FOLDER KILLS fake|real KEYS
 
-FOLDER holds `r.yaml`. Everything is imported once; each life is a fork of this process, so that it takes milliseconds to
-start, and is a process of its own from the lock to the last fsync. `fake` puts an engine in the model's place that answers at
-once. Prints one line of JSON: the kills, the lives that ended by themselves, how many keys were generated, and how many again.
+FOLDER holds `r.yaml`, a run of KEYS completions in all. Everything is imported once; each life is a fork of this process, so that
+it takes milliseconds to start, and is a process of its own from the lock to the last fsync. `fake` puts an engine in the model's
+place that answers at once. A life is killed a random number of batches after it began to sample, so many that some are left for
+the next one however fast the machine is, and a random part of a batch later: more often early in it, when the last one is not
+written yet. Prints one line of JSON: the kills, the lives that ended by themselves, how many keys were generated, how many again.
 """
 
 import json
@@ -15,16 +17,16 @@ import sys
 import time
 from pathlib import Path
 
-import datasets  # noqa: F401  what a life needs is imported before the forks
+# what a life needs is imported before the forks
+import datasets  # noqa: F401
 import transformers
 
-from reasoning_ext import pipeline, sample
+from reasoning_ext import check, model, pipeline, sample, verifier  # noqa: F401
 from reasoning_ext.engines import transformers_engine
 from reasoning_ext.generation import Completion, key_seed
 from reasoning_ext.recipe import load_recipes
 
 BATCH = 8
-LONGEST = {"fake": 0.04, "real": 0.3}  # seconds of sampling before a kill
 
 
 class FakeEngine:
@@ -46,30 +48,28 @@ def answer(prompt, p, g, seed):
 
 
 class Watched:
-    """Any engine, whose batches are written down before they are handed on; says when the first one comes."""
+    """Any engine, whose batches are written down before they are handed on; a byte in a pipe tells of each."""
 
-    def __init__(self, engine, log, started):
-        self.engine, self.log, self.started = engine, log, started
+    def __init__(self, engine, log, pipe):
+        self.engine, self.log, self.pipe = engine, log, pipe
 
     def generate(self, prompts, keys, settings):
         for batch in self.engine.generate(prompts, keys, settings):
             with self.log.open("a") as file:
                 file.write(json.dumps([[c.prompt, c.sample] for c in batch]) + "\n")
-            if self.started is not None:
-                os.write(self.started, b"x")
-                self.started = None
+            os.write(self.pipe, b"x")
             yield batch
 
     def close(self):
         self.engine.close()
 
 
-def live(folder, kind, log, started):
+def live(folder, kind, log, pipe):
     """Be one life: run the recipe as the command line does."""
     opened = sample.open_engine
 
     def watched(recipe):
-        return Watched(FakeEngine() if kind == "fake" else opened(recipe), log, started)
+        return Watched(FakeEngine() if kind == "fake" else opened(recipe), log, pipe)
 
     sample.open_engine = watched
     transformers_engine.torch.set_num_threads(1)
@@ -78,11 +78,38 @@ def live(folder, kind, log, started):
     return pipeline.run_recipes(load_recipes(["r.yaml"]))
 
 
-def main(folder, kills, kind):
-    transformers.AutoTokenizer  # noqa: B018  imports what is behind the name
+def read_log(log):
+    """Return the keys of all batches so far, in their order."""
+    lines = log.read_text().splitlines() if log.is_file() else []
+    return [tuple(key) for line in lines for key in json.loads(line)]
+
+
+def kill(child, reader, batches, part, pace):
+    """Kill a life after so many batches and a part of the time that one takes; one that has ended is left alone.
+
+    Returns:
+        the seconds that a batch took, `pace` where that cannot be told of one batch.
+    """
+    for number in range(batches):
+        if not os.read(reader, 1):
+            return pace
+        if number == 0:
+            first = time.monotonic()
+    if batches > 1:
+        pace = (time.monotonic() - first) / (batches - 1)
+    time.sleep(part * pace)
+    os.kill(child, signal.SIGKILL)
+    return pace
+
+
+def main(folder, kills, kind, keys):
+    for name in ("AutoTokenizer", "LlamaForCausalLM", "GenerationMixin"):
+        getattr(transformers, name)  # imports what is behind the name
     rng, log = random.Random(0), folder / "generated.log"
-    died = ended = most_again = 0
+    died = ended = 0
+    pace = 0.0
     while died < kills or ended == 0:
+        left = (keys - len(set(read_log(log)))) / BATCH  # batches
         reader, writer = os.pipe()
         child = os.fork()
         if child == 0:
@@ -93,23 +120,22 @@ def main(folder, kills, kind):
             finally:
                 os._exit(code)
         os.close(writer)
-        os.read(reader, 1)  # sampling has begun, or the child has ended
-        os.close(reader)
         if died < kills:
-            time.sleep(rng.uniform(0, LONGEST[kind]))
-            os.kill(child, signal.SIGKILL)
+            most = int(1.6 * left / (kills - died + 1))
+            pace = kill(child, reader, rng.randint(1, max(1, most)), rng.random() ** 2, pace)
         _, status = os.waitpid(child, 0)
+        os.close(reader)
         if os.WIFSIGNALED(status):
             died += 1
         else:
             assert os.WEXITSTATUS(status) == 0, f"exit code {os.WEXITSTATUS(status)}"
             ended += 1
-        generated = [tuple(key) for line in log.read_text().splitlines() for key in json.loads(line)]
-        most_again = max(most_again, len(generated) - len(set(generated)))
         if died < kills and ended:
-            raise SystemExit(f"done after {died} kills; make the lives shorter")
-    print(json.dumps({"kills": died, "ended": ended, "generated": len(generated), "again": most_again}))
+            raise SystemExit(f"done after {died} kills: fewer than {keys} keys")
+    generated = read_log(log)
+    again = len(generated) - len(set(generated))
+    print(json.dumps({"kills": died, "ended": ended, "generated": len(generated), "again": again}))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3])
+    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))

@@ -34,7 +34,7 @@ reward_funcs: [exact_answer]
 num_generations: 4
 {more}
 max_completion_length: 24
-per_device_eval_batch_size: 16
+per_device_eval_batch_size: 8
 use_cpu: true
 output_dir: out
 """
@@ -46,8 +46,8 @@ def write_run(folder, rows=1000, more=""):
     (folder / "r.yaml").write_text(RECIPE.format(model=TINY / "model", rows=rows, more=more))
 
 
-def kill(folder, kills, kind):
-    command = [sys.executable, str(HERE / "kill_sampling.py"), str(folder), str(kills), kind]
+def kill(folder, kills, kind, keys):
+    command = [sys.executable, str(HERE / "kill_sampling.py"), str(folder), str(kills), kind, str(keys)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     report = json.loads(done.stdout)
@@ -65,7 +65,7 @@ def read_samples(folder):
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_and_draw_at_most_a_batch_again(tmp_path):
     write_run(tmp_path)
-    report = kill(tmp_path, 50, "fake")
+    report = kill(tmp_path, 50, "fake", 4000)
     assert report["kills"] == 50 and report["ended"] == 1
     rows, by_key = read_samples(tmp_path)
     assert len(rows) == 4000 and set(by_key) == {(p, g) for p in range(1000) for g in range(4)}
@@ -80,11 +80,11 @@ def test_fifty_kills_lose_nothing_and_draw_at_most_a_batch_again(tmp_path):
 def test_an_adaptive_run_that_is_killed_asks_for_the_same_keys(tmp_path):
     write_run(tmp_path / "killed", 300, "keep: 1\nadaptive: true")
     write_run(tmp_path / "straight", 300, "keep: 1\nadaptive: true")
-    kill(tmp_path / "killed", 12, "fake")
-    kill(tmp_path / "straight", 0, "fake")
+    kill(tmp_path / "straight", 0, "fake", 0)
+    _, straight = read_samples(tmp_path / "straight")
+    kill(tmp_path / "killed", 12, "fake", len(straight))
     rows, killed = read_samples(tmp_path / "killed")
     assert {g for _, g in killed} > {0, 1, 2, 3}  # what was saved went to those without one
-    _, straight = read_samples(tmp_path / "straight")
     assert killed == straight and len(rows) == len(killed) < 300 * 4
     for name in ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json"):
         assert (tmp_path / "killed/out" / name).read_text() == (tmp_path / "straight/out" / name).read_text()
@@ -94,8 +94,8 @@ def test_an_adaptive_run_that_is_killed_asks_for_the_same_keys(tmp_path):
 def test_kills_with_a_real_model_change_no_completion(tmp_path):
     write_run(tmp_path / "killed", 60, "from_scratch: true")
     write_run(tmp_path / "straight", 60, "from_scratch: true")
-    assert kill(tmp_path / "killed", 5, "real")["again"] <= 5 * 16
-    kill(tmp_path / "straight", 0, "real")
+    assert kill(tmp_path / "killed", 5, "real", 240)["again"] <= 5 * BATCH
+    kill(tmp_path / "straight", 0, "real", 0)
     rows, killed = read_samples(tmp_path / "killed")
     assert len(rows) == 240 and killed == read_samples(tmp_path / "straight")[1]
     assert len({row["completion"] for row in rows}) > 200
