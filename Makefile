@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+# Tests run in as many processes, a file in one of them, each on one core: models as small as the tests' gain nothing from two.
+JOBS ?= 2
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo test lint unsloth-venv test-unsloth clean
 
@@ -10,7 +13,7 @@ demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, about five minu
 	$(BIN)/reasoning-ext report runs/tiny
 
 test: $(VENV)/.installed lint  ## ruff, mypy and all tests that need no GPU
-	$(BIN)/python -m pytest -m "not gpu and not unsloth"
+	$(PYTEST) -m "not gpu and not unsloth"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
@@ -36,8 +39,9 @@ unsloth-venv: .venv-unsloth/.installed
 		&& .venv-unsloth/bin/pip uninstall --quiet -y torchvision xformers || true
 	touch $@
 
+test-unsloth: BIN = .venv-unsloth/bin
 test-unsloth: .venv-unsloth/.installed  ## the tests marked unsloth and all quick ones, on TRL 1.14 and datasets 4
-	.venv-unsloth/bin/python -m pytest -m "unsloth or not (slow or gpu)"
+	$(PYTEST) -m "unsloth or not (slow or gpu)"
 
 clean:
 	rm -rf .venv .venv-unsloth build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
