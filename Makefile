@@ -8,7 +8,7 @@ PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
 .PHONY: demo test lint unsloth-venv test-unsloth clean
 
-demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, about five minutes on two cores, and its report
+demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, three to five minutes on two cores, and its report
 	$(BIN)/reasoning-ext run recipes/tiny
 	$(BIN)/reasoning-ext report runs/tiny
 
