@@ -67,7 +67,7 @@ class Counts:
         sampled = sum(self.states.values())
         found = {
             "sampled": sampled,
-            "saved": fixed - sampled,
+            "saved": max(0, fixed - sampled),  # a run whose rules have changed may have drawn more
             "finished": sampled - self.states["cut off"] - self.states["failed"],
             **{name: self.states[name] for name in ("cut off", "failed", "unjudged")},
             "accepted": self.accepted,
