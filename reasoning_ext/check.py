@@ -202,8 +202,8 @@ class Result:
         for finding in findings:
             if finding.level == "error" and self.whole:
                 self.errors.append(str(self.recipe.error(finding.key, finding.text)))
-            else:
-                self.findings.append(replace(finding, level="warning") if finding.level == "error" else finding)
+                return
+            self.findings.append(replace(finding, level="warning") if finding.level == "error" else finding)
 
     def as_dict(self) -> dict[str, Any]:
         """Return everything for `check --json`; the module's text says what there is."""

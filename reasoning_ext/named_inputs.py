@@ -13,7 +13,7 @@ from reasoning_ext.mixtures import entries
 from reasoning_ext.plugins import find_plugin
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import DONE, is_run
+from reasoning_ext.run_dir import DONE, is_run, unfinished
 from reasoning_ext.sources import is_generator, local_source
 
 WEIGHTS = ("config.json", "adapter_config.json")
@@ -104,9 +104,8 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
     if not source.is_dir():
         return f"found {name}, a file, allowed: a folder with a model, or a hub name"
     if is_run(source):
-        unfinished = run and not (source / DONE).is_file()
-        if unfinished:
-            return f"found {name}, a run that has not finished; run its recipe again, it will go on"
+        if run and (problem := unfinished(source, name)):
+            return problem
     elif not any((source / file).is_file() for file in WEIGHTS):
         return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
     return _base_problem(name, source, made)

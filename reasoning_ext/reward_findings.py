@@ -56,17 +56,18 @@ def _judge_table(recipe: Recipe, specs: list[RewardSpec], table: Table) -> list[
     if not any(gold.get(name) is not None for name in judges):
         text = "no reward compares completions with the gold, so that it is not known whether wrong ones are paid"
         return [_finding("note", text)]
+    findings = []
     if found := dry_run.complaints(table, weights):
         if dry_run.tells_nothing_apart(table, weights):
             text = r"no reward tells the gold, tried as a thought and \boxed{gold}, from a wrong answer or from nothing"
             return [_finding("warning", f"{text}; see whether yours takes that form")]
-        return [_finding("error", f"{'; '.join(found)}; the right answer must earn the most")]
+        findings.append(_finding("error", f"{'; '.join(found)}; the right answer must earn the most"))
     total = sum(weights[name] * value for name, value in gold.items() if value is not None)
     least = recipe.values.get("min_reward") if recipe.stage == "sample" else None
     if least is not None and total < least and not any(spec.is_async for spec in specs):
         text = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
-        return [Finding("warning", "min_reward", f"{text}; lower it")]
-    return []
+        findings.append(Finding("warning", "min_reward", f"{text}; lower it"))
+    return findings
 
 
 def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) -> tuple[str, list[RecipeError]]:

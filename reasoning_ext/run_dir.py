@@ -101,7 +101,14 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
 
 def is_done(path: Path, recipe: dict[str, Any]) -> bool:
     """Tell whether a folder holds all that a recipe asks for, which is known not to be refused."""
-    return (path / DONE).is_file() and _is_of(path, recipe)
+    return is_run(path) and (path / DONE).is_file() and _is_of(path, recipe)
+
+
+def unfinished(path: Path, name: str) -> str:
+    """Say that what a recipe names by that name is a run which is not done, or nothing."""
+    if not is_run(path) or (path / DONE).is_file():
+        return ""
+    return f"found {name}, a run that has not finished; run its recipe again, it will go on"
 
 
 def other_choice(path: Path, recipe: dict[str, Any]) -> str:

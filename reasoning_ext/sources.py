@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import DataError, filled
 from reasoning_ext.plugins import find_plugin
-from reasoning_ext.run_dir import DONE, is_run
+from reasoning_ext.run_dir import unfinished
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -181,10 +181,8 @@ def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Datase
 def _kept_rows(run: Path, stage: str) -> Path:
     """Return the file of a sample run that is for a stage."""
     file = run / KEPT_ROWS[stage]
-    if is_run(run) and not (run / DONE).is_file():
-        raise DataError(
-            "dataset_name", f"found {run}, a run that has not finished; run its recipe again, it will go on"
-        )
+    if problem := unfinished(run, str(run)):
+        raise DataError("dataset_name", problem)
     if not file.is_file():
         found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
         raise DataError("dataset_name", f"{found}; make it again with a new output_dir")
