@@ -156,9 +156,9 @@ def run(method, batches, limit):
 def full_path(batches):
     """Judge every pair with algebra alone: no exact arithmetic, no equal strings unless they are words."""
     from reasoning_ext import comparing, think
-    from reasoning_ext.answers import final_answer
-    from reasoning_ext.exact import key
     from reasoning_ext.verifier import read_gold
+    from reasoning_ext.verifier.answers import final_answer
+    from reasoning_ext.verifier.exact import key
 
     comparing.decide = lambda gold, answer: True if gold.isalpha() and key(gold) == key(answer) else None
     cache, verdicts = {}, []

@@ -20,7 +20,7 @@ from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, needed_columns
 from reasoning_ext.think import WHOLE, content
-from reasoning_ext.workers import Failure, Pool
+from reasoning_ext.verifier.pool import Failure, Pool
 
 FAILURES_IN_A_ROW = 3
 _LOGGERS = ("log_extra", "log_metric")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reasoning_ext import gym, think
-from reasoning_ext.workers import Failure, Pool
+from reasoning_ext.verifier.pool import Failure, Pool
 
 _TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*+)</answer>", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|mathrm)\{([^{}]*+)\}")

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.answers import final_answer
 from reasoning_ext.deduplication import jaccard, normalise, shingles
-from reasoning_ext.exact import decide
 from reasoning_ext.generation import is_fault
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, number_of
+from reasoning_ext.verifier.answers import final_answer
+from reasoning_ext.verifier.exact import decide
 
 NEAR = 0.8  # pairs of neighbouring words in common from which two solutions count as one
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from reasoning_ext import verifier
-from reasoning_ext.answers import final_answer
-from reasoning_ext.comparing import compare
-from reasoning_ext.exact import decide
 from reasoning_ext.verifier import NO_GOLD, judge, judge_all, read_gold, unreadable
+from reasoning_ext.verifier.answers import final_answer
+from reasoning_ext.verifier.compare import compare
+from reasoning_ext.verifier.exact import decide
 from tests.timing import seconds, slowness
 
 HERE = Path(__file__).parent
@@ -54,7 +54,7 @@ def test_what_is_decided_without_algebra_is_what_algebra_decides(monkeypatch):
         given = final_answer(answer, wanted.many)
         if given is not None and decide(wanted.text, given) is not None:
             decided.append((wanted.text, given, decide(wanted.text, given)))
-    monkeypatch.setattr("reasoning_ext.comparing.decide", lambda gold, answer: None)
+    monkeypatch.setattr("reasoning_ext.verifier.compare.decide", lambda gold, answer: None)
     numbers = [(g, a, v) for g, a, v in decided if v and g != a and g.lstrip("-").isdigit() and a.lstrip("-").isdigit()]
     assert len(decided) > 150 and all(compare((g, a)) is v for g, a, v in numbers)
 
@@ -191,7 +191,7 @@ def test_equal_pairs_are_judged_once(monkeypatch):
 def test_an_error_in_a_worker_gives_none_and_is_counted(monkeypatch):
     from reasoning_ext.rewards.math_answer import math_answer
 
-    from reasoning_ext.workers import Failure
+    from reasoning_ext.verifier.pool import Failure
 
     monkeypatch.setattr(verifier._pool, "map", lambda items, seconds: [Failure("ValueError: injected")] * len(items))
     metrics, table = {}, {}

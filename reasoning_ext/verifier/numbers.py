@@ -9,7 +9,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from reasoning_ext.answers import MATH_WORDS, UNITS
+from reasoning_ext.verifier.answers import MATH_WORDS, UNITS
 
 MAX_DIGITS, MAX_EXPONENT = 1_000, 400
 _N = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"

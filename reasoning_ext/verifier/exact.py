@@ -8,7 +8,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-from reasoning_ext.quantities import number, same, same_in_base, same_measure
+from reasoning_ext.verifier.numbers import number, same, same_in_base, same_measure
 
 _INTEGER = re.compile(r"(-?)0*((?!0)\d{1,3}(?:,\d{3})+|\d+?)(?:\.0*)?")  # 1,000 and 1000.0 are 1000
 _NAME = re.compile(r"(?:\\?[A-Za-z]+|[_^'|(){},:\s]|\\[{}]|(?:(?<=_)|(?<=_\{)|(?<=[A-Za-z]))\d+)+")

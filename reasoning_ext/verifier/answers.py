@@ -7,8 +7,8 @@ larger or only one of two alternatives (FAILURES 10).
 
 import re
 
-from reasoning_ext.cleaning import clean
 from reasoning_ext.think import boxes
+from reasoning_ext.verifier.cleaning import clean
 
 MAX_TEXT, MAX_END, MAX_ANSWER, MAX_BOXES = 100_000, 4_000, 2_000, 100
 NUMBER = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+,\d+(?![\d,.])|\d+)(?:\.\d+)?|\.\d+"

@@ -9,12 +9,12 @@ import time
 
 import pytest
 
-from reasoning_ext.workers import Failure, Pool, default_size
+from reasoning_ext.verifier.pool import Failure, Pool, default_size
 
 
 @pytest.fixture
 def pool():
-    pool = Pool("tests.worker_tasks:work", memory_mb=512, size=2)
+    pool = Pool("tests.verifier.pool_tasks:work", memory_mb=512, size=2)
     yield pool
     pool.close()
 
@@ -52,8 +52,8 @@ def test_an_item_whose_worker_somebody_killed_is_done_again(pool, tmp_path):
 
 
 def test_a_target_that_is_not_there_says_so(pool):
-    broken = Pool("tests.worker_tasks:nothing", size=1)
-    with pytest.raises(RuntimeError, match=r"tests.worker_tasks:nothing did not start"):
+    broken = Pool("tests.verifier.pool_tasks:nothing", size=1)
+    with pytest.raises(RuntimeError, match=r"tests.verifier.pool_tasks:nothing did not start"):
         broken.map([1], 5)
 
 
@@ -89,8 +89,8 @@ def test_the_number_of_workers_fits_the_machine(monkeypatch):
 PARENT = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
-from reasoning_ext.workers import Pool
-pool = Pool("tests.worker_tasks:work", size=2)
+from reasoning_ext.verifier.pool import Pool
+pool = Pool("tests.verifier.pool_tasks:work", size=2)
 pool.map([1, 2], 5)
 print(*[w.process.pid for w in pool._workers], flush=True)
 {rest}

@@ -6,9 +6,9 @@ formulas (`algebra`). A chain such as `41 = 42`, an approximation or a list is t
 
 import re
 
-from reasoning_ext.algebra import equal_formulas, fraction, near, parsed, region, unit_ratio, value_of
-from reasoning_ext.exact import Items, assigned, decide, is_name, is_ordered, same_brackets, split_items
-from reasoning_ext.quantities import number, split_unit, unit_key
+from reasoning_ext.verifier.algebra import equal_formulas, fraction, near, parsed, region, unit_ratio, value_of
+from reasoning_ext.verifier.exact import Items, assigned, decide, is_name, is_ordered, same_brackets, split_items
+from reasoning_ext.verifier.numbers import number, split_unit, unit_key
 
 _RELATION = re.compile(r"(?<![<>!\\:])=|\\approx(?![a-z])")
 _INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")

@@ -27,7 +27,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
-_BOOT = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from reasoning_ext.workers import serve; serve(*sys.argv[2:])"
+_BOOT = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    " from reasoning_ext.verifier.pool import serve; serve(*sys.argv[2:])"
+)
 START_SECONDS = 120.0
 TIMED_OUT = "time-out after"
 _GRACE = 0.5

@@ -16,7 +16,7 @@ import sympy
 from math_verify import LatexExtractionConfig, parse, verify
 from sympy.core.function import AppliedUndef
 
-from reasoning_ext.quantities import Number, number, same
+from reasoning_ext.verifier.numbers import Number, number, same
 
 logging.getLogger("math_verify").setLevel(
     logging.CRITICAL

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from reasoning_ext.answers import final_answer, gold_answer
-from reasoning_ext.exact import decide
-from reasoning_ext.quantities import number
-from reasoning_ext.workers import Failure, Pool
+from reasoning_ext.verifier.answers import final_answer, gold_answer
+from reasoning_ext.verifier.exact import decide
+from reasoning_ext.verifier.numbers import number
+from reasoning_ext.verifier.pool import Failure, Pool
 
 SECONDS, MEMORY_MB = 2.0, 2048
 NO_GOLD, AS_TEXT = "the gold does not parse", "the gold is no formula; only the very same text will be right"
@@ -27,7 +27,7 @@ class Verdict(NamedTuple):
 
 
 _RIGHT, _WRONG = Verdict(True), Verdict(False)
-_pool = Pool("reasoning_ext.comparing:compare", memory_mb=MEMORY_MB)
+_pool = Pool("reasoning_ext.verifier.compare:compare", memory_mb=MEMORY_MB)
 _judged: dict[tuple[str, str | None], Verdict] = {}  # by gold and text
 _compared: dict[tuple[str, str], Verdict] = {}  # by gold and answer, where it took algebra
 
