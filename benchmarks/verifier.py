@@ -1,26 +1,30 @@
 """How fast and how right the verifier is, side by side with TRL's accuracy_reward and plain math-verify in one run.
 
-    python benchmarks/verifier.py [--prompts 64] [--batches 20] [--limit 60]
+    python benchmarks/verifier.py [--prompts 64] [--batches 20] [--limit 60] [--load 0]
 
 Batches are made as GRPO makes them: P prompts, 8 completions each, a thought and a boxed answer, half of them right, the
-wrong ones drawn from a few, so that equal answers repeat. Three sets: `math` (integers, fractions, expressions, tuples),
-`integers`, and `hostile`, which is `math` with 5 % junk and 1 % bombs. Every method runs in a process of its own; another's that
-passes the time limit is stopped, and the table says after how many completions. `wrong` counts verdicts that differ from
-how the answer was made; `full path` counts ours that differ when every shortcut is off. Writes results/verifier.json.
+wrong ones drawn from a few, so that equal answers repeat. Four sets: `math` (integers, fractions, expressions, tuples),
+`arithmetic`, whose answers have to be worked out to be compared, `integers`, and `hostile`, which is `math` with 5 % junk and
+1 % bombs. Every method runs in a process of its own; another's that passes the time limit is stopped, and the table says after
+how many completions. `lost` are right answers not paid, `paid` wrong ones that were, by how they were made. `--load N` keeps N
+other processes busy. `full path` counts our verdicts that differ from math-verify's own parser and sympy's exact comparison.
+Writes results/verifier.json, or results/verifier_loaded.json.
 """
 
 import argparse
 import json
+import math
 import multiprocessing
 import platform
 import random
 import statistics
 import time
 from datetime import date
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 
-RESULT = Path(__file__).parent / "results" / "verifier.json"
+RESULTS = Path(__file__).parent / "results"
 G = 8
 THOUGHT = "<think>\nLet me work it out. First {a} + {b} = {c}, then we look at it again and simplify.\n</think>\n\n"
 BOMBS = [r"2^{2^{2^{59}}}", r"\binom{900000}{400000}", r"9999999!", r"3^{9^{9^{9}}}"]
@@ -58,6 +62,74 @@ def expression(rng):
     )
 
 
+def latex(value):
+    """Write a fraction in lowest terms."""
+    return str(value.numerator) if value.denominator == 1 else rf"\frac{{{value.numerator}}}{{{value.denominator}}}"
+
+
+def worked(rng):
+    """Answers that have to be worked out: sums, powers, binomials, large integers, roots, logarithms, polynomials."""
+    a, b = rng.sample(range(2, 12), 2)
+    c, d = rng.sample(range(2, 9), 2)
+    n = rng.randrange(2, 5)
+    half, other = Fraction(a, b), Fraction(c, d)
+    return rng.choice(
+        [
+            (
+                latex(half + other),
+                [
+                    rf"\frac{{{a}}}{{{b}}}+\frac{{{c}}}{{{d}}}",
+                    rf"\frac{{{c}}}{{{d}}}+\frac{{{a}}}{{{b}}}",
+                    latex(half + other),
+                ],
+                [rf"\frac{{{a}}}{{{b}}}-\frac{{{c}}}{{{d}}}", rf"\frac{{{a + c}}}{{{b + d}}}", rf"\frac{{{a}}}{{{b}}}"],
+            ),
+            (
+                latex(half**n),
+                [rf"\left(\frac{{{a}}}{{{b}}}\right)^{{{n}}}", rf"\frac{{{a}^{n}}}{{{b}^{n}}}", latex(half**n)],
+                [rf"\left(\frac{{{a}}}{{{b}}}\right)^{{{n + 1}}}", rf"\frac{{{a}^{n}}}{{{b}}}", latex(half)],
+            ),
+            (
+                latex(Fraction(math.comb(a + n, n), math.comb(b + a, a))),
+                [
+                    rf"\frac{{\binom{{{a + n}}}{{{n}}}}}{{\binom{{{b + a}}}{{{a}}}}}",
+                    latex(Fraction(math.comb(a + n, n), math.comb(b + a, a))),
+                ],
+                [rf"\frac{{\binom{{{a + n}}}{{{n}}}}}{{\binom{{{b + a}}}{{{a}}}+1}}", rf"\binom{{{a + n}}}{{{n}}}"],
+            ),
+            (
+                f"2^{{{40 + a}}}-1",
+                [str(2 ** (40 + a) - 1), f"2^{{{40 + a}}}-1"],
+                [f"2^{{{40 + a}}}", str(2 ** (40 + a)), f"2^{{{40 + a}}}+1"],
+            ),
+            (
+                rf"{a}\sqrt{{{c}}}",
+                [rf"\sqrt{{{a * a * c}}}", rf"{a}\sqrt{{{c}}}"],
+                [rf"\sqrt{{{a * a * c + 1}}}", rf"\sqrt{{{a * c}}}"],
+            ),
+            (str(n), [rf"\log_{{{a}}} {a**n}", str(n)], [rf"\log_{{{a}}} {a ** (n + 1)}", str(n + 1)]),
+            (
+                f"x^2+{a + b}x+{a * b}",
+                [f"(x+{a})(x+{b})", f"(x+{b})(x+{a})", f"x^2+{a + b}x+{a * b}"],
+                [f"(x-{a})(x+{b})", f"(x+{a})^2", f"x^2+{a + b}x"],
+            ),
+            (
+                str(10**-n) if n < 4 else "0.0001",
+                [f"10^{{-{n}}}", rf"\frac{{1}}{{{10**n}}}"],
+                [f"10^{{-{n + 1}}}", f"10^{n}"],
+            ),
+        ]
+    )
+
+
+KINDS = {
+    "integers": lambda rng: integer(rng),
+    "arithmetic": worked,
+    "math": lambda rng: rng.choices([integer, fraction, expression], [5, 2, 3])[0](rng),
+}
+KINDS["hostile"] = KINDS["math"]
+
+
 def make_batches(kind, prompts, batches):
     """Return batches of (golds, completions, right) with P x G entries each; right is None for junk and bombs."""
     rng = random.Random(f"{kind}")
@@ -65,8 +137,7 @@ def make_batches(kind, prompts, batches):
     for _ in range(batches):
         golds, completions, labels = [], [], []
         for _ in range(prompts):
-            draw = integer if kind == "integers" else rng.choices([integer, fraction, expression], [5, 2, 3])[0]
-            gold, right, wrong = draw(rng)
+            gold, right, wrong = KINDS[kind](rng)
             for _ in range(G):
                 label = rng.random() < 0.5
                 text = rf"The answer is \boxed{{{rng.choice(right if label else wrong)}}}."
@@ -154,33 +225,40 @@ def run(method, batches, limit):
 
 
 def full_path(batches):
-    """Judge every pair with algebra alone: no exact arithmetic, no equal strings unless they are words."""
-    from reasoning_ext import comparing, think
-    from reasoning_ext.verifier import read_gold
-    from reasoning_ext.verifier.answers import final_answer
-    from reasoning_ext.verifier.exact import key
+    """Judge every pair by math-verify's parser and sympy: numbers by their exact difference, the rest by math-verify."""
+    import sympy
+    from math_verify import parse, verify
 
-    comparing.decide = lambda gold, answer: True if gold.isalpha() and key(gold) == key(answer) else None
     cache, verdicts = {}, []
     for golds, completions, _ in batches:
         for gold, completion in zip(golds, completions, strict=True):
-            wanted = read_gold(gold)
-            pair = wanted.text, final_answer(think.split(completion[0]["content"]).answer or "", wanted.many)
+            pair = gold, completion[0]["content"].rpartition("</think>")[2]
             if pair not in cache:
-                cache[pair] = False if pair[1] is None else comparing.equal(*pair)
-            verdicts.append(float(cache[pair]))
+                left, right = (parse(text, parsing_timeout=None)[:1] for text in (f"${gold}$", pair[1]))
+                numbers = [one for one in left + right if isinstance(one, sympy.Expr) and one.is_number]
+                if len(numbers) == 2:
+                    cache[pair] = sympy.nsimplify(numbers[0] - numbers[1], rational=True).equals(0)
+                else:
+                    cache[pair] = verify(left, right, timeout_seconds=None)
+            verdicts.append(float(bool(cache[pair])))
     return verdicts
 
 
+def busy():
+    """Keep a core busy until it is killed."""
+    while True:
+        pass
+
+
 HEAD = (
-    f"{'set':9s} {'method':12s} {'compl./s':>9s} {'x TRL':>7s} {'p50 ms':>8s} {'p99 ms':>8s} {'lost':>5s} {'paid':>5s}"
+    f"{'set':10s} {'method':12s} {'compl./s':>9s} {'x TRL':>7s} {'p50 ms':>8s} {'p99 ms':>8s} {'lost':>5s} {'paid':>5s}"
 )
 
 
 def line(kind, method, row):
     """Write one row of the table."""
     paid = row["wrong_judged_right"] + row["junk_paid"]
-    text = f"{kind:9s} {method:12s} {row['completions_per_second']:9d} {row['times_trl'] or 0:7.1f}"
+    text = f"{kind:10s} {method:12s} {row['completions_per_second']:9d} {row['times_trl'] or 0:7.1f}"
     text += (
         f" {row['p50_ms_a_batch'] or 0:8.1f} {row['p99_ms_a_batch'] or 0:8.1f} {row['right_judged_wrong']:5d} {paid:5d}"
     )
@@ -197,12 +275,17 @@ def main():
     parser.add_argument(
         "--batches", type=int, default=20, help="of math; four times as many of integers, a quarter hostile"
     )
+    parser.add_argument("--load", type=int, default=0, help="other busy processes meanwhile")
     parser.add_argument("--limit", type=float, default=60.0, help="seconds that each of the others has for a set")
     args = parser.parse_args()
+    others = [multiprocessing.get_context("fork").Process(target=busy, daemon=True) for _ in range(args.load)]
+    for process in others:
+        process.start()
     results = {}
     print(HEAD, flush=True)
     for kind, count in {
         "math": args.batches,
+        "arithmetic": args.batches,
         "integers": 4 * args.batches,
         "hostile": max(1, args.batches // 4),
     }.items():
@@ -219,9 +302,11 @@ def main():
         results[kind] = found
     versions = {name: version(name) for name in ("math-verify", "sympy", "trl")}
     command = f"python benchmarks/verifier.py --prompts {args.prompts} --batches {args.batches} --limit {args.limit:g}"
+    command += f" --load {args.load}" if args.load else ""
     header = {"command": command, "date": str(date.today()), "python": platform.python_version()}
     header |= {"cores": multiprocessing.cpu_count(), "versions": versions}
-    RESULT.write_text(json.dumps({**header, "sets": results}, indent=1) + "\n")
+    result = RESULTS / ("verifier_loaded.json" if args.load else "verifier.json")
+    result.write_text(json.dumps({**header, "sets": results}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

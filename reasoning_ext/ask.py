@@ -12,6 +12,8 @@ from reasoning_ext.engines.transformers_engine import TransformersEngine, stop_i
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.model import LoadOptions, load_model
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.verifier import said as answer_of
+from reasoning_ext.votes import same_answers
 
 
 def ask_and_print(model: str, question: str, n: int, temperature: float, max_completion_length: int, seed: int) -> None:
@@ -41,10 +43,22 @@ def ask_and_print(model: str, question: str, n: int, temperature: float, max_com
         keys = [(0, i) for i in range(1, n)]
         for batch in TransformersEngine(loaded, n).generate([prompt], keys, settings):
             texts += [completion.text for completion in batch]
-        votes = Counter(think.vote(text) or "(no answer)" for text in texts)
-        console.print(
-            "vote: " + ", ".join(f"{answer} ({count} of {n})" for answer, count in votes.most_common()), markup=False
-        )
+        console.print(vote_line(texts), markup=False)
+
+
+def vote_line(completions: list[str]) -> str:
+    r"""Return the vote in words: each answer as most of its completions write it, and how many give it.
+
+    >>> vote_line(["The answer is 42.", "<think>6*7", "x = 42", r"\boxed{41}", "<think>6*7=42</think>42"])
+    'vote: 42 (3 of 5), 41 (1 of 5), (no answer) (1 of 5)'
+    """
+    said = [think.answer(text) or "" for text in completions]
+    groups = same_answers(completions)
+    written = [Counter(answer_of(said[i]) for i in group) for group in groups]
+    counts = [(wordings.most_common(1)[0][0], wordings.total()) for wordings in written]
+    without = len(said) - sum(count for _, count in counts)
+    counts += [("(no answer)", without)] if without else []
+    return "vote: " + ", ".join(f"{answer} ({count} of {len(said)})" for answer, count in counts)
 
 
 def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any) -> str:

@@ -164,9 +164,11 @@ class Result:
             told = {text for name in names if (text := server_problem(recipe, name))}
             self.findings += [Finding("warning", "engine_kwargs", text) for text in sorted(told)]
         if self.specs and found.rows and "answer" in found.rows[0]:
-            self.golds, errors = read_golds(recipe, self.specs, found.prepared.rows, self.whole)
+            rows = found.prepared.rows
+            self.golds, errors, findings = read_golds(recipe, self.specs, rows, self.whole)
             self.errors += [str(error) for error in errors]
-            self._try_rewards(found.rows)
+            self.findings += findings
+            self._try_rewards(rows if hasattr(rows, "num_rows") else found.rows)
 
     def _check_enough(self) -> None:
         """Refuse fewer prompts than one generation takes, as the stage will."""
@@ -196,13 +198,13 @@ class Result:
             text = f"the plan does not fit {card.name}: {self.memory.short()}"
             self.findings.append(Finding("error" if self.whole else "warning", self.memory.blamed(), text))
 
-    def _try_rewards(self, rows: list[dict[str, Any]]) -> None:
+    def _try_rewards(self, rows: Any) -> None:
         """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
         self.table, findings = try_recipe_rewards(self.recipe, self.specs, rows)
         for finding in findings:
             if finding.level == "error" and self.whole:
                 self.errors.append(str(self.recipe.error(finding.key, finding.text)))
-                return
+                continue
             self.findings.append(replace(finding, level="warning") if finding.level == "error" else finding)
 
     def as_dict(self) -> dict[str, Any]:
@@ -228,7 +230,7 @@ class Result:
 
     def _from_line(self, text: str) -> dict[str, Any]:
         """Take an error's line apart: the file's name, the line, the key, what is wrong."""
-        parts = re.match(rf"{re.escape(str(self.recipe.path))}(?::(\d+))?[^:]*: (?:(\S+): )?(.*)", text, re.DOTALL)
+        parts = re.match(rf"{re.escape(str(self.recipe.path))}(?::(\d++))?+[^:]*+: (?:(\S+): )?(.*)", text, re.DOTALL)
         line, key, said = parts.groups() if parts else (None, "", text)
         return {"level": "error", "key": key or "", "text": said, "line": int(line) if line else None}
 

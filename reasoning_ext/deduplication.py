@@ -30,7 +30,8 @@ _MOST_CANDIDATES = 64  # so that a flood of rows just below the threshold does n
 
 _TOKEN = re.compile(
     r"""\\[^\W\d_]++ | \\.                                                        # \frac, \{
-    | [0-9]{1,3}(?:(?:,|\{,\}|,\\!)[0-9]{3})++(?![0-9])(?:\.[0-9]++)? | [0-9]++(?:\.[0-9]++)? | \.[0-9]++
+    | [0-9]{1,3}(?:(?:,|\{,\}|,\\!)[0-9]{3}){1,20}+(?![0-9])(?:\.[0-9]++)?   # 1,000; the most groups bound the time
+    | [0-9]++(?:\.[0-9]++)? | \.[0-9]++
     | [\u3040-\u30ff\u3400-\u9fff]                                              # scripts without spaces: a sign is a word
     | [^\W\d_\u3040-\u30ff\u3400-\u9fff]{2,}+(?:'[^\W\d_]{1,2}(?!\w) | -(?=[^\W\d_]{2}))? | [^\W\d_]
     | \.\.\. | [<>!]= | \S""",

@@ -7,9 +7,9 @@ Where a server failed to give a completion, nothing is written and there are no 
 hard problems take longest, so that what failed is no random part.
 
 pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
-the answer that most of k completions give. Intervals are Wilson's, with the number of problems that the spread between
-problems is worth, so that several completions of one problem do not count as several problems, and so that a share of
-1.0 still has an interval.
+the answer that most of k completions give, however they write it. Intervals are Wilson's, with the number of problems that
+the spread between problems is worth, so that several completions of one problem do not count as several problems, and so
+that a share of 1.0 still has an interval.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from reasoning_ext.run_reading import cell
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sources import read_jsonl
+from reasoning_ext.votes import same_answers
 
 ANSWERS, RESULTS = "answers.jsonl", "eval.json"
 Z = 1.959964  # two-sided 95 %
@@ -125,7 +126,7 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
     problems: dict[int, list[dict]] = defaultdict(list)
     greedy: list[float] = []
     unjudged = 0
-    for row in answers:
+    for row in sorted(answers, key=lambda row: row["sample_index"]):  # not in the order in which they came
         reward = row["rewards"][decides]
         if reward is None:
             unjudged += 1
@@ -163,12 +164,24 @@ def pass_at_k(n: int, right: int, k: int) -> float:
 
 
 def majority_right(rows: list[dict[str, Any]]) -> float:
-    """Return the share of right completions among those that give the most common answer; ties share the vote."""
-    votes: dict[str, list[bool]] = defaultdict(list)
-    for row in rows:
-        votes[think.vote(row["completion"])].append(row["right"])
-    most = max(len(v) for v in votes.values())
-    return _mean([_mean(v) for v in votes.values() if len(v) == most])
+    """Return the share of right completions among those that give the most common answer; ties share the vote.
+
+    What gives no answer has no vote; where none gives one that the verifier can read, equal texts vote for the same.
+    """
+    completions = [row["completion"] for row in rows]
+    votes = same_answers(completions) or _same_texts(completions)
+    most = max(len(group) for group in votes)
+    return _mean([_mean([rows[i]["right"] for i in group]) for group in votes if len(group) == most])
+
+
+def _same_texts(completions: list[str]) -> list[list[int]]:
+    """Group completions by all that stands after the thought but white space; without anything there, only if all are."""
+    texts = ["".join((think.answer(text) or "").split()) for text in completions]
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, text in enumerate(texts):
+        if text or not any(texts):
+            groups[text].append(i)
+    return list(groups.values())
 
 
 def interval(values: list[float], trials: int | None = None) -> list[float]:

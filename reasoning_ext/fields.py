@@ -168,11 +168,11 @@ def _key(statement: ast.AnnAssign, documented: tuple[str, str], owner: str) -> K
 
 def _choices_in(text: str) -> tuple[str, ...]:
     """Find the allowed values in a field's documentation: a bulleted list of quoted values, "one of ..." or the like."""
-    bullets = re.findall(r'^\s*- (?:`\w+` or )?`"([^`"]+)"`', text, re.MULTILINE)
+    bullets = re.findall(r'^[^\S\n]*+- (?:`\w+` or )?`"([^`"]+)"`', text, re.MULTILINE)
     if bullets:
         return tuple(bullets)
-    quoted = r"""`["']([^`"']+)["']`"""
-    phrase = re.search(rf"(?:one of|either|at the|values are:)((?:\s*(?:,|or|,\s*or)?\s*{quoted}){{2,}})", text)
+    quoted = r"""`["']([^`"']++)["']`"""
+    phrase = re.search(rf"(?:one of|either|at the|values are:)((?:\s*+(?:,\s*+)?(?:or\s*+)?{quoted}){{2,}})", text)
     return tuple(re.findall(quoted, phrase.group(1))) if phrase else ()
 
 

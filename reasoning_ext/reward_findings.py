@@ -1,11 +1,16 @@
-"""What `check` finds about a recipe's rewards and golds: who is paid for what, and which golds cannot be read."""
+"""What `check` finds about a recipe's rewards and golds: who is paid for what, and which golds cannot be read.
+
+An error is what is certain. Where the gold is told from a wrong answer, it must earn the most among completions that are
+wrong beyond dispute. Whether the last of two boxes counts is for a reward to say, unless it is one of ours.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
 from typing import Any
 
-from reasoning_ext import dry_run
+from reasoning_ext import dry_run, think
+from reasoning_ext.dry_run import Table
 from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.preflight import reward_weights
@@ -14,28 +19,34 @@ from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
 
 JUDGE = "math_answer"
-Table = dict[str, dict[str, float | None]]
+OURS = tuple(f"reasoning_ext.rewards.{name}" for name in (JUDGE, "exact_answer", "choice_answer"))
+_LAST = {
+    (True, False): "the last box counts, also where it contradicts one before it",
+    (False, True): "the first box counts, also where it contradicts one behind it",
+    (True, True): "one box that is right is enough, whatever the others say",
+}
 
 
-def try_recipe_rewards(
-    recipe: Recipe, specs: list[RewardSpec], rows: Sequence[dict[str, Any]]
-) -> tuple[Table, list[Finding]]:
+def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tuple[Table, list[Finding]]:
     """Try a recipe's rewards on made-up completions.
 
     Args:
         recipe: the recipe.
         specs: its rewards.
-        rows: formatted rows with a column `answer`, of which the first few with a gold are taken.
+        rows: formatted rows with a column `answer`, a `Dataset` or a list, from all over which some with a gold are drawn.
 
     Returns:
-        `(the table of dry_run.try_rewards, findings)`; an error where the right answer does not earn the most.
+        `(means over the rows, findings)`; an error where the right answer does not earn the most.
     """
-    tried = [row for row in rows if has_gold(row["answer"])][: dry_run.ROWS]
+    drawn = dry_run.draw(specs, rows)
     try:
-        table = dry_run.try_rewards(specs, tried) if tried else {}
+        tables = dry_run.try_rewards(specs, drawn) if drawn else []
     except UserError as error:
         return {}, [_finding("error", str(error)), *_not_tried(specs)]
-    return table, [*_not_tried(specs), *_judge_table(recipe, specs, table)]
+    if not drawn:
+        return {}, [*_not_tried(specs), _finding("note", "no row has a gold, so that no reward was tried")]
+    found = _Trial(recipe, specs, drawn, tables)
+    return dry_run.means(tables), [*_not_tried(specs), *found.idle(), *found.judge()]
 
 
 def _finding(level: Any, text: str) -> Finding:
@@ -47,30 +58,154 @@ def _not_tried(specs: list[RewardSpec]) -> list[Finding]:
     return [_finding("note", text.format(spec.name)) for spec in specs if spec.is_async]
 
 
-def _judge_table(recipe: Recipe, specs: list[RewardSpec], table: Table) -> list[Finding]:
-    weights = dict(zip([spec.name for spec in specs], reward_weights(recipe, specs), strict=True))
-    judges = [spec.name for spec in specs if "answer" in spec.columns]
-    gold, wrong = table.get(dry_run.GOLD, {}), table.get(dry_run.WRONG, {})
-    if any(gold[name] != wrong[name] for name in gold if name not in judges):
-        return []  # judged by something else than the column answer, whose forms are not known here
-    if not any(gold.get(name) is not None for name in judges):
-        text = "no reward compares completions with the gold, so that it is not known whether wrong ones are paid"
-        return [_finding("note", text)]
-    findings = []
-    if found := dry_run.complaints(table, weights):
-        if dry_run.tells_nothing_apart(table, weights):
-            text = r"no reward tells the gold, tried as a thought and \boxed{gold}, from a wrong answer or from nothing"
-            return [_finding("warning", f"{text}; see whether yours takes that form")]
-        findings.append(_finding("error", f"{'; '.join(found)}; the right answer must earn the most"))
-    total = sum(weights[name] * value for name, value in gold.items() if value is not None)
-    least = recipe.values.get("min_reward") if recipe.stage == "sample" else None
-    if least is not None and total < least and not any(spec.is_async for spec in specs):
+class _Trial:
+    """What rewards paid for the made-up completions of some rows."""
+
+    def __init__(self, recipe: Recipe, specs: list[RewardSpec], rows: list[dict[str, Any]], tables: list[Table]):
+        self.recipe, self.rows, self.tables = recipe, rows, tables
+        self.weights = dict(zip([spec.name for spec in specs], reward_weights(recipe, specs), strict=True))
+        self.specs = [spec for spec in specs if not spec.is_async]
+        self.judges = [spec for spec in self.specs if "answer" in spec.columns]
+        self.partly = any(self.weights[spec.name] for spec in specs if spec.is_async)  # something untried counts
+        self.counts = any(self.weights[spec.name] for spec in self.specs)
+
+    def _idle_specs(self) -> list[RewardSpec]:
+        mean = dry_run.means(self.tables)
+        return [spec for spec in self.specs if all(values[spec.name] is None for values in mean.values())]
+
+    def idle(self) -> list[Finding]:
+        """Name the rewards that were tried on nothing."""
+        found = []
+        for spec in self._idle_specs():
+            left = [row for row in self.rows if dry_run.applies(spec, row)]
+            why = f"it gave None for every completion of {len(left)} rows"
+            why = f"no row with a gold has one of the values of its when, {spec.when}" if not left else why
+            gate = f" (gate: {spec.gate})" if left and spec.gate else ""
+            level = "warning" if spec in self.judges else "note"
+            found.append(_finding(level, f"{spec.name}{gate} was tried on nothing: {why}"))
+        return found
+
+    def judge(self) -> list[Finding]:
+        """Hold what is paid against what should be."""
+        told = {i: self._telling(i) for i in range(len(self.rows))}
+        mean = dry_run.means(self.tables)
+        gold, wrong = mean[dry_run.GOLD], mean[dry_run.WRONG]
+        if not any(told.values()) and all(spec in self._idle_specs() for spec in self.judges):
+            if self.judges or any(gold[spec.name] != wrong[spec.name] for spec in self.specs):
+                return []  # said to be idle; or judged by something else than the answer, whose forms are not known here
+            text = "no reward compares completions with the gold, so that it is not known whether wrong ones are paid"
+            return [_finding("note", text)]
+        refused: list[str] = []
+        warned: list[str] = []
+        for rows in self._groups([i for i, names in told.items() if names and self.counts]):
+            by_answer = [i for i in rows if any(spec.name in told[i] for spec in self.judges)]
+            for what, text in self._overpaid(rows).items():
+                if what in dry_run.CERTAIN:
+                    refused.append(text)
+            if by_answer:
+                self._judge_boxes(by_answer, refused, warned)
+                self._judge_copies(by_answer, warned)
+        findings = [_finding("warning", text) for text in [*self._untold(), *dict.fromkeys(warned)]]
+        if refused:
+            text = f"{'; '.join(dict.fromkeys(refused))}; the right answer must earn the most"
+            findings.insert(0, _finding("warning" if self.partly else "error", text))
+        return findings + ([] if self.partly else self._judge_least())
+
+    def _telling(self, i: int) -> set[str]:
+        """Name the rewards that tell a row's gold, as it was tried, from a wrong answer.
+
+        Of those that take the column `answer` it is enough that they pay it more than nothing at all, or less than a wrong one.
+        """
+        gold, wrong, nothing = (self.tables[i][what] for what in (dry_run.GOLD, dry_run.WRONG, dry_run.NOTHING))
+        names = {spec.name for spec in self.specs if spec.columns and _more(gold[spec.name], wrong[spec.name])}
+        return names | {
+            spec.name
+            for spec in self.judges
+            if _more(gold[spec.name], nothing[spec.name]) or _more(wrong[spec.name], gold[spec.name])
+        }
+
+    def _groups(self, chosen: list[int]) -> list[list[int]]:
+        """Put rows together to which the same rewards apply."""
+        groups: dict[tuple, list[int]] = {}
+        for i in chosen:
+            groups.setdefault(tuple(dry_run.applies(spec, self.rows[i]) for spec in self.specs), []).append(i)
+        return list(groups.values())
+
+    def _overpaid(self, rows: list[int]) -> dict[str, str]:
+        found = dry_run.overpaid(dry_run.means([self.tables[i] for i in rows]), self.weights)
+        where = "" if len(rows) == len(self.rows) else f", on {len(rows)} of {len(self.rows)} rows"
+        return {what: text + where for what, text in found.items()}
+
+    def _judge_boxes(self, rows: list[int], refused: list[str], warned: list[str]) -> None:
+        """Two boxes that contradict each other: refused where ours pay for them, a warning where others do."""
+        found = self._overpaid(rows)
+        mean = dry_run.means([self.tables[i] for i in rows])
+        paid = {what: found[what] for what in (dry_run.RIGHT_LAST, dry_run.RIGHT_FIRST) if what in found}
+        gold = mean[dry_run.GOLD]
+        payers = [
+            s for s in self.judges if any(mean[w][s.name] and not _more(gold[s.name], mean[w][s.name]) for w in paid)
+        ]
+        if not payers or any(spec.plugin.module in OURS for spec in payers):
+            refused += paid.values()
+            return
+        counts = _LAST[dry_run.RIGHT_LAST in paid, dry_run.RIGHT_FIRST in paid]
+        warned.append(f"{', '.join(spec.name for spec in payers)}: {counts}: {'; '.join(paid.values())}")
+
+    def _judge_copies(self, rows: list[int], warned: list[str]) -> None:
+        """The prompt copied: what `evaluated` would refuse is named row by row, anything else where it is the rule."""
+        judge = next((spec for spec in self.judges if spec.plugin.module == OURS[0]), None)
+        copied = self._unevaluated(judge, rows) if judge and not judge.options.get("evaluated") else []
+        if judge and copied:
+            prompt, gold = (self.rows[copied[0]][name] for name in ("prompt", "answer"))
+            text = f"{judge.name} pays for the prompt copied on {len(copied)} of {len(rows)} rows, as for {gold!r} "
+            text += f"{think.content(prompt)[-60:]!r}; write {judge.name}: {{evaluated: true}} to pay for values alone"
+            warned.append(text)
+        elif paid := self._overpaid(rows).get(dry_run.COPIED):
+            warned.append(f"{paid}; see whether the prompts hold their answers")
+
+    def _unevaluated(self, judge: RewardSpec, rows: list[int]) -> list[int]:
+        """List the rows whose prompt is an expression that is equal to the gold but still has to be worked out."""
+        from reasoning_ext.verifier import Rules, judge_all
+
+        paid = [i for i in rows if self.tables[i][dry_run.COPIED][judge.name]]
+        asked = [think.content(self.rows[i]["prompt"]) for i in paid]
+        rules = Rules(True, bool(judge.options.get("base_may_be_omitted")))
+        verdicts = judge_all([self.rows[i]["answer"] for i in paid], asked, questions=asked, rules=rules)
+        return [i for i, verdict in zip(paid, verdicts, strict=True) if verdict.right is False]
+
+    def _untold(self) -> list[str]:
+        """Name the golds that a reward does not tell, as they stand, from a wrong answer or from nothing."""
+        found = []
+        for spec in self.judges:
+            tried = [i for i, row in enumerate(self.rows) if dry_run.applies(spec, row)]
+            bad = [i for i in tried if spec.name not in self._telling(i)]
+            if not bad or spec in self._idle_specs():
+                continue
+            gold = "/".join(dry_run.golds_of(self.rows[bad[0]]["answer"]))[:60]
+            text = rf"{spec.name} does not tell the gold, tried as a thought and \boxed{{gold}}, from a wrong answer or from "
+            text += f"nothing on {len(bad)} of {len(tried)} rows, such as {gold!r}; see whether yours takes that form"
+            found.append(text)
+        return found
+
+    def _judge_least(self) -> list[Finding]:
+        least = self.recipe.values.get("min_reward") if self.recipe.stage == "sample" else None
+        groups = self._groups([*range(len(self.rows))])
+        means = [dry_run.means([self.tables[i] for i in rows])[dry_run.GOLD] for rows in groups]
+        total = min(dry_run.total(gold, self.weights) for gold in means)
+        if least is None or total >= least:
+            return []
         text = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
-        findings.append(Finding("warning", "min_reward", f"{text}; lower it"))
-    return findings
+        return [Finding("warning", "min_reward", f"{text}; lower it")]
 
 
-def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) -> tuple[str, list[RecipeError]]:
+def _more(value: float | None, other: float | None) -> bool:
+    """Tell whether a reward pays more; where it does not apply it pays nothing."""
+    return value is not None and value > (other or 0.0)
+
+
+def read_golds(
+    recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool
+) -> tuple[str, list[RecipeError], list[Finding]]:
     """Read all golds that a recipe's answers are judged by.
 
     Args:
@@ -80,35 +215,53 @@ def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) 
         whole: rows without a gold count too, which a run drops or judges by agreement.
 
     Returns:
-        `(text, errors)`: how many were read and the first that cannot be, "" where no reward judges answers; an error where
-        more than `max_unreadable_golds` cannot be read, or a reward's `when` has no row.
+        `(text, errors, findings)`: how many were read, of which kinds, and the first that cannot be, "" where no reward judges
+        answers; an error where more than `max_unreadable_golds` cannot be read, or a reward's `when` has no row; a warning
+        where most are words.
     """
-    said, errors = "", []
+    said, errors, findings = "", [], []
     for spec in specs:
         if spec.plugin.function == JUDGE and hasattr(rows, "num_rows"):
-            said, error = _read_golds_of(spec, recipe, rows, whole)
+            said, error, warning = _read_golds_of(spec, recipe, rows, whole)
             errors += [error] if error else []
-    return said, errors
+            findings += [warning] if warning else []
+    return said, errors, findings
 
 
-def _read_golds_of(spec: RewardSpec, recipe: Recipe, rows: Any, whole: bool) -> tuple[str, RecipeError | None]:
-    from reasoning_ext.verifier import unreadable
+def _read_golds_of(
+    spec: RewardSpec, recipe: Recipe, rows: Any, whole: bool
+) -> tuple[str, RecipeError | None, Finding | None]:
+    from reasoning_ext.verifier import kind, unreadable
 
     marks = [[value in allowed for value in rows[column]] for column, allowed in spec.when.items()]
-    golds = rows["answer"]
+    golds = list(rows["answer"])
     chosen = [i for i in range(rows.num_rows) if all(mark[i] for mark in marks)]
     agrees = recipe.stage == "sample" and recipe.get("min_agreement") is not None
     if not whole or agrees:
         chosen = [i for i in chosen if has_gold(golds[i]) or recipe.stage == "eval"]
     if spec.when and not chosen:
-        return "", recipe.error("reward_funcs", f"{spec.name}: no row has one of the values of when: {spec.when}")
-    read = ["" if golds[i] is None else str(golds[i]) for i in chosen]
+        error = recipe.error("reward_funcs", f"{spec.name}: no row has one of the values of when: {spec.when}")
+        return "", error, None
+    read = [golds[i] for i in chosen]
+    kinds: Counter[str] = Counter(map(kind, read))
     bad = unreadable(read)
     share, allowed = len(bad) / max(1, len(read)), recipe.get("max_unreadable_golds")
-    first = "; ".join(f"row {chosen[i]}: {read[i][:60]!r}, {reason}" for i, reason in bad[:3])
+    first = "; ".join(f"row {chosen[i]}: {_shown(read[i])}, {reason}" for i, reason in bad[:3])
     said = f"{len(read)} read, {len(bad)} of them unreadable ({share:.2%})" + (f": {first}" if bad else "")
+    named = {"number": "numbers", "formula": "formulas", "words": "words"}
+    counts = ", ".join(f"{word} {kinds[name]}" for name, word in named.items() if kinds[name])
+    said += f"; {counts}" if counts else ""
+    warning = None
+    if kinds["words"] > len(read) / 2:
+        text = f"{kinds['words']} of the {len(read)} golds that {spec.name} judges are words, such as "
+        text += _shown(next(gold for gold in read if kind(gold) == "words"))
+        warning = _finding("warning", f"{text}; exact_answer is the reward for those")
     if share <= allowed:
-        return said, None
+        return said, None, warning
     key = "max_unreadable_golds" if "max_unreadable_golds" in recipe.values else "dataset_name"
     problem = f"{len(bad)} of {len(read)} golds cannot be read ({first}); mend them, or allow it"
-    return said, recipe.error(key, f"{problem} with max_unreadable_golds")
+    return said, recipe.error(key, f"{problem} with max_unreadable_golds"), warning
+
+
+def _shown(gold: Any) -> str:
+    return repr("" if gold is None else str(gold)[:60])

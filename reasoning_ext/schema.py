@@ -253,7 +253,7 @@ def _attribute_texts(docstring: str) -> dict[str, str]:
 
 def _first_sentence(text: str) -> str:
     """Return the first sentence of the first paragraph, links and tags taken out, as one line."""
-    paragraph = re.sub(r"<[^>]+>", "", text).strip().split("\n\n")[0]
-    line = re.sub(r"\[([^\]]+)\](?:\([^)]*\))?", r"\1", " ".join(paragraph.split()))
+    paragraph = re.sub(r"<[^<>]++>", "", text).strip().split("\n\n")[0]
+    line = re.sub(r"\[([^\[\]]++)\](?:\([^()]*+\))?", r"\1", " ".join(paragraph.split()))
     end = re.search(r"(?<!e\.g)(?<!i\.e)(?<!vs)(?<!etc)[.!?](?=\s+[A-Z`\"(]|$)", line)
     return line[: end.end()] if end else line

@@ -106,9 +106,3 @@ def last_boxed(text: str) -> str | None:
     """
     found = boxes(text)
     return found[-1][2].strip() if found else None
-
-
-def vote(completion: str) -> str:
-    """Return what a completion votes for in self-consistency: its answer's last box, or its answer without white space."""
-    said = answer(completion) or ""
-    return "".join((last_boxed(said) or said).split())

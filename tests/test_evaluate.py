@@ -14,7 +14,6 @@ from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
 from reasoning_ext.run_dir import open_run
-from reasoning_ext.think import vote
 
 
 def test_pass_at_k_is_the_share_of_subsets_with_a_right_one():
@@ -47,11 +46,45 @@ def test_completions_of_one_problem_do_not_count_as_problems():
     assert interval([0.1] * 10, trials=20)[1] < 0.05 < 0.2 < interval([0.1] * 10, trials=20)[2]
 
 
-def test_votes_go_by_the_answer_and_not_by_the_thought():
-    assert vote("<think>a</think> 42 ") == vote(r"<think>b</think>so \boxed{42}.") == "42"
-    rows = [{"completion": f"<think>{i}</think>{a}", "right": a == 7} for i, a in enumerate([7, 7, 8, 9])]
-    assert majority_right(rows) == 1.0
-    assert majority_right(rows[1:]) == pytest.approx(1 / 3)
+PROSE = ["we went on and on through the old woods " * 9, "nobody among us could say where that river ends " * 9]
+VOTES = {
+    # the completions that are right, those that are wrong, the share of the vote that is right
+    "the answer and not the thought": (
+        ["<think>a</think>7", "<think>b</think>7"],
+        ["<think>7</think>8", "<think>7</think>9"],
+        1.0,
+    ),
+    "a tie is shared": (["7"], ["8", "9"], 1 / 3),
+    "a tie of the commonest is shared, the others have no part": (["7", "x = 7"], ["8", "8.0", "9", "10"], 0.5),
+    "other words": (["The answer is 42.", r"\boxed{42}", "x = 42"], ["41", "40"], 1.0),
+    "other words against one string": (["The answer is 42.", r"\boxed{42}", "x = 42"], ["41", "41"], 1.0),
+    "the majority in other words is wrong": (["42", "42"], ["The answer is 41.", r"\boxed{41}", "x = 41"], 0.0),
+    "fractions": (["0.5", "1/2", r"\boxed{\frac12}"], ["2", "2"], 1.0),
+    "formulas": (["$x^2+2x+1$", "$(x+1)^2$", "$1+x(x+2)$"], ["$x^2$", "$x^2$"], 1.0),
+    "choices": (["The answer is B", r"\boxed{\text{B}}", "(B)"], ["A", "A"], 1.0),
+    "words": (["Paris", "The answer is **Paris**.", "paris"], ["Rome", "Rome"], 1.0),
+    "no answer is no vote": (["7", "7"], [*PROSE[:1] * 3, "8"], 1.0),
+    "a thought without an end is no vote": (["7"], ["<think>7", "<think>8"], 1.0),
+    "texts where there is no answer": ([PROSE[0], f"<think>a</think>\n{PROSE[0]}"], [PROSE[1], *["<think>7"] * 3], 1.0),
+    "nothing at all": ([], ["<think>7", "", " "], 0.0),
+}
+
+
+@pytest.mark.parametrize("name", VOTES)
+def test_a_vote_goes_by_the_answers_that_the_verifier_reads(name):
+    right, wrong, share = VOTES[name]
+    rows = [{"completion": text, "right": text in right} for text in right + wrong]
+    for _ in range(3):
+        assert majority_right(rows) == pytest.approx(share)
+        random.Random(0).shuffle(rows)
+
+
+def test_mixed_verdicts_on_one_answer_share_its_vote():
+    rows = [
+        {"completion": text, "right": right}
+        for text, right in [("7", True), ("7.0", False), ("x = 7", True), ("8", True)]
+    ]
+    assert majority_right(rows) == pytest.approx(2 / 3)
 
 
 def answers(rewards, sample_index=0, completion="<think>a</think>7"):
@@ -70,6 +103,16 @@ def test_metrics_of_a_model():
     assert figures["problems"] == 2 and figures["not judged"] == 3
     assert figures["greedy"][0] == 0.5 and figures["pass@1"][0] == 0.75 and figures["pass@2"][0] == 1.0
     assert figures["thinks"][0] == 0.5 and figures["mean tokens"] == 4.5 and figures["truncated"] == 0
+
+
+def test_maj_at_k_counts_the_answers_of_the_first_k_samples():
+    texts = ["The answer is 42.", r"\boxed{42}", "x = 42", "41", "41"]
+    rows = [row for i, text in enumerate(texts) for row in answers([float(i < 3)], i, text)] + answers([1.0], -1)
+    assert metrics(rows, "right")["maj@5"][0] == metrics(rows[::-1], "right")["maj@5"][0] == 1.0
+    short = [
+        {**row, "prompt_index": 1} for i in range(3) for row in answers([1.0], i, "6")
+    ]  # 3 of each prompt have a vote
+    assert metrics((rows + short)[::-1], "right")["maj@3"][0] == 1.0
 
 
 def test_nothing_to_judge_is_an_error():

@@ -1,10 +1,12 @@
 """exact_answer: the whole final answer is compared, whatever is around it, and nothing less."""
 
+import doctest
 from pathlib import Path
 
 import pytest
 from reasoning_ext.rewards.exact_answer import exact_answer
 
+from reasoning_ext import wording
 from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import parse_rewards
 from tests.timing import seconds, slowness
@@ -16,13 +18,17 @@ PARIS = [
     "**Answer**: Paris", "**The answer is Paris**", "Final answer: **Paris**!", "Answer:\nParis\nBye",
     "<answer>Paris</answer>", "So\n<answer>\nParis\n</answer>", "The answer is Rome. No.\nThe answer is Paris",
     r"\boxed{Rome}, no, \boxed{Paris}", r"I say \boxed{Paris} and stay", "<think>Rome?</think>\n\nParis",
-    r"The answer is \boxed{Paris}, not Rome.",
+    r"The answer is \boxed{Paris}, not Rome.", "<SOLUTION>Paris</SOLUTION>", "<b>Paris</b>", "<answer><em>Paris</em></answer>",
+    "«Paris»", "「Paris」", "Par\u200bis", "Answer — Paris", "Answer is “Paris”",
 ]  # fmt: skip
 NOT_PARIS = [
     "", "Rome", "Paris or London", "It is Paris, I think", "Not Paris", "Paris Paris", "P aris",
     "The answer is Paris or London", "answer is not Paris", r"\boxed{Paris} \boxed{London}", r"\boxed{Paris",
     r"Paris \boxed{}", "<think>Paris", "<think>Paris</think>", "<think>Paris</think>Rome",
-    "The answer is Paris.\nThe answer is Rome.", "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris",
+    "The answer is Paris.\nThe answer is Rome.", "It is not Paris", "It isn't Paris", r"It is not \boxed{Paris}", r"\boxed{}",
+    r"\boxed{Paris}\boxed{}", "Paris, Rome, London", "Which city? Answer: Paris or Rome", "<answer>Rome</answer>",
+    "<b>Rome</b>",
+    "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris",
 ]  # fmt: skip
 
 
@@ -39,7 +45,7 @@ def test_a_gold_that_only_occurs_is_not_paid(text, match):
 
 
 @pytest.mark.parametrize(
-    "gold", ["5!", "-5", "+5", ".5", "5%", "$5", "n!", "C++", "C#", "(0,1)", "[0,1]", "?", "{a}", "__init__"]
+    "gold", ["5!", "-5", "+5", ".5", "5%", "n!", "C++", "C#", "(0,1)", "[0,1]", "?", "{a}", "__init__"]
 )
 def test_what_changes_an_answer_is_not_cleaned_away(gold):
     bare = gold.strip("!-+.%$#()[]{}?_") or "x"
@@ -62,6 +68,7 @@ def test_a_gold_of_nothing_but_stops_is_kept():
         ("STRASSE", "straße", 1.0, 0.0),
         ("Paris", "Paris", 1.0, 1.0),
         ("ﬁne", "fine", 1.0, 1.0),
+        ("50 cent", "50 Cent", 1.0, 0.0),
     ],
 )
 def test_ignore_case(text, gold, folded, kept):
@@ -106,10 +113,144 @@ def test_match_all_keeps_signs(text, reward):
     assert exact_answer([text], [["3", "-5"]], match="all") == [reward]
 
 
-@pytest.mark.parametrize("gold", ["", " ", [], ["", " "], None, [None]])
+BESIDE = [
+    " ",
+    "",
+    ", ",
+    "/",
+    " & ",
+    "; ",
+    "\n",
+    "\n\n",
+    " or ",
+    " and ",
+    ", or ",
+    r" \text{ or } ",
+    "$ or $",
+    "\n2. ",
+    "或",
+    " oder ",
+]
+
+
+@pytest.mark.parametrize("between", BESIDE)
+def test_boxes_side_by_side_all_have_to_be_right(between):
+    for first, second in (("Rome", "Paris"), ("Paris", "Rome")):
+        text = rf"\boxed{{{first}}}{between}\boxed{{{second}}}"
+        assert exact_answer([text, text + between + r"\boxed{Paris}"], ["Paris"] * 2) == [0.0, 0.0]
+        assert exact_answer([text], [["Paris", "Rome"]]) == [1.0]
+        sets = [["Rome", "Paris"], ["Paris"], ["Rome", "Paris", "Oslo"]]
+        assert exact_answer([text] * 3, sets, match="all") == [1.0, 0.0, 0.0]
+    assert exact_answer([rf"\boxed{{Paris}}{between}\boxed{{\text{{paris}}}}"], ["Paris"]) == [1.0]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\boxed{Rome}. No wait, \boxed{Paris}", r"First \boxed{Rome}, then \boxed{Paris}",
+        r"not \boxed{Rome} but \boxed{Paris}",
+        r"\boxed{Paris}, not \boxed{Rome}", r"It can't be $\boxed{Rome}$. So \boxed{Paris}", r"in \boxed{}. \boxed{Paris}",
+    ],
+)  # fmt: skip
+def test_a_box_that_is_taken_back_or_denied_does_not_count(text):
+    assert exact_answer([text] * 2, ["Paris", "Rome"]) == [1.0, 0.0]
+    assert exact_answer([text] * 2, ["Paris", ["Rome", "Paris"]], match="all") == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "gold"),
+    [
+        ("答案是巴黎。", "巴黎"), ("所以正确答案为：巴黎", "巴黎"), ("答：“巴黎”！", "巴黎"), ("正确的选项是巴黎", "巴黎"),
+        ("答案应该是巴黎", "巴黎"), ("正解は東京です。", "東京"), ("答えは「東京」である", "東京"),
+        ("정답은 서울입니다", "서울"), ("답: 서울", "서울"), ("Ответ: Москва", "Москва"), ("Ответ — Москва.", "Москва"),
+        ("La respuesta es París.", "París"), ("La respuesta correcta es **Pari\u0301s**", "París"),
+        ("La réponse est Paris.", "Paris"),
+        ("Die Antwort ist Paris.", "Paris"), ("Đáp án là Huế", "Huế"), ("A resposta é Lisboa", "Lisboa"),
+        ("La risposta è Roma", "Roma"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_introduced_in_many_languages(text, gold):
+    assert exact_answer([text, f"{text}x"], [gold] * 2) == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    "text", ["答案不是巴黎", "答案是巴黎或罗马", "正解は巴黎ではない", "La respuesta no es 巴黎", "Ответ: не 巴黎"]
+)
+def test_no_language_pays_for_denials_and_hedges(text):
+    assert exact_answer([text], ["巴黎"]) == [0.0]
+
+
+@pytest.mark.parametrize("gold", ["pancreas", "the pancreas", "A pancreas."])
+def test_an_article_changes_nothing(gold):
+    texts = [
+        "pancreas",
+        "The pancreas.",
+        "The answer is a pancreas",
+        "Answer: **the pancreas**.",
+        "Answer: the **pancreas**",
+    ]
+    assert exact_answer(texts, [gold] * len(texts)) == [1.0] * len(texts)
+    assert exact_answer(["Pancreas and the pancreas"], [[gold]], match="all") == [1.0]
+    texts = [
+        "so it is called the pancreas",
+        "the pancreas or the liver",
+        "not the pancreas",
+        "the pancreas and liver",
+        "the",
+    ]
+    assert exact_answer(texts, [gold] * len(texts)) == [0.0] * len(texts)
+
+
+def test_a_letter_is_not_an_article():
+    assert exact_answer(["+ b", "a", "A"], ["a + b", "a b", "a"]) == [0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("gold", "right", "wrong"),
+    [
+        ("5", ["$5", "5 dollars", "€5", "5 cm", r"5\text{ cm}", "5 apples", "5."],
+         ["5%", "5 or 6 cm", "5 million", "5.0", "-5", "5x"]),
+        ("$5", ["5 dollars", r"\$5", "$ 5", "5 $", r"5\$", r"$\$5$", "5", "$5."],
+         ["5 cents", "€5", "5 cm", "-$5", "$50", "$5 or $6", "$5$6"]),
+        ("-$5", ["-5 dollars", "$-5"], ["$5"]),
+        ("5 cm", ["5cm", "5 cm.", "5", r"5\,\mathrm{cm}"], ["5 in", "6 cm", "6", "$5", "cm"]),
+        ("32 °F", ["32°F", "32℉", r"32^\circ\text{F}", "32 degrees Fahrenheit", "32"], ["32 °C", "33 °F", "F"]),
+        ("5%", ["5 %", r"5\%", "5 percent"], ["5", "5 cm", "0.05"]),
+        ("0.5", ["0.5", "0.5 cm"], ["1/2", "50%", ".5"]),
+        ("50 Cent", ["50 cent", "50 cents"], ["50", "50 dollars", "$50"]),
+        ("50 cents", ["50 Cent", "50"], ["50 dollars"]),
+        ("iPhone 12", ["iphone 12"], ["iPhone 12 mini", "12", "iPhone"]),
+    ],
+)  # fmt: skip
+def test_a_unit_may_be_left_out_but_is_not_another(gold, right, wrong):
+    assert exact_answer(right + wrong, [gold] * len(right + wrong)) == [1.0] * len(right) + [0.0] * len(wrong)
+
+
+@pytest.mark.parametrize(
+    ("text", "reward"), [("$3, 5 cm", 1.0), ("5 and 3", 1.0), ("$5, 3 cm", 0.0), ("5 cm, 5", 0.0), ("5", 0.0)]
+)
+def test_units_in_sets(text, reward):
+    assert exact_answer([text], [["5 cm", "3 dollars"]], match="all") == [reward]
+    assert exact_answer(["5 cm", "5 cm, 5 in"], [["5"]] * 2, match="all") == [1.0, 0.0]
+
+
+@pytest.mark.parametrize("gold", ["1914–1918", "1914-1918", "1914‑1918", "１９１４−１９１８"])
+def test_dashes_and_quotes_are_one_character(gold):
+    assert exact_answer(["1914-1918", "1914–1918", "19141918"], [gold] * 3) == [1.0, 1.0, 0.0]
+    assert exact_answer(["O’Brien", "OBrien"], ["O'Brien"] * 2) == [1.0, 0.0]
+
+
+def test_the_examples_of_the_wording():
+    result = doctest.testmod(wording)
+    assert result.attempted > 2 and result.failed == 0
+
+
+@pytest.mark.parametrize(
+    "gold", ["", " ", [], ["", " "], None, [None], float("nan"), [float("nan")], {"text": "Paris"}, [{}], [[]]]
+)
 @pytest.mark.parametrize("match", ["any", "all"])
 def test_an_empty_gold_says_nothing_about_the_answer(gold, match):
-    assert exact_answer(["Paris", ""], [gold, gold], match=match) == [None, None]
+    assert exact_answer(["Paris", "", "nan"], [gold] * 3, match=match) == [None] * 3
 
 
 def test_a_gold_that_is_a_number_is_compared_as_text():
@@ -143,6 +284,14 @@ FLOODS = [
     "1. ",
     "answer**",
     "<answer>",
+    "ﷺ",
+    "答案是",
+    "</answer>",
+    r"\boxed{a} or ",
+    r"not \boxed{a}",
+    "$5 ",
+    "5 cm, ",
+    "the ",
 ]
 
 

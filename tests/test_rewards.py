@@ -76,6 +76,31 @@ def test_per_cent_counts_for_a_bare_gold_where_the_prompt_asks_for_it():
     assert math_answer(texts[:1], ["61"], prompts=prompts[:1]) == [0.0]
 
 
+def test_the_question_is_the_last_message_of_the_user():
+    asks, tells = ({"role": "user", "content": text} for text in ("What percent?", "How many?"))
+    reply = {"role": "assistant", "content": "What percent?"}
+    prompts = [[asks], [tells, reply, asks], [asks, reply, tells], [tells, reply], None, ""]
+    assert math_answer([r"\boxed{60\%}"] * 6, ["60"] * 6, prompts=prompts) == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert math_answer([r"\boxed{60\%}"], ["60"]) == [0.0]
+
+
+def test_an_expression_that_is_left_to_be_worked_out_is_paid_unless_it_is_asked_for_a_value():
+    texts = [r"\boxed{17 \times 23}", "17 * 23", r"\boxed{17 \times 23 = 391}", r"\boxed{391}"]
+    assert math_answer(texts, ["391"] * 4) == [1.0] * 4
+    assert math_answer(texts, ["391"] * 4, evaluated=True) == [0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_base_may_be_omitted_where_that_is_allowed_and_the_prompt_names_it():
+    prompts = ["Write it in base 5.", "Write it."]
+    assert math_answer([r"\boxed{204}"] * 2, ["204_5"] * 2, prompts=prompts) == [0.0, 0.0]
+    assert math_answer([r"\boxed{204}"] * 2, ["204_5"] * 2, prompts=prompts, base_may_be_omitted=True) == [1.0, 0.0]
+
+
+def test_golds_of_other_types_are_read_or_are_none():
+    golds = [42, 42.0, ["42"], float("nan"), {"value": 42}, [None], None]
+    assert math_answer([r"\boxed{42}"] * 7, golds) == [1.0, 1.0, 1.0, None, None, None, None]
+
+
 def test_verdicts_are_the_same_from_a_thread_and_from_asyncio():
     golds, texts = zip(*RIGHT, *WRONG, strict=True)
     expected = math_answer(list(texts), list(golds))

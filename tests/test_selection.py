@@ -86,6 +86,10 @@ AGREEMENTS = [
     (["7", "7", "8"], 0.7, [False] * 3),
     (["7", "8"], 0.5, [False] * 2),  # a tie
     ([r"\boxed{1/2}", "0.5", "The answer is $\\frac{1}{2}$.", "3"], 0.75, [True, True, True, False]),
+    (["The answer is 42.", r"\boxed{42}", "x = 42", "41", "41"], 0.6, [True, True, True, False, False]),
+    (["41", "41", "$x(x+1)$", "$x^2+x$", r"\boxed{x+x^2}"], 0.6, [False, False, True, True, True]),
+    (["x = 7", "7", "8", r"\boxed{8}"], 0.5, [False] * 4),  # a tie in other words
+    (["The answer is **New York**.", "Answer: New York", "Boston"], 0.6, [True, True, False]),
     (["<think>8</think>7", "<think>7</think>8", "<think>7</think>7"], 0.5, [True, False, True]),
     (["<think>never closed 7", "7", "7"], 0.6, [False, True, True]),
     (["<think>never closed 7", "7"], 0.5, [False] * 2),  # one vote agrees with nobody

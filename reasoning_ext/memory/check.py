@@ -197,7 +197,7 @@ def parse_card(text: str) -> Card:
     Raises:
         UserError: it is no size.
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(?:GB|GiB|G)?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"(\d++(?:\.\d++)?)\s*+(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
     if not match or not float(match.group(1)):
         raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
     return Card(f"a card of {float(match.group(1)):g} GB", int(float(match.group(1)) * GIB))

@@ -9,7 +9,6 @@ a prompt, none twice; or `diverse` ones, whose ways to the answer differ (reject
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,8 +18,7 @@ from reasoning_ext.deduplication import jaccard, normalise, shingles
 from reasoning_ext.generation import is_fault
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, number_of
-from reasoning_ext.verifier.answers import final_answer
-from reasoning_ext.verifier.exact import decide
+from reasoning_ext.votes import same_answers
 
 NEAR = 0.8  # pairs of neighbouring words in common from which two solutions count as one
 
@@ -135,17 +133,9 @@ def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:
     Returns:
         one truth value each; all False where two answers are equally common, or the commonest was given once.
     """
-    given = [final_answer(think.answer(text) or "") for text in completions]
-    counts = Counter(answer for answer in given if answer is not None)
-    same: dict[str, str] = {}
-    groups: dict[str, int] = defaultdict(int)
-    for answer, count in counts.most_common():
-        same[answer] = next((other for other in groups if decide(other, answer)), answer)
-        groups[same[answer]] += count
-    ranked = sorted(groups.values(), reverse=True)
-    most = ranked[0] if ranked else 0
-    share = most / max(1, len(completions))
-    agreed = share >= min_agreement or math.isclose(share, min_agreement)
-    if most < 2 or not agreed or ranked[1:2] == [most]:
-        return [False] * len(completions)
-    return [answer is not None and groups[same[answer]] == most for answer in given]
+    groups: list[list[int]] = [*same_answers(completions), [], []]
+    commonest, second = groups[:2]
+    share = len(commonest) / max(1, len(completions))
+    enough = share >= min_agreement or math.isclose(share, min_agreement)
+    agreed = enough and len(commonest) > max(1, len(second))
+    return [agreed and i in commonest for i in range(len(completions))]

@@ -1,18 +1,21 @@
 r"""Judge whether a text gives the gold answer: right, wrong, or an error with its reason.
 
 Three steps: `answers.final_answer` finds what the text says, `exact.decide` compares what rational arithmetic can compare,
-and the rest goes to `comparing.equal` in worker processes that are killed at a deadline (FAILURES 1, 2). Equal pairs are
-judged once. The gold comes first everywhere, because comparing is not symmetric (open-r1#557).
+and the rest goes to `compare.equal` in worker processes that are killed at a deadline (FAILURES 1, 2). Equal pairs are
+judged once. The gold comes first everywhere, because comparing is not symmetric (open-r1#557). docs/judging.md has the rules.
 """
 
+import re
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
-from reasoning_ext.verifier.answers import final_answer, gold_answer
-from reasoning_ext.verifier.exact import decide
-from reasoning_ext.verifier.numbers import number
+from reasoning_ext.verifier.answers import final_answer, final_words
+from reasoning_ext.verifier.exact import decide, value
+from reasoning_ext.verifier.golds import Gold, as_text, read_gold
 from reasoning_ext.verifier.pool import Failure, Pool
+from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
+from reasoning_ext.verifier.words import is_words, same_words
+from reasoning_ext.verifier.worked_out import is_worked_out
 
 SECONDS, MEMORY_MB = 2.0, 2048
 NO_GOLD, AS_TEXT = "the gold does not parse", "the gold is no formula; only the very same text will be right"
@@ -26,9 +29,32 @@ class Verdict(NamedTuple):
     reason: str = ""
 
 
+class Rules(NamedTuple):
+    """What else an answer must be, or may be.
+
+    Attributes:
+        evaluated: a value, and not an expression that still has to be worked out.
+        base_may_be_omitted: without the base that its question names.
+    """
+
+    evaluated: bool = False
+    base_may_be_omitted: bool = False
+
+
+class _Case(NamedTuple):
+    """What a verdict depends on."""
+
+    gold: Any
+    text: str | None
+    percent: bool = False
+    base: bool = False
+    evaluated: bool = False
+
+
+_NO_RULES = Rules()
 _RIGHT, _WRONG = Verdict(True), Verdict(False)
-_pool = Pool("reasoning_ext.verifier.compare:compare", memory_mb=MEMORY_MB)
-_judged: dict[tuple[str, str | None], Verdict] = {}  # by gold and text
+_pool = Pool("reasoning_ext.verifier.compare:compare", memory_mb=MEMORY_MB, clock="processor")
+_judged: dict[_Case, Verdict] = {}
 _compared: dict[tuple[str, str], Verdict] = {}  # by gold and answer, where it took algebra
 
 
@@ -37,67 +63,114 @@ def warm_up() -> None:
     _pool.warm_up()
 
 
-def judge(gold: str, text: str, seconds: float = SECONDS) -> Verdict:
+def judge(
+    gold: Any, text: str | None, seconds: float = SECONDS, question: str = "", rules: Rules = _NO_RULES
+) -> Verdict:
     r"""Judge one text; see `judge_all`.
 
     >>> judge("42", r"It is \boxed{42}"), judge("forty two", "42")
     (Verdict(right=True, reason=''), Verdict(right=None, reason='the gold does not parse'))
     """
-    return judge_all([gold], [text], seconds)[0]
+    return judge_all([gold], [text], seconds, [question], rules)[0]
 
 
-def judge_all(golds: Sequence[str], texts: Sequence[str | None], seconds: float = SECONDS) -> list[Verdict]:
+def judge_all(
+    golds: Sequence[Any],
+    texts: Sequence[str | None],
+    seconds: float = SECONDS,
+    questions: Sequence[str] | None = None,
+    rules: Rules = _NO_RULES,
+) -> list[Verdict]:
     """Judge N texts.
 
     Args:
         golds: N gold answers, with or without LaTeX, a box or a solution around them.
         texts: what comes after the thought; None where no answer was given.
-        seconds: deadline a pair, counted from when a worker gets it.
+        seconds: processor time a pair, counted from when a worker begins with it.
+        questions: N questions. Where one asks for per cent, `60%` is a gold of 60 too; where it names a base, see `rules`.
+        rules: what else is asked of an answer.
 
     Returns:
         N verdicts. A gold that cannot be read, a time-out and an exception are errors; an answer that cannot be read is
         wrong.
     """
-    pairs = list(
-        zip(
-            [gold if isinstance(gold, str) else "" if gold is None else str(gold) for gold in golds], texts, strict=True
+    asked = questions or [""] * len(golds)
+    cases = [
+        _Case(
+            gold if isinstance(gold, str) else as_text(gold),
+            text,
+            bool(text and question and "p" in question.lower() + text and asks_for_percent(question)),
+            bool(rules.base_may_be_omitted and question and names_base(question)),
+            rules.evaluated,
         )
-    )
-    verdicts = [*map(_judged.get, pairs)]
-    new = dict.fromkeys(pair for pair, verdict in zip(pairs, verdicts, strict=True) if verdict is None)
+        for gold, text, question in zip(golds, texts, asked, strict=True)
+    ]
+    verdicts = [*map(_judged.get, cases)]
+    new = dict.fromkeys(case for case, verdict in zip(cases, verdicts, strict=True) if verdict is None)
     if not new:
         return verdicts  # type: ignore[return-value]
     found = _judge_new(list(new), seconds)
-    return [verdict or found[pair] for pair, verdict in zip(pairs, verdicts, strict=True)]
+    return [verdict or found[case] for case, verdict in zip(cases, verdicts, strict=True)]
 
 
-def _judge_new(pairs: list[tuple[str, str | None]], seconds: float) -> dict[tuple[str, str | None], Verdict]:
-    """Judge pairs of a gold and a text, each once, and the same gold and answer in different texts once."""
-    found: dict[tuple[str, str | None], Verdict] = {}
-    waiting: dict[tuple[str, str], list[tuple[str, str | None]]] = {}
-    for pair in pairs:
-        gold = read_gold(pair[0])
-        answer = None if pair[1] is None or gold is None else final_answer(pair[1], gold.many)
+def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
+    """Judge each case once, and the same gold and answer in different texts once."""
+    found: dict[_Case, Verdict] = {}
+    waiting: dict[_Case, list[tuple[str, str]]] = {}
+    for case in cases:
+        gold = read_gold(case.gold)
+        answer = None if case.text is None or gold is None else _answer(case.text, gold)
         if gold is None or answer is None:
-            found[pair] = _WRONG if gold else Verdict(None, NO_GOLD)
-            continue
-        same = decide(gold.text, answer)
-        known = _compared.get((gold.text, answer)) if same is None else _RIGHT if same else _WRONG
-        if known is None:
-            waiting.setdefault((gold.text, answer), []).append(pair)
+            found[case] = _WRONG if gold else Verdict(None, NO_GOLD)
+        elif gold.words:
+            found[case] = _RIGHT if same_words(gold.text, answer) else _WRONG
+        elif case.evaluated and not is_worked_out(answer, gold.text):
+            found[case] = _WRONG
         else:
-            found[pair] = known
-    for hard, result in zip(waiting, _pool.map(list(waiting), seconds) if waiting else (), strict=True):
-        verdict = Verdict(None, str(result)) if isinstance(result, Failure) else _RIGHT if result else _WRONG
-        found |= dict.fromkeys(waiting[hard], verdict)
-        _keep(_compared, hard, verdict)
-    for pair, verdict in found.items():
-        if len(pair[1] or "") <= _CACHED_CHARACTERS:
-            _keep(_judged, pair, verdict)
+            waiting[case] = [(gold.text, said) for said in _meant(case, gold.text, answer)]
+    known = _compare_all([pair for pairs in waiting.values() for pair in pairs], seconds)
+    for case, pairs in waiting.items():
+        verdicts = [known[pair] for pair in pairs]
+        found[case] = next((v for v in verdicts if v.right), next((v for v in verdicts if v.right is None), _WRONG))
+    for case, verdict in found.items():
+        if len(case.text or "") <= _CACHED_CHARACTERS:
+            _keep(_judged, case, verdict)
     return found
 
 
-def _keep(cache: dict, key: tuple, verdict: Verdict) -> None:
+def _answer(text: str, gold: Gold) -> str | None:
+    return final_words(text) if gold.words else final_answer(text, gold.many)
+
+
+def _meant(case: _Case, gold: str, answer: str) -> list[str]:
+    """Return what an answer may mean, given its question: `60%` also 60, and `204` also 204 in the base that is named."""
+    meant = [answer]
+    if case.percent and "%" in answer and "%" not in gold:
+        meant.append(answer.replace("%", "").strip())
+    base = base_of(gold) if case.base else None
+    if base and answer.isalnum():
+        meant.append(f"{answer}_{base}")
+    return meant
+
+
+def _compare_all(pairs: list[tuple[str, str]], seconds: float) -> dict[tuple[str, str], Verdict]:
+    """Compare clean golds with clean answers: by exact arithmetic here, by everything else in the workers."""
+    found: dict[tuple[str, str], Verdict] = {}
+    hard = []
+    for pair in dict.fromkeys(pairs):
+        same = decide(*pair)
+        verdict = _compared.get(pair) if same is None else _RIGHT if same else _WRONG
+        if verdict is None:
+            hard.append(pair)
+        else:
+            found[pair] = verdict
+    for pair, result in zip(hard, _pool.map(hard, seconds) if hard else (), strict=True):
+        found[pair] = Verdict(None, str(result)) if isinstance(result, Failure) else _RIGHT if result else _WRONG
+        _keep(_compared, pair, found[pair])
+    return found
+
+
+def _keep(cache: dict, key: Any, verdict: Verdict) -> None:
     """Remember a verdict; not an error, which may be different the next time, when the machine is less busy."""
     if verdict.right is not None:
         if len(cache) >= _CACHED:
@@ -105,35 +178,87 @@ def _keep(cache: dict, key: tuple, verdict: Verdict) -> None:
         cache[key] = verdict
 
 
-class Gold(NamedTuple):
-    """A gold as it is compared: its clean text, and whether it is a list, so that several boxes may answer it."""
+def alike(texts: Sequence[str | None], seconds: float = SECONDS) -> list[int | None]:
+    r"""Group texts by the answers that they give, for a vote: `0.5`, `\frac12` and `1/2` are one.
 
-    text: str
-    many: bool
+    Args:
+        texts: N texts after the thought; None where no answer was given.
+        seconds: processor time a comparison.
+
+    Returns:
+        N numbers, for each text the index of the first text that gives the same answer, None where it gives none.
+
+    >>> alike(["It is 0.5", r"\boxed{\frac12}", "I cannot tell.", r"\boxed{2}"])
+    [0, 0, None, 3]
+    """
+    answers = [None if text is None else said(text) for text in texts]
+    leader_of: dict[str, str] = {}
+    for answer in dict.fromkeys(answer for answer in answers if answer is not None):
+        leaders = [other for other, leader in leader_of.items() if other == leader]
+        leader_of[answer] = _leader(answer, leaders, seconds)
+    return [None if answer is None else answers.index(leader_of[answer]) for answer in answers]
 
 
-@lru_cache(maxsize=65536)
-def read_gold(gold: str) -> Gold | None:
-    """Read a gold answer; None where it is empty or prose such as "forty two" (open-r1#86, #293, #503)."""
-    if gold.isdecimal():
-        return Gold(gold, False)
-    text = gold_answer(gold)
-    if text is None:
-        return None
-    return Gold(text, number(text) is None and any(sign in text for sign in (",", ";", "and", "or", r"\pm")))
+def _leader(answer: str, leaders: list[str], seconds: float) -> str:
+    """Return the answer among others that equals one, or the answer itself; the workers get only what is not decided here."""
+    hard = []
+    for other in leaders:
+        ways = [decide(other, answer), decide(answer, other)]
+        if same_words(other, answer) or True in ways:
+            return other
+        if ways == [None, None] and not is_words(answer):
+            hard.append(other)
+    for pairs in ([(other, answer) for other in hard], [(answer, other) for other in hard]):
+        known = _compare_all(pairs, seconds)
+        same = next((other for other, pair in zip(hard, pairs, strict=True) if known[pair].right), None)
+        if same is not None:
+            return same
+    return answer
 
 
-def unreadable(golds: Sequence[str]) -> list[tuple[int, str]]:
+def said(text: str) -> str | None:
+    r"""Return the answer that a text gives whatever its gold is, as `judge_all` compares it; None where it gives none.
+
+    >>> said(r"So it is \boxed{42}."), said("The capital is Paris."), said("I do not know.")
+    ('42', 'Paris', None)
+    """
+    found = final_answer(text)
+    words = None if found else final_words(text)
+    return found or (words if words and is_words(words) and not _REFUSES.search(words) else None)
+
+
+_REFUSES = re.compile(r"\b(?:I|we|cannot|can't|unsure|sorry)\b", re.IGNORECASE)
+
+
+_LOST_BACKSLASH = re.compile(r"\t(?:ext|imes|heta|an\b|frac|o\b|riangle)|\r(?:ight|m\b|ho\b)|\n(?:eq?\b|u\b|abla|ot\b)")
+
+
+def kind(gold: Any) -> Literal["number", "formula", "words", "none"]:
+    r"""Tell what a gold is: a rational number, words, a formula (or anything else that is compared), or no gold at all.
+
+    >>> [kind(gold) for gold in ("42", r"\sqrt{2}", "no solution", "forty two")]
+    ['number', 'formula', 'words', 'none']
+    """
+    read = read_gold(gold if isinstance(gold, str) else as_text(gold))
+    if read is None:
+        return "none"
+    return "words" if read.words else "number" if value(read.text) else "formula"
+
+
+def unreadable(golds: Sequence[Any]) -> list[tuple[int, str]]:
     """Find the golds that no answer can be compared with, before any training.
 
     Args:
         golds: all gold answers.
 
     Returns:
-        `(index, reason)` for each of them. Numbers are read here, everything else by the workers, equal golds once.
+        `(index, reason)` for each of them. Numbers and words are read here, everything else by the workers, equal golds once.
     """
-    read = [read_gold(str(gold)) for gold in golds]
-    hard = list({gold.text: None for gold in read if gold and not number(gold.text) and not gold.text.isalpha()})
+    texts = [gold if isinstance(gold, str) else as_text(gold) for gold in golds]
+    read = [None if _LOST_BACKSLASH.search(text) else read_gold(text) for text in texts]
+    hard = list(
+        {gold.text: None for gold in read if gold and not gold.words and not value(gold.text) and len(gold.text) > 1}
+    )
     results = dict(zip(hard, _pool.map([(text, None) for text in hard], SECONDS) if hard else (), strict=True))
     bad = []
     for i, gold in enumerate(read):

@@ -38,7 +38,7 @@ _REPLACEMENTS = [
     (rf"\\[lr]?vert{_END}", "|"),
     (rf"\\varnothing{_END}", r"\\emptyset"),
     (rf"\\(?:leqslant|leq){_END}|<=", r"\\le "), (rf"\\(?:geqslant|geq){_END}|>=", r"\\ge "),
-    (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"), (rf"\\ne{_END}|!=", r"\\neq "),
+    (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"), (rf"\\ne{_END}|!=", r"\\neq "), (r":=", "="), (r"\\ce(?=\s*\{)", r"\\text"), (rf"\\rightarrow{_END}", r"\\to "),
     (rf"\\big(cup|cap){_END}", r"\\\1"), (rf"\\mid{_END}", r"\\mid "),
     (rf"\\(?:dots[a-z]?|cdots){_END}|\.\.\.+", r"\\ldots "),
     # what only looks
@@ -50,24 +50,25 @@ _REPLACEMENTS = [
     (r"(?<!\\)\\[,;:]|(?<!\\)\\ |(?<!\\)~|\\q?quad(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|\\thinspace", " "),
     (r"\{\s*,\s*\}", ","),
     (r"(?<![\\}A-Za-z])\{\s*\}", ""),
-    (r"(?<![\w)\]}])\*\*([^*\s][^*]*)\*\*(?![\w(])|(?<!\w)__([^_]+)__(?!\w)|`+([^`]+)`+", r"\1\2\3"),
+    (r"(?<![\w)\]}])\*\*([^*\s][^*]*)\*\*(?![\w(])|(?<!\w)__([^_]+)__(?!\w)|(?<!`)`++([^`]++)`++", r"\1\2\3"),
     # money, per cent, degrees, ordinals, words that only lead to the answer
-    (r"(?<=[\d}])\s*\\\$", r"\\text{ dollars}"),
-    (r"\\\$|(?<!\\)\$|[€£¥₹]", ""),
+    (r"(?:\\\$|\$(?=[^$]*+\Z))\s*+([-+]?\d++(?:,\d{3})*+(?:\.\d++)?(?:\s++(?:hundred|[mb]illion|trillion|thousand)\b)?)", r"\1\\text{ dollars}"),
+    (r"([€£¥₹])\s*+([-+]?\d++(?:,\d{3})*+(?:\.\d++)?)", r"\2 \1"),
+    (r"(?<=[\d}])\s*+\\\$", r"\\text{ dollars}"),
+    (r"€", r"\\text{ euros}"), (r"£", r"\\text{ pounds sterling}"), (r"¥", r"\\text{ yen}"), (r"₹", r"\\text{ rupees}"), (r"¢", r"\\text{ cents}"),
+    (r"\\\$|(?<!\\)\$", ""),
     (r"(?<=\d)\s*[\u4e00-\u9fff]{1,4}$", ""),
     (r"\\%", "%"),
-    (r"(?<=[\d}\s$)])\s*(?:percent(?:age)?|pct)(?![A-Za-z])|\\text\s*\{\s*(?:percent(?:age)?|pct)\s*\}", "%"),
+    (r"(?<=[\d}$)])\s*+(?:percent(?:age)?|pct)(?![A-Za-z])|\\text\s*+\{\s*+(?:percent(?:age)?|pct)\s*+\}", "%"),
     (r"\\text\s*\{\s*degrees?\s*\}|(?<=\d)\s*degrees?\b|\\degree(?![A-Za-z])", r"^\\circ "),
-    (r"\^\s*\{?\s*\\text\s*\{\s*(?:st|nd|rd|th)\s*\}\s*\}?|(?<=\d)\s*\^\s*\{?\s*(?:st|nd|rd|th)\s*\}?", ""),
-    (rf"^\\text\s*\{{(?:[^{{}}]*(?:\bis|:|=)|\s*{_HEDGE})\s*\}}|^\s*(?:{_HEDGE}\s+|\\approx(?![A-Za-z]))", ""),
+    (r"(?<!\s)\s*+\^\s*+\{?+\s*+\\text\s*+\{\s*+(?:st|nd|rd|th)\s*+\}\s*+\}?+|(?<=\d)\s*+\^\s*+\{?+\s*+(?:st|nd|rd|th)\s*+\}?+", ""),
+    (rf"^\\text\s*+\{{\s*+{_HEDGE}\s*+\}}|^\s*+(?:{_HEDGE}\s++|\\approx(?![A-Za-z]))", ""),
     (r"(?<!\\)\\\[|\\\]|\\\(|\\\)", " "),
+    (r"\\text\s*+\{([^A-Za-z{}\\]*+)\}", r"\1"),
     (r"\s+", " "),
 ]  # fmt: skip
 _REPLACED = [(re.compile(pattern), replacement) for pattern, replacement in _REPLACEMENTS]
 _PLAIN = re.compile(r"[-+]?\d+(?:,\d+)*(?:[./]\d+)?|[A-Za-z]+")
-_DEGREES = re.compile(r"(\d+(?:\.\d+)?)\s*\^\s*\{?\s*\\circ(?![A-Za-z])\s*\}?")
-_CIRCLE = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ(?![A-Za-z]))")
-_ANGLE = re.compile(r"\\?(?:sin|cos|tan|cot|sec|csc)")
 _ALIGNMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|gather(?:ed)?|equation|split|multline)\*?\}")
 
 
@@ -88,13 +89,11 @@ def clean(text: str) -> str:
         text = re.sub(r"\\\\\s*&?|&", " ", _ALIGNMENT.sub(" ", text))
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
-    text = _DEGREES.sub(r"(\1 \\cdot \\frac{\\pi}{180})", text) if _ANGLE.search(text) else text
-    text = _CIRCLE.sub("", text)
     before = None
     while before != text:
         before = text
         text = text.strip(" \n\t\"'`")
-        text = re.sub(r"[.,;:\s]+$|(?<!\\)\\+$|\\\\$", "", text)
+        text = text.rstrip().rstrip(".,;: ").rstrip("\\")
         text = re.sub(r"^(?:\*\*|__)|(?:\*\*|__)$", "", text)
         text = re.sub(r"^([*_])([^*_]+)\1$", r"\2", text)
         text = _unwrap(text)

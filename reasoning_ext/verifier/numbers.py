@@ -1,7 +1,7 @@
 r"""Numbers and measures as they are written, read exactly and compared by exact rational arithmetic (FAILURES 12).
 
-A decimal equals an exact value when it is that value rounded, or cut, at four significant digits or more; `28%` is 7/25, and
-the bare `28` may stand for it, while `50%` never stands for a gold of 50; `12_7` is not 12; a unit may be left out.
+A decimal equals an exact value when it is that value rounded, or cut, at four significant digits or more, or the double that
+is nearest; `28%` is 7/25, and the bare `28` may stand for it, while `50%` never stands for a gold of 50; `12_7` is not 12.
 """
 
 import re
@@ -9,9 +9,11 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
-from reasoning_ext.verifier.answers import MATH_WORDS, UNITS
+from reasoning_ext.verifier.units import UNITS
+from reasoning_ext.verifier.words import MATH_WORDS
 
 MAX_DIGITS, MAX_EXPONENT = 1_000, 400
+_DOUBLE = Fraction(1, 2**50)  # four units in the last place of a double, which is what sums of a few are off by
 _N = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
 _PLAIN = re.compile(rf"({_N})(?:\s*/\s*([-+]?(?:{_N})))?")
 _FRACTION = re.compile(
@@ -23,8 +25,10 @@ _SCIENTIFIC = re.compile(
 )
 _SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\s*\{(\d+)\}|\\dot\s*\{(\d)\})")
-_DECIMAL_COMMA = re.compile(r"(\d+),(\d{2}|\d{4,})|0,(\d+)")
-_BASED = re.compile(r"([0-9A-Fa-f]+)\s*_\s*\{?\s*(?:\\text\s*\{)?\s*\(?\s*(\d+|[a-z]+)\s*\)?\s*\}?\s*\}?")
+DECIMAL_COMMA = re.compile(r"(\d+),(\d{2}|\d{4,})|0,(\d+)")
+_BASED = re.compile(
+    r"([0-9A-Fa-f]++)\s*+_\s*+\{?+\s*+(?:\\text\s*+\{)?+\s*+\(?+\s*+(\d++|[a-z]++)\s*+\)?+\s*+\}?+\s*+\}?+"
+)
 _BASES = dict(
     zip(
         "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),
@@ -32,13 +36,18 @@ _BASES = dict(
         strict=True,
     )
 )
-_TEXT_UNIT = re.compile(r"\s*((?:\\text\s*\{[^{}]*\}\s*(?:\^\s*\{?\d\}?\s*)?(?:/\s*)?)+)$")
-_WORD_UNIT = re.compile(r"(?<=[\d%}])(\s*)([A-Za-z][A-Za-z]*(?:[ /.-]+[A-Za-z]+)*\.?(?:\s*\^?\s*\{?[23]\}?)?)$")
-_LETTERS = tuple("msghLl")  # units after a number and a space; glued to it, or behind a letter, variables
+_UNIT = re.compile(
+    r"(?:\s*+(?:\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|\\mu(?=\s*\\text)|\\Omega(?![A-Za-z])|\^\s*+\{?\s*+\\circ(?![A-Za-z])\s*+\}?|[A-Za-z]++\.?|/|-(?=[A-Za-z])|\\cdot(?![A-Za-z])"
+    r"|\^\s*+(?:\{\s*+-?[123]\s*+\}|-?[123])))++\s*+"
+)
+_UNIT_START = re.compile(
+    r"(?:(?<=[\d}])\s*+\\mu\s*+)?\\text\s*+\{|(?<=[\d}])\s*+\\Omega(?![A-Za-z])|(?<=[\d}%)])\s*+(?=[A-Za-z]|\^\s*+\{?\s*+\\circ)|\^\s*+\{?\s*+\\circ"
+)
+_LETTERS = frozenset("msghLlNJWVAKCFTB")  # units after a number and a space; glued to it, or behind a letter, variables
 _SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
 _NO_UNIT = re.compile(
     r"\b(?:and|or|nor|not|plus|minus|times|over|half|halves|thirds?|quarters?|fourths?|if|unless|when|where|for|wrong|else|factorial"
-    r"|one|two|three|four|five|six|seven|eight|nine|ten|so|is|to)\b|\{[^{}]*\d[^{}]*\d"
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|so|is|to|mod|of)\b|\{[^{}]*+\d[^{}]*+\d|\w\("
 )
 
 
@@ -68,6 +77,9 @@ def number(text: str) -> Number | None:
     text = text.strip()
     if len(text) > MAX_DIGITS or not any(c.isdigit() for c in text):
         return None
+    if text.endswith(r"\ldots") and "." in text:  # 0.333... says one digit more than it shows
+        cut = number(text.removesuffix(r"\ldots"))
+        return cut and cut._replace(digits=cut.digits + 1)
     percent = text.endswith("%")
     text = text.removesuffix("%").strip()
     while text.startswith("(") and text.endswith(")") and "(" not in text[1:] and "," not in text:
@@ -131,8 +143,9 @@ def _close(gold: Number, answer: Number) -> bool:
     if gap == 0:
         return True
     rounded = any(n.unit and n.digits >= 4 and 2 * gap <= n.unit for n in (gold, answer))
+    double = any(n.unit and n.digits >= 15 and gap <= abs(n.value) * _DOUBLE for n in (gold, answer))
     cut = answer.digits >= 4 and not gold.unit and gap < answer.unit and abs(answer.value) < abs(gold.value)
-    return rounded or cut
+    return rounded or cut or double
 
 
 def same_in_base(gold: str, answer: str) -> bool | None:
@@ -152,46 +165,50 @@ def same_in_base(gold: str, answer: str) -> bool | None:
     return values[0] == values[1]
 
 
-def same_measure(gold: str, answer: str) -> bool | None:
-    """Compare two numbers with their units; None where a side is no number, or where two different units are given."""
-    (gold_core, gold_unit), (answer_core, answer_unit) = split_unit(gold), split_unit(answer)
-    left, right = number(gold_core), number(answer_core)
-    if left is None and right and "." in answer_core and _DECIMAL_COMMA.fullmatch(gold_core):
-        left = number(gold_core.replace(",", "."))  # 1,22 is 1.22 where the other side has a point, else it is a list
-    elif right is None and left and _DECIMAL_COMMA.fullmatch(answer_core) and "." in gold_core:
-        right = number(answer_core.replace(",", "."))
-    if left is None or right is None:
-        return None
-    if gold_unit and answer_unit and unit_key(gold_unit) != unit_key(answer_unit):
-        return None
-    return same(left, right)
-
-
+@lru_cache(maxsize=16384)
 def split_unit(text: str) -> tuple[str, str]:
     r"""Split `15\text{ cm}^2` or `12 miles` into what is measured and its unit; the unit is "" where there is none.
 
     A word right after a number is a unit only if it is a known one (`5km`, not `5x`); after a space any word is that has
     two letters and no meaning in mathematics.
     """
-    if match := _TEXT_UNIT.search(text):
-        core, unit = text[: match.start()].strip(), match[1]
-    elif match := _WORD_UNIT.search(text):
-        core, unit = text[: match.start()].strip(), match[2]
-        words = re.findall("[A-Za-z]+", unit)
-        known = all(word.lower() in UNITS for word in words)
-        letter = match[1] and unit in _LETTERS and number(core)
-        if not known and not letter and (not match[1] or any(len(w) < 2 or w.lower() in MATH_WORDS for w in words)):
-            return text, ""
-    else:
-        return text, ""
-    if not core or _NO_UNIT.search(unit):
-        return text, ""
-    first, _, rest = re.sub(r"\\text|[{}]", " ", unit).strip().partition(" ")
-    scale, value = _SCALES.get(first.lower()), number(core)
-    return (str(value.value * scale), rest.strip()) if scale and value else (core, unit)
+    for match in _UNIT_START.finditer(text):
+        start = match.start()
+        if start and _UNIT.fullmatch(text, start) and _is_unit(text[:start], text[start:]):
+            core, unit = text[:start].strip(), text[start:].strip()
+            first, _, rest = re.sub(r"\\text|[{}]", " ", unit).strip().partition(" ")
+            scale, value = _SCALES.get(first.lower()), number(core)
+            return (str(value.value * scale), rest.strip()) if scale and value else (core, unit)
+    return text, ""
 
 
-def unit_key(unit: str) -> str:
-    """Return a unit without LaTeX, spaces, capitals and plural: `\\text{ Miles}` and `mile` are the same."""
-    letters = re.sub(r"\\text|[^A-Za-z0-9/^]", "", unit).lower()
-    return letters[:-1] if len(letters) > 3 and letters.endswith("s") else letters
+_QUANTITY = re.compile(
+    r"(?<![\s\d.])\s*+(?:,|and\b|\\text\s*+\{\s*+(?:,|and)\s*+\})?\s*+(-?\d[\d.,]*+)\s*+((?:\\text\s*+\{[^{}\d]*+\}|[A-Za-z]++))"
+)
+
+
+def quantities(text: str) -> list[tuple[str, str]]:
+    """Take `3 hours 20 minutes` apart into numbers and units; a quantity alone is a list of one; empty for anything else."""
+    found, end = [], 0
+    for match in _QUANTITY.finditer(text):
+        if match.start() != end:
+            return []
+        found.append((match[1].rstrip(","), match[2]))
+        end = match.end()
+    return found if end == len(text) else []
+
+
+def _is_unit(core: str, unit: str) -> bool:
+    """Tell whether what stands behind a core may be a unit."""
+    if _NO_UNIT.search(unit) or not any(c.isalpha() for c in unit):
+        return False
+    if "\\text" in unit and "circ" not in unit:
+        return True
+    plain = re.sub(r"\\text\s*+\{[^{}]*+\}|\\circ|\\cdot", "", unit)
+    words = re.findall("[A-Za-z]++", plain)
+    if words and all(word.lower() in UNITS for word in words):
+        return True
+    spaced = unit[0].isspace()
+    if all(word in _LETTERS or word.lower() in UNITS for word in words):
+        return bool(("circ" in unit or spaced) and number(core.strip()))
+    return spaced and all(len(word) > 1 and word.lower() not in MATH_WORDS for word in words)

@@ -4,8 +4,9 @@
 fork copies CUDA and locks, and neither gets rid of a worker that hangs. Here a worker is `python -c` with the parent's
 `sys.path`: items go in as pickles, results come out as lines of JSON, so that nothing a worker says is ever unpickled.
 
-Who kills a worker: the parent at the deadline; the kernel, by an interval timer that no Python code can delay, half a
-second later if the parent is gone; and the closed pipe when the parent is gone and the worker is idle. POSIX only.
+Who kills a worker: the parent at a deadline in wall time; the kernel, by a timer that no Python code can delay, at a deadline
+in processor time, and half a second after one in wall time if the parent is gone; and the worker itself, without a word, when
+it finds its pipes closed because the parent is gone. POSIX only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import importlib
 import json
 import os
 import pickle
-import selectors
+import select
 import signal
 import subprocess
 import sys
@@ -25,16 +26,19 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
 
+Clock = Literal["wall", "processor"]
 _BOOT = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]);"
+    "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = json.loads(sys.argv[1]);"
     " from reasoning_ext.verifier.pool import serve; serve(*sys.argv[2:])"
 )
 START_SECONDS = 120.0
+BACKSTOP = 10.0  # so many times the processor time that an item may use is the wall time that it may take
 TIMED_OUT = "time-out after"
 _GRACE = 0.5
 _MOST_WORKERS, _MOST_ITEMS, _MOST_STILLBORN = 8, 32, 3
+_encode = json.JSONEncoder(default=lambda value: value.tolist()).encode
 
 
 class Failure(str):
@@ -50,6 +54,7 @@ class _Worker:
     ready: bool = False
     owed: deque[int] = field(default_factory=deque)
     seconds: float = 0.0
+    wall: float = 0.0
     unread: bytes = b""
 
 
@@ -61,13 +66,17 @@ class Pool:
         memory_mb: address space a worker may have, in MiB; 0 for no limit.
         setup: an item that a new worker does before it counts as started, to have imported what it needs.
         size: the most workers; default: one a core, 8 at the most, shared among the processes of `accelerate launch`.
+        clock: what deadlines count: `wall` time, or the `processor` time that a worker uses, without what it starts, so that
+            a busy machine costs no results; an item that waits is killed after `BACKSTOP` times as much wall time.
 
     Safe to call from any thread, from inside an event loop (which waits) and from a forked child, which gets workers of
     its own. Workers ignore Ctrl-C, which the parent answers by killing those that are busy.
     """
 
-    def __init__(self, target: str, memory_mb: int = 0, size: int | None = None, setup: Any = None):
-        self.target, self.memory_mb = target, memory_mb
+    def __init__(
+        self, target: str, memory_mb: int = 0, size: int | None = None, setup: Any = None, clock: Clock = "wall"
+    ):
+        self.target, self.memory_mb, self.clock = target, memory_mb, clock
         self.setup = "" if setup is None else pickle.dumps(setup).hex()
         self.size = size or default_size()
         self._forget()
@@ -91,7 +100,7 @@ class Pool:
 
         Args:
             items: what can be pickled.
-            seconds: hard deadline an item, counted from when it is the worker's turn to do it.
+            seconds: hard deadline an item by the pool's clock, counted from when it is the worker's turn to do it.
 
         Returns:
             N results, of what JSON can hold, in the items' order; a `Failure` where there is none.
@@ -125,11 +134,11 @@ class Pool:
             for worker, line in self._wait():
                 if line is not None:
                     results[worker.owed.popleft()] = _result(line)
-                    worker.deadline = time.monotonic() + worker.seconds
+                    worker.deadline = time.monotonic() + worker.wall
                     left -= 1
                     continue
                 if worker.owed:  # it died, or its time is over: the item is to blame, what comes after it is not
-                    item, failure = worker.owed.popleft(), _post_mortem(worker)
+                    item, failure = worker.owed.popleft(), _post_mortem(worker, self.clock)
                     waiting.extendleft(reversed(worker.owed))
                     worker.owed.clear()
                     if (
@@ -146,24 +155,26 @@ class Pool:
         return results
 
     def _send(self, worker: _Worker, chunk: list[int], items: Sequence[Any], seconds: float) -> None:
-        frame = pickle.dumps((seconds, [items[i] for i in chunk]))
-        worker.owed, worker.seconds = deque(chunk), seconds
-        worker.deadline = time.monotonic() + seconds
+        wall = seconds if self.clock == "wall" else BACKSTOP * seconds
+        timers = {signal.ITIMER_REAL: wall + _GRACE} | ({} if self.clock == "wall" else {signal.ITIMER_PROF: seconds})
+        frame = pickle.dumps(([*timers.items()], [items[i] for i in chunk]))
+        worker.owed, worker.seconds, worker.wall = deque(chunk), seconds, wall
+        worker.deadline = time.monotonic() + wall
         with contextlib.suppress(BrokenPipeError):  # it has died; the reading end says so
             _pipe(worker.process.stdin).write(frame)
             _pipe(worker.process.stdin).flush()
 
     def _wait(self) -> list[tuple[_Worker, bytes | None]]:
         """Wait for the next lines or the next deadline; `(worker, None)` for one that is gone by then."""
-        with selectors.DefaultSelector() as selector:
-            awaited = [w for w in self._workers if w.owed or not w.ready]
-            for worker in awaited:
-                selector.register(_pipe(worker.process.stdout), selectors.EVENT_READ, worker)
-            readable = selector.select(max(0.0, min(w.deadline for w in awaited) - time.monotonic()))
+        awaited = {_pipe(w.process.stdout).fileno(): w for w in self._workers if w.owed or not w.ready}
+        poll = select.poll()
+        for fd in awaited:
+            poll.register(fd, select.POLLIN)
+        readable = poll.poll(1000 * max(0.0, min(w.deadline for w in awaited.values()) - time.monotonic()))
         events: list[tuple[_Worker, bytes | None]] = []
-        for key, _ in readable:
-            worker = key.data
-            data = os.read(key.fd, 1 << 16)
+        for fd, _ in readable:
+            worker = awaited[fd]
+            data = os.read(fd, 1 << 16)
             *lines, worker.unread = (worker.unread + data).split(b"\n")
             if lines and not worker.ready:
                 worker.ready = True
@@ -174,9 +185,9 @@ class Pool:
                     worker.process.wait(1)  # for its own exit code
                 self._kill(worker)
                 events.append((worker, None))
-        late = [w for w in self._workers if w in awaited and (w.owed or not w.ready) and time.monotonic() > w.deadline]
-        for worker in late:
-            if not any(worker is seen for seen, _ in events):
+        heard = [worker for worker, _ in events]
+        for worker in awaited.values():
+            if (worker.owed or not worker.ready) and time.monotonic() > worker.deadline and worker not in heard:
                 self._kill(worker)
                 events.append((worker, None))
         return events
@@ -221,10 +232,13 @@ def _result(line: bytes) -> Any:
     return reply["value"] if "value" in reply else Failure(reply["error"])
 
 
-def _post_mortem(worker: _Worker) -> Failure:
-    if worker.process.returncode in (-signal.SIGKILL, -signal.SIGALRM) and time.monotonic() >= worker.deadline:
+def _post_mortem(worker: _Worker, clock: Clock) -> Failure:
+    code = worker.process.returncode
+    if code == -signal.SIGPROF and clock == "processor":
         return Failure(f"{TIMED_OUT} {worker.seconds:g} s")
-    return Failure(f"the worker died (exit code {worker.process.returncode})")
+    if code in (-signal.SIGKILL, -signal.SIGALRM) and time.monotonic() >= worker.deadline:
+        return Failure(f"{TIMED_OUT} {worker.wall:g} s")
+    return Failure(f"the worker died (exit code {code})")
 
 
 def _pipe(stream: Any) -> BinaryIO:
@@ -233,40 +247,54 @@ def _pipe(stream: Any) -> BinaryIO:
 
 
 def serve(target: str, memory_mb: str, setup: str = "") -> None:
-    """Be a worker: read chunks of items from standard input until it closes, write one line of JSON an item."""
-    replies, items_in = os.fdopen(os.dup(1), "w", encoding="ascii"), os.fdopen(os.dup(0), "rb")
+    """Be a worker: read chunks of items from standard input until it closes, write one line of JSON an item.
+
+    Never returns. Any error ends it with a traceback, unless the parent is gone: then nobody is to see that.
+    """
+    replies, items_in = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
     os.dup2(2, 1)  # what a function prints is not a reply
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and what it starts does not read the items
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGPROF))  # the parent's thread may block them
+    try:
+        _serve(target, int(memory_mb), setup, items_in, replies)
+    except BaseException:
+        pipes = select.poll()
+        pipes.register(items_in, 0)  # 0: asks for nothing but whether the other end is closed
+        pipes.register(replies, 0)
+        if not pipes.poll(0):
+            raise
+        os._exit(0)
+
+
+def _serve(target: str, memory_mb: int, setup: str, items_in: BinaryIO, replies: BinaryIO) -> None:
+    """Import the function and answer until a pipe fails."""
     module, _, name = target.partition(":")
     function = getattr(importlib.import_module(module), name)
     if setup:
         function(pickle.loads(bytes.fromhex(setup)))
-    if int(memory_mb):
+    if memory_mb:
         import resource
 
-        resource.setrlimit(resource.RLIMIT_AS, (int(memory_mb) << 20, int(memory_mb) << 20))
-    replies.write("ready\n")
+        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
+    replies.write(b"ready\n")
     replies.flush()
     while True:
-        try:
-            seconds, items = pickle.load(items_in)
-        except EOFError:
-            return
+        timers, items = pickle.load(items_in)
         for item in items:
-            signal.setitimer(signal.ITIMER_REAL, seconds + _GRACE)
-            reply = _reply(function, item)
-            try:
-                replies.write(reply + "\n")
-                replies.flush()
-            except BrokenPipeError:  # nobody waits for it any more
-                os._exit(0)
-        signal.setitimer(signal.ITIMER_REAL, 0)
+            for timer, seconds in timers:
+                signal.setitimer(timer, seconds)
+            replies.flush()  # of the item before: a worker that is killed owes what it was at, whose time this is already
+            replies.write(_reply(function, item))
+        for timer, _ in timers:
+            signal.setitimer(timer, 0)
+        replies.flush()
 
 
-def _reply(function: Callable[[Any], Any], item: Any) -> str:
+def _reply(function: Callable[[Any], Any], item: Any) -> bytes:
     try:
-        return json.dumps({"value": function(item)}, default=lambda value: value.tolist())
+        text = _encode({"value": function(item)})
     except (Exception, SystemExit) as error:
-        return json.dumps({"error": f"{type(error).__name__}: {str(error)[:300]}"})
+        text = _encode({"error": f"{type(error).__name__}: {str(error)[:300]}"})
+    return text.encode("ascii") + b"\n"

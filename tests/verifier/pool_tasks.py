@@ -1,4 +1,4 @@
-"""What the workers of test_workers.py are asked to do."""
+"""What the workers of test_pool.py are asked to do."""
 
 import os
 import signal
@@ -10,6 +10,26 @@ def work(item):
     if item == "hang":
         while True:
             time.sleep(0.01)
+    if isinstance(item, str) and item.startswith("burn "):
+        end = time.process_time() + float(item.removeprefix("burn "))
+        while time.process_time() < end:
+            pass
+        return "burnt"
+    if isinstance(item, str) and item.startswith("sleep "):
+        return time.sleep(float(item.removeprefix("sleep ")))
+    if item == "timers":
+        return [signal.getitimer(timer)[0] for timer in (signal.ITIMER_REAL, signal.ITIMER_PROF)]
+    if item == "interrupt me":
+        os.kill(os.getpid(), signal.SIGINT)
+        return "undisturbed"
+    if item == "kill my parent":
+        parent = os.getppid()
+        os.kill(parent, signal.SIGKILL)
+        while os.getppid() == parent:  # until then it may not have closed its pipes
+            time.sleep(0.01)
+    if item == "raise without a parent":
+        work("kill my parent")
+        raise KeyboardInterrupt
     if item == "die":
         os._exit(3)
     if item == "raise":

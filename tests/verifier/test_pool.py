@@ -9,12 +9,21 @@ import time
 
 import pytest
 
+from reasoning_ext.verifier import pool as pool_module
 from reasoning_ext.verifier.pool import Failure, Pool, default_size
 
 
 @pytest.fixture
 def pool():
     pool = Pool("tests.verifier.pool_tasks:work", memory_mb=512, size=2)
+    yield pool
+    pool.close()
+
+
+@pytest.fixture
+def one():
+    """One worker whose deadlines count processor time."""
+    pool = Pool("tests.verifier.pool_tasks:work", size=1, clock="processor")
     yield pool
     pool.close()
 
@@ -27,14 +36,86 @@ def tests_can_be_imported(monkeypatch, request):
 def test_results_come_in_the_order_of_the_items(pool):
     assert pool.map(list(range(500)), 5) == [i * 2 for i in range(500)]
     assert pool.map([], 5) == []
+    assert pool.map(["x" * 300_000] * 16, 5) == ["x" * 600_000] * 16
 
 
-def test_a_hang_a_crash_and_an_error_cost_one_item_each(pool):
+@pytest.mark.parametrize("clock", ["wall", "processor"])
+def test_a_hang_a_crash_and_an_error_cost_one_item_each(pool, clock, monkeypatch):
+    pool.clock = clock
+    monkeypatch.setattr(pool_module, "BACKSTOP", 1)  # for the hang, which does not compute
     results = pool.map([1, "hang", 2, "die", 3, "raise", 4, "hoard", "print", 5], 1.0)
     assert [r for r in results if not isinstance(r, Failure)] == [2, 4, 6, 8, "printed", 10]
     assert [str(r) for r in results if isinstance(r, Failure)] == [
         "time-out after 1 s", "the worker died (exit code 3)", "ValueError: no", "MemoryError: ",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"), [("die", "the worker died (exit code 3)"), ("burn 60", "time-out after 0.5 s")]
+)
+def test_in_a_chunk_the_item_that_the_worker_was_at_is_to_blame(one, bad, reason):
+    items = [*range(40)]
+    items[15] = bad  # in the middle of the second of five
+    results = one.map(items, 0.5)
+    assert {i: str(r) for i, r in enumerate(results) if isinstance(r, Failure)} == {15: reason}
+    assert [r for r in results if not isinstance(r, Failure)] == [i * 2 for i in range(40) if i != 15]
+
+
+def test_waiting_costs_no_processor_time_and_computing_does(pool, one):
+    assert one.map(["sleep 1.2", 1, "burn 60", 2, "burn 60", "burn 0.1"], 0.5) == [
+        None, 2, "time-out after 0.5 s", 4, "time-out after 0.5 s", "burnt",
+    ]  # fmt: skip
+    assert pool.map(["sleep 1.2"], 0.5) == ["time-out after 0.5 s"]  # the default is wall time
+
+
+def test_every_item_of_a_chunk_has_all_the_time(one):
+    assert one.map(["burn 0.2"] * 8, 0.3) == ["burnt"] * 8
+    one.clock = "wall"
+    assert one.map([*range(6), "sleep 0.7", "sleep 0.7"], 1.2) == [0, 2, 4, 6, 8, 10, None, None]
+
+
+def test_only_the_timers_of_the_clock_are_set_and_only_during_an_item(one):
+    [(real, processor)] = one.map(["timers"], 5)
+    assert 5 < real <= 50.5 and 0 < processor < 5.1
+    one.clock = "wall"
+    [(real, processor)] = one.map(["timers"], 0.1)
+    assert 0 < real <= 0.6 and processor == 0
+    with pytest.raises(subprocess.TimeoutExpired):
+        one._workers[0].process.wait(1)
+
+
+def test_workers_ignore_ctrl_c(one):
+    assert one.map(["interrupt me"], 5) == ["undisturbed"]
+
+
+def test_what_neither_computes_nor_answers_is_killed_at_the_backstop(one, monkeypatch):
+    monkeypatch.setattr(pool_module, "BACKSTOP", 2)
+    assert one.map(["hang", 1], 0.5) == ["time-out after 1 s", 2]
+
+
+def test_the_timer_kills_although_the_parent_ignores_and_blocks_its_signal(one):
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPROF, signal.SIGALRM})
+    try:
+        assert one.map(["burn 60", 1], 0.5) == ["time-out after 0.5 s", 2]
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGPROF, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="puts all on one core")
+def test_a_busy_machine_costs_no_results(one):
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    burning = [sys.executable, "-c", "while True: pass"]
+    others = [subprocess.Popen(burning, start_new_session=True) for _ in range(4)]
+    try:
+        assert one.map(["burn 0.6"], 1) == ["burnt"]  # after some three seconds
+    finally:
+        os.sched_setaffinity(0, cores)
+        for other in others:
+            other.kill()
+            other.wait()
 
 
 def test_a_worker_that_died_while_idle_costs_nothing(pool):
@@ -51,10 +132,11 @@ def test_an_item_whose_worker_somebody_killed_is_done_again(pool, tmp_path):
     assert pool.map([f"kill me once {tmp_path / 'flag'}", 1], 5) == ["done", 2]
 
 
-def test_a_target_that_is_not_there_says_so(pool):
+def test_a_target_that_is_not_there_says_so(capfd):
     broken = Pool("tests.verifier.pool_tasks:nothing", size=1)
     with pytest.raises(RuntimeError, match=r"tests.verifier.pool_tasks:nothing did not start"):
         broken.map([1], 5)
+    assert "AttributeError: module 'tests.verifier.pool_tasks' has no attribute 'nothing'" in capfd.readouterr().err
 
 
 def test_a_forked_child_has_workers_of_its_own(pool):
@@ -87,10 +169,11 @@ def test_the_number_of_workers_fits_the_machine(monkeypatch):
 
 
 PARENT = """
-import signal, sys
+import os, pickle, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell starts in the background
-from reasoning_ext.verifier.pool import Pool
-pool = Pool("tests.verifier.pool_tasks:work", size=2)
+from reasoning_ext.verifier import pool as pool_module
+pool_module.BACKSTOP = 1
+pool = pool_module.Pool("tests.verifier.pool_tasks:work", size=2)
 pool.map([1, 2], 5)
 print(*[w.process.pid for w in pool._workers], flush=True)
 {rest}
@@ -101,6 +184,8 @@ print(*[w.process.pid for w in pool._workers], flush=True)
     ("rest", "sign", "code"),
     [
         ("pool.map(['hang'] * 4, 3)", signal.SIGKILL, -9),  # busy: the kernel's timer
+        ("pool.clock = 'processor'; pool.map(['hang'] * 4, 3)", signal.SIGKILL, -9),
+        ("pool.clock = 'processor'; pool_module.BACKSTOP = 99; pool.map(['burn 99'] * 4, 1)", signal.SIGKILL, -9),
         ("sys.stdin.read()", signal.SIGKILL, -9),  # idle: the closed pipe
         ("pool.map(['hang'] * 4, 60)", signal.SIGINT, -2),  # Ctrl-C in the middle of a batch
         ("", None, 0),  # the end
@@ -121,6 +206,46 @@ def test_nothing_is_left_behind(rest, sign, code, request):
     while time.monotonic() < deadline and any(alive(pid) for pid in workers):
         time.sleep(0.05)
     assert not [pid for pid in workers if alive(pid)]
+
+
+DIE = "os.kill(os.getpid(), signal.SIGKILL)"
+SEND = "pipe = pool._workers[0].process.stdin; pipe.write(pickle.dumps(([], ['x' * 300_000]))[:{}]); pipe.flush(); "
+BROKEN = "pool_module.Pool('tests.verifier.pool_tasks:{}', size=1{}).warm_up(); "
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        "pool.close(); pool.warm_up(); " + DIE,  # the workers start, and find nobody to tell that they are ready
+        BROKEN.format("work", ", setup='raise'") + DIE,  # or that they cannot start
+        DIE,
+        SEND.format(1) + DIE,  # in the middle of a frame
+        SEND.format(20) + DIE,
+        SEND.format(-1) + DIE,
+        SEND.format(-1) + "pipe.close(); pool._workers[0].process.wait(); " + DIE,  # one pipe goes before the other
+        "pool.map(['kill my parent', 1] * 20, 5)",  # before a reply
+        "pool.map(['raise without a parent'], 5)",
+    ],
+)
+def test_a_worker_whose_parent_was_killed_ends_without_a_word(rest, request):
+    said = subprocess.run(  # until all have closed their standard error
+        [sys.executable, "-c", PARENT.format(rest=rest)], capture_output=True, cwd=request.config.rootpath, timeout=60
+    )
+    assert said.returncode == -signal.SIGKILL
+    assert said.stderr == b""
+
+
+@pytest.mark.parametrize("items", ["['x'] * 3000", "['x' * 10_000_000] * 8", "[['x' * 99] * 9999] * 99"])
+def test_a_parent_may_be_killed_at_any_moment(items, request):
+    for moment in range(5):
+        parent = subprocess.Popen(
+            [sys.executable, "-c", PARENT.format(rest=f"while True: pool.map({items}, 5)")], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, cwd=request.config.rootpath,
+        )  # fmt: skip
+        parent.stdout.readline()
+        time.sleep(moment * 0.05)
+        parent.kill()
+        assert parent.communicate(timeout=60)[1] == b""
 
 
 def alive(pid):

@@ -1,0 +1,194 @@
+r"""Rules for what is made of parts: lists, sets, tuples, matrices, ratios, both signs of a root, answers in parts.
+
+A rule takes two clean texts and `same`, which compares parts of them, and returns True, False, or None: not my kind.
+"""
+
+import re
+from collections.abc import Callable
+from itertools import product
+
+from reasoning_ext.verifier import algebra
+from reasoning_ext.verifier.exact import Items, cut, is_ordered, named, same_brackets, split_items
+from reasoning_ext.verifier.numbers import number
+
+Verdict = bool | None
+Same = Callable[[str, str], bool]
+INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
+_APPROX = re.compile(r"\\approx(?![A-Za-z])")
+_MATRIX = re.compile(r"\\begin\s*+\{pmatrix\}((?:[^\\]|\\(?!end\b))*+)\\end\s*+\{pmatrix\}")
+SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
+_PART = re.compile(r"(?:\\text\s*+\{\s*+)?+(?:\(([a-h]|i{1,3}|iv|[1-6])\)|\b([a-h])\))\s*+\}?+\s*+(?:\\quad)?+")
+_LABELS = ("abcdefgh", ("i", "ii", "iii", "iv"), "123456")
+_COLON, _COMMA = re.compile(":"), re.compile(",")
+
+
+def matrices(gold: str, answer: str, same: Same) -> Verdict:
+    """Matrices entry by entry; a column or row is also the tuple of its entries."""
+    rows = [_rows(side) for side in (gold, answer)]
+    if rows[0] is None and rows[1] is None:
+        return None
+    if rows[0] is None or rows[1] is None:
+        other = split_items(gold if rows[0] is None else answer)
+        vector = next(side for side in rows if side is not None)
+        flat = [entry for row in vector for entry in row]
+        if (
+            other is None
+            or other.opening not in ("(", "[")
+            or len(flat) != len(other.items)
+            or min(len(vector), len(vector[0])) > 1
+        ):
+            return None
+        rows = [[flat if side is vector else list(other.items)] for side in rows]
+    left, right = rows
+    if [len(row) for row in left or ()] != [len(row) for row in right or ()]:
+        return False
+    pairs = zip([e for row in left or () for e in row], [e for row in right or () for e in row], strict=True)
+    return all(same(g, a) for g, a in pairs)
+
+
+def _rows(text: str) -> list[list[str]] | None:
+    """Read `\\begin{pmatrix}1&2\\\\3&4\\end{pmatrix}` or `Matrix([[1, 2], [3, 4]])` as rows of entries."""
+    if match := _MATRIX.fullmatch(text):
+        return [[entry.strip() for entry in row.split("&")] for row in match[1].split(r"\\") if row.strip()]
+    if match := re.fullmatch(r"(?i:matrix)\s*+\((.*)\)", text, re.DOTALL):
+        inside = match[1].strip()
+        inside = inside[1:-1] if inside.startswith("[[") else inside
+        lists = [split_items(row) for row in cut(inside, _COMMA)]
+        return [list(row.items) for row in lists if row] if all(lists) else None
+    return None
+
+
+def labelled_parts(gold: str, answer: str, same: Same) -> Verdict:
+    """`(a) 3 (b) 5` part by part."""
+    left, right = _parts(gold), _parts(answer)
+    if left is None and right is None:
+        return None
+    if left is None or right is None:
+        bare = split_items(gold if left is None else answer)
+        parts = left or right or []
+        if bare is None or len(bare.items) != len(parts):
+            return None
+        left, right = (list(bare.items), right or []) if left is None else (left, list(bare.items))
+    return len(left) == len(right) and all(same(g, a) for g, a in zip(left, right, strict=True))
+
+
+def _parts(text: str) -> list[str] | None:
+    """List the parts behind `(a)`, `(b)` or `(i)`, `(ii)` or `(1)`, `(2)`."""
+    found = list(_PART.finditer(text))
+    labels = [match[1] or match[2] for match in found]
+    if len(found) < 2 or found[0].start() or not any(labels == list(kind[: len(labels)]) for kind in _LABELS):
+        return None
+    ends = [match.start() for match in found[1:]] + [len(text)]
+    return [text[match.end() : end].strip(" ,;.") for match, end in zip(found, ends, strict=True)]
+
+
+def signs(gold: str, answer: str, same: Same) -> Verdict:
+    """`a \\pm b` stands for both values."""
+    if not any(SIGNS.search(side) for side in (gold, answer)):
+        return None
+    left, right = (both_signs(side) for side in (gold, answer))
+    return None if left is None or right is None else same_elements(left, right, same)
+
+
+def both_signs(text: str) -> list[str] | None:
+    """List the values of a text with \\pm: all choices of signs, opposite ones for \\mp."""
+    name, rest = named(text)
+    items = split_items(rest)
+    if items and items.opening in ("(", "["):
+        return None
+    parts = items.items if items and len(items.items) > 1 else (rest,)
+    found = [_with_signs(named(part)[1]) for part in parts]
+    return None if None in found else [value for values in found for value in values or ()]
+
+
+def _with_signs(text: str) -> list[str] | None:
+    """Write a text with both signs: one choice for `\\pm` and `\\mp` together, else one for each; None where there are many."""
+    kinds = [match[1] for match in SIGNS.finditer(text)]
+    if len(kinds) > 3:
+        return None
+    if "mp" in kinds or len(kinds) < 2:
+        choices = [tuple(sign if kind == "pm" else other for kind in kinds) for sign, other in ("+-", "-+")][
+            : 2 if kinds else 1
+        ]
+    else:
+        choices = list(product("+-", repeat=len(kinds)))
+    pieces = SIGNS.split(text)[::2]
+    return ["".join(a + b for a, b in zip(pieces, (*choice, ""), strict=True)) for choice in choices]
+
+
+def sequences(gold: str, answer: str, same: Same) -> Verdict:
+    """`1, 2, \\ldots, n` part by part."""
+    if r"\ldots" not in gold:
+        endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not _APPROX.search(answer)
+        return False if endless else None
+    left, right = ([part.strip() for part in cut(side, _COMMA) if part.strip()] for side in (gold, answer))
+    if len(left) < 2:
+        return None
+    return len(left) == len(right) and all(
+        g == a if r"\ldots" in g + a else same(g, a) for g, a in zip(left, right, strict=True)
+    )
+
+
+def ratios(gold: str, answer: str, same: Same) -> Verdict:
+    """Ratios are equal up to a factor; a:b is also the number a/b; with a zero in front it is a time, and equal as written."""
+    if ":" not in gold and ":" not in answer:
+        return None
+    gold, answer = (named(side)[1] if "=" in side else side for side in (gold, answer))
+    left, right = ([part.strip() for part in cut(side, _COLON)] for side in (gold, answer))
+    if any(part[:1] == "0" and part != "0" for part in left + right):
+        return len(left) == len(right) and all(same(g, a) for g, a in zip(left, right, strict=True))
+    if len(left) + len(right) == 3 and all(algebra.is_number(part) for part in left + right):
+        pair, single = (left, answer) if len(left) == 2 else (right, gold)
+        quotient = rf"\frac{{{pair[0]}}}{{{pair[1]}}}"
+        return same(quotient, single) if pair is left else same(single, quotient)
+    if len(left) != len(right) or len(left) < 2:
+        return None if len(left) == len(right) else False
+    return all(
+        same(rf"({g})({right[0]})", rf"({a})({left[0]})") for g, a in zip(left[1:], right[1:], strict=True)
+    ) or all(same(g, a) for g, a in zip(left, right, strict=True))
+
+
+def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
+    """Lists element by element: in order where a side has round or square brackets, else in any."""
+    left, right = split_items(gold), split_items(answer)
+    if left is None or right is None:
+        return None
+    if max(len(left.items), len(right.items)) < 2:
+        return _single(left, right, same)
+    if not same_brackets(left, right):
+        return False
+    left, right = (side._replace(items=_with_names_off(side.items)) for side in (left, right))
+    if is_ordered(left, right):
+        return len(left.items) == len(right.items) and all(
+            same(g, a) for g, a in zip(left.items, right.items, strict=True)
+        )
+    is_set = r"\{" in (left.opening, right.opening) or left.items[0].startswith("(")
+    return same_elements(list(left.items), list(right.items), same, is_set)
+
+
+def _with_names_off(items: tuple[str, ...]) -> tuple[str, ...]:
+    names = {named(item)[0] for item in items} - {""}
+    return tuple(named(item)[1] for item in items) if len(names) == 1 else items
+
+
+def _single(left: Items, right: Items, same: Same) -> Verdict:
+    """Compare `(x)` with `(x)` and `\\{x\\}` with `\\{x\\}`; round brackets around one thing say nothing."""
+    if not left.items or not right.items:
+        return not left.items and not right.items
+    if left.opening == right.opening and left.closing == right.closing and left.opening in (r"\{", "["):
+        return same(left.items[0], right.items[0])
+    return None
+
+
+def same_elements(gold: list[str], answer: list[str], same: Same, is_set: bool = False) -> bool:
+    """Match elements one to one; in a set, an element that stands twice counts once."""
+    rest = list(answer)
+    matched: list[str] = []
+    for g in gold:
+        found = next((i for i, a in enumerate(rest) if same(g, a)), None)
+        if found is None:
+            if is_set and any(same(g, a) for a in matched):
+                continue
+            return False
+        matched.append(rest.pop(found))
+    return not rest or (is_set and all(any(same(m, a) for m in matched) for a in rest))

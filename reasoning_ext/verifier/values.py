@@ -1,0 +1,277 @@
+r"""What a formula is worth: exactly where it is rational, to a stated precision where it is not, at points where it has letters.
+
+Rational arithmetic is exact up to `BITS` binary digits a number. Other values are computed with mpmath to 60 digits, and as
+many more as the integers among them have, so that 1 does not vanish beside 2^300; two are equal when 50 digits (and as many
+more) agree. Two expressions are equal when they are at every point of a fixed set at which both are real: points of both signs,
+of several sizes, in every order, and exact where the expressions are rational functions, so that agreeing there is a proof but
+for a chance of 10^-6 a point (Schwartz and Zippel). `simplify` is not asked: it can only confirm what the points say.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any
+
+from reasoning_ext.verifier.formula import Tree, holds, letters
+from reasoning_ext.verifier.rational import applied, exact, folded
+
+DIGITS, SPARE = 60, 10
+MOST_DIGITS, MOST_AT_POINTS = 20_000, 400
+_NUMERATORS = (101, 211, 307, 401, 503, 601, 701, 809, 907, 1009, 1103)
+_DENOMINATORS = (89, 97, 103, 113, 127, 131, 149, 163)
+_SCALES: tuple[Fraction | int, ...] = (
+    1,
+    1,
+    Fraction(1, 7),
+    1,
+    1,
+    5,
+    1,
+    40,
+    9,
+    Fraction(1, 30),
+    300,
+    300,
+)  # of twelve points
+_SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,))
+ENOUGH = 4  # points to have compared
+_INTEGERS = frozenset("n k m N K M j l r s t".split())
+_STEPPED = frozenset({"factorial", "binomial", "floor", "ceil", "mod", "cos", "sin", "tan"})
+
+
+class TooLarge(ValueError):
+    """The numbers are too large to compare exactly, and no shorter way is certain."""
+
+
+def numeric(
+    trees: Sequence[Tree], at: Mapping[str, Fraction] | None = None, most: int = MOST_DIGITS
+) -> tuple[list[Any], Any]:
+    """Evaluate trees with mpmath, to 60 digits and as many more as the sizes of their parts are apart.
+
+    Args:
+        trees: from `formula.read`.
+        at: values of their letters.
+        most: digits to compute with.
+
+    Returns:
+        their values, real where the imaginary part is nothing but rounding, None where one is undefined; and by how much two
+        may differ and be the same.
+
+    Raises:
+        TooLarge: these would be too many.
+    """
+    import mpmath
+
+    digits = DIGITS
+    while True:
+        largest = [0]
+        values = [_evaluated(tree, digits, at or {}, largest) for tree in trees]
+        needed = DIGITS + max(map(abs, largest)) * 3 // 10
+        if needed > most:
+            raise TooLarge("its numbers are too large to compare")
+        if needed <= digits:
+            return values, mpmath.mpf(10) ** (SPARE - digits + max(largest) * 3 // 10 + 1)
+        digits = needed
+
+
+def _evaluated(tree: Tree, digits: int, at: Mapping[str, Fraction], sizes: list[int]) -> Any:
+    import mpmath
+
+    with mpmath.workdps(digits):
+        try:
+            value = mpmath.mpmathify(_numeric(tree, at, mpmath.mp, False, sizes))
+        except (ZeroDivisionError, ValueError, TypeError, mpmath.libmp.NoConvergence):
+            return None
+        except OverflowError:
+            raise TooLarge("its numbers are too large to compare") from None
+        if not mpmath.isfinite(value):
+            return None
+        if isinstance(value, mpmath.mpc) and abs(value.imag) <= abs(value.real) * mpmath.mpf(10) ** (SPARE - digits):
+            return value.real
+        return value
+
+
+def _numeric(tree: Tree, at: Mapping[str, Fraction], mp: Any, angle: bool, sizes: list[int]) -> Any:
+    """Evaluate, and note how many binary digits a part has before or behind the point."""
+    kind = tree[0]
+    if kind == "number" or kind == "letter":
+        number = tree[1] if kind == "number" else at[tree[1]]
+        value = mp.mpf(number.numerator) / number.denominator
+    elif kind == "constant":
+        value = {"pi": mp.pi, "e": mp.e, "i": mp.mpc(0, 1)}[tree[1]] * 1
+    elif kind == "degrees":
+        value = _numeric(tree[1], at, mp, angle, sizes) * (mp.pi / 180 if angle else 1)
+    else:
+        parts = [_numeric(part, at, mp, angle or kind in _OF_ANGLES, sizes) for part in tree[1:]]
+        value = applied(kind, parts) if kind.startswith("apply ") else _numeric_of(kind, parts, mp)
+    if value and mp.isfinite(value):
+        sizes.append(max(min(int(mp.mag(value)), 10 * MOST_DIGITS), -10 * MOST_DIGITS))
+    return value
+
+
+_OF_ANGLES = frozenset("sin cos tan cot sec csc".split())
+
+
+_MPMATH = {
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
+    "Re": "re", "Im": "im", "conjugate": "conj", "abs": "fabs", "sgn": "sign", "factorial": "factorial", "factorial2": "fac2", "binomial": "binomial", "ceil": "ceil",
+}  # fmt: skip
+
+
+def _numeric_of(kind: str, parts: list[Any], mp: Any) -> Any:
+    if kind == "+":
+        return sum(parts[1:], parts[0])
+    if kind == "-":
+        return -parts[0]
+    if kind == "*":
+        return mp.fprod(parts)
+    if kind == "/":
+        return parts[0] / parts[1]
+    if kind == "^":
+        return _raised(parts[0], parts[1], mp)
+    if kind == "root":
+        return _numeric_root(parts[0], parts[1], mp)
+    if kind in ("log", "ln"):
+        return mp.log(parts[0]) / mp.log(parts[1]) if len(parts) > 1 else mp.log(parts[0])
+    if kind in ("max", "min"):
+        return (max if kind == "max" else min)(parts)
+    if kind == "mod":
+        return parts[0] - parts[1] * mp.floor(parts[0] / parts[1])
+    if kind in ("gcd", "lcm"):
+        raise ValueError("no integers")
+    return getattr(mp, _MPMATH.get(kind, kind))(*parts)
+
+
+def _raised(base: Any, exponent: Any, mp: Any) -> Any:
+    """Raise to a power whose exponent of two stays printable."""
+    if base and abs(exponent) * (abs(mp.log(abs(base))) + 1) > 10**9:
+        raise OverflowError
+    return base**exponent
+
+
+def _numeric_root(value: Any, degree: Any, mp: Any) -> Any:
+    """Return a root; of a negative real number the real one where there is one."""
+    if degree == mp.floor(degree) and degree % 2 == 1 and not getattr(value, "imag", 0) and value < 0:
+        return -mp.root(-value, int(degree))
+    return mp.sqrt(value) if degree == 2 else value ** (1 / degree)
+
+
+def equal_numbers(left: Tree, right: Tree) -> bool:
+    """Tell whether two trees without letters have the same value.
+
+    Raises:
+        TooLarge: there is no telling in reasonable time.
+    """
+    left, right = folded(left), folded(right)
+    if left == right:
+        return True
+    if left[0] == right[0] == "number":
+        return bool(left[1] == right[1])
+    values, tolerance = numeric((left, right))
+    return None not in values and _same(values, tolerance)
+
+
+def _same(values: list[Any], tolerance: Any) -> bool:
+    import mpmath
+
+    with mpmath.workdps(MOST_DIGITS):
+        return bool(abs(values[0] - values[1]) <= tolerance)
+
+
+def _points(names: list[str]) -> Iterator[dict[str, Fraction]]:
+    """Yield points at which expressions are compared."""
+    for n, (scale, signs) in enumerate(zip(_SCALES, _SIGNS, strict=True)):
+        point = {}
+        for i, name in enumerate(names):
+            above = _NUMERATORS[(5 * i + 3 * n) % len(_NUMERATORS)]
+            below = _DENOMINATORS[(3 * i + 5 * n) % len(_DENOMINATORS)]
+            point[name] = signs[i % len(signs)] * scale * Fraction(above, 3 * below)
+        yield point
+
+
+def equal_expressions(left: Tree, right: Tree) -> bool:
+    """Tell whether two trees in the same letters are the same function, on the real numbers where both are real.
+
+    Letters that count (`n`, `k`, ...) in what is only meant for integers, `(-1)^n`, are tried at integers too.
+    """
+    left, right = folded(left), folded(right)
+    names = sorted(letters(left) | letters(right))
+    if left == right or _agree(left, right, _points(names)):
+        return True
+    counted = set(names) <= _INTEGERS and any(holds(side, _STEPPED) or _alternates(side) for side in (left, right))
+    integers = ({name: Fraction(n + i) for i, name in enumerate(names)} for n in range(1, 13))
+    return counted and _agree(left, right, integers)
+
+
+def _alternates(tree: Tree) -> bool:
+    if tree[0] == "^" and letters(tree[2]):
+        base = exact(tree[1])
+        return base is not None and base < 0
+    return any(_alternates(part) for part in tree[1:] if isinstance(part, tuple))
+
+
+def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]]) -> bool:
+    real = unreal = 0
+    unlike = False
+    for point in points:
+        sides = [exact(side, point) for side in (left, right)]
+        if None not in sides:
+            if sides[0] != sides[1]:
+                return False
+            real += 1
+            continue
+        try:
+            found, tolerance = numeric((left, right), point, MOST_AT_POINTS)
+        except TooLarge:
+            continue
+        if None in found:
+            continue
+        complex_sides = sum(bool(getattr(value, "imag", 0)) for value in found)
+        same = _same(found, tolerance)
+        if complex_sides == 0:
+            if not same:
+                return False
+            real += 1
+        elif complex_sides == 2:
+            unreal, unlike = unreal + same, unlike or not same
+    return real >= ENOUGH or (not unlike and real + unreal >= ENOUGH)
+
+
+def ratio(left: Tree, right: Tree) -> bool:
+    """Tell whether two trees in the same letters differ by a constant factor other than 0."""
+    names = sorted(letters(left) | letters(right))
+    left, right = folded(left), folded(right)
+    found: list[Any] = []
+    for point in _points(names):
+        sides = [exact(side, point) for side in (left, right)]
+        if None not in sides:
+            if not sides[1] or not sides[0]:
+                return False
+            found.append(sides[0] / sides[1])
+            continue
+        try:
+            values, _ = numeric((left, right), point, MOST_AT_POINTS)
+        except TooLarge:
+            continue
+        if None not in values and values[0] and values[1]:
+            found.append(_quotient(values))
+    first = found[0] if found else None
+    return len(found) >= ENOUGH and all(
+        one == first if isinstance(one, Fraction) and isinstance(first, Fraction) else _near(first, one)
+        for one in found
+    )
+
+
+def _quotient(values: list[Any]) -> Any:
+    import mpmath
+
+    with mpmath.workdps(MOST_AT_POINTS):
+        return values[0] / values[1]
+
+
+def _near(left: Any, right: Any) -> bool:
+    """Tell whether two factors agree to 40 digits."""
+    import mpmath
+
+    with mpmath.workdps(DIGITS):
+        left, right = (mpmath.mpf(n.numerator) / n.denominator if isinstance(n, Fraction) else n for n in (left, right))
+        return bool(abs(left - right) <= abs(left) * mpmath.mpf(10) ** (2 * SPARE - DIGITS))
