@@ -45,9 +45,11 @@ def equal_formulas(gold: str, answer: str) -> bool:
     left, right = found
     if not letters(left) and letters(right) and exact(left) == 0:
         return False  # 0x is no answer to 0
+    if letters(left) and not letters(right) <= letters(left):
+        return any(equal_trees(g, a) for g, a in _readings(left, right) if letters(a) <= letters(g))
     shown = [number(text) for text in (gold, answer)]
     if any(shown) and not letters(left) and not letters(right):
-        return _equal_decimals(left, right, shown)
+        return any(_equal_decimals(g, a, shown) for g, a in _readings(left, right))
     return any(equal_trees(g, a) for g, a in _readings(left, right))
 
 
@@ -67,7 +69,8 @@ def _small(part: Tree) -> Tree | None:
 
 def _readings(left: Tree, right: Tree) -> Iterator[tuple[Tree, Tree]]:
     """Yield what a pair may mean: log to base e or 10; degrees beside a multiple of pi; a parameter by another name."""
-    yield left, right
+    if holds(left, {"degrees"}) == holds(right, {"degrees"}) or not (holds(left, {"pi"}) and holds(right, {"pi"})):
+        yield left, right
 
     def common(part: Tree) -> Tree | None:
         bare = part[0] == "log" and len(part) == 2
@@ -138,6 +141,16 @@ def fraction_of(text: str) -> Fraction | None:
     if plain or tree is None or letters(tree):
         return plain and plain.value
     return fraction(tree)
+
+
+def is_unsolved(text: str) -> bool:
+    """Tell whether a text is a linear expression in one letter, and not the letter itself: `2x`, `x + 3`."""
+    tree = read(text)
+    if tree is None or tree[0] == "letter" or len(letters(tree)) != 1:
+        return False
+    name = next(iter(letters(tree)))
+    values = [exact(tree, {name: Fraction(n)}) for n in (1, 2, 4)]
+    return None not in values and 2 * (values[1] - values[0]) == values[2] - values[1] != 0  # type: ignore[operator]
 
 
 def is_number(text: str) -> bool:

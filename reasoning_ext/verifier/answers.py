@@ -12,13 +12,15 @@ from reasoning_ext.think import boxes
 from reasoning_ext.verifier.cleaning import clean
 from reasoning_ext.verifier.formula import read
 from reasoning_ext.verifier.prose import (
+    CHANGED,
     DELIMITED,
     JOINT,
-    OR_NEXT,
+    NUMBER,
     PERCENT,
     PLAIN,
     SHORT_WORDS,
     TUPLE,
+    alternative,
     formula_list,
     is_number_in_prose,
     is_prose,
@@ -47,6 +49,21 @@ _MARKER = re.compile(
 _LABELLED = re.compile(r"(?:[A-Za-z]++(?: [A-Za-z]++)?+ ?[:=] ?[^,;:=\n ]++(?:[,;] ?|$)){2,}+")  # Amy: 3, Bob: 5
 _OPTION = re.compile(r"\(?(?:option|choice)\s++\(?[A-J]\)?\.?", re.IGNORECASE)
 _DENIES = re.compile(r"\b(?:not|never|neither|nor|false|wrong|if|whether|unless)\b|n't\b", re.IGNORECASE)
+_DENIED_BEFORE = re.compile(r"(?:\b(?:not|never)|n't)(?: be| equal(?: to)?)?[\s:$]*+\Z")
+_DENIED_BEHIND = re.compile(r"[\s$.]*+(?:is|was|would be|cannot be) (?:wrong|incorrect|false|not|impossible|right\?)\b")
+_HEDGES = r"(?:maybe|perhaps|possibly|else|alternatively|also|it is|it could be|could be)"
+_OR_BETWEEN = re.compile(r"[\s$,(]*+(?:or|/|\|)[^.!?\n]*+")
+_OR_BEHIND = re.compile(rf"[\s$,]*+\(?\s*+(?:or\b|(?={_HEDGES}))(?:\s*+{_HEDGES}\b)*+[\s$]*+(-?(?:{NUMBER}))")
+_CONTRAST = re.compile(r",? (?:not|rather than|instead of|and not|because|since)\b|, (?:as|so)\b")
+_OPTION_ALONE = re.compile(r"\(?([A-J])\)?(?=[,;:]| because| since)")
+_OPPOSITE = {
+    one: re.compile(rf"\b{other}\b", re.IGNORECASE)
+    for one, other in (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
+}
+_STRUCK = re.compile(r"~~[^~\n]*+~~|[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]")  # struck out; also emoji
+_SUPPOSED = re.compile(
+    r"\b(?:if|suppose|assume|whether) (?:that )?(?:the |my |your )?(?:final |correct )?\Z", re.IGNORECASE
+)
 _PLAINLY = re.compile(r"\W*+(yes|no|true|false)\b\s*+[,;:!.\u2014-]", re.IGNORECASE)
 _SIMPLE_END = re.compile(
     r"\\boxed\{([-+]?[0-9]++(?:,[0-9]{3})*+(?:[./][0-9]++)?)\}[\s.$)\]\\]*+\Z"
@@ -59,7 +76,7 @@ _LEAD = re.compile(
     r"|equals|the|number|value)\b|[≈=:])[\s,]*",
     re.IGNORECASE,
 )
-_ASIDE = re.compile(r"(?<=\S)\s+\([^()]*\)\s*[.!]?$")
+_ASIDE = re.compile(r"(?<=\S)\s+\((?!or\b|maybe|perhaps)[^()]*\)\s*[.!]?$")
 
 
 def final_answer(text: str, many: bool = False) -> str | None:
@@ -75,7 +92,8 @@ def final_answer(text: str, many: bool = False) -> str | None:
     """
     start = text.rfind(r"\boxed{")
     simple = _SIMPLE_END.match(text, start) if start >= 0 else None
-    if simple and "box" not in text[max(0, start - 80) : start] and "<answer>" not in text:
+    before = text[max(0, start - 80) : start] if simple else ""
+    if simple and "box" not in before and not _DENIED_BEFORE.search(before) and "<answer>" not in text:
         return simple[1]
     text = prepared(text)
     found = stated(text, many)
@@ -127,9 +145,10 @@ def final_words(text: str) -> str | None:
         ]
         rest = text[-MAX_END:][strong[-1].end() :].lstrip(" \t:*_\n\"'") if strong else text.strip().rpartition("\n")[2]
         found = _LINE.split(rest, maxsplit=1)[0]
-        if not strong and (plainly := _PLAINLY.match(text)):
+        plainly = None if strong else _PLAINLY.match(text)
+        if plainly and not _OPPOSITE[plainly[1].lower()].search(text):
             return plainly[1]
-        if not strong and not _DENIES.search(found):  # The triangle is isosceles.
+        if not strong and not _DENIES.search(found) and not re.search(r"\bor\b", found):  # The triangle is isosceles.
             found = re.split(r"\b(?:is|are|was|were|be|has|have)\b", found)[-1]
     return clean(found) or None if len(found) < 200 else None
 
@@ -142,9 +161,11 @@ def prepared(text: str) -> str:
             c if c.isascii() or not c.isdecimal() else str(unicodedata.digit(c)) for c in text.translate(_WIDE)
         )
     text = _BOLD.sub(r"\1", text.replace("\u2212", "-"))
+    text = _STRUCK.sub(" ", text)
     text = _MINUS.sub(" -", _GLUED.sub(r" \1 ", _SPECIAL_TOKEN.sub("\n", text))).strip()
-    if "<" in text and (blocks := _BLOCK.findall(text)):
-        text = blocks[-1][1]
+    if "<" in text and (blocks := list(_BLOCK.finditer(text))):
+        beside = len(blocks) > 1 and not text[blocks[-2].end() : blocks[-1].start()].strip()
+        text = f"{blocks[-2][2]}, {blocks[-1][2]}" if beside and blocks[-2][2] != blocks[-1][2] else blocks[-1][2]
     text = _TAG.sub("\n", text).strip() if "<" in text else text
     text = text.replace(r"\\boxed", r"\boxed").replace(r"\fbox{", r"\boxed{")
     return _BARE_BOX.sub(r"\\boxed{\1}", text)
@@ -165,7 +186,11 @@ def _stated_after_box(text: str) -> str | None:
         return None
     end = text[max(text.rfind(r"\boxed"), len(text) - MAX_END) :]
     match = re.search(r"final answer(?: is)?:?(?: the final answer is)?[\s:*]*", end, re.IGNORECASE)
-    return formula_list(end[match.end() :]) if match else None
+    if not match:
+        return None
+    rest = end[match.end() :]
+    number = PLAIN.match(rest)
+    return formula_list(rest) or (number.group() if number and is_number_in_prose(rest, number) else None)
 
 
 def _is_bare(text: str) -> bool:
@@ -200,16 +225,22 @@ def _boxed(text: str, many: bool) -> str | None:
     found = [box for box in boxes(text) if box[2].strip()]
     if not found:
         return _open_box(text) if many else None
+    if _DENIED_BEFORE.search(text[max(0, found[-1][0] - 30) : found[-1][0]]) or _DENIED_BEHIND.match(
+        text, found[-1][1]
+    ):
+        return "?"  # the answer is not this, and nothing else is said
     chosen = [found[-1]]
     for box in reversed(found[-MAX_BOXES:-1]):
         between = text[box[1] : chosen[0][0]]
-        side_by_side = len(between) < 70 and JOINT.fullmatch(between)
+        side_by_side = len(between) < 70 and (JOINT.fullmatch(between) or _OR_BETWEEN.fullmatch(between))
         listed = many and (len(between) < 10 or (len(between) < 70 and _LIST_WORD.search(between)))
         if not side_by_side and not listed:
             break
         chosen.insert(0, box)
     contents = [content.strip() for _, _, content in chosen]
     distinct = [c for i, c in enumerate(contents) if c not in contents[:i]]
+    if other := _OR_BEHIND.match(text, chosen[-1][1]):
+        return rf"{', '.join(distinct)} \text{{ or }} {other[1]}"
     percent = PERCENT.match(re.sub(r"^\s*\$", "", text[chosen[-1][1] :][:20]))
     return ", ".join(distinct) + ("%" if percent and len(distinct) == 1 and "%" not in distinct[0] else "")
 
@@ -217,12 +248,14 @@ def _boxed(text: str, many: bool) -> str | None:
 def _open_box(text: str) -> str | None:
     """Return what stands in a last box that is never closed: a gold may be cut so, an answer was not finished."""
     _, opened, rest = text.rpartition(r"\boxed{")
-    return rest if opened and rest.strip() else None
+    return rest if opened and rest.strip(" }.$") else None
 
 
 def _after_marker(text: str, many: bool) -> str | None:
     """Return what the last "answer is" introduces: what stands there at once, or the last formula or number of its line."""
     for match in list(_MARKER.finditer(text))[:-4:-1]:
+        if _SUPPOSED.search(text[max(0, match.start() - 20) : match.start()]):
+            continue
         weak = not re.search(r"(?:#|:|：|=|is|是|为)$", match.group(), re.IGNORECASE)
         rest = text[match.end() :].lstrip(" \t:*_}\n\"'>")
         while (lead := _LEAD.match(rest)) and not weak:
@@ -237,12 +270,16 @@ def _after_marker(text: str, many: bool) -> str | None:
 
 def _from_line(line: str, many: bool, weak: bool) -> str | None:
     """Return the answer in the line behind a marker; behind a weak one, "answer" alone, only a formula or number."""
+    line = _CONTRAST.split(line, maxsplit=1)[0].rstrip()
+    if not weak and (option := _OPTION_ALONE.match(line)):
+        return option[1]
     bare = re.sub(r"(?<![*_])[*_]++(?=[.!]?$)", "", _ASIDE.sub("", line)) if not weak else line
+    bare = bare.rstrip("!") if not weak and bare[-2:-1].isdigit() else bare  # The answer is 42!
     if bare and not weak and not is_prose(bare) and not DELIMITED.search(bare):
         return re.sub(r"^(?:minus|negative)\s+(?=\d)", "-", bare, flags=re.IGNORECASE)
     first = next((m for m in (PLAIN.match(line), TUPLE.match(line)) if m and is_number_in_prose(line, m)), None)
-    if first and not weak and not OR_NEXT.match(line, first.end()):
-        return first.group()
+    if first and not weak:
+        return None if CHANGED.match(line, first.end()) else first.group() + alternative(line, first.end())
     found = last(line, many, undelimited=not weak)
     word = re.fullmatch(r"(?:the\s++)?([A-Za-z][\w-]*+(?:'[\w-]++)*+)[.!*\"']*+", line)
     return word.group(1) if found is None and word and not weak else found

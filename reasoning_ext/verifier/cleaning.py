@@ -46,7 +46,8 @@ _REPLACEMENTS = [
     (r"\\textcolor\s*\{[^{}]*\}|\\(?:boldsymbol|bm|pmb|underline|underbar)(?=\s*\{)", ""),
     (rf"\\color\s*(?:\{{[^{{}}]*\}}|[a-z]+)|\\tag\*?\{{[^{{}}]*\}}|\\(?:checkmark|square|blacksquare|qed){_END}", ""),
     (rf"\\(?:display|text)style{_END}|\\(?:no)?limits{_END}|\\(?:bf|rm|it|[lL]arge|LARGE|[hH]uge|small){_END}", ""),
-    (r"\\!\s*|\\phantom\s*\{[^{}]*\}|\^\{\s*\}", ""),
+    (r"\\!\s*|\^\{\s*\}", ""),
+    (r"\\phantom\s*+\{[^{}]*+\}", " "), (r"\\colon(?![a-z])|\u2236", ":"), (r"\\rm\s*+(?=\{)", r"\\text"),
     (r"(?<!\\)\\[,;:]|(?<!\\)\\ |(?<!\\)~|\\q?quad(?![A-Za-z])|\\hspace\*?\{[^{}]*\}|\\thinspace", " "),
     (r"\{\s*,\s*\}", ","),
     (r"(?<![\\}A-Za-z])\{\s*\}", ""),
@@ -92,7 +93,8 @@ def clean(text: str) -> str:
     before = None
     while before != text:
         before = text
-        text = text.strip(" \n\t\"'`")
+        text = text.strip(' \n\t"`')
+        text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text
         text = text.rstrip().rstrip(".,;: ").rstrip("\\")
         text = re.sub(r"^(?:\*\*|__)|(?:\*\*|__)$", "", text)
         text = re.sub(r"^([*_])([^*_]+)\1$", r"\2", text)

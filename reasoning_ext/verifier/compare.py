@@ -82,7 +82,11 @@ def _labels(gold: str, answer: str, same: Same) -> Verdict:
         if option := _OPTION.fullmatch(text):
             return same(option[1], other)
         if label := _LABEL.fullmatch(text):
+            if _LABEL.fullmatch(label[3]) or re.fullmatch(r"\(?[A-J]\)?[.)]?", label[3]):
+                return False  # two options
             parts = (label[1] or label[2], label[3])
+            if len(other) == 1 and other in "ABCDEFGHIJ":
+                return same(parts[0], other)
             return any(same(other, part) if text is answer else same(part, other) for part in parts)
     return None
 

@@ -34,6 +34,7 @@ _COLON = re.compile(r":(?!=)")
 _CLOCK = re.compile(
     r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:\s*+(?:\\text\s*+\{\s*+)?([ap])\.?\s*+m\.?\s*+\}?)?", re.IGNORECASE
 )
+_DENIES = re.compile(r"\b(?:not|wrong|incorrect|false|never)\b", re.IGNORECASE)
 PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a length
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}|[A-Za-z]{3,9}\.? \d{1,2}(?:,? \d{4})?|\d{1,2} [A-Za-z]{3,9}(?:,? \d{4})?"
@@ -73,6 +74,8 @@ def decide(gold: str, answer: str) -> bool | None:
         if verdict is not None:
             return verdict
     (name, wanted), (other, said) = named(gold), named(answer)
+    if len(gold) == len(other) == 1 and gold.isupper():
+        return None  # A = B chooses nothing
     if (name and name == other) or (other and not name and "=" not in gold):
         return decide(wanted, said)
     if name and "=" not in answer and ":" not in answer and not PRODUCT.fullmatch(name):
@@ -130,6 +133,7 @@ def _same_moment(gold: str, answer: str) -> bool | None:
 
 
 def _day(text: str) -> date | None:
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
     if not _DATE.fullmatch(text):
         return None
     for form in _DATE_FORMS:
@@ -181,7 +185,7 @@ def named(text: str) -> tuple[str, str]:
     text = text.strip()
     if match := re.match(r"\\text\s*+\{\s*+([^{}:]*[^{}:\d\s])(?::|\s+is|\s*=)\s*+\}", text):
         rest = text[match.end() :].strip()
-        return (key(match[1]).lower(), rest) if rest else ("", text)
+        return (key(match[1]).lower(), rest) if rest and not _DENIES.search(match[1]) else ("", text)
     if "=" in text:
         parts = sides(text)
         if len(parts) == 2 and parts[1] and is_name(parts[0]) and r"\approx" not in text:
@@ -194,6 +198,7 @@ def named(text: str) -> tuple[str, str]:
         label = parts[0].strip()
         if (
             len(parts) == 2
+            and len(label) > 1
             and parts[1].strip()
             and re.fullmatch(r"[A-Za-z][A-Za-z _]*+", re.sub(r"\\text|[{}]", "", label))
         ):

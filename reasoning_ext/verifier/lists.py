@@ -19,6 +19,7 @@ _MATRIX = re.compile(r"\\begin\s*+\{pmatrix\}((?:[^\\]|\\(?!end\b))*+)\\end\s*+\
 SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _PART = re.compile(r"(?:\\text\s*+\{\s*+)?+(?:\(([a-h]|i{1,3}|iv|[1-6])\)|\b([a-h])\))\s*+\}?+\s*+(?:\\quad)?+")
 _LABELS = ("abcdefgh", ("i", "ii", "iii", "iv"), "123456")
+_OR = re.compile(r"\bor\b")
 _COLON, _COMMA = re.compile(":"), re.compile(",")
 
 
@@ -135,7 +136,7 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
         return None
     gold, answer = (named(side)[1] if "=" in side else side for side in (gold, answer))
     left, right = ([part.strip() for part in cut(side, _COLON)] for side in (gold, answer))
-    if any(part[:1] == "0" and part != "0" for part in left + right):
+    if any(part[:1] == "0" and part != "0" and "." not in part for part in left + right):
         return len(left) == len(right) and all(same(g, a) for g, a in zip(left, right, strict=True))
     if len(left) + len(right) == 3 and all(algebra.is_number(part) for part in left + right):
         pair, single = (left, answer) if len(left) == 2 else (right, gold)
@@ -151,6 +152,8 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
 def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
     """Lists element by element: in order where a side has round or square brackets, else in any."""
     left, right = split_items(gold), split_items(answer)
+    if left is None and right is not None and not right.opening and _OR.search(answer):
+        return all(same(gold, item) for item in right.items)  # the same said twice
     if left is None or right is None:
         return None
     if max(len(left.items), len(right.items)) < 2:

@@ -34,13 +34,15 @@ def named_values(gold: str, answer: str, same: Same) -> Verdict:
     if all(whole):
         return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
     names = left if whole[0] else right
-    orders = (list(names.values()), [names[name] for name in sorted(names)])
     other = [one for _, one in (lists[1] if whole[0] else lists[0]) or ()]
     if len(other) != len(names):
         return None if len(other) < 2 else False
     bare = split_items(gold if whole[1] else answer)
     if whole[1] and bare and not bare.opening:
         return None  # a gold without names and without order
+    written, by_letter = list(names.values()), [names[name] for name in sorted(names)]
+    point = bare is not None and bare.opening == "(" and all(len(name) == 1 for name in names)
+    orders = [by_letter] if point else [written, by_letter]
     return any(
         all(same(o, n) if whole[1] else same(n, o) for n, o in zip(order, other, strict=True)) for order in orders
     )
@@ -123,11 +125,17 @@ def chains(gold: str, answer: str, same: Same) -> Verdict:
         return False  # `1; 5 = 8` and `x > 7 = 8` are no chains
     head, *roughly = _split_at_approx(answer)
     exact = [part for part in sides(head) if part]
+    if len(gold) == 1 and gold.isupper() and all(len(part) == 1 for part in parts):
+        return False  # A = B chooses nothing
+    if len(exact) == 2 and not roughly and algebra.is_unsolved(exact[0]):
+        return False  # 2x = 5 still has to be solved
     name = named(rf"{exact[0]} = 0")[0] if exact else ""
     if name and (len(exact) > 1 or roughly):
         exact = exact[1:]
     if not exact:
-        return any(same(gold, part) for part in roughly)
+        return any(same(gold, part) for part in roughly) and all(
+            same(gold, part) or _is_rounding(part, gold) for part in roughly
+        )
     unit = unit_key(split_unit(exact[-1])[1])
     measures = [core for core, other in map(split_unit, exact) if unit_key(other) == unit]  # not 1 km = 1000 m
     right = same(gold, exact[-1])
@@ -172,7 +180,7 @@ def _are_rivals(name: str, other: str) -> bool:
     """Tell whether two names differ in what sets one thing apart from the next: an index, a prime, the event in P(A)."""
     if not is_name(other):
         return False
-    if not re.search(r"\([^()]*[^a-z()]", name + other):  # y, y(x) and y(t) are one
+    if not re.search(r"\([^()]*[^a-z(), ]", name + other):  # y, y(x) and y(t) are one
         name, other = (text.partition("(")[0] for text in (name, other))
     heads = [key(text)[:1] for text in (name, other)]
     return heads[0] == heads[1] and key(name) != key(other) and len(key(name)) < 9

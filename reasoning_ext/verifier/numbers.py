@@ -44,10 +44,12 @@ _UNIT_START = re.compile(
     r"(?:(?<=[\d}])\s*+\\mu\s*+)?\\text\s*+\{|(?<=[\d}])\s*+\\Omega(?![A-Za-z])|(?<=[\d}%)])\s*+(?=[A-Za-z]|\^\s*+\{?\s*+\\circ)|\^\s*+\{?\s*+\\circ"
 )
 _LETTERS = frozenset("msghLlNJWVAKCFTB")  # units after a number and a space; glued to it, or behind a letter, variables
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12}
+_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12, "lakh": 10**5,
+    "crore": 10**7, "gross": 144, "score": 20}  # fmt: skip
 _NO_UNIT = re.compile(
     r"\b(?:and|or|nor|not|plus|minus|times|over|half|halves|thirds?|quarters?|fourths?|if|unless|when|where|for|wrong|else|factorial"
-    r"|one|two|three|four|five|six|seven|eight|nine|ten|so|is|to|mod|of)\b|\{[^{}]*+\d[^{}]*+\d|\w\("
+    r"|one|two|three|four|five|six|seven|eight|nine|ten|so|is|to|mod|of|no|false|wrong|incorrect|maybe|perhaps|except|doubled|tripled|halved|negative|below|above|more|less"
+    r"|(?:ten|hundred|thousand|million|fif|six|seven|eigh|nin|twelf)ths?)\b|\{[^{}]*+\d[^{}]*+\d|\w\("
 )
 
 
@@ -142,9 +144,14 @@ def _close(gold: Number, answer: Number) -> bool:
     gap = abs(gold.value - answer.value)
     if gap == 0:
         return True
-    rounded = any(n.unit and n.digits >= 4 and 2 * gap <= n.unit for n in (gold, answer))
-    double = any(n.unit and n.digits >= 15 and gap <= abs(n.value) * _DOUBLE for n in (gold, answer))
-    cut = answer.digits >= 4 and not gold.unit and gap < answer.unit and abs(answer.value) < abs(gold.value)
+    whole = any(not n.unit and n.value.denominator == 1 for n in (gold, answer))  # of an integer, every digit counts
+    rounded = any(
+        n.unit and n.digits >= 4 and 2 * gap <= n.unit and not (whole and n.unit >= 1) for n in (gold, answer)
+    )
+    double = any(n.unit and 15 <= n.digits <= 17 and gap <= abs(n.value) * _DOUBLE for n in (gold, answer))
+    cut = (
+        answer.digits >= 4 and not whole and not gold.unit and gap < answer.unit and abs(answer.value) < abs(gold.value)
+    )
     return rounded or cut or double
 
 
@@ -177,11 +184,15 @@ def split_unit(text: str) -> tuple[str, str]:
         if start and _UNIT.fullmatch(text, start) and _is_unit(text[:start], text[start:]):
             core, unit = text[:start].strip(), text[start:].strip()
             first, _, rest = re.sub(r"\\text|[{}]", " ", unit).strip().partition(" ")
-            scale, value = _SCALES.get(first.lower()), number(core)
+            scale, value = (
+                _SCALES.get(first.lower().removesuffix("s") if first.lower() != "gross" else "gross"),
+                number(core),
+            )
             return (str(value.value * scale), rest.strip()) if scale and value else (core, unit)
     return text, ""
 
 
+_POWER_ALONE = re.compile(r"\s*+(?:\\text\s*+\{)?\s*+(?:squared|cubed)\b")
 _QUANTITY = re.compile(
     r"(?<![\s\d.])\s*+(?:,|and\b|\\text\s*+\{\s*+(?:,|and)\s*+\})?\s*+(-?\d[\d.,]*+)\s*+((?:\\text\s*+\{[^{}\d]*+\}|[A-Za-z]++))"
 )
@@ -202,6 +213,8 @@ def _is_unit(core: str, unit: str) -> bool:
     """Tell whether what stands behind a core may be a unit."""
     if _NO_UNIT.search(unit) or not any(c.isalpha() for c in unit):
         return False
+    if _POWER_ALONE.match(unit):
+        return False  # 42 squared
     if "\\text" in unit and "circ" not in unit:
         return True
     plain = re.sub(r"\\text\s*+\{[^{}]*+\}|\\circ|\\cdot", "", unit)

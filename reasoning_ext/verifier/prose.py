@@ -24,15 +24,20 @@ _MOMENT = re.compile(
     r"|\d{1,2} (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}(?: \d{4})?|\d{1,2}(?::\d{2})? ?[ap]\.?m\b\.?)",
     re.IGNORECASE,
 )  # dates and times
-_UNIT_BEHIND = re.compile(r"\s?([A-Za-z]{1,12}(?:\s?(?:/|per)\s?[A-Za-z]{1,12})?(?:\^[23])?)(?![A-Za-z])")
+_UNIT_BEHIND = re.compile(r"\s?([A-Za-z]{1,12}(?:\s?(?:/|per)\s?[A-Za-z]{1,12})?(?:\^[23]|[²³])?)(?![A-Za-z])")
 _MEMBERSHIP = re.compile(r"[A-Za-z]\s*+\\in(?![a-z])")
 TUPLE = re.compile(r"[(\[{][^()\[\]{}a-zA-Z]*[)\]}]")
 _LIMITS = re.compile(
     r"(?:\b(?:not|cannot|never|nor|except|(?:less|more|greater|fewer|smaller|larger|other|rather) than|at (?:most|least)|up to|below|above)"
-    r"|n't)(?: be| equal)?(?: to)?\s*+\$?\Z",
+    r"|n't)(?: be| equal)?(?: to)?\s*+\$?\Z"
+    r"|\b(?:half|multiple|root|square|third|quarter|factor|power|double|twice|number|page|chapter|step) (?:of )?(?:the (?:number )?)?\$?\Z"
+    r"|\b(?:far from|no longer|not think (?:that )?it is|n't think (?:that )?it is|\bor (?:it )?(?:could|might|may) be|but (?:perhaps|maybe) (?:also )?)\s*+\$?\Z",
     re.IGNORECASE,
 )
-_JOINED_BEFORE = re.compile(rf"(?<![\w.,\\])(-?(?:{NUMBER}))(?:,? (and|to) |, )\Z")
+CHANGED = re.compile(
+    r"\$?\s*+(?:(?:is|are|was|would be) (?:wrong|incorrect|false|not|too|impossible|excluded)|squared|cubed|(?:more|less) than)\b"
+)
+_JOINED_BEFORE = re.compile(rf"(?<![\w.,\\])(-?(?:{NUMBER}))(?:,? (and|to)\b|,) ?(?:[a-z] = )?\Z")
 _RUN_ON_BEFORE = re.compile(r"[-+*/×·^√<>≤≥(]\s?$|\\[a-z]+$")
 _RUN_ON_AFTER = re.compile(r"\s?[×·*^√<>≤≥+]|[!π(]")
 _UNIT_POWER = re.compile(r"(?<=[A-Za-z])\^\{?[23]\}?(?!\d)")
@@ -41,7 +46,11 @@ _WORD = re.compile(r"(?<![\\A-Za-z0-9^_])[A-Za-z]{2,}(?![A-Za-z0-9(^_=])")
 SHORT_WORDS = frozenset("is it we so to of in an at as if no on he do be my us up go am me".split())
 _TEXT_COMMAND = re.compile(r"\\(?:begin|end)\s*\{[^{}]*\}|\\(?:text|mathrm|operatorname)\s*\{[^{}]*\}|\\[A-Za-z]+")
 JOINT = re.compile(r"(?:\s|[,;.&$~]|\\[,;:!\[\]() ]|\\q?quad|\\(?:text|mathrm)\s*\{|\}|\band\b|\bor\b)*", re.IGNORECASE)
-OR_NEXT = re.compile(r"\s*+,?+\s*+or\b\s*+[-\d$\\(]", re.IGNORECASE)
+OR_NEXT = re.compile(
+    r"\s*+[,(]?+\s*+(?:or\b|but\b|(?=maybe|perhaps))(?: (?:maybe|perhaps|possibly|also|else|just))*+\s*+[-\d$\\(]"
+    r"|\s*+\((?:maybe|perhaps)\s*+[-\d$\\(]",
+    re.IGNORECASE,
+)
 _OR = re.compile(r"\bor\s*$", re.IGNORECASE)
 _COMMAND_END = r"\s*+(-?\\(?:frac|sqrt)(?:[^\s.]|\.(?!\s|$)|[^\S\n]++(?![A-Za-z]{2}|[\s.]|$))*+)"
 _COMMAND = re.compile(r"(?:=|\bis|^)" + _COMMAND_END)
@@ -71,7 +80,18 @@ def formula_list(text: str) -> str | None:
             break
         found += _joint(between) + _content(following)
         end = first.end() + following.end()
-    return found + _percent_behind(found, text[end : end + 20])
+    return found + _percent_behind(found, text[end : end + 20]) + alternative(text, end)
+
+
+def alternative(text: str, end: int) -> str:
+    """Return what "or" offers beside an answer that ends there, as it is joined to it; "" where it offers nothing."""
+    offered = OR_NEXT.match(text, end)
+    if not offered:
+        return ""
+    rest = text[offered.end() - 1 :]
+    formula, number = DELIMITED.match(rest), PLAIN.match(rest)
+    other = _content(formula) if formula else number.group() if number else "?"
+    return rf" \text{{ or }} {other}"
 
 
 def _joint(between: str) -> str:
@@ -117,16 +137,24 @@ def last(text: str, many: bool, undelimited: bool = False) -> str | None:
     end, start, found = max(candidates, key=lambda one: (one[0], -one[1]))
     before = text[max(0, start - 40) : start]
     beside = _OR.search(before[-6:]) or OR_NEXT.match(text, end)
-    if (beside and not many) or _LIMITS.search(before):
+    if (beside and not many) or _LIMITS.search(before) or CHANGED.match(text, end):
         return None
     if not any(m.start() == start for m in plain):
         return found
     if found[0] in "+-" and before.rstrip()[-1:] and (before.rstrip()[-1].isalnum() or before.rstrip()[-1] in ")}]"):
         return _formula_run(text, end)
     if joined := _JOINED_BEFORE.search(before):
-        return f"{joined[1]}{':' if joined[2] == 'to' else ', '}{found}"
+        return _whole_list(text, start, found.strip())
     piece = _RUN_ON_BEFORE.search(before[-10:]) or _RUN_ON_AFTER.match(masked, end)
     return None if piece else found
+
+
+def _whole_list(text: str, start: int, found: str) -> str:
+    """Return a number with those that a comma, "and" or "to" joins to it."""
+    while joined := _JOINED_BEFORE.search(text[max(0, start - 40) : start]):
+        found = f"{joined[1]}{':' if joined[2] == 'to' else ', '}{found}"
+        start = max(0, start - 40) + joined.start(1)
+    return found
 
 
 def _formula_run(text: str, end: int) -> str | None:
@@ -144,14 +172,18 @@ def _unit_behind(text: str, end: int) -> str:
     word = match[1].lower()
     short = len(word) < 3 and word not in ("cm", "mm", "km", "kg", "mg", "ml", "ft", "lb", "oz")
     ends = not text[match.end() :].lstrip()[:1].isalnum()
-    known = all(is_unit_name(part.strip()) for part in re.split("/|per", word.partition("^")[0]))
-    return match.group() if known and (ends or not short) else ""
+    known = all(is_unit_name(part.strip()) for part in re.split("/|per", word.partition("^")[0].rstrip("²³")))
+    return f" {match.group().strip()}" if known and (ends or not short) else ""
 
 
 def _with_neighbours(text: str, formulas: list[re.Match]) -> str:
     """Return the last formula together with those before it that a comma or "and" joins to it."""
-    if len(formulas) > 1 and _MEMBERSHIP.match(_content(formulas[-1])):  # where k is an integer
-        return f"{_with_neighbours(text, formulas[:-1])}, {_content(formulas[-1])}"
+    content = _content(formulas[-1])
+    if len(formulas) > 1 and _MEMBERSHIP.match(content):  # where k is an integer
+        return f"{_with_neighbours(text, formulas[:-1])}, {content}"
+    around = text[max(0, formulas[-1].start() - 25) : formulas[-1].end() + 25]
+    if len(formulas) > 1 and len(content) == 1 and "integer" in around:
+        return rf"{_with_neighbours(text, formulas[:-1])}, {content} \in \mathbb{{Z}}"
     found = _content(formulas[-1])
     for before, after in zip(reversed(formulas[:-1]), reversed(formulas), strict=False):
         between = text[before.end() : after.start()]

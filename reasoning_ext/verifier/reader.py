@@ -275,7 +275,7 @@ class Reader:
             return self.letter("\\" + name)
         if name in _ACCENTS:
             start, inside = self.at, self.raw()
-            if name in ("overline", "bar") and not inside.isalpha():
+            if name in ("overline", "bar") and not inside.isalpha() and "i" in inside:
                 self.at = start
                 return ("conjugate", self.group())
             return self.letter(f"\\{name} {inside}")

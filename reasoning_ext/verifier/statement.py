@@ -25,6 +25,12 @@ _SAID_BEHIND = re.compile(
 )
 _MAXIMA = re.compile(r"\b(?:oo|oc|co|cc|union|abs|not|diff|int|sum|product)\s*\(|[a-z]#|\bminf\b")
 _SPANS = {"oo": "()", "oc": "(]", "co": "[)", "cc": "[]"}
+_INFINITE = re.compile(r"(?<![A-Za-z\\])(?:oo|inf|infinity)(?![A-Za-z(])")
+_IN_BRACKETS = re.compile(r"(?<=\S) ?\((?:or|maybe|perhaps) ([^()]*+)\)\Z")
+_IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![A-Za-z])")
+_WHERE_DEFINED = re.compile(
+    r"(?<=[^\s,(])[\s,]*+\(?\s*+(?:\\text\s*+\{[^{}]*+\}\s*+)?[a-z]\s*+\\neq\s*+-?[\w/.]++\s*+\)?\Z"
+)
 _TO = re.compile(r"(?<=[\d}])\s*+(?:\\text\s*+\{\s*+to\s*+\}|\bto\b)\s*+(?=[\d\\])")
 _SPELLED = re.compile(r"(Eq|Interval(?:\.[a-zA-Z]+)?)\s*+\((.*),([^,]*)\)", re.DOTALL)
 _BRACKETS = {"Interval": "[]", "Interval.open": "()", "Interval.Ropen": "[)", "Interval.Lopen": "(]"}
@@ -49,6 +55,14 @@ def plain(text: str) -> str:
     if free and "n" not in re.sub(r"\\[A-Za-z]++", "", text):
         text = _PARAMETER.sub(lambda match: "n" if match[0] == free[1] else match[0], text)
     text = _TO.sub(":", text)
+    text = _INFINITE.sub(r"\\infty ", text) if "\\infty" not in text else text
+    steps = _IMPLIES.split(text)
+    text = steps[-1].strip() if all("=" in step for step in steps) else text
+    text = _IN_BRACKETS.sub(r" \\text{ or } \1", text)
+    if (match := _WHERE_DEFINED.search(text)) and not re.search(
+        r"[<>=]|\\(?:le|ge|neq|in)(?![a-z])", text[: match.start()]
+    ):
+        text = text[: match.start()].strip()
     text = text[: match.start()].strip() if (match := _SAID_BEHIND.search(text)) and match.start() else text
     if match := _ROUGHLY.search(text):
         text = text[: match.start()] + r" \approx " + text[match.end() :].rstrip(") ").removeprefix(r"\approx")

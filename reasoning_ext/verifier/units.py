@@ -52,6 +52,7 @@ def unit_key(unit: str) -> str:
         text,
         flags=re.IGNORECASE,
     )
+    text = re.sub(r"\b([A-Za-z]++) (squared|cubed)\b", lambda m: f"{m[1]}^{2 if m[2] == 'squared' else 3}", text)
     above: list[str] = []
     below: list[str] = []
     for i, part in enumerate(text.split("/")):

@@ -31,10 +31,13 @@ _SCALES: tuple[Fraction | int, ...] = (
     Fraction(1, 30),
     300,
     300,
-)  # of twelve points
-_SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,))
+    10**8,
+    10**8,
+)  # of fourteen points
+_SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,), (1,), (-1,))
 ENOUGH = 4  # points to have compared
-_INTEGERS = frozenset("n k m N K M j l r s t".split())
+_INTEGERS = frozenset("n k m N K M j l".split())
+_BROKEN = frozenset({"floor", "ceil", "mod", "sgn"})  # what jumps, and where two may differ at the jumps alone
 _STEPPED = frozenset({"factorial", "binomial", "floor", "ceil", "mod", "cos", "sin", "tan"})
 
 
@@ -195,9 +198,16 @@ def equal_expressions(left: Tree, right: Tree) -> bool:
     """
     left, right = folded(left), folded(right)
     names = sorted(letters(left) | letters(right))
-    if left == right or _agree(left, right, _points(names)):
+    if left == right:
         return True
-    counted = set(names) <= _INTEGERS and any(holds(side, _STEPPED) or _alternates(side) for side in (left, right))
+    if _agree(left, right, _points(names)):
+        whole = ({name: Fraction(n + i) for i, name in enumerate(names)} for n in (2, 5, -4))
+        return not any(holds(side, _BROKEN) for side in (left, right)) or _agree(left, right, whole, 1)
+    counted = (
+        letters(left) == letters(right)
+        and set(names) <= _INTEGERS
+        and any(holds(side, _STEPPED) or _alternates(side) for side in (left, right))
+    )
     integers = ({name: Fraction(n + i) for i, name in enumerate(names)} for n in range(1, 13))
     return counted and _agree(left, right, integers)
 
@@ -209,7 +219,7 @@ def _alternates(tree: Tree) -> bool:
     return any(_alternates(part) for part in tree[1:] if isinstance(part, tuple))
 
 
-def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]]) -> bool:
+def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enough: int = ENOUGH) -> bool:
     real = unreal = 0
     unlike = False
     for point in points:
@@ -233,7 +243,7 @@ def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]]) -> bo
             real += 1
         elif complex_sides == 2:
             unreal, unlike = unreal + same, unlike or not same
-    return real >= ENOUGH or (not unlike and real + unreal >= ENOUGH)
+    return real >= enough or (not unlike and real + unreal >= enough)
 
 
 def ratio(left: Tree, right: Tree) -> bool:
