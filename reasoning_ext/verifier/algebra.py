@@ -20,6 +20,7 @@ from latex2sympy2_extended.math_normalization import normalize_latex
 from math_verify import LatexExtractionConfig, verify
 from math_verify.parser import should_treat_as_complex
 
+from reasoning_ext.verifier.exact import key, sides
 from reasoning_ext.verifier.formula import Tree, holds, letters, read, renamed, replaced
 from reasoning_ext.verifier.numbers import Number, number, same
 from reasoning_ext.verifier.rational import exact, folded
@@ -146,11 +147,12 @@ def fraction_of(text: str) -> Fraction | None:
 def is_unsolved(text: str) -> bool:
     """Tell whether a text is a linear expression in one letter, and not the letter itself: `2x`, `x + 3`."""
     tree = read(text)
-    if tree is None or tree[0] == "letter" or len(letters(tree)) != 1:
+    names = letters(tree) if tree else frozenset()
+    if tree is None or tree[0] == "letter" or len(names) != 1 or any("(" in name for name in names):
         return False
-    name = next(iter(letters(tree)))
+    name = next(iter(names))
     values = [exact(tree, {name: Fraction(n)}) for n in (1, 2, 4)]
-    return None not in values and 2 * (values[1] - values[0]) == values[2] - values[1] != 0  # type: ignore[operator]
+    return None not in values and 2 * (values[1] - values[0]) == values[2] - values[1]  # type: ignore[operator]
 
 
 def is_number(text: str) -> bool:
@@ -191,6 +193,10 @@ def _by_library(gold: str, answer: str) -> bool:
     """Parse and compare with math-verify."""
     names = [re.sub(r"\\[A-Za-z]++|[^A-Za-z]", "", side) for side in (gold, answer)]
     lowercase = not any(name != name.lower() and name != name.upper() for name in names)
+    if "=" in gold and answer.count("=") > gold.count("="):
+        chain = sides(answer)  # of which math-verify takes the last part, `x = 5 + 6 = 11`
+        if key(chain[0]) != key(sides(gold)[0]) or any(read(part) is None for part in chain[1:]):
+            return False
     left, right = (_parsed(side, lowercase) for side in (gold, answer))
     if left is None or right is None:
         return False
@@ -241,11 +247,13 @@ def are_solutions(equation: list[str], roots: list[str]) -> bool | None:
 
 
 _SYMPY = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
-    "Re": "re", "Im": "im", "abs": "Abs", "ceil": "ceiling", "sgn": "sign", "max": "Max", "min": "Min", "factorial2": "factorial2", "mod": "Mod", "ln": "log",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh",
+    "artanh": "atanh", "Re": "re", "Im": "im", "abs": "Abs", "ceil": "ceiling", "sgn": "sign", "max": "Max", "min": "Min",
+    "mod": "Mod", "ln": "log",
 }  # fmt: skip
 _WITH_TWO: dict[str, Callable[..., Any]] = {
-    "+": lambda *parts: sympy.Add(*parts), "-": lambda a: -a, "*": lambda *parts: sympy.Mul(*parts), "/": lambda a, b: a / b, "^": lambda a, b: a**b,
+    "+": lambda *parts: sympy.Add(*parts), "-": lambda a: -a, "*": lambda *parts: sympy.Mul(*parts),
+    "/": lambda a, b: a / b, "^": lambda a, b: a**b,
     "root": lambda a, b: a ** (1 / b), "degrees": lambda a: a,
 }  # fmt: skip
 

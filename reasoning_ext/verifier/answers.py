@@ -50,7 +50,9 @@ _LABELLED = re.compile(r"(?:[A-Za-z]++(?: [A-Za-z]++)?+ ?[:=] ?[^,;:=\n ]++(?:[,
 _OPTION = re.compile(r"\(?(?:option|choice)\s++\(?[A-J]\)?\.?", re.IGNORECASE)
 _DENIES = re.compile(r"\b(?:not|never|neither|nor|false|wrong|if|whether|unless)\b|n't\b", re.IGNORECASE)
 _DENIED_BEFORE = re.compile(r"(?:\b(?:not|never)|n't)(?: be| equal(?: to)?)?[\s:$]*+\Z")
-_DENIED_BEHIND = re.compile(r"[\s$.]*+(?:is|was|would be|cannot be) (?:wrong|incorrect|false|not|impossible|right\?)\b")
+_DENIED_BEHIND = re.compile(
+    r"[\s$.]*+(?:is|was|would be|cannot be) (?:wrong|incorrect|false|not|impossible)\b|\$?\?\s*+No\b"
+)
 _HEDGES = r"(?:maybe|perhaps|possibly|else|alternatively|also|it is|it could be|could be)"
 _OR_BETWEEN = re.compile(r"[\s$,(]*+(?:or|/|\|)[^.!?\n]*+")
 _OR_BEHIND = re.compile(rf"[\s$,]*+\(?\s*+(?:or\b|(?={_HEDGES}))(?:\s*+{_HEDGES}\b)*+[\s$]*+(-?(?:{NUMBER}))")
@@ -63,6 +65,10 @@ _OPPOSITE = {
 _STRUCK = re.compile(r"~~[^~\n]*+~~|[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]")  # struck out; also emoji
 _SUPPOSED = re.compile(
     r"\b(?:if|suppose|assume|whether) (?:that )?(?:the |my |your )?(?:final |correct )?\Z", re.IGNORECASE
+)
+_OPTION_SAID = re.compile(
+    r"\b(?:option|choice|choose|pick) \(?([A-J])\)?(?![\w'])|\A\(?([A-J])\)? is (?:the )?(?:correct|right)\b",
+    re.IGNORECASE,
 )
 _PLAINLY = re.compile(r"\W*+(yes|no|true|false)\b\s*+[,;:!.\u2014-]", re.IGNORECASE)
 _SIMPLE_END = re.compile(
@@ -100,6 +106,8 @@ def final_answer(text: str, many: bool = False) -> str | None:
     if found is None:
         text = text[-MAX_END:]
         found = text if _is_bare(text) else last(text, many)
+        if found is None and (option := _OPTION_SAID.search(text)):
+            found = option[1] or option[2]
     elif _is_foreign(found):
         found = last(found[-MAX_END:], many) or found
     return _cleaned(found)
@@ -135,7 +143,7 @@ def final_words(text: str) -> str | None:
     """
     text = prepared(text)
     found = _boxed(text, False)
-    if found and (plainly := _PLAINLY.match(clean(found))):
+    if found and (plainly := _PLAINLY.match(clean(found))) and not _OPPOSITE[plainly[1].lower()].search(found):
         return plainly[1]
     if found is None:
         strong = [

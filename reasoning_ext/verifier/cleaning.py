@@ -22,6 +22,8 @@ _RAISED = str.maketrans("⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺", "0123456789-+")
 _LOWERED = str.maketrans("₀₁₂₃₄₅₆₇₈₉", "0123456789")
 _END = r"(?![A-Za-z])"
 _HEDGE = r"(?:approximately|approx\.?|about|around|roughly|exactly|only|simply|just|equal to|equals)"
+MOST_WRAPPINGS = 20
+_AMOUNT, _ORDINAL = r"[-+]?\d++(?:,\d{3})*+(?:\.\d++)?", "(?:st|nd|rd|th)"
 _REPLACEMENTS = [
     # commands that were escaped twice, and line breaks with a length
     (r"\\\\(?=(?:boxed|[dtc]?frac|left|right|text|mathrm|sqrt|pi|cdot|times|[lg]eq?|in|infty|cup|pm)\b|\()", r"\\"),
@@ -38,7 +40,8 @@ _REPLACEMENTS = [
     (rf"\\[lr]?vert{_END}", "|"),
     (rf"\\varnothing{_END}", r"\\emptyset"),
     (rf"\\(?:leqslant|leq){_END}|<=", r"\\le "), (rf"\\(?:geqslant|geq){_END}|>=", r"\\ge "),
-    (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"), (rf"\\ne{_END}|!=", r"\\neq "), (r":=", "="), (r"\\ce(?=\s*\{)", r"\\text"), (rf"\\rightarrow{_END}", r"\\to "),
+    (rf"\\lt{_END}", "<"), (rf"\\gt{_END}", ">"), (rf"\\ne{_END}|!=", r"\\neq "),
+    (r":=", "="), (r"\\ce(?=\s*\{)", r"\\text"), (rf"\\rightarrow{_END}", r"\\to "),
     (rf"\\big(cup|cap){_END}", r"\\\1"), (rf"\\mid{_END}", r"\\mid "),
     (rf"\\(?:dots[a-z]?|cdots){_END}|\.\.\.+", r"\\ldots "),
     # what only looks
@@ -53,16 +56,17 @@ _REPLACEMENTS = [
     (r"(?<![\\}A-Za-z])\{\s*\}", ""),
     (r"(?<![\w)\]}])\*\*([^*\s][^*]*)\*\*(?![\w(])|(?<!\w)__([^_]+)__(?!\w)|(?<!`)`++([^`]++)`++", r"\1\2\3"),
     # money, per cent, degrees, ordinals, words that only lead to the answer
-    (r"(?:\\\$|\$(?=[^$]*+\Z))\s*+([-+]?\d++(?:,\d{3})*+(?:\.\d++)?(?:\s++(?:hundred|[mb]illion|trillion|thousand)\b)?)", r"\1\\text{ dollars}"),
-    (r"([€£¥₹])\s*+([-+]?\d++(?:,\d{3})*+(?:\.\d++)?)", r"\2 \1"),
+    (rf"(?:\\\$|\$(?=[^$]*+\Z))\s*+({_AMOUNT}(?:\s++(?:hundred|[mb]illion|trillion|thousand)\b)?)", r"\1\\text{ dollars}"),
+    (rf"([€£¥₹])\s*+({_AMOUNT})", r"\2 \1"),
     (r"(?<=[\d}])\s*+\\\$", r"\\text{ dollars}"),
-    (r"€", r"\\text{ euros}"), (r"£", r"\\text{ pounds sterling}"), (r"¥", r"\\text{ yen}"), (r"₹", r"\\text{ rupees}"), (r"¢", r"\\text{ cents}"),
+    (r"€", r"\\text{ euros}"), (r"£", r"\\text{ pounds sterling}"),
+    (r"¥", r"\\text{ yen}"), (r"₹", r"\\text{ rupees}"), (r"¢", r"\\text{ cents}"),
     (r"\\\$|(?<!\\)\$", ""),
     (r"(?<=\d)\s*[\u4e00-\u9fff]{1,4}$", ""),
     (r"\\%", "%"),
     (r"(?<=[\d}$)])\s*+(?:percent(?:age)?|pct)(?![A-Za-z])|\\text\s*+\{\s*+(?:percent(?:age)?|pct)\s*+\}", "%"),
     (r"\\text\s*\{\s*degrees?\s*\}|(?<=\d)\s*degrees?\b|\\degree(?![A-Za-z])", r"^\\circ "),
-    (r"(?<!\s)\s*+\^\s*+\{?+\s*+\\text\s*+\{\s*+(?:st|nd|rd|th)\s*+\}\s*+\}?+|(?<=\d)\s*+\^\s*+\{?+\s*+(?:st|nd|rd|th)\s*+\}?+", ""),
+    (rf"(?<!\s)\s*+\^\s*+\{{?+\s*+\\text\s*+\{{\s*+{_ORDINAL}\s*+\}}\s*+\}}?+|(?<=\d)\s*+\^\s*+\{{?+\s*+{_ORDINAL}\s*+\}}?+", ""),
     (rf"^\\text\s*+\{{\s*+{_HEDGE}\s*+\}}|^\s*+(?:{_HEDGE}\s++|\\approx(?![A-Za-z]))", ""),
     (r"(?<!\\)\\\[|\\\]|\\\(|\\\)", " "),
     (r"\\text\s*+\{([^A-Za-z{}\\]*+)\}", r"\1"),
@@ -91,7 +95,9 @@ def clean(text: str) -> str:
     for pattern, replacement in _REPLACED:
         text = pattern.sub(replacement, text)
     before = None
-    while before != text:
+    for _ in range(MOST_WRAPPINGS):
+        if before == text:
+            break
         before = text
         text = text.strip(' \n\t"`')
         text = text[1:-1] if len(text) > 1 and text[0] == text[-1] == "'" else text

@@ -24,6 +24,7 @@ from reasoning_ext.verifier.units import unit_key
 
 _INTEGER = re.compile(r"(?=-?\d)(-?)0*+((?!0)\d{1,3}(?:,\d{3})+|\d*)(?:\.0*+)?")  # 1,000 and 1000.0 are 1000
 _TOKEN = re.compile(r"\\[A-Za-z]++|\\.|.", re.DOTALL)
+_OPERATORS = frozenset((r"\cdot", r"\times", r"\pm", r"\div", r"\in", r"\le", r"\ge", r"\neq"))
 _OPEN, _CLOSE = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
 _COMMA = re.compile(
     r",|\\text\s*+\{\s*+,?\s*+(?:and|or)\s*+,?\s*+\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])"
@@ -34,7 +35,7 @@ _COLON = re.compile(r":(?!=)")
 _CLOCK = re.compile(
     r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:\s*+(?:\\text\s*+\{\s*+)?([ap])\.?\s*+m\.?\s*+\}?)?", re.IGNORECASE
 )
-_DENIES = re.compile(r"\b(?:not|wrong|incorrect|false|never)\b", re.IGNORECASE)
+_DENIES = re.compile(r"\b(?:not?|wrong|incorrect|false|never|(?:less|more) than|at (?:most|least))\b", re.IGNORECASE)
 PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a length
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}|[A-Za-z]{3,9}\.? \d{1,2}(?:,? \d{4})?|\d{1,2} [A-Za-z]{3,9}(?:,? \d{4})?"
@@ -188,7 +189,13 @@ def named(text: str) -> tuple[str, str]:
         return (key(match[1]).lower(), rest) if rest and not _DENIES.search(match[1]) else ("", text)
     if "=" in text:
         parts = sides(text)
-        if len(parts) == 2 and parts[1] and is_name(parts[0]) and r"\approx" not in text:
+        if (
+            len(parts) == 2
+            and parts[1]
+            and is_name(parts[0])
+            and not _DENIES.search(parts[0])
+            and r"\approx" not in text
+        ):
             return key(parts[0]), parts[1]
     elif match := re.match(r"([A-Z])'?\s*+(?=\(.*,)", text):
         if split_items(text[match.end() :]):
@@ -202,7 +209,7 @@ def named(text: str) -> tuple[str, str]:
             and parts[1].strip()
             and re.fullmatch(r"[A-Za-z][A-Za-z _]*+", re.sub(r"\\text|[{}]", "", label))
         ):
-            return key(label).lower(), parts[1].strip()
+            return ("", text) if _DENIES.search(label) else (key(label).lower(), parts[1].strip())
     return "", text
 
 
@@ -221,10 +228,8 @@ def is_name(text: str) -> bool:
             depth -= 1
         has_letter |= token.isalpha() or token.startswith("\\")
         plain = token.isalpha() or token.startswith("\\") or token in "_^'|,: ()[]{}"
-        if depth == 0 and not plain and not (token.isdigit() and before in ("_", "^") and token != "2"):
-            if not (token.isdigit() and before.isalpha()):
-                return False
-        if depth == 0 and token in (r"\cdot", r"\times", r"\pm", r"\div", r"\in", r"\le", r"\ge", r"\neq"):
+        index = token.isdigit() and (before.isalpha() or (before in ("_", "^") and token != "2"))
+        if depth == 0 and (token in _OPERATORS or not (plain or index)):
             return False
         if not token.isspace():
             before = token

@@ -1,7 +1,7 @@
 r"""Formulas as trees: LaTeX and plain ASCII (`sqrt(3)/2`, `x**2`, `%pi`) read in one pass, without evaluating anything.
 
-A tree is a tuple: `("number", Fraction)`, `("letter", name)`, `("constant", "pi" | "e" | "i")`, `("degrees", tree)`, or an operator or
-function's name with its operands: `("+", a, b, ...)`, `("*", a, b)`, `("/", a, b)`, `("^", a, b)`, `("sin", a)`, `("log", a, base)`.
+A tree is a tuple: `("number", Fraction)`, `("letter", name)`, `("constant", "pi" | "e" | "i")`, `("degrees", tree)`,
+`("apply f", tree)`, or the name of an operator or function with its operands: `("+", a, b, ...)`, `("/", a, b)`, `("sin", a)`.
 What is not read gives None and is math-verify's: sums, integrals, limits, matrices, sets, words. Where LaTeX leaves it open:
 
     \sin x \cos x     sin(x) cos(x): an argument without brackets ends at an operator and at the next function
@@ -36,7 +36,7 @@ def read(text: str) -> Tree | None:
         reader = Reader(list(tokens(text)))
         tree = reader.sum()
         return tree if reader.at == len(reader.tokens) else None
-    except (Unreadable, IndexError):
+    except (Unreadable, IndexError, RecursionError):
         return None
 
 

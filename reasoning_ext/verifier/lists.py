@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import product
 
 from reasoning_ext.verifier import algebra
-from reasoning_ext.verifier.exact import Items, cut, is_ordered, named, same_brackets, split_items
+from reasoning_ext.verifier.exact import Items, cut, is_ordered, named, same_brackets, split_items, value
 from reasoning_ext.verifier.numbers import number
 
 Verdict = bool | None
@@ -19,6 +19,7 @@ _MATRIX = re.compile(r"\\begin\s*+\{pmatrix\}((?:[^\\]|\\(?!end\b))*+)\\end\s*+\
 SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _PART = re.compile(r"(?:\\text\s*+\{\s*+)?+(?:\(([a-h]|i{1,3}|iv|[1-6])\)|\b([a-h])\))\s*+\}?+\s*+(?:\\quad)?+")
 _LABELS = ("abcdefgh", ("i", "ii", "iii", "iv"), "123456")
+MANY = 20  # elements of a list that is no answer to a single value
 _OR = re.compile(r"\bor\b")
 _COLON, _COMMA = re.compile(":"), re.compile(",")
 
@@ -93,7 +94,7 @@ def signs(gold: str, answer: str, same: Same) -> Verdict:
 
 def both_signs(text: str) -> list[str] | None:
     """List the values of a text with \\pm: all choices of signs, opposite ones for \\mp."""
-    name, rest = named(text)
+    rest = named(text)[1]
     items = split_items(rest)
     if items and items.opening in ("(", "["):
         return None
@@ -142,6 +143,8 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
         pair, single = (left, answer) if len(left) == 2 else (right, gold)
         quotient = rf"\frac{{{pair[0]}}}{{{pair[1]}}}"
         return same(quotient, single) if pair is left else same(single, quotient)
+    if any(all(value(part) and not value(part).value for part in side) for side in (left, right)):  # type: ignore[union-attr]
+        return False  # 0:0
     if len(left) != len(right) or len(left) < 2:
         return None if len(left) == len(right) else False
     return all(
@@ -154,6 +157,8 @@ def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
     left, right = split_items(gold), split_items(answer)
     if left is None and right is not None and not right.opening and _OR.search(answer):
         return all(same(gold, item) for item in right.items)  # the same said twice
+    if left is None and right is not None and len(right.items) > MANY:
+        return False
     if left is None or right is None:
         return None
     if max(len(left.items), len(right.items)) < 2:
@@ -185,6 +190,8 @@ def _single(left: Items, right: Items, same: Same) -> Verdict:
 
 def same_elements(gold: list[str], answer: list[str], same: Same, is_set: bool = False) -> bool:
     """Match elements one to one; in a set, an element that stands twice counts once."""
+    if len(gold) != len(answer) and not is_set:
+        return False
     rest = list(answer)
     matched: list[str] = []
     for g in gold:

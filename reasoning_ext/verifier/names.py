@@ -4,9 +4,10 @@ A rule takes two clean texts and `same`, which compares parts of them, and retur
 """
 
 import re
+from fractions import Fraction
 
 from reasoning_ext.verifier import algebra, quantities
-from reasoning_ext.verifier.exact import PRODUCT, cut, is_name, key, named, sides, split_items
+from reasoning_ext.verifier.exact import PRODUCT, Items, cut, is_name, key, named, sides, split_items
 from reasoning_ext.verifier.lists import INEQUALITY, SIGNS, Same, Verdict, both_signs, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
@@ -105,7 +106,8 @@ def solved(gold: str, answer: str, same: Same) -> Verdict:
         or not (_OR.search(answer) or SIGNS.search(answer) or "," in answer)
     ):
         return None
-    roots = both_signs(answer.replace(r"\\lor", " or "))
+    given = {named(item)[0] for item in (split_items(answer) or Items("", "", (answer,))).items} - {""}
+    roots = None if len(given) > 1 else both_signs(answer.replace(r"\\lor", " or "))
     return None if roots is None else algebra.are_solutions(parts, roots)
 
 
@@ -137,13 +139,18 @@ def chains(gold: str, answer: str, same: Same) -> Verdict:
             same(gold, part) or _is_rounding(part, gold) for part in roughly
         )
     unit = unit_key(split_unit(exact[-1])[1])
-    measures = [core for core, other in map(split_unit, exact) if unit_key(other) == unit]  # not 1 km = 1000 m
+    measures = [core for core, other in map(split_unit, exact) if not other or not unit or unit_key(other) == unit]
     right = same(gold, exact[-1])
     if roughly and (not name or not right):
         consistent = all(_is_rounding(part, exact[-1]) for part in roughly)
         return consistent and (right or any(same(gold, part) for part in roughly))
     trees = [core for core in measures if algebra.is_number(core)]
-    return right and all(same(trees[0], other) or _is_rounding(other, trees[0]) for other in trees[1:])
+    lists = [part for part in exact[:-1] if (items := split_items(part)) and items.opening and len(items.items) > 1]
+    return (
+        right
+        and all(same(gold, part) for part in lists)
+        and all(same(trees[0], other) or ("." in other and _is_rounding(other, trees[0])) for other in trees[1:])
+    )
 
 
 def _split_at_approx(text: str) -> list[str]:
@@ -152,7 +159,7 @@ def _split_at_approx(text: str) -> list[str]:
 
 def _is_rounding(rough: str, exact: str) -> bool:
     shown, close = number(split_unit(rough)[0]), algebra.fraction_of(split_unit(exact)[0])
-    return shown is not None and close is not None and abs(shown.value - close) < (shown.unit or 1)
+    return shown is not None and close is not None and abs(shown.value - close) <= (shown.unit or Fraction(1, 2))
 
 
 def _value_of_gold(gold: str, answer: str, same: Same) -> Verdict:
@@ -168,12 +175,16 @@ def _value_of_gold(gold: str, answer: str, same: Same) -> Verdict:
     if _are_rivals(parts[0], given[0]):
         return False
     other, found = _FUNCTION.fullmatch(parts[0]), _FUNCTION.fullmatch(given[0])
-    if len(given) == 2 and (other or found):
+    heads = [key(side).partition("(")[0] for side in (parts[0], given[0])]
+    if len(given) == 2 and (other or found) and (heads[0] == heads[1] or "y" in heads):
         return same(parts[1], _renamed(given[1], found, other))
     described = any(re.search("[A-Za-z]{3}", re.sub(r"\\[a-z]++", "", one)) for one in (parts[0], given[0]))
-    if key(parts[0]) == key(given[0]) or (described and is_name(given[0])):
+    if key(parts[0]) == key(given[0]):
+        return same(parts[1], " = ".join(given[1:])) or (None if len(given) > 2 else False)
+    if described and is_name(given[0]):
         return same(parts[1], " = ".join(given[1:])) or None
-    return None
+    solved = algebra.is_number(parts[1]) and len(name) == 1 and key(given[-1]) != name
+    return False if solved and algebra.is_unsolved(f"({given[0]})-({given[-1]})") else None
 
 
 def _are_rivals(name: str, other: str) -> bool:
@@ -193,7 +204,7 @@ def _renamed(text: str, found: re.Match | None, wanted: re.Match | None) -> str:
     old, new = ([name.strip() for name in match[2].split(",")] for match in (found, wanted))
     if len(old) != len(new):
         return text
-    names = dict(zip(old, new, strict=True))
+    names = dict(zip(new, old, strict=True)) | dict(zip(old, new, strict=True))
     return re.sub(r"\\[A-Za-z]++|[A-Za-z]", lambda match: names.get(match[0], match[0]), text)
 
 

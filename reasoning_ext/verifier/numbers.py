@@ -27,7 +27,7 @@ _SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?:\.\d+)?")
 _REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\s*\{(\d+)\}|\\dot\s*\{(\d)\})")
 DECIMAL_COMMA = re.compile(r"(\d+),(\d{2}|\d{4,})|0,(\d+)")
 _BASED = re.compile(
-    r"([0-9A-Fa-f]++)\s*+_\s*+\{?+\s*+(?:\\text\s*+\{)?+\s*+\(?+\s*+(\d++|[a-z]++)\s*+\)?+\s*+\}?+\s*+\}?+"
+    r"\(?([0-9A-Fa-f]++)\)?\s*+_\s*+\{?+\s*+(?:\\text\s*+\{)?+\s*+\(?+\s*+(\d++|[a-z]++)\s*+\)?+\s*+\}?+\s*+\}?+"
 )
 _BASES = dict(
     zip(
@@ -44,7 +44,8 @@ _UNIT_START = re.compile(
     r"(?:(?<=[\d}])\s*+\\mu\s*+)?\\text\s*+\{|(?<=[\d}])\s*+\\Omega(?![A-Za-z])|(?<=[\d}%)])\s*+(?=[A-Za-z]|\^\s*+\{?\s*+\\circ)|\^\s*+\{?\s*+\\circ"
 )
 _LETTERS = frozenset("msghLlNJWVAKCFTB")  # units after a number and a space; glued to it, or behind a letter, variables
-_SCALES = {"hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12, "lakh": 10**5,
+_SCALES = {
+    "hundred": 10**2, "thousand": 10**3, "million": 10**6, "billion": 10**9, "trillion": 10**12, "dozen": 12, "lakh": 10**5,
     "crore": 10**7, "gross": 144, "score": 20}  # fmt: skip
 _NO_UNIT = re.compile(
     r"\b(?:and|or|nor|not|plus|minus|times|over|half|halves|thirds?|quarters?|fourths?|if|unless|when|where|for|wrong|else|factorial"

@@ -28,10 +28,12 @@ _UNIT_BEHIND = re.compile(r"\s?([A-Za-z]{1,12}(?:\s?(?:/|per)\s?[A-Za-z]{1,12})?
 _MEMBERSHIP = re.compile(r"[A-Za-z]\s*+\\in(?![a-z])")
 TUPLE = re.compile(r"[(\[{][^()\[\]{}a-zA-Z]*[)\]}]")
 _LIMITS = re.compile(
-    r"(?:\b(?:not|cannot|never|nor|except|(?:less|more|greater|fewer|smaller|larger|other|rather) than|at (?:most|least)|up to|below|above)"
-    r"|n't)(?: be| equal)?(?: to)?\s*+\$?\Z"
-    r"|\b(?:half|multiple|root|square|third|quarter|factor|power|double|twice|number|page|chapter|step) (?:of )?(?:the (?:number )?)?\$?\Z"
-    r"|\b(?:far from|no longer|not think (?:that )?it is|n't think (?:that )?it is|\bor (?:it )?(?:could|might|may) be|but (?:perhaps|maybe) (?:also )?)\s*+\$?\Z",
+    r"(?:\b(?:not|cannot|never|nor|except|up to|below|above|at (?:most|least)"
+    r"|(?:less|more|greater|fewer|smaller|larger|other|rather) than)|n't)(?: be| equal)?(?: to)?\s*+\$?\Z"
+    r"|\b(?:half|multiple|root|square|third|quarter|factor|power|double|twice|number|page|chapter|step) (?:of )?"
+    r"(?:the (?:number )?)?\$?\Z"
+    r"|\b(?:far from|no longer|not think (?:that )?it is|or (?:it )?(?:could|might|may) be|but (?:perhaps|maybe)(?: also)?)"
+    r"\s*+\$?\Z",
     re.IGNORECASE,
 )
 CHANGED = re.compile(
@@ -129,7 +131,7 @@ def last(text: str, many: bool, undelimited: bool = False) -> str | None:
         masked = masked[: moment.start()] + " " * len(moment.group()) + masked[moment.end() :]
     plain = [m for m in [*PLAIN.finditer(masked), *TUPLE.finditer(masked)] if is_number_in_prose(masked, m)]
     candidates += [(m.end(), m.start(), m.group()) for m in moments]
-    candidates += [(m.end(), m.start(), m.group() + _unit_behind(masked, m.end())) for m in plain]
+    candidates += [(m.end(), m.start(), m.group() + _unit_behind(text, m.end())) for m in plain]
     commands = _COMMAND if undelimited or "=" in masked else _CONCLUDED
     candidates += [(m.end(1), m.start(1), m.group(1)) for m in commands.finditer(masked)] if "\\" in masked else []
     if not candidates:
@@ -143,7 +145,7 @@ def last(text: str, many: bool, undelimited: bool = False) -> str | None:
         return found
     if found[0] in "+-" and before.rstrip()[-1:] and (before.rstrip()[-1].isalnum() or before.rstrip()[-1] in ")}]"):
         return _formula_run(text, end)
-    if joined := _JOINED_BEFORE.search(before):
+    if _JOINED_BEFORE.search(before):
         return _whole_list(text, start, found.strip())
     piece = _RUN_ON_BEFORE.search(before[-10:]) or _RUN_ON_AFTER.match(masked, end)
     return None if piece else found

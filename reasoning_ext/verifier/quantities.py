@@ -17,7 +17,8 @@ from reasoning_ext.verifier.units import parts_of, unit_key
 _MONEY = {"dollar": ("dollar", 100), "cent": ("dollar", 1)}
 _NAMES = frozenset("euro yen rupee celsius fahrenheit kelvin sterling".split())
 _FACTORS = {
-    "week": ("day", 7), "month": ("common_year", Fraction(1, 12)), "year": ("common_year", 1), "gallon": ("liter", Fraction("3.785411784")),
+    "week": ("day", 7), "month": ("common_year", Fraction(1, 12)), "year": ("common_year", 1),
+    "gallon": ("liter", Fraction("3.785411784")),
     "ounce": ("pound", Fraction(1, 16)), "ton": ("kilogram", 1000), "tonne": ("kilogram", 1000), "mph": ("mile/hour", 1),
     "kmh": ("kilometer/hour", 1), "kph": ("kilometer/hour", 1), "byte": ("bit", 8),
 }  # fmt: skip

@@ -27,7 +27,7 @@ def exact(tree: Tree, at: Mapping[str, Fraction] | None = None, bits: int = BITS
     """
     try:
         return _exact(tree, at or {}, bits)
-    except (NotRational, ZeroDivisionError):
+    except (NotRational, ZeroDivisionError, RecursionError):
         return None
 
 
@@ -80,13 +80,15 @@ def _root(parts: list[Fraction], bits: int) -> Fraction:
 
 
 def _integer_root(n: int, degree: int) -> int | None:
-    if degree == 2:
-        root = math.isqrt(n)
-    else:
-        root, high = 0, 1 << (n.bit_length() // degree + 1)
-        while root < high:  # the largest whose power is not above n
-            middle = (root + high + 1) // 2
-            root, high = (middle, high) if middle**degree <= n else (root, middle - 1)
+    """Return the exact root of an integer, by Newton's method from above."""
+    if n < 2:
+        return n
+    root = math.isqrt(n) if degree == 2 else 1 << -(-n.bit_length() // degree)
+    while degree > 2:
+        lower = ((degree - 1) * root + n // root ** (degree - 1)) // degree
+        if lower >= root:
+            break
+        root = lower
     return root if root**degree == n else None
 
 
@@ -131,6 +133,15 @@ def _integers(function: Callable[..., int]) -> Callable[[list[Fraction], int], F
     return call
 
 
+def _sum(parts: list[Fraction], bits: int) -> Fraction:
+    found = Fraction(0)
+    for part in parts:
+        found += part
+        if found.denominator.bit_length() > bits:
+            raise NotRational
+    return found
+
+
 def _product(parts: list[Fraction], bits: int) -> Fraction:
     found = Fraction(1)
     for part in parts:
@@ -141,7 +152,7 @@ def _product(parts: list[Fraction], bits: int) -> Fraction:
 
 
 _EXACT: dict[str, Callable[[list[Fraction], int], Fraction]] = {
-    "+": lambda parts, bits: sum(parts, Fraction(0)),
+    "+": _sum,
     "-": lambda parts, bits: -parts[0],
     "*": _product,
     "/": lambda parts, bits: parts[0] / parts[1],

@@ -9,8 +9,9 @@ from reasoning_ext.verifier.tokens import GREEK, NAMES, Unreadable
 Tree = tuple[Any, ...]
 MAX_DEPTH = 60
 _SAME = {
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "asinh": "arsinh", "acosh": "arcosh", "atanh": "artanh",
-    "sign": "sgn", "Abs": "abs", "ceiling": "ceil", "signum": "sgn", "realpart": "Re", "imagpart": "Im", "lceil": "ceil", "lfloor": "floor", "Rational": "/",
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "asinh": "arsinh", "acosh": "arcosh",
+    "atanh": "artanh", "sign": "sgn", "Abs": "abs", "ceiling": "ceil", "signum": "sgn", "realpart": "Re", "imagpart": "Im",
+    "lceil": "ceil", "lfloor": "floor", "Rational": "/",
 }  # fmt: skip
 _INVERSE = {
     "sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh",
@@ -190,6 +191,13 @@ class Reader:
             parts.append(value if value not in ("{", "text") else "")
 
     def operand(self) -> Tree:
+        """Read one number, letter, bracket or command with its arguments."""
+        self.deeper()
+        tree = self.inside_operand()
+        self.deeper(-1)
+        return tree
+
+    def inside_operand(self) -> Tree:
         kind, value = self.peek()
         self.at += 1
         if kind == "number":
@@ -220,22 +228,27 @@ class Reader:
                 raise Unreadable
             return ("number", _number(value)[1] + Fraction(int(period), (10 ** len(period) - 1) * 10**places))
         whole = _number(value)
-        if value.isdecimal():
-            start, part = self.at, None
-            if self.take("frac"):
-                part = ("/", self.group(), self.group())
-            elif self.peek()[0] == "number":
-                top = _number(self.tokens[self.at][1])
-                self.at += 1
-                self.need("/")
-                if self.peek()[0] != "number":
-                    raise Unreadable
-                part = ("/", top, _number(self.peek()[1]))
-                self.at += 1
-            if part and all(side[0] == "number" and side[1].denominator == 1 for side in part[1:]) and part[2][1]:
-                return ("number", whole[1] + part[1][1] / part[2][1])
-            self.at = start
-        return whole
+        part = self.small_fraction() if value.isdecimal() else None
+        return ("number", whole[1] + part) if part is not None else whole
+
+    def small_fraction(self) -> Fraction | None:
+        """Go over a fraction of two integers behind an integer, with which it is a mixed number; looked up, not read."""
+        ahead = self.tokens[self.at : self.at + 8]
+        if ahead[:1] == [("command", "frac")]:
+            values, taken = _two_groups(ahead[1:])
+            taken += 1
+        elif len(ahead) > 2 and ahead[0][0] == ahead[2][0] == "number":
+            if ahead[1] != ("sign", "/"):
+                raise Unreadable
+            values, taken = [ahead[0][1], ahead[2][1]], 3
+        elif ahead[:1] and ahead[0][0] == "number":
+            raise Unreadable  # two numbers side by side
+        else:
+            return None
+        if len(values) != 2 or not all(map(str.isdecimal, values)) or not int(values[1]):
+            return None
+        self.at += taken
+        return Fraction(int(values[0]), int(values[1]))
 
     def applied(self, name: str) -> Tree | None:
         """Read f(x) as a function of x, not as a product."""
@@ -345,6 +358,24 @@ class Reader:
         else:
             self.need({"(": ")", "{": "}", "[": "]"}[opened])
         return arguments
+
+
+def _two_groups(tokens: list[tuple[str, str]]) -> tuple[list[str], int]:
+    """Return the numbers in the two groups behind a \\frac, and how many tokens these take; fewer where they hold more."""
+    values: list[str] = []
+    at = 0
+    while len(values) < 2 and at < len(tokens):
+        kind, value = tokens[at]
+        if kind == "number" and len(value) > 1 and not values and value.isdecimal():  # \\frac17
+            values, at = [value[0], value[1:]], at + 1
+            return (values if len(value) == 2 else []), at
+        if kind == "number":
+            values, at = [*values, value], at + 1
+        elif tokens[at : at + 3][2:] == [("sign", "}")] and value == "{" and tokens[at + 1][0] == "number":
+            values, at = [*values, tokens[at + 1][1]], at + 3
+        else:
+            return [], at
+    return values, at
 
 
 def _times(product: Tree, factor: Tree) -> Tree:

@@ -189,7 +189,8 @@ def _piece(text: str) -> Piece | None:
     if items.opening == r"\{":
         return Piece("set", tuple(found))
     if len(found) == 2 and items.opening in ("(", "[", "]") and items.closing in (")", "]", "["):
-        return Piece("interval", tuple(found), (items.opening, items.closing))
+        piece = Piece("interval", tuple(found), (items.opening, items.closing))
+        return piece if _in_order(piece) else None  # (5, 2) is a point
     return None
 
 

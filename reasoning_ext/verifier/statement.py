@@ -1,4 +1,4 @@
-r"""What is said about an answer, taken off before it is compared: where it holds, what its letters are, other systems' spelling."""
+r"""What is said about an answer, taken off before it is compared: where it holds, what its letters are, other spellings."""
 
 import re
 
@@ -17,11 +17,11 @@ _TRAILING = re.compile(
     r"(?<![\s,;(])[,;]?+\s*+\(?+\s*+(?:\\text\s*+\{\s*+\(?+\s*+)?+"
     r"(?:for (?:all|any|every|each|some)\b|\\forall(?![a-z])|where\b(?=[^{}]{0,80}\\in))"
 )
-_ROUGHLY = re.compile(
-    r"(?<![\s(])\(?+\s*+\\text\s*+\{\s*+[(,]?\s*+(?:or )?(?:approximately|approx\.?|about|roughly)\s*+:?\s*+\}\s*+|\(\s*+(?:or )?(?:approximately|approx\.?|about|roughly|\\approx)\s++"
-)
+_ABOUT = r"(?:or )?(?:approximately|approx\.?|about|roughly|\\approx)"
+_ROUGHLY = re.compile(rf"(?<![\s(])\(?+\s*+\\text\s*+\{{\s*+[(,]?\s*+{_ABOUT}\s*+:?\s*+\}}\s*+|\(\s*+{_ABOUT}\s++")
 _SAID_BEHIND = re.compile(
-    r"\\text\s*+\{\s*+(?:\(\s*+(?:since|because|as|so)\b|(?:is|are) (?:the|an?) (?:only )?(?:solution|answer|result)s?\b)[^{}]*+\}\Z"
+    r"\\text\s*+\{\s*+(?:\(\s*+(?:since|because|as|so)\b|(?:is|are) (?:the|an?) (?:only )?(?:solution|answer|result)s?\b)"
+    r"[^{}]*+\}\Z"
 )
 _MAXIMA = re.compile(r"\b(?:oo|oc|co|cc|union|abs|not|diff|int|sum|product)\s*\(|[a-z]#|\bminf\b")
 _SPANS = {"oo": "()", "oc": "(]", "co": "[)", "cc": "[]"}
@@ -49,7 +49,7 @@ def plain(text: str) -> str:
     if match := _TRAILING.search(text):
         text = text[: match.start()] if match.start() else text
     elif free and (head := text[: free.start()].rstrip(" ,;(")) and any(c.isalnum() for c in head):
-        text = re.sub(r"\\text\s*+\{\s*+(?:where|with|for)?\s*+$", "", head).rstrip(" ,;(")
+        text = re.sub(r"\\text\s*+\{\s*+(?:where|with|for)?\s*+\}?\s*+$", "", head).rstrip(" ,;(")
     elif (match := _FREE_WORDS.search(text)) and match.start():
         free, text = _PARAMETER.search(text), text[: match.start()]
     if free and "n" not in re.sub(r"\\[A-Za-z]++", "", text):

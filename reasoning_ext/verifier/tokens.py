@@ -5,17 +5,20 @@ from collections.abc import Iterator
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot asin acos atan acot sinh cosh tanh coth sech csch arsinh arcosh artanh "
-    "asinh acosh atanh ln log lg exp sqrt cbrt abs floor ceil sgn sign gcd lcm max min mod binomial factorial ceiling signum root Re Im conjugate realpart imagpart".split()
+    "asinh acosh atanh ln log lg exp sqrt cbrt abs floor ceil sgn sign gcd lcm max min mod binomial factorial "
+    "ceiling signum root Re Im conjugate realpart imagpart".split()
 )
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi varphi chi "
+    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho sigma tau upsilon phi "
+    "varphi chi "
     "psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar".split()
 )
 NAMES = FUNCTIONS | {"Abs", "Rational"}
 _ASCII = NAMES | GREEK | {"pi"}
 _TOKEN = re.compile(
     r"""(?P<number>(?:[1-9]\d{0,2}(?:,\d{3})++(?![\d,])|\d++)(?:\.\d*+)?|\.\d++)(?:[eE](?P<power>[-+]?\d{1,4})(?![\w.]))?
-      | \\(?P<command>[A-Za-z]++|[{}|%]) | %(?P<maxima>pi|e|i)(?![A-Za-z]) | (?P<letters>[A-Za-z]++) | (?P<sign>\*\*|\S) | \s++""",
+      | \\(?P<command>[A-Za-z]++|[{}|%]) | %(?P<maxima>pi|e|i)(?![A-Za-z])
+      | (?P<letters>[A-Za-z]++) | (?P<sign>\*\*|\S) | \s++""",
     re.VERBOSE,
 )
 

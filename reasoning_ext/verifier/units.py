@@ -19,12 +19,14 @@ _SYMBOLS = {
     "ohm": "ohm", "mol": "mole", "B": "byte", "b": "bit", "cal": "calorie",
 }  # fmt: skip
 _PREFIXES = {
-    "p": "pico", "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "k": "kilo", "M": "mega", "G": "giga", "T": "tera",
+    "p": "pico", "n": "nano", "u": "micro", "m": "milli", "c": "centi", "d": "deci", "k": "kilo", "M": "mega", "G": "giga",
+    "T": "tera",
 }  # fmt: skip
 _NAMES = frozenset(
-    "meter centimeter millimeter kilometer decimeter micrometer nanometer inch foot yard mile gram kilogram milligram ounce pound ton "
-    "tonne liter milliliter gallon second millisecond microsecond nanosecond minute hour day week month year degree celsius fahrenheit kelvin joule watt "
-    "newton pascal volt ampere ohm hertz mole kilojoule kilowatt kilohertz megahertz dollar cent euro yen rupee mph kmh kph".split()
+    "meter centimeter millimeter kilometer decimeter micrometer nanometer inch foot yard mile gram kilogram milligram "
+    "ounce pound ton tonne liter milliliter gallon second millisecond microsecond nanosecond minute hour day week "
+    "month year degree celsius fahrenheit kelvin joule watt newton pascal volt ampere ohm hertz mole kilojoule "
+    "kilowatt kilohertz megahertz dollar cent euro yen rupee mph kmh kph".split()
 )
 
 

@@ -37,6 +37,7 @@ _SCALES: tuple[Fraction | int, ...] = (
 _SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,), (1,), (-1,))
 ENOUGH = 4  # points to have compared
 _INTEGERS = frozenset("n k m N K M j l".split())
+_GROWING = frozenset({"^", "factorial", "factorial2", "binomial"})
 _BROKEN = frozenset({"floor", "ceil", "mod", "sgn"})  # what jumps, and where two may differ at the jumps alone
 _STEPPED = frozenset({"factorial", "binomial", "floor", "ceil", "mod", "cos", "sin", "tan"})
 
@@ -115,8 +116,8 @@ _OF_ANGLES = frozenset("sin cos tan cot sec csc".split())
 
 
 _MPMATH = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh", "artanh": "atanh",
-    "Re": "re", "Im": "im", "conjugate": "conj", "abs": "fabs", "sgn": "sign", "factorial": "factorial", "factorial2": "fac2", "binomial": "binomial", "ceil": "ceil",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh",
+    "artanh": "atanh", "Re": "re", "Im": "im", "conjugate": "conj", "abs": "fabs", "sgn": "sign", "factorial2": "fac2",
 }  # fmt: skip
 
 
@@ -169,8 +170,18 @@ def equal_numbers(left: Tree, right: Tree) -> bool:
         return True
     if left[0] == right[0] == "number":
         return bool(left[1] == right[1])
+    if any(one[0] == "number" and _is_huge(other) for one, other in ((left, right), (right, left))):
+        return False
     values, tolerance = numeric((left, right))
     return None not in values and _same(values, tolerance)
+
+
+def _is_huge(tree: Tree) -> bool:
+    """Tell whether a folded tree is a power, factorial or binomial that is no number any more because it is too large."""
+    parts = tree[1:]
+    return tree[0] in _GROWING and all(
+        (part[0] == "number" and part[1].denominator == 1) or _is_huge(part) for part in parts
+    )
 
 
 def _same(values: list[Any], tolerance: Any) -> bool:

@@ -12,9 +12,9 @@ SAYS = {
         r"\boxed{ 42 }<|im_end|>", r"\boxed{41}" + "\n\nThe final answer is $42$.", r"It is \boxed{" + "\n42\n}.",
         # statements
         "The answer is 42.", "The answer is: 42", "**Answer:** 42", "Answer: 42\n\nI hope that this helps you!", "#### 42",
-        "the answer is 41. No, the answer is 42.", "Final answer: **42**", "The answer is simply 42.",
-        r"The final answer is $42$. I hope it is correct.", "The correct option is 42", "The answer is\n\n42", "answer = 42",
-        "Answer:\n\\[\n42\n\\]", "The answer is 42 (and not 41).", "The answer is 42, because 6 times 7 is 42.",
+        "the answer is 41. No, the answer is 42.", "Final answer: **42**", "The answer is 42 (not 41).",
+        "The answer is simply 42.", r"The final answer is $42$. I hope it is correct.", "The correct option is 42",
+        "The answer is\n\n42", "answer = 42", "Answer:\n\\[\n42\n\\]", "The answer is 42, because 6 times 7 is 42.",
         # the last formula or number
         "42", "$42$", r"\[42\]", r"\(42\)", "We count 6, then 7, in all 42.", "So we have $6 \\cdot 7$, which is $42$.",
         "1. First 6.\n2. Then 7.\n\nTogether that makes 42.", "In total **42**.", "She needs 20 more, so 42",

@@ -11,6 +11,7 @@ SAME = [
     ("|x| < 2", "(-2, 2)"), (r"|x-1| \le 3", "[-2, 4]"), ("2x > 6", "x > 3"), ("x^2 < 4", "(-2, 2)"),
     (r"(\sqrt{2}, \pi)", r"\sqrt{2} < x < \pi"), (r"[\frac12, 1]", "[0.5, 1]"), ("t > 2", "t > 2"),
     ("x > 2", r"\{x \mid x > 2\}"), (r"f(x) \ge 1", r"[1, \infty)"), ("(-infinity, 3)", "x < 3"),
+   
     # several pieces
     (r"x < 1 \text{ or } x > 3", r"(-\infty, 1) \cup (3, \infty)"), ("x < 1 or x > 3", "x > 3 or x < 1"),
     (r"x < 1 \lor x > 3", r"(-\infty,1) \cup (3,\infty)"), (r"x > 1 \text{ and } x < 3", "(1, 3)"),

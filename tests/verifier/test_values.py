@@ -41,7 +41,7 @@ SAME_FUNCTION = [
     (r"\frac{a^3-b^3}{a-b}", "a^2+ab+b^2"), (r"2^{n+1}-2^n", "2^n"), (r"\sqrt[3]{x^3}", "x"), ("x%", r"\frac{x}{100}"),
 ]  # fmt: skip
 OTHER_FUNCTION = [
-    ("(x+1)^2", "x^2+1"), ("|x-40|", "40-x"), ("|x-40|", "x-40"), (r"\sqrt{x^2}", "x"), (r"\sqrt{x^2}", "-x"),
+    ("(x+1)^2", "x^2+1"), ("|x-100|", "100-x"), ("|x-100|", "x-100"), (r"\sqrt{x^2}", "x"), (r"\sqrt{x^2}", "-x"),
     ("x^{100}", "x^{102}"), (r"\lfloor x \rfloor", "x"), (r"\lfloor x \rfloor", r"\lceil x \rceil"),
     (r"\ln(x+y)", r"\ln x+\ln y"), (r"\sin 2x", r"2\sin x"), (r"\sin^2 x-\cos^2 x", "1+0x"),
     (r"\cosh^2 x+\sinh^2 x", "1+0x"), ("(-1)^n", "(-1)^{n+1}"), ("(-1)^n", "1+0n"), ("(-1)^n", r"\sin(n\pi)"),
@@ -66,7 +66,7 @@ def test_functions(equal, pairs):
 
 @pytest.mark.parametrize(
     "pair",
-    [("3^{9^{9^{9}}}", "1"), ("2^{2^{2^{59}}}", r"\sqrt{2}"), ("9999999!+\\pi", "9999999!"), (r"e^{e^{e^{10}}}", "e")],
+    [("3^{9^{9^{9}}}", "\\pi"), ("2^{2^{2^{59}}}", r"\sqrt{2}"), ("9999999!+\\pi", "9999999!"), (r"e^{e^{e^{10}}}", "e")],
 )
 def test_towers_are_too_large(pair):
     with pytest.raises(TooLarge, match="too large"):

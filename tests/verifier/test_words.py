@@ -11,7 +11,7 @@ WORDS = [
 ]  # fmt: skip
 NO_WORDS = [
     "", "  ", "x", "C", "xy", "abc", "kx", "sin", "pi", "infinity", "forty two", "forty-two", "seven", "a dozen", "2 apples",
-    "x + 1", "x and y", "red or blue", "red, blue", "one of the many longer sentences", r"\frac{a}{b}", "xY", "42", "...",
+    "x + 1", "x and y", "red or blue", "red, blue", "a set of many longer words", r"\frac{a}{b}", "xY", "42", "...",
     "twenty apples", "a b c",
 ]  # fmt: skip
 
