@@ -24,7 +24,7 @@ from reasoning_ext.verifier.exact import key, sides
 from reasoning_ext.verifier.formula import Tree, holds, letters, read, renamed, replaced
 from reasoning_ext.verifier.numbers import Number, number, same
 from reasoning_ext.verifier.rational import exact, folded
-from reasoning_ext.verifier.values import equal_expressions, equal_numbers, numeric, ratio
+from reasoning_ext.verifier.values import equal_expressions, equal_numbers, is_huge, numeric, ratio
 
 logging.getLogger("math_verify").setLevel(logging.CRITICAL)
 _NORMALISED = replace(LatexExtractionConfig().normalization_config, units=False, boxed="none")
@@ -104,6 +104,7 @@ def _is_free(names: frozenset[str], *trees: Tree) -> bool:
 
 
 def equal_trees(left: Tree, right: Tree) -> bool:
+    """Tell whether two formulas have the same value, as one reading of them has it."""
     if letters(left) or letters(right):
         return equal_expressions(left, right)
     return equal_numbers(left, right)
@@ -111,6 +112,8 @@ def equal_trees(left: Tree, right: Tree) -> bool:
 
 def _equal_decimals(left: Tree, right: Tree, shown: list[Number | None]) -> bool:
     """Compare two numbers of which one is written as a plain number, a decimal perhaps, by the rules of `numbers`."""
+    if any(is_huge(folded(tree)) for tree in (left, right)):
+        return equal_numbers(left, right)
     found = []
     for tree, plain in zip((left, right), shown, strict=True):
         close = None if plain else fraction(tree)

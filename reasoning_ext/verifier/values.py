@@ -170,17 +170,17 @@ def equal_numbers(left: Tree, right: Tree) -> bool:
         return True
     if left[0] == right[0] == "number":
         return bool(left[1] == right[1])
-    if any(one[0] == "number" and _is_huge(other) for one, other in ((left, right), (right, left))):
+    if any(one[0] == "number" and is_huge(other) for one, other in ((left, right), (right, left))):
         return False
     values, tolerance = numeric((left, right))
     return None not in values and _same(values, tolerance)
 
 
-def _is_huge(tree: Tree) -> bool:
+def is_huge(tree: Tree) -> bool:
     """Tell whether a folded tree is a power, factorial or binomial that is no number any more because it is too large."""
     parts = tree[1:]
     return tree[0] in _GROWING and all(
-        (part[0] == "number" and part[1].denominator == 1) or _is_huge(part) for part in parts
+        (part[0] == "number" and part[1].denominator == 1) or is_huge(part) for part in parts
     )
 
 

@@ -1,8 +1,9 @@
 r"""Whether an answer is a value, or an expression that still has to be worked out: `391`, but not `17 \times 23`."""
 
+import re
 from fractions import Fraction
 
-from reasoning_ext.verifier.exact import named, sides, split_items
+from reasoning_ext.verifier.exact import cut, named, sides, split_items
 from reasoning_ext.verifier.formula import Tree, letters, read
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.rational import MORE_BITS, exact
@@ -11,8 +12,9 @@ from reasoning_ext.verifier.rational import MORE_BITS, exact
 def is_worked_out(answer: str, gold: str) -> bool:
     r"""Tell whether nothing in an answer is left to be worked out.
 
-    Arithmetic on rational numbers is; a fraction in lowest terms, a root, a multiple of pi, a formula in letters are not. Of a
-    chain the last part counts. A gold that is such an expression itself, `2^{100}`, asks for no more.
+    Arithmetic on rational numbers is, and so are sums, integrals, limits, determinants and inequalities that are not solved; a
+    fraction in lowest terms, a root, a multiple of pi, a formula in letters are not. Of a chain the last part counts. A gold
+    that is such an expression itself, `2^{100}`, asks for no more.
 
     >>> [is_worked_out(text, "391") for text in ("391", r"17 \times 23", r"17 \times 23 = 391", r"\frac{782}{2}")]
     [True, False, True, False]
@@ -27,8 +29,16 @@ def _parts(text: str) -> list[str]:
     return [split_unit(sides(named(part)[1])[-1])[0] for part in found]
 
 
+_STEPS = re.compile(r"\\(?:int|sum|prod|lim|frac\s*+\{d\}|begin\s*+\{vmatrix\}|det)(?![a-z])")
+_RELATION = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
+
+
 def _is_value(text: str) -> bool:
     plain, tree = number(text), read(text)
+    if _STEPS.search(text):
+        return False
+    if _RELATION.search(text):  # solved is `x < 2`, and not `|x - 1| < 2`
+        return any(len(side.strip()) == 1 and side.strip().isalpha() for side in cut(text, _RELATION))
     if plain is not None and r"\frac" not in text and "/" not in text and "^" not in text:
         return True
     return tree is None or not _has_arithmetic(tree)

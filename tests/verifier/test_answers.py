@@ -63,8 +63,8 @@ def test_the_answer_of_a_text(answer, text):
         "It is less than 42.", "There are more than 42", "It is not 42.", "It cannot be 42.", "It is up to 42.",
         "The value is below 42", "Nothing other than 42",
         # a piece of something
-        r"It is 3 \times x^42 of them, it seems to me", "the code AZYUK2A", "That is 5 * 42 * more", "the sum is n + 42!",
-        "so 42^n",
+        r"It is 3 \times x^42 of them, it seems to me", "the code AZYUK2A", "We meet in room 42B", "That is 5 * 42 * more",
+        "the sum is n + 42!", "so 42^n",
     ],
 )  # fmt: skip
 def test_a_text_without_an_answer(text):

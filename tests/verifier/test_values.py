@@ -66,7 +66,12 @@ def test_functions(equal, pairs):
 
 @pytest.mark.parametrize(
     "pair",
-    [("3^{9^{9^{9}}}", "\\pi"), ("2^{2^{2^{59}}}", r"\sqrt{2}"), ("9999999!+\\pi", "9999999!"), (r"e^{e^{e^{10}}}", "e")],
+    [
+        ("3^{9^{9^{9}}}", "\\pi"),
+        ("2^{2^{2^{59}}}", r"\sqrt{2}"),
+        ("9999999!+\\pi", "9999999!"),
+        (r"e^{e^{e^{10}}}", "e"),
+    ],
 )
 def test_towers_are_too_large(pair):
     with pytest.raises(TooLarge, match="too large"):

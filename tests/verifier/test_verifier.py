@@ -169,7 +169,7 @@ def test_other_systems_spelling_and_what_is_said_beside_an_answer(gold, answer):
         (r"x = \pm 3", "3, -3", "3"), ("x=1, y=2", "y=2, x=1", "x=1, z=2"), ("x=1, y=2", "(1, 2)", "x=1, y=2, z=2"),
         ("(a) 3 (b) 5", "3, 5", "5, 3"), ("x^2 = 9", r"x = \pm 3", "x = 3"), ("2:3", "4:6", "3:2"),
         ("y = 2x+1", "2x - y + 1 = 0", "2x + y + 1 = 0"), (r"\{1, 2\}", r"\{2, 1, 1\}", r"\{1, 2, 3\}"),
-        ("f(x) = 2x", "f(t) = 2t", "g(x) = x"), ("7", "3+4 = 7", "3+5 = 7"),
+        ("f(x) = 2x", "f(t) = 2t", "g(x) = x"), ("7", "3+4 = 7", "3+5 = 7"), ("2", "2.0", "1 2"),
     ],
 )  # fmt: skip
 def test_what_is_made_of_parts_is_compared_part_by_part(gold, right, wrong):
@@ -362,6 +362,7 @@ def test_answers_that_are_alike_have_the_same_leader():
         "It is 0.5", r"\boxed{\frac12}", "I cannot tell.", r"\boxed{2}", "x+1", "1+x", None, "Paris", "It is Paris.", "",
     ]  # fmt: skip
     assert alike([*texts, "2.0", "$(x+1)^2$", "$x^2+2x+1$"]) == [0, 0, None, 3, 4, 4, None, 7, 7, None, 3, 11, 11]
+    assert alike(["all reals", "none", "all real numbers"]) == [0, 1, 0]
     assert alike([]) == [] and alike(["<|im_end|>", "I think so."]) == [None, None]
 
 
