@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from reasoning_ext.rewards.exact_answer import exact_answer
 
-from reasoning_ext import wording
 from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.verifier import wording
 from tests.timing import seconds, slowness
 
 PARIS = [

@@ -99,7 +99,7 @@ def judge_all(
         _Case(
             gold if isinstance(gold, str) else as_text(gold),
             text,
-            bool(text and question and "%" in text + question and asks_for_percent(question)),
+            bool(text and question and ("%" in text or "per" in text) and asks_for_percent(question)),
             bool(rules.base_may_be_omitted and question and names_base(question)),
             rules.evaluated,
         )

@@ -56,12 +56,13 @@ _DENIED_BEHIND = re.compile(
 _HEDGES = r"(?:maybe|perhaps|possibly|else|alternatively|also|it is|it could be|could be)"
 _OR_BETWEEN = re.compile(r"[\s$,(]*+(?:or|/|\|)[^.!?\n]*+")
 _OR_BEHIND = re.compile(rf"[\s$,]*+\(?\s*+(?:or\b|(?={_HEDGES}))(?:\s*+{_HEDGES}\b)*+[\s$]*+(-?(?:{NUMBER}))")
-_CONTRAST = re.compile(r",? (?:not|rather than|instead of|and not|because|since)\b|, (?:as|so)\b")
+_CONTRAST = re.compile(r",? \(?(?:and )?(?:not|rather than|instead of|because|since)\b|, (?:as|so)\b")
 _OPTION_ALONE = re.compile(r"\(?([A-J])\)?(?=[,;:]| because| since)")
 _OPPOSITE = {
     one: re.compile(rf"\b{other}\b", re.IGNORECASE)
     for one, other in (("yes", "no"), ("no", "yes"), ("true", "false"), ("false", "true"))
 }
+_ASTERISK = re.compile(r"[A-Za-z]\s?[*/]\s?[A-Za-z]")
 _STRUCK = re.compile(r"~~[^~\n]*+~~|[\u2600-\u27bf\U0001f000-\U0001faff\ufe0f]")  # struck out; also emoji
 _SUPPOSED = re.compile(
     r"\b(?:if|suppose|assume|whether) (?:that )?(?:the |my |your )?(?:final |correct )?\Z", re.IGNORECASE
@@ -129,8 +130,8 @@ def gold_answer(text: str) -> str | None:
 
 def _is_wordy(text: str) -> bool:
     """Tell whether a text is prose or a number in words, with which nothing can be compared."""
-    if read(clean(text)) is not None:
-        return False
+    if _ASTERISK.search(text) and read(clean(text)) is not None:
+        return False  # mass*accel
     words = all(is_words(part) for part in _LIST_WORD.split(text) if part.strip())
     return is_number_in_words(text) or (is_prose(text) and not words and not any(c.isdigit() for c in text))
 
@@ -139,7 +140,7 @@ def final_words(text: str) -> str | None:
     """Return the answer that a text gives to a question whose gold is words: its box, its statement, or all of a short text.
 
     >>> final_words("So the answer is **New York**."), final_words("There is no solution.")
-    ('New York', 'There is no solution')
+    ('New York', 'no solution')
     """
     text = prepared(text)
     found = _boxed(text, False)

@@ -15,6 +15,7 @@ _UNICODE = str.maketrans(
         "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "°": r"^\circ ", "…": r"\ldots ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}",
         "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}", "¾": r"\frac{3}{4}", "⅓": r"\frac{1}{3}", "⅔": r"\frac{2}{3}",
         "，": ",", "：": ":", "（": "(", "）": ")", "％": "%", "θ": r"\theta ", "α": r"\alpha ", "β": r"\beta ",
+        "Ω": r"\Omega ", "µ": r"\mu ", "μ": r"\mu ",
         "\u00a0": " ", "\u202f": " ", "\u2009": " ", "\u200b": "", "\ufeff": "", "。": ".",
     }
 )  # fmt: skip
@@ -82,7 +83,7 @@ def clean(text: str) -> str:
     r"""Take away what does not change an answer.
 
     >>> clean(r"\left( \dfrac{1}{2},\, \mathbf{3} \right)."), clean("**1,000 %**"), clean(r"\text{East}")
-    ('( \\frac{1}{2}, \\text{3} )', '1,000 %', 'East')
+    ('( \\frac{1}{2}, 3 )', '1,000 %', 'East')
     """
     if _PLAIN.fullmatch(text):
         return text

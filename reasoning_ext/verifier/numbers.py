@@ -37,11 +37,11 @@ _BASES = dict(
     )
 )
 _UNIT = re.compile(
-    r"(?:\s*+(?:\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|\\mu(?=\s*\\text)|\\Omega(?![A-Za-z])|\^\s*+\{?\s*+\\circ(?![A-Za-z])\s*+\}?|[A-Za-z]++\.?|/|-(?=[A-Za-z])|\\cdot(?![A-Za-z])"
+    r"(?:\s*+(?:\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|\\mu(?=\s*(?:\\text|[mgslFAVW](?![A-Za-z])))|\\Omega(?![A-Za-z])|\^\s*+\{?\s*+\\circ(?![A-Za-z])\s*+\}?|[A-Za-z]++\.?|/|-(?=[A-Za-z])|\\cdot(?![A-Za-z])"
     r"|\^\s*+(?:\{\s*+-?[123]\s*+\}|-?[123])))++\s*+"
 )
 _UNIT_START = re.compile(
-    r"(?:(?<=[\d}])\s*+\\mu\s*+)?\\text\s*+\{|(?<=[\d}])\s*+\\Omega(?![A-Za-z])|(?<=[\d}%)])\s*+(?=[A-Za-z]|\^\s*+\{?\s*+\\circ)|\^\s*+\{?\s*+\\circ"
+    r"(?:(?<=[\d}])\s*+\\mu\s*+)?\\text\s*+\{|(?<=[\d}])\s*+\\mu(?=\s*+[mgslFAVW](?![A-Za-z]))|(?<=[\d}])\s*+\\Omega(?![A-Za-z])|(?<=[\d}%)])\s*+(?=[A-Za-z]|\^\s*+\{?\s*+\\circ)|\^\s*+\{?\s*+\\circ"
 )
 _LETTERS = frozenset("msghLlNJWVAKCFTB")  # units after a number and a space; glued to it, or behind a letter, variables
 _SCALES = {
@@ -217,6 +217,8 @@ def _is_unit(core: str, unit: str) -> bool:
     if _POWER_ALONE.match(unit):
         return False  # 42 squared
     if "\\text" in unit and "circ" not in unit:
+        return True
+    if "\\Omega" in unit or "\\mu" in unit:
         return True
     plain = re.sub(r"\\text\s*+\{[^{}]*+\}|\\circ|\\cdot", "", unit)
     words = re.findall("[A-Za-z]++", plain)

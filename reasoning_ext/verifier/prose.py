@@ -26,7 +26,7 @@ _MOMENT = re.compile(
 )  # dates and times
 _UNIT_BEHIND = re.compile(r"\s?([A-Za-z]{1,12}(?:\s?(?:/|per)\s?[A-Za-z]{1,12})?(?:\^[23]|[²³])?)(?![A-Za-z])")
 _MEMBERSHIP = re.compile(r"[A-Za-z]\s*+\\in(?![a-z])")
-TUPLE = re.compile(r"[(\[{][^()\[\]{}a-zA-Z]*[)\]}]")
+TUPLE = re.compile(r"(?:[(\[]|(?<![}\w])\{)[^()\[\]{}a-zA-Z]*+[)\]}]")
 _LIMITS = re.compile(
     r"(?:\b(?:not|cannot|never|nor|except|up to|below|above|at (?:most|least)"
     r"|(?:less|more|greater|fewer|smaller|larger|other|rather) than)|n't)(?: be| equal)?(?: to)?\s*+\$?\Z"
@@ -56,7 +56,9 @@ OR_NEXT = re.compile(
 _OR = re.compile(r"\bor\s*$", re.IGNORECASE)
 _COMMAND_END = r"\s*+(-?\\(?:frac|sqrt)(?:[^\s.]|\.(?!\s|$)|[^\S\n]++(?![A-Za-z]{2}|[\s.]|$))*+)"
 _COMMAND = re.compile(r"(?:=|\bis|^)" + _COMMAND_END)
-_CONCLUDED = re.compile(r"(?:\b(?:get|gives|therefore,?|thus,?|hence,?|so,?)|\n(?!\s))" + _COMMAND_END, re.IGNORECASE)
+_CONCLUDED = re.compile(
+    r"(?:\b(?:is|are|get|gives|therefore,?|thus,?|hence,?|so,?)|\n(?!\s))" + _COMMAND_END, re.IGNORECASE
+)
 
 
 def words_of(text: str) -> list[str]:

@@ -33,7 +33,7 @@ class Piece(NamedTuple):
     """One interval, set or chain of inequalities, as it was written.
 
     Attributes:
-        kind: `interval` with two ends, `set` with its elements, `chain` with its sides, `all` or `none`.
+        kind: `interval` with two ends, `set` with its elements, `point` of `x = 5`, `chain` with its sides, `all` or `none`.
         trees: the ends, elements or sides; None for an end at infinity, with its sign in `signs`.
         signs: the brackets, or the signs of the chain.
         without: pieces that are taken out, behind a backslash or minus.
@@ -161,6 +161,8 @@ def read_region(text: str) -> Any:
     text = _APPLIED.sub("y", text)
     parts = [[_piece(piece.strip()) for piece in cut(part, _AND) if piece.strip()] for part in cut(text, _OR)]
     known = all(part and all(piece is not None for piece in part) for part in parts)
+    if known and all(piece.kind == "point" for part in parts for piece in part if piece):
+        return None  # an equation
     return tuple(tuple(part) for part in parts) if known else None
 
 
@@ -175,9 +177,12 @@ def _piece(text: str) -> Piece | None:
         return Piece("none")
     text = re.sub(r"^\s*+[A-Za-z]\s*+\\in(?![a-z])\s*+", "", text)
     signs = tuple(sign for sign in _SIGN.findall(text))
+    if signs == ("=",):
+        ends = [read(side.strip()) for side in cut(text, _SIGN)]
+        return Piece("point", (ends[1],)) if ends[1] and ends[0] and ends[0][0] == "letter" else None
     if signs:
         found = [read(side.strip()) or _end(side.strip()) for side in cut(text, _SIGN)]
-        if len(found) != len(signs) + 1 or None in found or signs == ("=",):
+        if len(found) != len(signs) + 1 or None in found:
             return None
         return Piece("chain", tuple(found), signs)
     items = split_items(text)
@@ -224,7 +229,7 @@ def _piece_as_set(piece: Piece, names: dict[str, Any]) -> Any:
     if piece.kind in ("all", "none"):
         return sympy.S.Reals if piece.kind == "all" else sympy.S.EmptySet
     ends = [_limit(tree, names) for tree in piece.trees]
-    if piece.kind == "set":
+    if piece.kind in ("set", "point"):
         return sympy.FiniteSet(*ends)
     if piece.kind == "interval":
         if any(not end.is_extended_real for end in ends):

@@ -12,6 +12,8 @@ _SPELLED = {
     "oz": "ounce", "gal": "gallon", "hr": "hour", "hrs": "hour", "h": "hour", "min": "minute", "mins": "minute", "sec": "second",
     "secs": "second", "metre": "meter", "litre": "liter", "usd": "dollar", "bucks": "dollar", "eur": "euro", "amp": "ampere",
     "deg": "degree", "rad": "radian", "ohms": "ohm", "yrs": "year", "yr": "year", "mol": "mole",
+    "khz": "kilohertz", "mhz": "megahertz",
+    "ghz": "gigahertz", "kw": "kilowatt", "kpa": "kilopascal", "kj": "kilojoule", "hz": "hertz",
 }  # fmt: skip
 _SYMBOLS = {
     "m": "meter", "g": "gram", "s": "second", "A": "ampere", "K": "kelvin", "N": "newton", "J": "joule", "W": "watt", "V": "volt",

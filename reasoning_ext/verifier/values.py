@@ -37,7 +37,6 @@ _SCALES: tuple[Fraction | int, ...] = (
 _SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,), (1,), (-1,))
 ENOUGH = 4  # points to have compared
 _INTEGERS = frozenset("n k m N K M j l".split())
-_GROWING = frozenset({"^", "factorial", "factorial2", "binomial"})
 _BROKEN = frozenset({"floor", "ceil", "mod", "sgn"})  # what jumps, and where two may differ at the jumps alone
 _STEPPED = frozenset({"factorial", "binomial", "floor", "ceil", "mod", "cos", "sin", "tan"})
 
@@ -178,9 +177,17 @@ def equal_numbers(left: Tree, right: Tree) -> bool:
 
 def is_huge(tree: Tree) -> bool:
     """Tell whether a folded tree is a power, factorial or binomial that is no number any more because it is too large."""
-    parts = tree[1:]
-    return tree[0] in _GROWING and all(
-        (part[0] == "number" and part[1].denominator == 1) or is_huge(part) for part in parts
+    kind, *parts = tree
+    if kind in ("factorial", "factorial2"):
+        return bool(parts[0][0] == "number" or is_huge(parts[0]))
+    if kind == "binomial":
+        return all(part[0] == "number" for part in parts) and bool(1 < parts[1][1] < parts[0][1] - 1)
+    if kind != "^":
+        return False
+    base, exponent = parts
+    grows = is_huge(base) or (base[0] == "number" and abs(base[1]) not in (0, 1))
+    return grows and (
+        is_huge(exponent) or (exponent[0] == "number" and exponent[1].denominator == 1 and exponent[1] != 0)
     )
 
 

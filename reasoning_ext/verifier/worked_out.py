@@ -39,6 +39,8 @@ def _is_value(text: str) -> bool:
         return False
     if _RELATION.search(text):  # solved is `x < 2`, and not `|x - 1| < 2`
         return any(len(side.strip()) == 1 and side.strip().isalpha() for side in cut(text, _RELATION))
+    if plain is not None and "10" in text and not Fraction(1, 10**4) < abs(plain.value) < 10**6:
+        return True  # in scientific notation
     if plain is not None and r"\frac" not in text and "/" not in text and "^" not in text:
         return True
     return tree is None or not _has_arithmetic(tree)
