@@ -41,16 +41,7 @@ class Rules(NamedTuple):
     base_may_be_omitted: bool = False
 
 
-class _Case(NamedTuple):
-    """What a verdict depends on."""
-
-    gold: Any
-    text: str | None
-    percent: bool = False
-    base: bool = False
-    evaluated: bool = False
-
-
+_Case = tuple[str, str | None, bool, bool, bool]  # gold, text, asked for per cent, base named, to be evaluated
 _NO_RULES = Rules()
 _RIGHT, _WRONG = Verdict(True), Verdict(False)
 _pool = Pool("reasoning_ext.verifier.compare:compare", memory_mb=MEMORY_MB, clock="processor")
@@ -94,13 +85,14 @@ def judge_all(
         N verdicts. A gold that cannot be read, a time-out and an exception are errors; an answer that cannot be read is
         wrong.
     """
-    asked = questions or [""] * len(golds)
+    asked = questions if questions and (any(questions) or rules != _NO_RULES) else [""] * len(golds)
+    named = rules.base_may_be_omitted
     cases = [
-        _Case(
+        (
             gold if isinstance(gold, str) else as_text(gold),
             text,
-            bool(text and question and ("%" in text or "per" in text) and asks_for_percent(question)),
-            bool(rules.base_may_be_omitted and question and names_base(question)),
+            bool(question and text and ("%" in text or "per" in text) and asks_for_percent(question)),
+            bool(named and question and names_base(question)),
             rules.evaluated,
         )
         for gold, text, question in zip(golds, texts, asked, strict=True)
@@ -118,22 +110,25 @@ def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
     found: dict[_Case, Verdict] = {}
     waiting: dict[_Case, list[tuple[str, str]]] = {}
     for case in cases:
-        gold = read_gold(case.gold)
-        answer = None if case.text is None or gold is None else _answer(case.text, gold)
+        given, text, percent, base, evaluated = case
+        gold = read_gold(given)
+        answer = None if text is None or gold is None else _answer(text, gold)
         if gold is None or answer is None:
             found[case] = _WRONG if gold else Verdict(None, NO_GOLD)
         elif gold.words:
             found[case] = _RIGHT if same_words(gold.text, answer) else _WRONG
-        elif case.evaluated and not is_worked_out(answer, gold.text):
+        elif evaluated and not is_worked_out(answer, gold.text):
             found[case] = _WRONG
         else:
-            waiting[case] = [(gold.text, said) for said in _meant(case, gold.text, answer)]
+            waiting[case] = [(gold.text, answer), *_meant(gold.text, answer, percent, base)]
     known = _compare_all([pair for pairs in waiting.values() for pair in pairs], seconds)
     for case, pairs in waiting.items():
         verdicts = [known[pair] for pair in pairs]
-        found[case] = next((v for v in verdicts if v.right), next((v for v in verdicts if v.right is None), _WRONG))
+        found[case] = (
+            max(verdicts, key=lambda one: (one.right is True, one.right is None)) if len(verdicts) > 1 else verdicts[0]
+        )
     for case, verdict in found.items():
-        if len(case.text or "") <= _CACHED_CHARACTERS:
+        if len(case[1] or "") <= _CACHED_CHARACTERS:
             _keep(_judged, case, verdict)
     return found
 
@@ -142,14 +137,13 @@ def _answer(text: str, gold: Gold) -> str | None:
     return final_words(text) if gold.words else final_answer(text, gold.many)
 
 
-def _meant(case: _Case, gold: str, answer: str) -> list[str]:
-    """Return what an answer may mean, given its question: `60%` also 60, and `204` also 204 in the base that is named."""
-    meant = [answer]
-    if case.percent and "%" in answer and "%" not in gold:
-        meant.append(answer.replace("%", "").strip())
-    base = base_of(gold) if case.base else None
-    if base and answer.isalnum():
-        meant.append(f"{answer}_{base}")
+def _meant(gold: str, answer: str, percent: bool, base_named: bool) -> list[tuple[str, str]]:
+    """Return what else an answer may mean, given its question: `60%` 60, and `204` 204 in the base that is named."""
+    meant = []
+    if percent and "%" in answer and "%" not in gold:
+        meant.append((gold, answer.replace("%", "").strip()))
+    if base_named and answer.isalnum() and (base := base_of(gold)):
+        meant.append((gold, f"{answer}_{base}"))
     return meant
 
 

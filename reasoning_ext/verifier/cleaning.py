@@ -74,6 +74,7 @@ _REPLACEMENTS = [
     (r"\s+", " "),
 ]  # fmt: skip
 _REPLACED = [(re.compile(pattern), replacement) for pattern, replacement in _REPLACEMENTS]
+_COUNTED = re.compile(r"\d++(?:,\d{3})*+(?:\.\d++)?\\text\{ ?(?!deg|perc|pct)[a-z ]++\}")  # 12\text{ apples}
 _PLAIN = re.compile(r"[-+]?\d+(?:,\d+)*(?:[./]\d+)?|[A-Za-z]+")
 _ALIGNMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|gather(?:ed)?|equation|split|multline)\*?\}")
 
@@ -85,7 +86,7 @@ def clean(text: str) -> str:
     >>> clean(r"\left( \dfrac{1}{2},\, \mathbf{3} \right)."), clean("**1,000 %**"), clean(r"\text{East}")
     ('( \\frac{1}{2}, 3 )', '1,000 %', 'East')
     """
-    if _PLAIN.fullmatch(text):
+    if _PLAIN.fullmatch(text) or _COUNTED.fullmatch(text):
         return text
     text = unicodedata.normalize("NFC", text)
     text = re.sub("[⁰¹²³⁴⁵⁶⁷⁸⁹⁻⁺]+", lambda m: "^{" + m[0].translate(_RAISED) + "}", text)
