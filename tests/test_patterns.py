@@ -313,6 +313,7 @@ def _no_garbage_collection():
     gc.enable()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", FILES)
 def test_every_pattern_is_fast_on_texts_made_from_itself(file):
     try:
