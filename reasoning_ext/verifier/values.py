@@ -1,10 +1,10 @@
 r"""What a formula is worth: exactly where it is rational, to a stated precision where it is not, at points where it has letters.
 
-Rational arithmetic is exact up to `BITS` binary digits a number. Other values are computed with mpmath to 60 digits, and as
-many more as the integers among them have, so that 1 does not vanish beside 2^300; two are equal when 50 digits (and as many
-more) agree. Two expressions are equal when they are at every point of a fixed set at which both are real: points of both signs,
-of several sizes, in every order, and exact where the expressions are rational functions, so that agreeing there is a proof but
-for a chance of 10^-6 a point (Schwartz and Zippel). `simplify` is not asked: it can only confirm what the points say.
+Rational arithmetic is exact (`rational`). Other values are computed with mpmath to 60 digits, and to as many more as the
+sizes of their parts are apart, so that 1 does not vanish beside e^200; 50 digits, and the same number more, must agree. Two
+expressions are equal when they are at every point of a fixed set at which both are real: points of both signs, of several
+sizes, in several orders of the letters, and exact where the expressions are rational functions, for which agreeing at random
+points is as good as a proof (Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,21 +19,8 @@ MOST_DIGITS, MOST_AT_POINTS = 20_000, 400
 _NUMERATORS = (101, 211, 307, 401, 503, 601, 701, 809, 907, 1009, 1103)
 _DENOMINATORS = (89, 97, 103, 113, 127, 131, 149, 163)
 _SCALES: tuple[Fraction | int, ...] = (
-    1,
-    1,
-    Fraction(1, 7),
-    1,
-    1,
-    5,
-    1,
-    40,
-    9,
-    Fraction(1, 30),
-    300,
-    300,
-    10**8,
-    10**8,
-)  # of fourteen points
+    1, 1, Fraction(1, 7), 1, 1, 5, 1, 40, 9, Fraction(1, 30), 300, 300, 10**8, 10**8,
+)  # of fourteen points  # fmt: skip
 _SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,), (1,), (-1,))
 ENOUGH = 4  # points to have compared
 _INTEGERS = frozenset("n k m N K M j l".split())
