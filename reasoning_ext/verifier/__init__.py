@@ -89,7 +89,7 @@ def judge_all(
     named = rules.base_may_be_omitted
     cases = [
         (
-            gold if isinstance(gold, str) else as_text(gold),
+            as_text(gold),
             text,
             bool(question and text and ("%" in text or "per" in text) and asks_for_percent(question)),
             bool(named and question and names_base(question)),
@@ -233,7 +233,7 @@ def kind(gold: Any) -> Literal["number", "formula", "words", "none"]:
     >>> [kind(gold) for gold in ("42", r"\sqrt{2}", "no solution", "forty two")]
     ['number', 'formula', 'words', 'none']
     """
-    read = read_gold(gold if isinstance(gold, str) else as_text(gold))
+    read = read_gold(as_text(gold))
     if read is None:
         return "none"
     return "words" if read.words else "number" if value(read.text) else "formula"
@@ -248,7 +248,7 @@ def unreadable(golds: Sequence[Any]) -> list[tuple[int, str]]:
     Returns:
         `(index, reason)` for each of them. Numbers and words are read here, everything else by the workers, equal golds once.
     """
-    texts = [gold if isinstance(gold, str) else as_text(gold) for gold in golds]
+    texts = [as_text(gold) for gold in golds]
     read = [None if _LOST_BACKSLASH.search(text) else read_gold(text) for text in texts]
     hard = list(
         {gold.text: None for gold in read if gold and not gold.words and not value(gold.text) and len(gold.text) > 1}

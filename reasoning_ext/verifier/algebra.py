@@ -7,7 +7,7 @@ huggingface/Math-Verify#14).
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from fractions import Fraction
 from functools import lru_cache
@@ -57,11 +57,15 @@ def equal_formulas(gold: str, answer: str) -> bool:
 def trees(gold: str, answer: str) -> tuple[Any, Any]:
     """Read two formulas; capitals and small letters are one where no side uses both."""
     found = [read(text) for text in (gold, answer)]
-    names = ["".join(name[0] for name in letters(tree) if name[0] != "\\") if tree else "" for tree in found]
-    if any(name != name.lower() and name != name.upper() for name in names):
+    if _mixes_cases("".join(name[0] for name in letters(tree) if name[0] != "\\") for tree in found if tree):
         return found[0], found[1]
     small = [tree and replaced(tree, _small) for tree in found]
     return small[0], small[1]
+
+
+def _mixes_cases(sides: Iterable[str]) -> bool:
+    """Tell whether a side has both capitals and small letters, so that R is not r."""
+    return any(names not in (names.lower(), names.upper()) for names in sides)
 
 
 def _small(part: Tree) -> Tree | None:
@@ -166,7 +170,7 @@ def is_number(text: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def is_readable(text: str) -> bool:
-    """Tell whether a text is a formula, an equation, a region or anything else that math-verify reads."""
+    """Tell whether a text is a formula, an equation or anything else that math-verify reads."""
     return read(text) is not None or _parsed(text, True) is not None
 
 
@@ -194,8 +198,7 @@ def _parsed(text: str, lowercase: bool) -> Any:
 
 def _by_library(gold: str, answer: str) -> bool:
     """Parse and compare with math-verify."""
-    names = [re.sub(r"\\[A-Za-z]++|[^A-Za-z]", "", side) for side in (gold, answer)]
-    lowercase = not any(name != name.lower() and name != name.upper() for name in names)
+    lowercase = not _mixes_cases(re.sub(r"\\[A-Za-z]++|[^A-Za-z]", "", side) for side in (gold, answer))
     if "=" in gold and answer.count("=") > gold.count("="):
         chain = sides(answer)  # of which math-verify takes the last part, `x = 5 + 6 = 11`
         if key(chain[0]) != key(sides(gold)[0]) or any(read(part) is None for part in chain[1:]):

@@ -147,11 +147,7 @@ def final_words(text: str) -> str | None:
     if found and (plainly := _PLAINLY.match(clean(found))) and not _OPPOSITE[plainly[1].lower()].search(found):
         return plainly[1]
     if found is None:
-        strong = [
-            match
-            for match in _MARKER.finditer(text[-MAX_END:])
-            if re.search(r"(?:#|:|：|=|is|是|为)$", match.group(), re.IGNORECASE)
-        ]
+        strong = [match for match in _MARKER.finditer(text[-MAX_END:]) if _introduces(match)]
         rest = text[-MAX_END:][strong[-1].end() :].lstrip(" \t:*_\n\"'") if strong else text.strip().rpartition("\n")[2]
         found = _LINE.split(rest, maxsplit=1)[0]
         plainly = None if strong else _PLAINLY.match(text)
@@ -265,7 +261,7 @@ def _after_marker(text: str, many: bool) -> str | None:
     for match in list(_MARKER.finditer(text))[:-4:-1]:
         if _SUPPOSED.search(text[max(0, match.start() - 20) : match.start()]):
             continue
-        weak = not re.search(r"(?:#|:|：|=|is|是|为)$", match.group(), re.IGNORECASE)
+        weak = not _introduces(match)
         rest = text[match.end() :].lstrip(" \t:*_}\n\"'>")
         while (lead := _LEAD.match(rest)) and not weak:
             rest = rest[lead.end() :]
@@ -275,6 +271,11 @@ def _after_marker(text: str, many: bool) -> str | None:
         if found is not None and clean(found):
             return found
     return None
+
+
+def _introduces(marker: re.Match) -> bool:
+    """Tell "the answer is" and "answer:" from "answer" alone."""
+    return marker.group().lower().endswith(("#", ":", "：", "=", "is", "是", "为"))
 
 
 def _from_line(line: str, many: bool, weak: bool) -> str | None:

@@ -12,8 +12,7 @@ from reasoning_ext.verifier import algebra, lists, names, quantities
 from reasoning_ext.verifier.exact import cut, decide, sides, split_items
 from reasoning_ext.verifier.formula import read
 from reasoning_ext.verifier.lists import INEQUALITY, Same, Verdict
-from reasoning_ext.verifier.numbers import quantities as split_quantities
-from reasoning_ext.verifier.numbers import split_unit
+from reasoning_ext.verifier.numbers import split_quantities, split_unit
 from reasoning_ext.verifier.regions import equal_regions, read_region
 from reasoning_ext.verifier.statement import plain
 from reasoning_ext.verifier.units import unit_key

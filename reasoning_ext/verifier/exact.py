@@ -294,7 +294,7 @@ def _decide_items(gold: str, answer: str) -> bool | None:
 
 def is_ordered(gold: Items, answer: Items) -> bool:
     """Tell whether the order counts: for tuples and intervals, but not for sets and bare lists."""
-    return any(side.opening in ("(", "[", "]") for side in (gold, answer))
+    return any(side.opening in ("(", "[") for side in (gold, answer))
 
 
 def same_brackets(gold: Items, answer: Items) -> bool:

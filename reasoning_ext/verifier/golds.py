@@ -21,9 +21,11 @@ class Gold(NamedTuple):
 
 
 def as_text(gold: Any) -> str:
-    """Write a gold that is no string as one; "" for what is none: NaN, a mapping, a list of none or several, bytes."""
+    """Write any gold as text; "" for what is none: NaN, a mapping, a list of none or several, bytes."""
+    if isinstance(gold, str):
+        return gold
     if isinstance(gold, list | tuple) and len(gold) == 1:
-        return gold[0] if isinstance(gold[0], str) else as_text(gold[0])
+        return as_text(gold[0])
     if gold is None or isinstance(gold, dict | list | tuple | set | bytes | bool):
         return str(gold) if isinstance(gold, bool) else ""
     if isinstance(gold, float) and not math.isfinite(gold):

@@ -14,7 +14,7 @@ from reasoning_ext.verifier.numbers import number
 Verdict = bool | None
 Same = Callable[[str, str], bool]
 INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
-_APPROX = re.compile(r"\\approx(?![A-Za-z])")
+APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\s*+\{pmatrix\}((?:[^\\]|\\(?!end\b))*+)\\end\s*+\{pmatrix\}")
 SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
 _PART = re.compile(r"(?:\\text\s*+\{\s*+)?+(?:\(([a-h]|i{1,3}|iv|[1-6])\)|\b([a-h])\))\s*+\}?+\s*+(?:\\quad)?+")
@@ -121,7 +121,7 @@ def _with_signs(text: str) -> list[str] | None:
 def sequences(gold: str, answer: str, same: Same) -> Verdict:
     """`1, 2, \\ldots, n` part by part."""
     if r"\ldots" not in gold:
-        endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not _APPROX.search(answer)
+        endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not APPROX.search(answer)
         return False if endless else None
     left, right = ([part.strip() for part in cut(side, _COMMA) if part.strip()] for side in (gold, answer))
     if len(left) < 2:

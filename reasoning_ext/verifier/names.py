@@ -8,16 +8,16 @@ from fractions import Fraction
 
 from reasoning_ext.verifier import algebra, quantities
 from reasoning_ext.verifier.exact import PRODUCT, Items, cut, is_name, key, named, sides, split_items
-from reasoning_ext.verifier.lists import INEQUALITY, SIGNS, Same, Verdict, both_signs, same_elements
+from reasoning_ext.verifier.lists import APPROX, INEQUALITY, SIGNS, Same, Verdict, both_signs, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
 from reasoning_ext.verifier.units import unit_key
 from reasoning_ext.verifier.words import same_words
 
-_APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _SEMICOLON = re.compile(";")
 _FUNCTION = re.compile(r"([A-Za-z](?:_\{?\w\}?|'|\^\{-1\})?)\s*+\(([A-Za-z](?:,\s*+[A-Za-z])*+)\)")
 _OR = re.compile(r"\\text\s*+\{[^{}]*+\bor\b[^{}]*+\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![a-z])")
+_JOINS = re.compile(r"\\text\s*+\{\s*+(?:if|for|when)\s*+\}|\b(?:if|for|when|is)\b|\\quad|,\s*+\Z|\A\s*+,")
 _PIECEWISE = re.compile(r"\\begin\s*+\{cases\}((?:[^\\]|\\(?!end\b|begin\b))*+)\\end\s*+\{cases\}")
 
 
@@ -154,7 +154,7 @@ def chains(gold: str, answer: str, same: Same) -> Verdict:
 
 
 def _split_at_approx(text: str) -> list[str]:
-    return [part.strip() for part in cut(text, _APPROX)]
+    return [part.strip() for part in cut(text, APPROX)]
 
 
 def _is_rounding(rough: str, exact: str) -> bool:
@@ -235,8 +235,7 @@ def _branches(text: str) -> list[tuple[str, str]] | None:
     rows = [row.partition("&") for row in match[1].split(r"\\") if row.strip()] if match else []
     if not rows or not all(split for _, split, _ in rows):
         return None
-    drop = re.compile(r"\\text\s*+\{\s*+(?:if|for|when)\s*+\}|\b(?:if|for|when|is)\b|\\quad|,\s*+\Z|\A\s*+,")
-    return [(drop.sub("", one).strip(" ,"), drop.sub("", other).strip(" ,.")) for one, _, other in rows]
+    return [(_JOINS.sub("", one).strip(" ,"), _JOINS.sub("", other).strip(" ,.")) for one, _, other in rows]
 
 
 def _same_condition(gold: str, answer: str, last: bool) -> bool:

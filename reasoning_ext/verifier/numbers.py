@@ -199,7 +199,7 @@ _QUANTITY = re.compile(
 )
 
 
-def quantities(text: str) -> list[tuple[str, str]]:
+def split_quantities(text: str) -> list[tuple[str, str]]:
     """Take `3 hours 20 minutes` apart into numbers and units; a quantity alone is a list of one; empty for anything else."""
     found, end = [], 0
     for match in _QUANTITY.finditer(text):

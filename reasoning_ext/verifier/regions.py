@@ -110,10 +110,7 @@ def _as_interval(piece: Piece, main: str) -> Piece | None:
     if piece.without or piece.kind not in ("interval", "chain"):
         return None
     if piece.kind == "interval":
-        opens = {"]": "(", "(": "(", "[": "["}[piece.signs[0]]
-        return (
-            piece._replace(signs=(opens, {"[": ")", ")": ")", "]": "]"}[piece.signs[1]])) if _in_order(piece) else None
-        )
+        return piece if _in_order(piece) else None
     letter, trees, signs = ("letter", main), list(piece.trees), list(piece.signs)
     if any(sign in (">", r"\ge") for sign in signs):
         trees, signs = trees[::-1], [{">": "<", r"\ge": r"\le"}.get(sign, sign + "!") for sign in signs[::-1]]
@@ -193,7 +190,7 @@ def _piece(text: str) -> Piece | None:
         return None
     if items.opening == r"\{":
         return Piece("set", tuple(found))
-    if len(found) == 2 and items.opening in ("(", "[", "]") and items.closing in (")", "]", "["):
+    if len(found) == 2 and items.opening in ("(", "[") and items.closing in (")", "]"):
         piece = Piece("interval", tuple(found), (items.opening, items.closing))
         return piece if _in_order(piece) else None  # (5, 2) is a point
     return None
@@ -234,7 +231,7 @@ def _piece_as_set(piece: Piece, names: dict[str, Any]) -> Any:
     if piece.kind == "interval":
         if any(not end.is_extended_real for end in ends):
             return None
-        return sympy.Interval(*ends, piece.signs[0] in ("(", "]"), piece.signs[1] in (")", "["))
+        return sympy.Interval(*ends, piece.signs[0] == "(", piece.signs[1] == ")")
     relations = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge, "=": sympy.Eq, r"\neq": sympy.Ne}
     sets = []
     for left, right, sign in zip(ends, ends[1:], piece.signs, strict=False):

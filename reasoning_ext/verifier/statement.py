@@ -1,6 +1,7 @@
 r"""What is said about an answer, taken off before it is compared: where it holds, what its letters are, other spellings."""
 
 import re
+from functools import lru_cache
 
 from reasoning_ext.verifier.exact import cut
 
@@ -37,6 +38,7 @@ _BRACKETS = {"Interval": "[]", "Interval.open": "()", "Interval.Ropen": "[)", "I
 _COMMA = re.compile(",")
 
 
+@lru_cache(maxsize=4096)
 def plain(text: str) -> str:
     """Take off what is said about an answer: where it holds, what its letters are, that a value in brackets is rounded."""
     if _MAXIMA.search(text):

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
+import mpmath
+
 from reasoning_ext.verifier.formula import Tree, holds, letters
 from reasoning_ext.verifier.rational import applied, exact, folded
 
@@ -49,8 +51,6 @@ def numeric(
     Raises:
         TooLarge: these would be too many.
     """
-    import mpmath
-
     digits = DIGITS
     while True:
         largest = [0]
@@ -64,8 +64,6 @@ def numeric(
 
 
 def _evaluated(tree: Tree, digits: int, at: Mapping[str, Fraction], sizes: list[int]) -> Any:
-    import mpmath
-
     with mpmath.workdps(digits):
         try:
             value = mpmath.mpmathify(_numeric(tree, at, mpmath.mp, False, sizes))
@@ -179,8 +177,6 @@ def is_huge(tree: Tree) -> bool:
 
 
 def _same(values: list[Any], tolerance: Any) -> bool:
-    import mpmath
-
     with mpmath.workdps(MOST_DIGITS):
         return bool(abs(values[0] - values[1]) <= tolerance)
 
@@ -277,16 +273,12 @@ def ratio(left: Tree, right: Tree) -> bool:
 
 
 def _quotient(values: list[Any]) -> Any:
-    import mpmath
-
     with mpmath.workdps(MOST_AT_POINTS):
         return values[0] / values[1]
 
 
 def _near(left: Any, right: Any) -> bool:
     """Tell whether two factors agree to 40 digits."""
-    import mpmath
-
     with mpmath.workdps(DIGITS):
         left, right = (mpmath.mpf(n.numerator) / n.denominator if isinstance(n, Fraction) else n for n in (left, right))
         return bool(abs(left - right) <= abs(left) * mpmath.mpf(10) ** (2 * SPARE - DIGITS))
