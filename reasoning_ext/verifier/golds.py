@@ -39,7 +39,7 @@ def read_gold(gold: str) -> Gold | None:
 
     A control character is what a lost backslash leaves, `\f` and `rac{1}{2}`: nobody knows what else was lost.
     """
-    if gold.isdecimal():
+    if gold.isascii() and gold.isdecimal():
         return Gold(gold, False)
     if gold.strip().lower() in ("nan", "none", "null", "") or _CONTROL.search(gold):
         return None
