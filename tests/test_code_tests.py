@@ -121,6 +121,8 @@ JUDGED = [
     ("print('a b')", [{"input": "", "output": "ab"}], 0.0),
     ("print('6\\n7')", [{"input": "", "output": "6"}], 0.0),
     ("pass", [{"input": "", "output": "6"}], 0.0),
+    ("print(6); raise ValueError", [{"input": "", "output": "6"}], 0.0),
+    ("import os\nprint(6, flush=True)\nif os.fork(): os._exit(0)\nos.pause()", [{"input": "", "output": "6"}], 1.0),
 ]
 
 
@@ -183,6 +185,10 @@ FAKES = {
     "equal to all, inside": f"{ANYTHING}def f(x): return [A(), A()]",
     "equal to all, a list": "class A(list):\n    def __eq__(self, o): return True\ndef f(x): return A()",
     "equal to all, made by type": "def f(x): return type('A', (), {'__eq__': lambda s, o: True})()",
+    "equal to all, by mock": "from unittest.mock import ANY\ndef f(x): return ANY",
+    "equal to all, by a built-in": "class A: __eq__ = bool\ndef f(x): return A()",
+    "equal to all, an int": "class A(int):\n    def __eq__(self, o): return True\ndef f(x): return A(3)",
+    "equal to all, by magic": "from unittest.mock import MagicMock\nf = MagicMock()",
     "its own tests": "open('tests.py', 'w').write('')\ndef f(x): return 0",
     "the tests' file": "import sys; print(open(sys.argv[0]).read())\ndef f(x): return [1, 2]",
     "signals": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(-1, signal.SIGKILL)",
@@ -203,9 +209,208 @@ def test_the_same_tests_pay_for_the_right_code():
     assert run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
 
 
+AGREEABLE = """
+from unittest.mock import ANY, MagicMock
+class A(float):
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = lambda self, other: True
+    __sub__ = __rsub__ = __abs__ = __round__ = lambda self, *other: self
+class B:
+    value = 0.0
+    __eq__ = __lt__ = __le__ = __gt__ = __ge__ = __contains__ = lambda self, other: True
+    __sub__ = __rsub__ = lambda self, other: B()
+    __abs__ = __float__ = __round__ = lambda self, *digits: 0.0
+    __pow__ = __mul__ = lambda self, other: 0.0
+    equal = lambda self: True
+    __hash__ = lambda self: hash(2.5)
+"""
+
+
+@sandboxed
+@pytest.mark.parametrize("value", ["A(0.1)", "B()", "[B()]", "ANY", "MagicMock()", "A", "{2.5: B()}"])
+@pytest.mark.parametrize(
+    "test",
+    ["assert f() in (2.5, 3.5)", "assert f() in {2.5}", "assert 2.5 in f()", "assert abs(f() - 2.5) < 1e-6",
+     "import math\nassert math.isclose(f(), 2.5)", "assert 2.4 < f() < 2.6", "assert round(f() - 2.5, 3) == 0",
+     "assert (f() - 2.5) ** 2 < 1e-6", "assert {'a': [f()]} == {'a': [2.5]}", "assert not f() != 2.5",
+     "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 2.5)", "assert (f() - 2.5).value == 0.0"],
+)  # fmt: skip
+def test_what_agrees_with_everything_earns_nothing(value, test):
+    if (value, test) != ("{2.5: B()}", "assert 2.5 in f()"):  # that holds
+        assert run(f"{AGREEABLE}\ndef f(): return {value}", test)[0] == 0.0
+
+
+@sandboxed
+def test_honest_numbers_pass_where_what_agrees_does_not():
+    tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
+    for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
+        assert run(f"def f(): return {value}", tests[1:])[0] == 1.0
+    assert run("def f(): return 2.5", tests)[0] == 1.0
+
+
+# "== kind", the code, "--", the tests
+CROSSING = r"""
+== changed arguments
+def f(x): x.sort(); x.append({1: 2})
+--
+x = [2, 1]
+f(x)
+assert x == [1, 2, {1: 2}]
+== callbacks
+def f(g, xs): return [g(x) for x in xs]
+--
+assert f(lambda x: x + 1, (1, 2)) == [2, 3]
+== built-ins as arguments
+def f(g, xs): return sorted(xs, key=g)
+--
+assert f(len, ['aa', 'b']) == ['b', 'aa']
+== objects
+class S:
+    def __init__(s): s.x = []
+    def push(s, v): s.x.append(v)
+    def __len__(s): return len(s.x)
+--
+s = S()
+s.push(3)
+assert len(s) == 1 and s.x == [3] and isinstance(s, S)
+== operators between objects
+class V:
+    def __init__(s, x): s.x = x
+    def __add__(s, o): return V(s.x + o.x)
+    def __mul__(s, k): return V(s.x * k)
+    def __eq__(s, o): return s.x == o.x
+--
+assert V(1) + V(2) == V(3) and V(2) * 2 == V(4) and (V(1) + V(2)).x == 3
+== exceptions
+class Bad(ValueError): pass
+def f(x):
+    raise Bad('no', x) if x else ZeroDivisionError
+--
+try: f(1)
+except Bad as e: assert e.args == ('no', 1)
+else: assert False
+try: f(0)
+except ZeroDivisionError: pass
+== generators
+def f(n):
+    yield from range(n)
+--
+assert list(f(3)) == [0, 1, 2] and 2 in f(3)
+== globals that change
+x = []
+n = 0
+def f():
+    global n
+    x.append(1); n += 1
+--
+f()
+assert x == [1] and n == 1
+== a function called like a built-in
+def sum(a, b): return a + b
+--
+assert sum(10, 15) == 25
+== the tests' own classes
+def f(node):
+    node.left, node.right = node.right, node.left
+    return node
+--
+class N:
+    def __init__(s, l, r): s.left, s.right = l, r
+n = N(1, None)
+assert f(n) is n and n.right == 1 and n.left is None
+== sets, tuples, bytes, big and odd numbers
+def f(*x): return x
+--
+import math
+x = ({1, 2}, (3,), b'\xff', 10**5000, float('inf'), 1j, frozenset('a'), '\ud800')
+assert f(*x) == x and math.isnan(f(math.nan)[0])
+== fractions, decimals, dates
+from fractions import Fraction
+import datetime
+def f(x): return Fraction(x), datetime.date(2024, 1, x)
+--
+from fractions import Fraction
+import datetime
+assert f(2) == (Fraction(2), datetime.date(2024, 1, 2))
+== arrays
+import numpy as np
+def f(x): return np.array(x) * 2.0, np.float64(1.5)
+--
+import numpy as np
+a, b = f([1, 2])
+assert np.allclose(a, [2, 4]) and a.shape == (2,) and (a == np.array([2, 4])).all() and b == 1.5
+== modules that only the code imports
+import math
+f = math.sqrt
+--
+assert math.isclose(f(2) ** 2, 2)
+== importing the code
+def f(x): return x
+--
+from solution import f as g
+assert g(1) == 1
+== defaultdict
+from collections import defaultdict
+def f():
+    d = defaultdict(int); d[1] += 2; return d
+--
+assert f() == {1: 2}
+== a list of its own
+class L(list):
+    def second(s): return s[1]
+f = L
+--
+assert f([1, 2]) == [1, 2] and f([1, 2]).second() == 2
+== a context
+from contextlib import contextmanager
+@contextmanager
+def f():
+    yield 3
+--
+with f() as x: assert x == 3
+"""
+CROSSING = dict(part.split("\n", 1) for part in CROSSING.split("\n== ")[1:])
+
+
+@sandboxed
+@pytest.mark.parametrize("kind", CROSSING)
+def test_values_cross_between_tests_and_code(kind):
+    code, test = CROSSING[kind].split("\n--\n")
+    memory = {"memory_mb": 1024} if kind == "arrays" else {}
+    assert run(code, test, **memory) == (1.0, 0.0, 0.0)
+    assert run(code, f"{test}\nassert False", **memory)[0] == 0.0
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "attack",
+    ['["value", true, [null]]', '["value", {"yours": 0}, []]', '["value", {"module": "os"}, []]', "null", "[]", "{", "",
+     '["value", {"type": "exit"}, []]', '["raised", [{"type": "SystemExit"}, [0]], []]',
+     '["raised", [{"error": ["A", "SystemExit"]}, [0]], []]'],
+)  # fmt: skip
+def test_code_that_speaks_the_border_s_language_earns_nothing(attack):
+    code = (
+        f"import os, sys\ndef f(*x):\n    os.write(int(sys.argv[2]), {attack!r}.encode() + b'\\n' * 2)\n    os._exit(0)"
+    )
+    assert run(code, "assert f([2, 1]) == [1, 2]")[0] == 0.0
+
+
+@sandboxed
+def test_tests_show_the_code_no_more_than_they_hand_over():
+    peek = """
+def f(g, n):
+    for look in (lambda: g.__globals__, lambda: g._x, lambda: g.func_globals, lambda: n._hidden):
+        try: look()
+        except AttributeError: pass
+        else: return 'seen'
+    return n.shown"""
+    test = "class N: _hidden, shown = 1, 2\nassert f(lambda: 0, N()) == 2"
+    assert run(peek, test) == (1.0, 0.0, 0.0)
+
+
 ENDLESS = [
     "while True: pass",
     "import time; time.sleep(60)",
+    "import sys, time; sys.stdout.close(); time.sleep(60)",
     "import signal; signal.pause()",
     "import signal\nfor s in {*signal.Signals} - {9, 19}: signal.signal(s, signal.SIG_IGN)\nwhile True: pass",
 ]
@@ -216,7 +421,7 @@ ENDLESS = [
 def test_what_does_not_end_is_ended_and_counted(code):
     start = time.monotonic()
     assert run(code, "assert x == 1", seconds=0.5) == (0.0, 0.0, 1.0)
-    assert run(f"print(1, flush=True)\n{code}", [{"input": "", "output": "1"}] * 3, seconds=0.5)[2] == 1.0
+    assert run(f"print(1, flush=True)\n{code}", [{"input": "", "output": "1"}] * 3, seconds=0.5) == (0.0, 0.0, 1.0)
     assert time.monotonic() - start < 5
 
 
@@ -249,6 +454,25 @@ for _ in range(200):
     made += 1
 print(0 < made < 16)"""
     assert prints(forks, "True")
+
+
+@sandboxed
+def test_no_memory_goes_uncounted_and_no_keyring_is_read():
+    code = """
+import ctypes, os
+libc = ctypes.CDLL(None, use_errno=True)
+x86 = os.uname().machine == 'x86_64'
+def call(*numbers):
+    return libc.syscall(numbers[0 if x86 else 1], *(ctypes.c_long(n) for n in numbers[2:]))
+read_keyring, session = 11, -3
+print(call(29, 194, 0, 64 << 20, 0o1600), call(68, 186, 0, 0o1600), call(250, 219, read_keyring, session, 0, 0))
+try: os.memfd_create('m')
+except PermissionError: print('no memfd')
+print(libc.syscall(0x40000000 + 39) if x86 else -1, libc.syscall(425, 8, 0))
+"""
+    assert prints(code, "-1 -1 -1\nno memfd\n-1 -1")
+    assert run(f"import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n"
+               f"    exec({code!r})", "assert out.getvalue() == '-1 -1 -1\\nno memfd\\n-1 -1\\n'")[0] == 1.0  # fmt: skip
 
 
 @sandboxed
@@ -302,7 +526,7 @@ def test_secrets_are_out_of_sight(monkeypatch, tmp_path):
     assert prints(
         f"import os; print(os.path.exists('/proc/{os.getpid()}'), os.path.exists('/etc/passwd'))", "False False"
     )
-    assert prints("import os; print(sorted(os.listdir('.')), os.environ['HOME'])", "['solution.py', 'tests.py'] /box")
+    assert prints("import os; print(sorted(os.listdir('.')), os.environ['HOME'])", "['solution.py'] /box")
 
 
 @sandboxed
