@@ -16,12 +16,12 @@ from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import COMPLETE, METRICS
 
-SHOWN = {
-    "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "rewards/accuracies": "accuracy",
-    "rewards/margins": "margin", "completions/mean_length": "length",
-    "completions/clipped_ratio": "clipped", "frac_reward_zero_std": "no variance", "kl": "kl", "eval_loss": "eval loss",
-    "learning_rate": "rate",
-}  # fmt: skip
+SHOWN = (
+    "loss", "mean_token_accuracy", "reward", "rewards/accuracies", "rewards/margins", "completions/mean_length",
+    "completions/clipped_ratio", "frac_reward_zero_std", "kl", "eval_loss", "learning_rate",
+)  # fmt: skip
+FLAT = "frac_reward_zero_std"
+EARLY = 10  # logs after which a run without a difference in any group is warned of
 
 
 class RunRecorder(TrainerCallback):
@@ -37,6 +37,7 @@ class RunRecorder(TrainerCallback):
     def __init__(self, path: Path, stage: str, resumed_step: int, interrupt: Interrupt):
         self.path, self.stage, self.resumed_step, self.interrupt = path, stage, resumed_step, interrupt
         self.started = time.monotonic()
+        self.counted = (self.started, 0.0)  # when, and how many tokens had been trained on by then
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -47,6 +48,8 @@ class RunRecorder(TrainerCallback):
             lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
             kept = [line for line in lines if json.loads(line)["step"] <= self.resumed_step]
             write_whole(metrics, "".join(kept))
+            tokens = max((json.loads(line).get("num_tokens") or 0.0 for line in kept), default=0.0)
+            self.counted = (time.monotonic(), tokens)
 
     def on_log(
         self,
@@ -61,9 +64,25 @@ class RunRecorder(TrainerCallback):
             return
         row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 2), **logs}
         append_lines(self.path / METRICS, [row])
-        shown = [f"{name} {float(logs[key]):.4g}" for key, name in SHOWN.items() if logs.get(key) is not None]
+        shown = [f"{key} {float(logs[key]):.4g}" for key in SHOWN if logs.get(key) is not None]
         if shown and not sys.stdout.isatty():
+            shown += self._pace(state, logs.get("num_tokens"))
             print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
+
+    def _pace(self, state: TrainerState, tokens: float | None) -> list[str]:
+        """Say how fast tokens went since the last log, and how long the rest takes at the mean pace of this process."""
+        now, (then, before) = time.monotonic(), self.counted
+        said = []
+        if tokens is not None:
+            self.counted = (now, tokens)
+            said += [f"{(tokens - before) / (now - then):.0f} tokens/s"] if tokens > before and now > then else []
+        done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
+        if done > 0 and left > 0:
+            seconds = (now - self.started) / done * left
+            units = [(3600, "h", ".1f"), (60, "min", ".0f"), (1, "s", ".0f")]
+            size, unit, digits = next(one for one in units if seconds >= 2 * one[0] or one[0] == 1)
+            said.append(f"{seconds / size:{digits}} {unit} left")
+        return said
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Mark the checkpoint that has just been written as complete."""
@@ -102,3 +121,38 @@ class WeightSchedule(TrainerCallback):
         for i, spec in enumerate(self.specs):
             if spec.schedule:
                 self.trainer.reward_weights[i] = spec.weight_at(state.global_step)
+
+
+class FlatGroups(TrainerCallback):
+    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing, and its loss does not say so.
+
+    Once while it runs, after `EARLY` logs or a quarter of the run, and once at its end.
+    """
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Look at all logs so far, those before a checkpoint too."""
+        logged = [row[FLAT] for row in state.log_history if FLAT in row]
+        early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
+        if FLAT in state.log_history[-1] and len(logged) == early and min(logged) == 1.0:
+            self._warn(state, f"in none of the {state.global_step} steps so far")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Say that nothing was learnt, where that is so."""
+        logged = [row[FLAT] for row in state.log_history if FLAT in row]
+        if logged and min(logged) == 1.0:
+            self._warn(state, f"in none of the {state.global_step} steps")
+
+    def _warn(self, state: TrainerState, when: str) -> None:
+        if not state.is_world_process_zero:
+            return
+        rewards = [row["reward"] for row in state.log_history if isinstance(row.get("reward"), int | float)]
+        mean = sum(rewards) / len(rewards) if rewards else 0.0
+        hint = "easier problems, a model that sometimes gets them right, or a reward that pays in part"
+        if rewards and min(rewards) == max(rewards) and mean > 0:
+            hint = "harder problems, or a reward that not every completion earns"
+        print(
+            f"grpo  warning: {when} had a group two different rewards (mean {mean:.4g}), so nothing is learnt; use {hint}; "
+            "a higher temperature or num_generations; completions/ has what was scored", flush=True,
+        )  # fmt: skip

@@ -1,4 +1,4 @@
-"""The command line: run, check, schema, score, report, ask, export. Nothing heavy is imported before a command needs it."""
+"""The command line: run, check, list, schema, score, report, ask, export. Nothing heavy is imported before a command needs it."""
 
 import os
 import sys
@@ -13,17 +13,34 @@ app = typer.Typer(
     name="reasoning-ext",
     help="Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 _OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"reasoning-ext {version('reasoning-ext')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
+) -> None:
+    """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
+
+
 RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
 
 
 @app.command(context_settings=_OVERRIDABLE)
 def run(recipes: RECIPES) -> None:
-    """Run recipes in order; skip what is done, go on with what was cut off."""
+    """Run recipes in order; skip what is done, go on where cut off."""
     from reasoning_ext.pipeline import run_recipes
     from reasoning_ext.recipe import load_recipes
 
@@ -40,7 +57,7 @@ def check(
     exact: Annotated[bool, typer.Option("--exact", help="Trace a training step for its memory; needs no GPU.")] = False,
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
-    """Check recipes without weights and without a GPU; exit code 2 on errors."""
+    """Check recipes without weights or GPU; exit code 2 on errors."""
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from reasoning_ext.errors import RecipeError
@@ -55,9 +72,21 @@ def check(
     raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json, options))
 
 
+@app.command("list")
+def list_(
+    kind: Annotated[str, typer.Argument(help="rewards, formats, recipes or keys.")],
+    stage: Annotated[str | None, typer.Argument(help="keys: of this stage alone.")] = None,
+) -> None:
+    """List what a recipe can name, and where its text stands."""
+    from reasoning_ext.listing import listed
+
+    for line in listed(kind, stage):
+        print(line)
+
+
 @app.command()
 def schema() -> None:
-    """Print a JSON Schema of recipes, made from the installed TRL, for editors."""
+    """Print a JSON Schema of recipes for editors."""
     from reasoning_ext.schema import schema_text
 
     print(schema_text(), end="")
@@ -124,7 +153,7 @@ def export(
     public: Annotated[bool, typer.Option("--public", help="hub: for everybody to see; private without it.")] = False,
     what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
 ) -> None:
-    """Export a run as a model for other tools, compared with what was trained; exit code 2 if it differs."""
+    """Export a run for other tools, compared with what was trained."""
     from reasoning_ext.export_arguments import check_arguments
 
     quantization = quantization.lower()

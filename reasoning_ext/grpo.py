@@ -33,7 +33,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     """
     from trl import GRPOConfig, GRPOTrainer
 
-    from reasoning_ext.callbacks import WeightSchedule
+    from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 
     specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     prepared = prepare(recipe, specs=specs)
@@ -75,6 +75,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     if config.beta:
         check_reference(trainer, recipe, "beta", "0, or ")
     trainer.add_callback(WeightSchedule(trainer, specs))
+    trainer.add_callback(FlatGroups())
     return train(trainer, run, "grpo")
 
 

@@ -1,4 +1,4 @@
-"""The model card of an export: what the model is, the recipes, data and rewards that it came from, how it was measured.
+"""The model card of a run and of its export: what the model is, the recipes, data and rewards it came from, how it was measured.
 
 Everything in it was written by somebody: recipes, names of data sets, labels. In the header it goes through a YAML writer,
 in the text through `plain`, which leaves nothing that Markdown or HTML would read, or into a code block whose fence is
@@ -43,9 +43,25 @@ def write_card(folder: Path, source: Source, to: str, comparison: str | None, da
 
     run = read_run(source.path)
     chain = lineage(run)
-    header = _header(source, chain, to).to_yaml()
+    header = _header(chain, to, source.base).to_yaml()
     card = ModelCard(f"---\n{header}\n---\n\n{_body(run, chain, source, to, comparison, date)}")
     write_whole(folder / CARD, redact(str(card)))
+
+
+def write_run_card(path: Path) -> None:
+    """Write the `README.md` of a run that has just been trained; the one that TRL and PEFT write knows nothing of it."""
+    run = read_run(path)
+    chain = lineage(run)
+    to = "adapter" if (path / "adapter_config.json").is_file() else "merged-16bit"
+    kind = "A LoRA adapter" if to == "adapter" else "A model"
+    parts = [
+        f"# {plain(run.name)}",
+        f"{kind} trained by stage {plain(run.stage)} of reasoning-ext. `reasoning-ext ask` asks it, and "
+        "`reasoning-ext export` makes it ready for other tools and compares the result.",
+        *(_one_run(one) for one in chain),
+        _versions(run),
+    ]
+    write_whole(path / CARD, redact(f"---\n{_header(chain, to, None).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
 
 
 def redact(text: str) -> str:
@@ -94,16 +110,16 @@ def _sources(recipe: dict[str, Any]) -> list[str]:
     return [str(name) for name in names if name]
 
 
-def _header(source: Source, chain: list[Run], to: str) -> Any:
+def _header(chain: list[Run], to: str, named: str | None) -> Any:
     from huggingface_hub import ModelCardData
 
     hub_data = [name for run in chain for what, name in _inputs(run) if what.startswith("dataset")]
-    base = source.base if source.base and _is_hub_name(source.base) else _root(chain)
+    base = named if named and _is_hub_name(named) else _root(chain)
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if to == "adapter" else "finetune" if base else None,
         datasets=sorted(set(hub_data)) or None,
-        license=license_of(base or source.base),
+        license=license_of(base or named),
         library_name="peft" if to == "adapter" else "transformers",
         pipeline_tag="text-generation",
         tags=["reasoning-ext", "trl", *dict.fromkeys(run.stage for run in chain if run.stage != "unknown")],
@@ -168,14 +184,14 @@ def _body(run: Run, chain: list[Run], source: Source, to: str, comparison: str |
             else "The adapter's files as they were trained."
         ),
         *(_one_run(one) for one in chain),
-        "## Versions\n\n" + ", ".join(f"{plain(name)} {plain(value)}" for name, value in _versions(run).items()),
+        _versions(run),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _versions(run: Run) -> dict[str, Any]:
-    found = run.versions or versions()
-    return {name: value for name, value in found.items() if name != "platform"}
+def _versions(run: Run) -> str:
+    found = {name: value for name, value in (run.versions or versions()).items() if name != "platform"}
+    return "## Versions\n\n" + ", ".join(f"{plain(name)} {plain(value)}" for name, value in found.items())
 
 
 def _one_run(run: Run) -> str:

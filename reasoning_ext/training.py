@@ -17,7 +17,7 @@ from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
-from reasoning_ext.run_dir import RunDir, say
+from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.tokenized import drop_long_prompts
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
@@ -146,9 +146,11 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     from reasoning_ext.callbacks import RunRecorder
     from reasoning_ext.interrupt import Interrupt
+    from reasoning_ext.model_card import write_run_card
 
     step = int(run.checkpoint.name[11:]) if run.checkpoint else 0
     check_space(run.path, 2 * checkpoint_bytes(trainer.model))
+    trainer.create_model_card = lambda *args, **kwargs: None  # TRL's says nothing of this run
     with Interrupt() as interrupt:
         trainer.remove_callback(PrinterCallback)
         trainer.add_callback(RunRecorder(run.path, stage, step, interrupt))
@@ -160,4 +162,6 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
         if interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
             return INTERRUPTED
     trainer.save_model()
+    if is_main():
+        write_run_card(run.path)
     return 0

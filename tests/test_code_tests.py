@@ -7,7 +7,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -162,11 +161,18 @@ def test_no_code_in_the_answer_earns_nothing(text):
 
 
 @sandboxed
-def test_completions_run_side_by_side_and_keep_their_order():
-    texts = [f"```python\nimport time; time.sleep(1)\nx = {i}\n```" for i in range(4)]
-    start = time.monotonic()
+def test_completions_run_side_by_side_and_keep_their_order(monkeypatch):
+    texts = [f"```python\nx = {i}\n```" for i in range(4)]
+    code_tests(texts, ["assert x"] * 4, allow_code_execution=True)  # tries the sandbox
+    meeting, alone = threading.Barrier(2), MODULE._run
+
+    def with_another(*job):
+        meeting.wait(60)
+        return alone(*job)
+
+    monkeypatch.setattr(MODULE.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(MODULE, "_run", with_another)
     assert code_tests(texts, ["assert x % 2 == 0"] * 4, allow_code_execution=True) == [1.0, 0.0, 1.0, 0.0]
-    assert os.cpu_count() == 1 or time.monotonic() - start < 3.9  # one after the other: more than 4
 
 
 ANYTHING = "class A:\n    def __eq__(self, o): return True\n    def __hash__(self): return 0\n"
@@ -419,10 +425,8 @@ ENDLESS = [
 @sandboxed
 @pytest.mark.parametrize("code", ENDLESS)
 def test_what_does_not_end_is_ended_and_counted(code):
-    start = time.monotonic()
     assert run(code, "assert x == 1", seconds=0.5) == (0.0, 0.0, 1.0)
     assert run(f"print(1, flush=True)\n{code}", [{"input": "", "output": "1"}] * 3, seconds=0.5) == (0.0, 0.0, 1.0)
-    assert time.monotonic() - start < 5
 
 
 @sandboxed

@@ -4,7 +4,6 @@ import json
 import shutil
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 
 import pytest
@@ -12,6 +11,7 @@ from conftest import TINY
 
 from reasoning_ext.data import format_names
 from reasoning_ext.recipe import load_recipes
+from tests.timing import child_seconds
 
 TRL = version("trl")
 BASE = """\
@@ -403,20 +403,16 @@ def test_mistake_in_an_evaluation(line, message, folder, cli, write_recipe):
 def test_an_alias_bomb_is_refused_at_once(cli, write_recipe):
     levels = "".join(f"l{i}: &l{i} [{', '.join([f'*l{i - 1}'] * 10)}]\n" for i in range(1, 12))
     write_recipe("l0: &l0 [x]\n" + levels)
-    start = time.perf_counter()
-    result = cli("run", "r.yaml")
+    result = cli("run", "r.yaml", timeout=60)  # without end if it were unfolded
     assert result.code == 2 and "found the alias *l0" in result.err
-    assert time.perf_counter() - start < 5
 
 
 def test_a_failing_recipe_is_answered_in_little_more_than_python_starts(folder, write_recipe):
-    """Half a second on an idle machine is 15 times `python -c pass` here; the ratio holds on a busy one too."""
+    """Half a second is 15 times `python -c pass`; processor time, so that the ratio holds on a busy machine too."""
     write_recipe(BASE + "learning_ratee: 1\n")
 
     def seconds(*command):
-        start = time.perf_counter()
-        subprocess.run(command, cwd=folder, capture_output=True, check=False)
-        return time.perf_counter() - start
+        return child_seconds(lambda: subprocess.run(command, cwd=folder, capture_output=True, check=False))
 
     ours = min(seconds(sys.executable, "-m", "reasoning_ext", "run", "r.yaml") for _ in range(3))
     yardstick = min(seconds(sys.executable, "-c", "import yaml, typer, asyncio, email") for _ in range(3))

