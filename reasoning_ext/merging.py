@@ -18,7 +18,8 @@ from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, load_recipe
-from reasoning_ext.run_dir import DONE, RECIPE, fingerprint, is_run, written_recipe
+from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run, written_recipe
+from reasoning_ext.weights import check_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,8 @@ def find_source(run: Path, base: str | None = None) -> Source:
         raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")
     if not (run / DONE).is_file():
         raise ExportError(f"found {run}, which has not finished; run its recipe again to go on")
+    if problem := damage(run, str(run)):
+        raise ExportError(problem)
     adapter = is_adapter(str(run))
     if not adapter and not (run / "config.json").is_file():
         raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
@@ -203,6 +206,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     if is_adapter(name):
         base = source.base if Path(name) == source.path else named_base(name)
         return merge(_put_adapter(load_weights(str(base), source), name))
+    check_weights(name, source.trust)
     arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}
     try:
         model = AutoModelForCausalLM.from_pretrained(name, **arguments)

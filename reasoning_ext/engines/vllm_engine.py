@@ -30,6 +30,7 @@ from reasoning_ext.generation import Completion, EngineError, Key, SamplingSetti
 from reasoning_ext.hand_over import ADAPTER, adapter_base, adapter_rank, is_adapter
 from reasoning_ext.model import base_revision
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.weights import check_weights
 
 AHEAD = 2
 STEPS = 16  # of the engine, between two batches
@@ -59,6 +60,7 @@ class VllmEngine:
 
     def __init__(self, source: ModelSource, options: VllmOptions):
         arguments = llm_arguments(source, options)
+        check_weights(source.name, source.options.trust_remote_code, source.options.init_kwargs)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         try:
             from vllm import LLM
