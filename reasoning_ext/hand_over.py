@@ -122,15 +122,29 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
     Raises:
         ValueError, RuntimeError, KeyError, IndexError: the adapter does not fit the model.
     """
-    import torch
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
     from peft.utils.save_and_load import load_peft_weights
 
     saved = load_peft_weights(folder, device="cpu")
     _resize(model, folder, saved)
+    model = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    compare_adapter(model, folder)
+    return model
+
+
+def compare_adapter(model: Any, folder: str) -> None:
+    """Compare an adapter that was put on a model with its file.
+
+    Raises:
+        ValueError: a tensor of either has no counterpart, or another value.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
+
+    saved = load_peft_weights(folder, device="cpu")
     # where embeddings were resized, PEFT writes modules that were trained whole twice, and reads them once
     saved = {name: t for name, t in saved.items() if WHOLE not in name or name.replace(WHOLE, ".") not in saved}
-    model = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     places = dict(model.named_parameters(remove_duplicate=False))
     lost = [name for name in saved if name not in loaded and name not in places]
@@ -142,7 +156,6 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
         there = loaded[name] if name in loaded else places[name]
         if not torch.equal(there.float().cpu(), tensor.to(there.dtype).float()):
             raise ValueError(f"loaded wrongly: {name} differs from the file")
-    return model
 
 
 def _resize(model: Any, folder: str, saved: dict[str, Any]) -> None:

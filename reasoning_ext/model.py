@@ -95,9 +95,9 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     """
     from transformers import set_seed
 
-    check_weights(name, options.trust_remote_code, options.init_kwargs, options.from_scratch)
-    set_seed(options.seed)
     try:
+        check_weights(name, options.trust_remote_code, options.init_kwargs, options.from_scratch)
+        set_seed(options.seed)
         name, options = _with_base(name, config, options)
         set_seed(options.seed)
         if options.backend == "unsloth":
@@ -106,6 +106,8 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
             loaded = load_unsloth(name, config, options)
         else:
             loaded = _load_trl(name, config, options)
+    except KeyProblem as error:  # of the key is said already
+        raise ModelError(error.key, str(error)) from error
     except UserError:
         raise
     except Exception as error:  # whatever transformers, PEFT or Unsloth make of it

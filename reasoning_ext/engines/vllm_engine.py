@@ -60,7 +60,6 @@ class VllmEngine:
 
     def __init__(self, source: ModelSource, options: VllmOptions):
         arguments = llm_arguments(source, options)
-        check_weights(source.name, source.options.trust_remote_code, source.options.init_kwargs)
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         try:
             from vllm import LLM
@@ -68,6 +67,7 @@ class VllmEngine:
         except ImportError as error:
             problem = f"found vllm, which cannot be imported here ({error}); pip install 'reasoning-ext[vllm]'"
             raise EngineError("engine", f"{problem} or write transformers") from error
+        check_weights(source.name, source.options.trust_remote_code, source.options.init_kwargs)
         self.tokenizer, self.contract = source.load_tokenizer()
         self._ahead = AHEAD * options.max_num_seqs
         self._lock, self._calls, self._dead = Lock(), count(), False
