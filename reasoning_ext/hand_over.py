@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, RecipeError
-from reasoning_ext.files import check_space, lives, write_whole
+from reasoning_ext.files import check_space, lives, read_object, write_whole
 from reasoning_ext.run_dir import fingerprint, say
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def adapter_errors(recipe: Recipe) -> Iterator[RecipeError]:
     elif merge and not is_adapter(name) and (Path(name) / "config.json").is_file():
         yield recipe.error("merge_adapter", f"found true, but {written} is no adapter; leave it out")
     elif use_peft and not merge and is_adapter(name):
-        adapter = json.loads((Path(name) / ADAPTER).read_text(encoding="utf-8"))
-        for key, own in LORA_KEYS.items():
+        adapter = read_object(Path(name) / ADAPTER)
+        for key, own in LORA_KEYS.items() if adapter else ():
             wanted, has = recipe.values.get(key), adapter.get(own)
             if key in recipe.values and _comparable(wanted) and _plain(wanted) != _plain(has):
                 problem = f"found {wanted}, but the adapter {written} has {own} {has} and is trained further"
@@ -260,7 +260,7 @@ def _made_once(place: Path, made_from: dict[str, Any], make: Callable[[], tuple[
 
     with PartialState().main_process_first():
         note = place / MADE_FROM
-        if note.is_file() and json.loads(note.read_text()) == made_from:
+        if read_object(note) == made_from:
             return str(place)
         _sweep(place)
         model, tokenizer = make()

@@ -6,7 +6,6 @@ in 16 bits (or float32, where it is stored so), and what is saved is rounded to 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +14,7 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
+from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, load_recipe
@@ -130,23 +130,18 @@ def _refuse_own_merge(run: Path, base: str, named: str) -> None:
 
     What is known of a folder is what was written into it: how a run made its `merged_base`, which run an export is of.
     """
-    made, own = _noted(base, MADE_FROM), _noted(named, MADE_FROM)
+    made, own = read_object(Path(base) / MADE_FROM), read_object(Path(named) / MADE_FROM)
     if Path(base).name == MERGED and Path(named).name != MERGED:
         problem = f"a base with the adapter {made.get('adapter', 'of another run')} merged in"
     elif made and (made.get("fingerprint") == fingerprint(str(run)) or (own and made != own)):
         problem = f"made from {made.get('adapter') or made.get('config')}"
-    elif _noted(base, "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
+    elif read_object(Path(base) / "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
         problem = "an export of this very run"
     else:
         return
     raise ExportError(
         f"--base: found {base}, {problem}; this run was trained on {named}, write that, or where it is now"
     )
-
-
-def _noted(folder: str, name: str) -> dict[str, Any]:
-    file = Path(folder) / name
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _refuse_quantised(source: Source) -> None:

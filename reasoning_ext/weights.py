@@ -70,6 +70,8 @@ def json_problem(folder: Path, name: str) -> str:
 
 
 def _problem(folder: Path, trust_remote_code: bool, init_kwargs: dict[str, Any], from_scratch: bool) -> str:
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
     try:
         if is_adapter(str(folder)):
             if not any((folder / file).is_file() for file in (ADAPTER_WEIGHTS, "adapter_model.bin")):
@@ -81,7 +83,8 @@ def _problem(folder: Path, trust_remote_code: bool, init_kwargs: dict[str, Any],
         if trust_remote_code or ELSEWHERE & init_kwargs.keys():
             return ""
         config = _described(folder, init_kwargs)
-        tensors = {} if from_scratch or getattr(config, "transformers_weights", None) else _tensors(folder)
+        elsewhere = getattr(config, "transformers_weights", None) or is_deepspeed_zero3_enabled()  # takes no device map
+        tensors = {} if from_scratch or elsewhere else _tensors(folder)
         if problem := generation_problem(str(folder), _generation(folder)):
             return problem
         return _judge(folder, config, tensors, init_kwargs) if tensors else ""

@@ -206,6 +206,20 @@ def test_check_and_run_refuse_it_with_the_line_of_the_key(
     assert not (tmp_path / "out" / "DONE").exists()
 
 
+def test_a_damaged_adapter_is_one_line_whatever_else_asks_for_its_config(
+    model, rows_file, write_recipe, monkeypatch, tmp_path, capsys
+):
+    from reasoning_ext.check import check_and_print
+    from reasoning_ext.recipe import load_recipes
+
+    monkeypatch.chdir(tmp_path)
+    write_recipe(RECIPE.format(model=model) + "use_peft: true\nlora_r: 4\n")
+    for content in (b"{", b"[]", b"{}"):
+        (model / "adapter_config.json").write_bytes(content)
+        assert check_and_print(load_recipes(["r.yaml"]), [], True, 0, False) == 2
+        assert "r.yaml:2: model_name_or_path: " in (said := capsys.readouterr().err) and "adapter_config.json" in said
+
+
 @pytest.mark.slow
 def test_what_is_loaded_is_judged_by_its_own_report(model, monkeypatch):
     """Hub names have no folder whose headers could be read before."""
