@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -45,8 +46,8 @@ class RunRecorder(TrainerCallback):
         """Drop the lines of steps that will be done again."""
         metrics = self.path / METRICS
         if state.is_world_process_zero and metrics.is_file():
-            lines = [line for line in metrics.read_text().splitlines(keepends=True) if line.endswith("\n")]
-            kept = [line for line in lines if json.loads(line)["step"] <= self.resumed_step]
+            lines = metrics.read_text(errors="replace").splitlines(keepends=True)
+            kept = [line for line in lines if _step(line) <= self.resumed_step]
             write_whole(metrics, "".join(kept))
             tokens = max((json.loads(line).get("num_tokens") or 0.0 for line in kept), default=0.0)
             self.counted = (time.monotonic(), tokens)
@@ -99,6 +100,14 @@ class RunRecorder(TrainerCallback):
         if self.interrupt.requested:
             control.should_save = control.should_training_stop = True
         return control
+
+
+def _step(line: str) -> float:
+    """Return the step that a line is of; one that was torn or damaged is of none that ever comes."""
+    try:
+        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
+    except (ValueError, TypeError, KeyError):
+        return math.inf
 
 
 class WeightSchedule(TrainerCallback):

@@ -48,7 +48,7 @@ def load_tokenizer(
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ImportError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError("model_name_or_path", f"cannot load the tokenizer of {name}: {reason}") from error
     return prepare_tokenizer(tokenizer, chat_template_path)
@@ -90,7 +90,7 @@ def _template(path: str) -> str:
 
     try:
         template = AutoTokenizer.from_pretrained(path).chat_template
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError("chat_template_path", f"cannot load the tokenizer of {path}: {reason}") from error
     if not template:

@@ -140,8 +140,7 @@ class Result:
             problems.append(recipe.error("output_dir", str(error)))
             return
         if other := run_dir.other_choice(recipe.output_dir, recipe.values):
-            text = f"{recipe.output_dir} goes on with what was drawn, otherwise than before: {other}"
-            self.findings.append(Finding("note", "output_dir", text))
+            self.findings.append(Finding("note", "output_dir", f"{recipe.output_dir} goes on {other}"))
 
     def _read(self, made: list[Path]) -> None:
         """Read rows and tokenizer, try the rewards."""

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import UserError, refuse_little_memory, system_problem
 
 app = typer.Typer(
     name="reasoning-ext",
@@ -193,9 +193,15 @@ def main() -> None:
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     try:
+        refuse_little_memory()
         app()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        if not (problem := system_problem(error)):
+            raise
+        print(f"error: {problem}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -5,10 +5,12 @@ Every check is a generator that yields the errors it finds, so that `check` can 
 
 import difflib
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.errors import system_problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.mixtures import entries
@@ -17,7 +19,7 @@ from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reference import reference_errors
 from reasoning_ext.reward_loading import EntryError, RewardSpec, parse_rewards
-from reasoning_ext.run_dir import world_size
+from reasoning_ext.run_dir import DONE, world_size
 from reasoning_ext.trace_filters import TraceFilters
 from reasoning_ext.trace_filters import problem as filters_problem
 from reasoning_ext.unsloth_backend import unsloth_errors
@@ -255,5 +257,15 @@ def run_folder_errors(recipe: Recipe) -> Errors:
     """Yield an error where `output_dir` cannot be a folder."""
     if recipe.values.get("output_dir"):
         place = Path(recipe.values["output_dir"])
-        if file := next((path for path in (place, *place.parents) if path.is_file()), None):
-            yield recipe.error("output_dir", f"found {place}, but {file} is a file, allowed: a new or an empty folder")
+        try:
+            there = next(path for path in (place, *place.parents) if path.exists())
+            done = (place / DONE).is_file()
+        except OSError as error:
+            yield recipe.error("output_dir", f"found {place}: {system_problem(error)}")
+            return
+        if not there.is_dir():
+            yield recipe.error("output_dir", f"found {place}, but {there} is a file, allowed: a new or an empty folder")
+        elif not done and not os.access(there, os.W_OK | os.X_OK):
+            yield recipe.error(
+                "output_dir", f"found {place}, but nothing can be written to {there}; choose another place"
+            )

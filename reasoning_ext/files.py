@@ -83,6 +83,15 @@ def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
     return [len(line) for line in lines]
 
 
+def read_object(path: Path) -> dict[str, Any]:
+    """Read a JSON file that holds an object; nothing where there is no such file, or it is damaged."""
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
 def lives(process: int) -> bool:
     """Tell whether a process of this number is there."""
     with contextlib.suppress(PermissionError):  # somebody else's, but there

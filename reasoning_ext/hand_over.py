@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, RecipeError
-from reasoning_ext.files import check_space, lives, write_whole
+from reasoning_ext.files import check_space, lives, read_object, write_whole
 from reasoning_ext.run_dir import fingerprint, say
 
 if TYPE_CHECKING:
@@ -61,8 +61,8 @@ def adapter_errors(recipe: Recipe) -> Iterator[RecipeError]:
     elif merge and not is_adapter(name) and (Path(name) / "config.json").is_file():
         yield recipe.error("merge_adapter", f"found true, but {written} is no adapter; leave it out")
     elif use_peft and not merge and is_adapter(name):
-        adapter = json.loads((Path(name) / ADAPTER).read_text(encoding="utf-8"))
-        for key, own in LORA_KEYS.items():
+        adapter = read_object(Path(name) / ADAPTER)
+        for key, own in LORA_KEYS.items() if adapter else ():
             wanted, has = recipe.values.get(key), adapter.get(own)
             if key in recipe.values and _comparable(wanted) and _plain(wanted) != _plain(has):
                 problem = f"found {wanted}, but the adapter {written} has {own} {has} and is trained further"
@@ -122,15 +122,29 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
     Raises:
         ValueError, RuntimeError, KeyError, IndexError: the adapter does not fit the model.
     """
-    import torch
-    from peft import PeftModel, get_peft_model_state_dict
+    from peft import PeftModel
     from peft.utils.save_and_load import load_peft_weights
 
     saved = load_peft_weights(folder, device="cpu")
     _resize(model, folder, saved)
+    model = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
+    compare_adapter(model, folder)
+    return model
+
+
+def compare_adapter(model: Any, folder: str) -> None:
+    """Compare an adapter that was put on a model with its file.
+
+    Raises:
+        ValueError: a tensor of either has no counterpart, or another value.
+    """
+    import torch
+    from peft import get_peft_model_state_dict
+    from peft.utils.save_and_load import load_peft_weights
+
+    saved = load_peft_weights(folder, device="cpu")
     # where embeddings were resized, PEFT writes modules that were trained whole twice, and reads them once
     saved = {name: t for name, t in saved.items() if WHOLE not in name or name.replace(WHOLE, ".") not in saved}
-    model = PeftModel.from_pretrained(model, folder, is_trainable=trainable)
     loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
     places = dict(model.named_parameters(remove_duplicate=False))
     lost = [name for name in saved if name not in loaded and name not in places]
@@ -142,7 +156,6 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
         there = loaded[name] if name in loaded else places[name]
         if not torch.equal(there.float().cpu(), tensor.to(there.dtype).float()):
             raise ValueError(f"loaded wrongly: {name} differs from the file")
-    return model
 
 
 def _resize(model: Any, folder: str, saved: dict[str, Any]) -> None:
@@ -247,7 +260,7 @@ def _made_once(place: Path, made_from: dict[str, Any], make: Callable[[], tuple[
 
     with PartialState().main_process_first():
         note = place / MADE_FROM
-        if note.is_file() and json.loads(note.read_text()) == made_from:
+        if read_object(note) == made_from:
             return str(place)
         _sweep(place)
         model, tokenizer = make()

@@ -19,13 +19,14 @@ from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import eval_models
+from reasoning_ext.named_inputs import WEIGHTS, eval_models
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
 from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.weights import check_weights, vocabulary_problem
 
 SAMPLE = 2000  # rows that are rendered and tokenized
 LONGEST = 16  # rows with the most letters, which are looked at beside the sample
@@ -82,7 +83,10 @@ def inspect(
     """
     found = Inspection()
     measure = {"sft": measure_rows, "dpo": measure_pairs}.get(recipe.stage, measure_prompts)
-    steps: list[Callable[[], None]] = [lambda: _read_tokenizer(recipe, found, model, hub)]
+    steps: list[Callable[[], None]] = [
+        lambda: _read_weights(recipe),
+        lambda: _read_tokenizer(recipe, found, model, hub),
+    ]
     if rows:
         steps += [
             lambda: _read_rows(recipe, specs, found, hub, whole),
@@ -158,9 +162,25 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
 
     tokenizer = recipe_tokenizer(recipe, model)
     options = template_options(recipe)
+    if not found.errors and (Path(model or "") / "config.json").is_file():
+        from transformers import AutoConfig
+
+        config = AutoConfig.from_pretrained(model, trust_remote_code=recipe.get("trust_remote_code"))
+        if problem := vocabulary_problem(str(model), tokenizer, config):
+            raise KeyProblem("model_name_or_path", problem)
     found.contract = find_contract(tokenizer, options["chat_template_kwargs"], options["think_tags"])
     found.tokenizer = tokenizer
     _judge_contract(found)
+
+
+def _read_weights(recipe: Recipe) -> None:
+    """Hold the weights that lie in folders against their configs; those that an earlier recipe has yet to make are not there."""
+    if asks_server(recipe):
+        return
+    arguments = recipe.get("trust_remote_code"), recipe.get("model_init_kwargs"), recipe.get("from_scratch")
+    for name in [*eval_models(recipe).values()] or [recipe.get("model_name_or_path")]:
+        if any((Path(recipe.local(name)) / file).is_file() for file in WEIGHTS):
+            check_weights(recipe.local(name), *arguments)
 
 
 def _cached(name: str) -> bool:

@@ -6,7 +6,6 @@ in 16 bits (or float32, where it is stored so), and what is saved is rounded to 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,10 +14,12 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
+from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, load_recipe
-from reasoning_ext.run_dir import DONE, RECIPE, fingerprint, is_run, written_recipe
+from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run, written_recipe
+from reasoning_ext.weights import check_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -72,6 +73,8 @@ def find_source(run: Path, base: str | None = None) -> Source:
         raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")
     if not (run / DONE).is_file():
         raise ExportError(f"found {run}, which has not finished; run its recipe again to go on")
+    if problem := damage(run, str(run)):
+        raise ExportError(problem)
     adapter = is_adapter(str(run))
     if not adapter and not (run / "config.json").is_file():
         raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
@@ -127,23 +130,18 @@ def _refuse_own_merge(run: Path, base: str, named: str) -> None:
 
     What is known of a folder is what was written into it: how a run made its `merged_base`, which run an export is of.
     """
-    made, own = _noted(base, MADE_FROM), _noted(named, MADE_FROM)
+    made, own = read_object(Path(base) / MADE_FROM), read_object(Path(named) / MADE_FROM)
     if Path(base).name == MERGED and Path(named).name != MERGED:
         problem = f"a base with the adapter {made.get('adapter', 'of another run')} merged in"
     elif made and (made.get("fingerprint") == fingerprint(str(run)) or (own and made != own)):
         problem = f"made from {made.get('adapter') or made.get('config')}"
-    elif _noted(base, "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
+    elif read_object(Path(base) / "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
         problem = "an export of this very run"
     else:
         return
     raise ExportError(
         f"--base: found {base}, {problem}; this run was trained on {named}, write that, or where it is now"
     )
-
-
-def _noted(folder: str, name: str) -> dict[str, Any]:
-    file = Path(folder) / name
-    return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
 
 
 def _refuse_quantised(source: Source) -> None:
@@ -203,6 +201,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     if is_adapter(name):
         base = source.base if Path(name) == source.path else named_base(name)
         return merge(_put_adapter(load_weights(str(base), source), name))
+    check_weights(name, source.trust)
     arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}
     try:
         model = AutoModelForCausalLM.from_pretrained(name, **arguments)

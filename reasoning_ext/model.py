@@ -21,6 +21,7 @@ from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.hand_over import adapter_base, compute_as_saved, is_adapter, merged_base, put_adapter, random_base
+from reasoning_ext.weights import check_weights, generation_problem, misfit, vocabulary_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -94,8 +95,9 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     """
     from transformers import set_seed
 
-    set_seed(options.seed)
     try:
+        check_weights(name, options.trust_remote_code, options.init_kwargs, options.from_scratch)
+        set_seed(options.seed)
         name, options = _with_base(name, config, options)
         set_seed(options.seed)
         if options.backend == "unsloth":
@@ -104,12 +106,18 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
             loaded = load_unsloth(name, config, options)
         else:
             loaded = _load_trl(name, config, options)
+    except KeyProblem as error:  # of the key is said already
+        raise ModelError(error.key, str(error)) from error
     except UserError:
         raise
-    except (OSError, ImportError, KeyError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # whatever transformers, PEFT or Unsloth make of it
         reason = " ".join(str(error).split())[:300]
         raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
     _adopt_template(loaded, options)
+    problem = vocabulary_problem(name, loaded.tokenizer, loaded.model.config)
+    whole = options.trainable and not config.use_peft
+    if problem := problem or generation_problem(name, loaded.model.generation_config, whole):
+        raise ModelError("model_name_or_path", problem)
     loaded.contract = find_contract(loaded.tokenizer, options.chat_template_kwargs, options.think_tags)
     _stop_at(loaded.model, loaded.contract.end_id)
     return loaded
@@ -221,7 +229,10 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
         arguments |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
     adapter = is_adapter(name)
     base = adapter_base(name) if adapter else name
-    model = AutoModelForCausalLM.from_pretrained(base, revision=base_revision(base, config.model_revision), **arguments)
+    revision = base_revision(base, config.model_revision)
+    model, report = AutoModelForCausalLM.from_pretrained(base, revision=revision, output_loading_info=True, **arguments)
+    if problem := misfit(base, model, report, options.init_kwargs):
+        raise ModelError("model_name_or_path", problem)
     _keep_layout(model)
     if adapter:
         model, peft_config = _put_on(model, name, config, options), None

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from reasoning_ext.files import write_whole
+from reasoning_ext.files import read_object, write_whole
 from reasoning_ext.run_dir import LINEAGE, is_run, versions
 from reasoning_ext.run_reading import Run, cell, key_of, read_run, weights_of
 
@@ -128,10 +128,7 @@ def _header(chain: list[Run], to: str, named: str | None) -> Any:
 
 def _inputs(run: Run) -> list[tuple[str, str]]:
     """Return the inputs of a run that are names of the hub, as its lineage has them: `("dataset", "openai/gsm8k")`."""
-    try:
-        inputs = json.loads((run.path / LINEAGE).read_bytes())["inputs"]
-    except (OSError, ValueError, KeyError):
-        return []
+    inputs = read_object(run.path / LINEAGE).get("inputs", {})
     names = [
         (what, str(value).removeprefix("name:")) for what, value in inputs.items() if str(value).startswith("name:")
     ]
@@ -208,12 +205,9 @@ def _one_run(run: Run) -> str:
         lines += [f"- data: {plain(name)}" for name in _sources(run.recipe)[1:]]
     lines += [f"- reward: {plain(name)}, weight {weight:g}" for name, weight in weights_of(run.recipe).items()]
     lines += _figures(run)
-    try:
-        inputs = json.loads((run.path / LINEAGE).read_bytes())
-        hashes = [f"recipe {inputs.get('recipe')}", *(f"{what} {of}" for what, of in inputs.get("inputs", {}).items())]
+    if known := read_object(run.path / LINEAGE):
+        hashes = [f"recipe {known.get('recipe')}", *(f"{what} {of}" for what, of in known.get("inputs", {}).items())]
         lines.append("- lineage: " + ", ".join(map(plain, hashes)))
-    except (OSError, ValueError):
-        pass
     recipe = yaml.safe_dump(shortened(run.recipe), sort_keys=False, allow_unicode=True)
     return "\n".join([lines[0], "", *lines[1:], "", fenced(recipe)])
 

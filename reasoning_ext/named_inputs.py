@@ -13,8 +13,9 @@ from reasoning_ext.mixtures import entries
 from reasoning_ext.plugins import find_plugin
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import DONE, is_run, unfinished
+from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
 from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.weights import json_problem
 
 WEIGHTS = ("config.json", "adapter_config.json")
 
@@ -104,10 +105,12 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
     if not source.is_dir():
         return f"found {name}, a file, allowed: a folder with a model, or a hub name"
     if is_run(source):
-        if run and (problem := unfinished(source, name)):
+        if problem := unfinished(source, name) if run else damage(source, name):
             return problem
     elif not any((source / file).is_file() for file in WEIGHTS):
         return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
+    if problem := json_problem(source, name):
+        return problem
     return _base_problem(name, source, made)
 
 
@@ -117,7 +120,9 @@ def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     if not file.is_file():
         return ""
     base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base or Path(base).exists() or Path(base).resolve() in made:
+    if not isinstance(base, str) or not base:
+        return f"found {name}, an adapter whose {WEIGHTS[1]} names no base_model_name_or_path"
+    if Path(base).exists() or Path(base).resolve() in made:
         return ""
     path = Path(base)
     in_folder = len(path.parts) > 1 and (Path(path.parts[0]).is_dir() or path.parts[0] == "runs")

@@ -15,6 +15,29 @@ QUESTION_KEYS = (
 STAGES = ("sft", "grpo", "dpo", "sample", "eval")
 TRAINED = ("sft", "grpo", "dpo")  # they train a model
 FROM_DATA = ("sft", "dpo")  # they train on completions that the data holds
+# What a key decides where that is not what comes out, ours and TRL's; any key that is not here makes another run.
+KINDS = {
+    "watching": {  # what is printed, logged, saved on the way, and told to others
+        "output_dir", "run_name", "report_to", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
+        "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "logging_first_step",
+        "logging_steps", "logging_nan_inf_filter", "log_completions", "log_completions_hub_repo", "log_unique_prompts",
+        "log_multimodal", "num_completions_to_print", "include_num_input_tokens_seen", "skip_memory_metrics",
+        "save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "push_to_hub", "hub_model_id",
+        "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push", "max_unreadable_golds",
+    },
+    "speed": {  # how fast, and where
+        "per_device_eval_batch_size", "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory",
+        "dataloader_persistent_workers", "dataloader_prefetch_factor", "ddp_timeout", "torch_empty_cache_steps",
+        "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host",
+        "vllm_server_port", "vllm_server_timeout", "vllm_group_port",
+    },
+    "transport": {  # of engine_kwargs: how fast and from where completions come; see `engines.options`
+        "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
+        "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
+    },
+    "choice": {"keep", "diverse", "select", "min_reward", "min_agreement", "pairs", "license"},  # of what was drawn
+    "length": {"max_steps", "num_train_epochs"},  # how long is trained
+}  # fmt: skip
 
 
 @dataclass

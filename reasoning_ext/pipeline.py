@@ -84,7 +84,7 @@ def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack
         say(f"{recipe.path.stem}: done already, skipped ({run.path})")
         return 0
     goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
-    goes_on += f" with what was drawn, otherwise than before: {other}" if other else ""
+    goes_on += f" {other}" if other else ""
     say(f"{recipe.path.stem}: " + (goes_on or f"starts in {run.path}"))
     started = time.monotonic()
     code = _run_stage(recipe, run)

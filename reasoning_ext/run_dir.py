@@ -7,8 +7,9 @@
     recipe_path     where the recipe's file lies, for what it names with ./
 
 Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
-refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. Stage `sample` may change what it
-keeps of its completions, and ask for more of them: those that were drawn stay, and are chosen among anew.
+refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. `own_keys.KINDS` tells what a key
+decides: what only watches or hastens a run may change at any time. Stage `sample` may change what it keeps of its completions,
+and ask for more of them: those that were drawn stay, and are chosen among anew. A training may be made longer.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ import os
 import platform
 import time
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import write_whole
+from reasoning_ext.own_keys import KINDS, TRAINED
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE", "recipe_path",
@@ -33,14 +36,9 @@ PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
     "unsloth", "vllm",
 )  # fmt: skip
-NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level", "per_device_eval_batch_size"}
-# options of engines that decide how fast and from where completions come, and not which; see `engines.options`
-TRANSPORT = {
-    "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
-    "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
-}  # fmt: skip
-# keys of stage sample that say what is made of the completions that were drawn
-CHOICE = {"keep", "diverse", "select", "min_reward", "min_agreement", "pairs", "license"}
+# what of a finished run others read, and is therefore whole before DONE is written
+KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
+BLOCK = 2**20  # bytes that are hashed at once
 
 
 class RunDirError(UserError):
@@ -83,9 +81,9 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
         write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
         _note(path, recipe_path)
         return RunDir(path, False, None)
-    known = json.loads((path / LINEAGE).read_text())
-    if known["inputs"] != inputs:
-        changed = _difference(known["inputs"], inputs)
+    known = _lineage(path)
+    if (before := _as_now(known["inputs"], inputs)) != inputs:
+        changed = _difference(before, inputs)
         raise RunDirError(
             f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
         )
@@ -107,15 +105,42 @@ def is_done(path: Path, recipe: dict[str, Any]) -> bool:
 def unfinished(path: Path, name: str) -> str:
     """Say that what a recipe names by that name is a run which is not done, or nothing."""
     if not is_run(path) or (path / DONE).is_file():
-        return ""
+        return damage(path, name)
     return f"found {name}, a run that has not finished; run its recipe again, it will go on"
 
 
+def damage(path: Path, name: str) -> str:
+    """Say what of a finished run's files is lost or cut off, or nothing; a config may have been edited.
+
+    Args:
+        path: a folder.
+        name: how a user calls it.
+    """
+    if not (path / DONE).is_file():
+        return ""
+    try:
+        files = json.loads((path / DONE).read_bytes()).get("files", {})
+    except (ValueError, AttributeError):
+        return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
+    for file, size in files.items():
+        now = (path / file).stat().st_size if (path / file).is_file() else -1
+        if now != size and not (file.endswith("config.json") and now > 0):
+            has = "is missing" if now < 0 else f"has {now} bytes and had {size}"
+            return f"found {name}, done, but its {file} {has}; put it back, or remove {DONE} and run its recipe again"
+    return ""
+
+
 def other_choice(path: Path, recipe: dict[str, Any]) -> str:
-    """Say what a recipe, which is known not to be refused, chooses otherwise than the folder's: `keep 1 -> 2`; or nothing."""
+    """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
     if not is_run(path) or not has_begun(path) or _is_of(path, recipe):
         return ""
-    return _difference(_identity(_written(path)), _identity(recipe))
+    changed = _difference(_identity(_written(path)), _identity(recipe))
+    if recipe.get("stage") not in TRAINED:
+        return f"with what was drawn, otherwise than before: {changed}"
+    kind = recipe.get("lr_scheduler_type", "linear")
+    if kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1):
+        return f"longer than before: {changed}"
+    return f"longer than before: {changed}; its steps so far followed the {kind} schedule of the shorter run"
 
 
 def _note(path: Path, recipe_path: Path | None) -> None:
@@ -133,39 +158,77 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
     """Refuse a folder that belongs to a different recipe, or that holds files of no run.
 
     Raises:
-        RunDirError: it does; the message names the keys that differ.
+        RunDirError: it does; the message names the keys that differ. Or a file of it is damaged.
     """
     if not is_run(path):
+        if has_begun(path):
+            raise _damaged(path / LINEAGE)
         if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
             raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
         return
-    if not has_begun(path) or _is_of(path, recipe):
+    if not has_begun(path):
+        return
+    if problem := damage(path, str(path)):
+        raise RunDirError(problem)
+    if _is_of(path, recipe):
         return
     before, now = _drawing(_written(path)), _drawing(recipe)
-    few, more = before.get("num_generations"), now.get("num_generations")
-    if recipe.get("stage") == "sample" and isinstance(few, int) and isinstance(more, int) and few < more:
-        before["num_generations"] = more
-    if (changed := _difference(before, now)) or recipe.get("stage") != "sample":
+    longer = dict.fromkeys(TRAINED, KINDS["length"]) | {"sample": {"num_generations"}}
+    for key in longer.get(str(recipe.get("stage")), ()):
+        few, more = before.get(key), now.get(key)
+        if isinstance(few, int | float) and isinstance(more, int | float) and 0 < few < more:
+            before[key] = more
+    if changed := _difference(before, now):
         raise RunDirError(
             f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
+        )
+    if recipe.get("stage") in TRAINED and (path / DONE).is_file() and last_checkpoint(path) is None:
+        changed = _difference(_identity(_written(path)), now)
+        raise RunDirError(
+            f"found {path}, done, without a checkpoint to go on from ({changed}); choose another output_dir or remove the folder"
         )
 
 
 def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
     """Tell whether a run's folder was last opened for this very recipe."""
-    return bool(json.loads((path / LINEAGE).read_text())["recipe"] == _recipe_hash(recipe))
+    return _recipe_hash(_written(path)) == _recipe_hash(recipe)
 
 
 def _written(path: Path) -> dict[str, Any]:
     """Return the recipe that a folder holds."""
-    return yaml.safe_load((path / RECIPE).read_text()) or {}
+    try:
+        recipe = yaml.safe_load((path / RECIPE).read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _damaged(path / RECIPE) from error
+    if not isinstance(recipe, dict):
+        raise _damaged(path / RECIPE)
+    return recipe
+
+
+def _lineage(path: Path) -> dict[str, Any]:
+    """Return what a folder was made of."""
+    try:
+        known = json.loads((path / LINEAGE).read_bytes())
+        return {"recipe": str(known["recipe"]), "inputs": dict(known["inputs"])}
+    except (ValueError, TypeError, KeyError) as error:
+        raise _damaged(path / LINEAGE) from error
+
+
+def _damaged(file: Path) -> RunDirError:
+    return RunDirError(f"found {file}, which is damaged; put it back, choose another output_dir or remove the folder")
 
 
 def finish(path: Path, seconds: float) -> None:
-    """Mark a run as done; the last file that a stage writes."""
-    write_whole(
-        path / DONE, json.dumps({"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)})
-    )
+    """Mark a run as done; the last file that a stage writes. What it leaves is on the disk by then, and its sizes are noted."""
+    files = sorted({file for pattern in KEPT for file in path.glob(pattern) if file.name != METRICS})
+    for file in [*files, path]:
+        handle = os.open(file, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    done = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)}
+    write_whole(path / DONE, json.dumps(done | {"files": {file.name: file.stat().st_size for file in files}}))
 
 
 def last_checkpoint(path: Path) -> Path | None:
@@ -199,9 +262,15 @@ def fingerprint(source: str) -> str:
             return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-        listing = [(str(f.relative_to(path)), f.stat().st_size, _small_hash(f)) for f in files]
-        return "folder:" + _hash(json.dumps(listing))
+        listing = [(str(f.relative_to(path)), _fast_hash(f, f.stat().st_size, f.stat().st_mtime_ns)) for f in files]
+        return "files:" + _hash(json.dumps(listing))
     return "name:" + source
+
+
+def _as_now(known: dict[str, str], inputs: dict[str, str]) -> dict[str, str]:
+    """Return what a run was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
+    old = {what for what, mark in known.items() if mark.startswith("folder:")}
+    return {what: inputs[what] if what in old and what in inputs else mark for what, mark in known.items()}
 
 
 def versions() -> dict[str, str]:
@@ -237,9 +306,14 @@ def _recipe_hash(recipe: dict[str, Any]) -> str:
 
 def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what of a recipe decides what a run makes: a run that is cut off may go on with the rest changed."""
-    kept = {k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_RUN}
+    free = KINDS["watching"] | KINDS["speed"]
+    if recipe.get("load_best_model_at_end"):  # the best is chosen among those that were saved
+        free -= {"save_strategy", "save_steps"}
+    if recipe.get("dataset_streaming"):  # workers take turns
+        free -= {"dataloader_num_workers"}
+    kept = {k: v for k, v in recipe.items() if k not in free}
     if isinstance(options := kept.get("engine_kwargs"), dict):
-        kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in TRANSPORT}
+        kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in KINDS["transport"]}
     return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}
 
 
@@ -249,7 +323,7 @@ def _drawing(recipe: dict[str, Any]) -> dict[str, Any]:
     if recipe.get("stage") != "sample":
         return kept
     agrees = {"min_agreement": "set"} if kept.get("min_agreement") is not None else {}  # rows without a gold take part
-    return {key: value for key, value in kept.items() if key not in CHOICE} | agrees
+    return {key: value for key, value in kept.items() if key not in KINDS["choice"]} | agrees
 
 
 def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
@@ -263,7 +337,13 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _small_hash(file: Path) -> str:
-    """Hash a small file by its content and a large one, weights say, by its head and size."""
-    with file.open("rb") as f:
-        return hashlib.sha256(f.read(2**20)).hexdigest()[:16]
+@cache
+def _fast_hash(file: Path, size: int, changed: int) -> str:
+    """Hash a file whole; once in a process, as long as its size and its time of change stay."""
+    import xxhash  # datasets brings it
+
+    digest = xxhash.xxh3_128()
+    with file.open("rb", buffering=0) as f:
+        while block := f.read(BLOCK):
+            digest.update(block)
+    return digest.hexdigest()

@@ -16,7 +16,7 @@ import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
+from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
 from reasoning_ext.think import WHOLE
 
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
@@ -99,6 +99,7 @@ def read_run(path: Path) -> Run:
     run = Run(path)
     if (path / DONE).is_file():
         run.done = _read_object(run, DONE)
+        run.problems += [problem] if run.done and (problem := damage(path, path.name)) else []
     else:
         run.problems.append(f"no {DONE}")
     run.recipe_text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""

@@ -22,6 +22,7 @@ from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import Values, build_rewards, call_reward
 from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewards
+from reasoning_ext.run_dir import damage
 from reasoning_ext.sources import read_jsonl
 
 SHOWN, SHOWN_CHARACTERS = 2, 300
@@ -50,6 +51,8 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
     if not specs:
         raise UserError("score: found no reward, allowed: --reward NAME, or --recipe of a stage with reward_funcs")
     rows = read_completions(path)
+    if problem := damage(path, str(path)):
+        print(f"score  {problem}")
     if any("completion_ids" in spec.plugin.required for spec in specs):
         _add_token_ids(rows, path)
     values, seconds = score_rows(rows, specs)
@@ -161,9 +164,9 @@ def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
     folders = [f for f in (path, path.parent, path.parent.parent) if (f / "tokenizer_config.json").is_file()]
     if "completion_ids" in rows[0] or not folders:
         return
-    from transformers import AutoTokenizer
+    from reasoning_ext.chat_tokenizer import load_tokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folders[0])
+    tokenizer = load_tokenizer(str(folders[0]))
     for row in rows:
         row["completion_ids"] = tokenizer(think.content(row["completion"]), add_special_tokens=False).input_ids
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.fields import class_node, module_source
-from reasoning_ext.hand_over import adapter_base, adapter_rank, compute_as_saved, is_adapter
+from reasoning_ext.hand_over import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
 from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
 
 if TYPE_CHECKING:
@@ -210,6 +210,8 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
         )
     _check_bits(model, config)
+    if adapter and not options.use_vllm:
+        compare_adapter(model, name)
     if adapter and (not options.trainable or config.load_in_4bit or config.load_in_8bit):
         compute_as_saved(model, name)
     if not options.trainable:

@@ -235,7 +235,7 @@ def test_a_terminal_without_these_letters_is_no_traceback(check, monkeypatch):
 def test_offline_asks_the_network_for_nothing(folder):
     hub = SFT.replace("./model", "org/model").replace("from_scratch: true\n", "").replace("./rows.jsonl", "org/rows")
     mixed = SFT + "decontaminate: [org/benchmark]\nchat_template_path: org/template\n"
-    eval_ = "stage: eval\nmodels: {a: org/a, b: ./model}\ndataset_name: ./mine.py:rows\noutput_dir: e\nmax_completion_length: 9\n"
+    eval_ = "stage: eval\nmodels: {a: org/a}\ndataset_name: ./mine.py:rows\noutput_dir: e\nmax_completion_length: 9\n"
     for name, text in {"1": hub, "2": mixed, "3": eval_, "4": SFT.replace("out", "out4")}.items():
         (folder / f"{name}.yaml").write_text(text)
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")} | {"HF_HOME": str(folder / "hub")}

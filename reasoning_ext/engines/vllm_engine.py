@@ -30,6 +30,7 @@ from reasoning_ext.generation import Completion, EngineError, Key, SamplingSetti
 from reasoning_ext.hand_over import ADAPTER, adapter_base, adapter_rank, is_adapter
 from reasoning_ext.model import base_revision
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.weights import check_weights
 
 AHEAD = 2
 STEPS = 16  # of the engine, between two batches
@@ -66,6 +67,7 @@ class VllmEngine:
         except ImportError as error:
             problem = f"found vllm, which cannot be imported here ({error}); pip install 'reasoning-ext[vllm]'"
             raise EngineError("engine", f"{problem} or write transformers") from error
+        check_weights(source.name, source.options.trust_remote_code, source.options.init_kwargs)
         self.tokenizer, self.contract = source.load_tokenizer()
         self._ahead = AHEAD * options.max_num_seqs
         self._lock, self._calls, self._dead = Lock(), count(), False

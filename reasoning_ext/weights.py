@@ -1,0 +1,249 @@
+"""Do a folder's weights fit the model that its config describes? Told from the files' headers, in a moment and without memory.
+
+Departure from transformers: tensors without a place and places without a tensor are an error here, not a table of warnings over
+random weights. What counts is what `from_pretrained` itself reports, with its renamings, conversions and tied weights: it is
+given the names and sizes in the headers, on the meta device. Hub names, `.bin` files and models with code of their own are
+judged by the same report when they are loaded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.hand_over import adapter_base, is_adapter
+from reasoning_ext.run_dir import damage
+
+WEIGHTS, INDEX, ADAPTER_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
+# arguments of `from_pretrained` that name other files or other names in them
+ELSEWHERE = {"subfolder", "variant", "gguf_file", "key_mapping", "state_dict", "use_safetensors"}
+# what transformers, PEFT and tokenizers read, a JSON object each
+OBJECTS = (
+    "config.json", "generation_config.json", "adapter_config.json", INDEX, "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+WRAPPERS = {
+    "base_model.model.": "PEFT",
+    "_orig_mod.": "torch.compile",
+    "_fsdp_wrapped_module.": "FSDP",
+    "_checkpoint_wrapped_module.": "activation checkpointing",
+    "module.": "DistributedDataParallel or DeepSpeed",
+}
+
+
+def check_weights(
+    name: str, trust_remote_code: bool = False, init_kwargs: dict[str, Any] | None = None, from_scratch: bool = False
+) -> None:
+    """Check the files of a model in a folder, and of the model below an adapter, without loading them.
+
+    Args:
+        name: a folder; nothing is known of a hub name.
+        trust_remote_code: the model may be code of its own, which is not run for this.
+        init_kwargs: the recipe's arguments of `from_pretrained`.
+        from_scratch: the folder's config alone is of use.
+
+    Raises:
+        KeyProblem: a file is missing or damaged, or the weights do not fit the config.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        return
+    problem = damage(folder, name) or json_problem(folder, name)
+    if problem := problem or _problem(folder, trust_remote_code, init_kwargs or {}, from_scratch):
+        raise KeyProblem("model_name_or_path", problem)
+
+
+def json_problem(folder: Path, name: str) -> str:
+    """Say which of a model's JSON files is none, or nothing."""
+    for file in OBJECTS:
+        try:
+            if (folder / file).exists() and not isinstance(json.loads((folder / file).read_text("utf-8")), dict):
+                return f"found {name}, whose {file} is damaged: it holds no object"
+        except (OSError, ValueError, RecursionError) as error:
+            return f"found {name}, whose {file} is damaged: {error}"
+    return ""
+
+
+def _problem(folder: Path, trust_remote_code: bool, init_kwargs: dict[str, Any], from_scratch: bool) -> str:
+    from transformers.integrations import is_deepspeed_zero3_enabled
+
+    try:
+        if is_adapter(str(folder)):
+            if not any((folder / file).is_file() for file in (ADAPTER_WEIGHTS, "adapter_model.bin")):
+                raise FileNotFoundError(f"{ADAPTER_WEIGHTS} is not there")
+            if (folder / ADAPTER_WEIGHTS).is_file():
+                _header(folder / ADAPTER_WEIGHTS)
+            check_weights(adapter_base(str(folder)), trust_remote_code, init_kwargs)
+            return ""
+        if trust_remote_code or ELSEWHERE & init_kwargs.keys():
+            return ""
+        config = _described(folder, init_kwargs)
+        elsewhere = getattr(config, "transformers_weights", None) or is_deepspeed_zero3_enabled()  # takes no device map
+        tensors = {} if from_scratch or elsewhere else _tensors(folder)
+        if problem := generation_problem(str(folder), _generation(folder)):
+            return problem
+        return _judge(folder, config, tensors, init_kwargs) if tensors else ""
+    except KeyProblem:
+        raise
+    except Exception as error:  # whatever transformers and PEFT make of a damaged file
+        return f"cannot load {folder}: {_reason(error)}"
+
+
+def _described(folder: Path, init_kwargs: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **init_kwargs)[0]
+
+
+def _generation(folder: Path) -> Any:
+    from transformers import GenerationConfig
+
+    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+
+
+def _tensors(folder: Path) -> dict[str, Any]:
+    """Return a folder's tensors by name, as their headers describe them; none where there are no safetensors."""
+    names = [WEIGHTS]
+    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
+        names = sorted({*json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()})
+    elif not (folder / WEIGHTS).is_file() and any(folder.glob("pytorch_model*.bin")):
+        return {}
+    tensors: dict[str, Any] = {}
+    for name in names:
+        tensors |= _header(folder / name)
+    return tensors
+
+
+def _header(file: Path) -> dict[str, Any]:
+    from transformers.modeling_utils import load_state_dict
+
+    if not file.is_file():
+        raise FileNotFoundError(f"{file.name} is not there")
+    try:
+        return dict(load_state_dict(str(file), map_location="meta"))
+    except Exception as error:  # safetensors has one of its own
+        raise ValueError(f"{file.name}, {file.stat().st_size} bytes: {error}") from error
+
+
+def _judge(folder: Path, config: Any, tensors: dict[str, Any], init_kwargs: dict[str, Any]) -> str:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    quantized = getattr(config, "quantization_config", None) is not None
+    if quantized:  # its tensors are those of a quantiser, which reads them
+        del config.quantization_config
+    with _silence():
+        with torch.device("meta"):
+            cls = type(AutoModelForCausalLM.from_config(config))
+        model, report = cls.from_pretrained(
+            None, config=config, state_dict=tensors, device_map={"": "meta"}, output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    if quantized:  # what else it reports is the quantiser's own
+        unknown = report["unexpected_keys"] if report["missing_keys"] else ()
+        report |= {"unexpected_keys": unknown, "mismatched_keys": ()}
+    return misfit(str(folder), model, report, init_kwargs)
+
+
+def misfit(name: str, model: Any, report: dict[str, Any], init_kwargs: dict[str, Any]) -> str:
+    """Say how a model's weights do not fit it, or nothing.
+
+    Args:
+        name: the model's.
+        model: as it was built.
+        report: what `from_pretrained` returned of its loading.
+        init_kwargs: arguments of the recipe's, which may build another model on purpose: what is missing counts nevertheless.
+    """
+    missing = sorted(report["missing_keys"])
+    unknown = [] if init_kwargs else sorted(report.get("unexpected_keys", ()))
+    sizes = [] if init_kwargs.get("ignore_mismatched_sizes") else sorted(report.get("mismatched_keys", ()))
+    found = [f"{len(missing)} of {len(model.state_dict())} tensors are missing ({missing[0]})"] if missing else []
+    found += [f"{len(unknown)} have no place in it ({unknown[0]})"] if unknown else []
+    if sizes:
+        where, there, wanted = sizes[0]
+        found.append(f"{len(sizes)} have other sizes ({where} is {list(there)}, by the config {list(wanted)})")
+    if not found:
+        return ""
+    return f"found {name}, whose weights do not fit the model: {', '.join(found)}; {_cause(missing, unknown, model)}"
+
+
+def _cause(missing: list[str], unknown: list[str], model: Any) -> str:
+    for mark, maker in WRAPPERS.items():
+        if any(re.search(rf"(?:^|\.){re.escape(mark)}", each) for each in unknown):
+            return f"the names have {mark} of {maker} in them: save the model that is wrapped"
+    if any(".lora_" in each or ".base_layer." in each for each in unknown):
+        return "an adapter was put on it and saved with it: merge it, or save the adapter alone"
+    if missing and unknown and (prefix := unknown[0].removesuffix(missing[0])) != unknown[0]:
+        return f"the names begin with {prefix}"
+    saved = (getattr(model.config, "architectures", None) or [""])[0]
+    if saved and saved != type(model).__name__:
+        return f"it was saved as {saved}, and a {type(model).__name__} is needed"
+    return "config.json and the weights are of two models, or a part of the weights is lost"
+
+
+def vocabulary_problem(name: str, tokenizer: Any, config: Any) -> str:
+    """Say that a tokenizer makes tokens which the model has no embedding for, or nothing.
+
+    A token that only was added, and that no template and no end of a text uses, is no harm: Gemma has one.
+    """
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if not isinstance(rows, int):
+        return ""
+    outside = {token for token, number in tokenizer.get_vocab().items() if number >= rows}
+    used = {tokenizer.eos_token, tokenizer.bos_token, tokenizer.pad_token}
+    template = str(tokenizer.chat_template)
+    harm = sorted(
+        token for token in outside if token not in tokenizer.added_tokens_encoder or token in used or token in template
+    )
+    if not harm:
+        return ""
+    problem = f"found {name}, whose tokenizer makes {len(outside)} tokens ({harm[0]}) beyond the model's {rows}"
+    return f"{problem}; it is another model's, or the embeddings were not resized for it"
+
+
+def generation_problem(name: str, config: Any, saved: bool = False) -> str:
+    """Say what of a model's generation config it cannot generate with, or nothing; None is none.
+
+    Args:
+        name: the model's.
+        config: transformers' GenerationConfig.
+        saved: the model is to be saved with it, for which transformers wants more.
+    """
+    if config is None:
+        return ""
+    for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
+        value = getattr(config, key, None)
+        if any(
+            not isinstance(each, int) for each in (value if isinstance(value, list) else [value]) if each is not None
+        ):
+            return f"found {name}, whose generation_config.json has {key} {value!r}, allowed: numbers"
+    try:
+        config.validate(strict=saved)
+    except Exception as error:
+        return f"found {name}, whose generation_config.json cannot be used: {_reason(error)}"
+    return ""
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep transformers from printing its own table, and a bar."""
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+def _reason(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
