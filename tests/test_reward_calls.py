@@ -212,5 +212,24 @@ def test_everything_pickles(make):
 
 def test_a_file_that_cannot_be_imported_is_found_at_once(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_thing\ndef broken(completions, **kwargs): return []\n")
-    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py\): cannot be imported: .*no_such_thing"):
+    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py:1\): cannot be imported: .*no_such_thing"):
         build_rewards(parse_rewards(["./broken.py"], tmp_path))
+
+
+STATE = """
+def state(completions, trainer_state, **kwargs):
+    given = (trainer_state.epoch, trainer_state.global_step, trainer_state.max_steps, trainer_state.log_history)
+    assert trainer_state.is_world_process_zero and not hasattr(trainer_state, "no_such_thing")
+    return [float(given[0] + given[1] + given[2] + len(given[3])) for _ in completions]
+"""
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_reward_reads_a_trainers_state_with_and_without_a_trainer(isolate, tmp_path):
+    from transformers import TrainerState
+
+    (tmp_path / "state.py").write_text(STATE)
+    [reward] = build_rewards(parse_rewards([{"state.py": {"isolate": isolate}}], tmp_path))
+    assert call_reward(reward, completions=["x"]) == [1.0]
+    trained = TrainerState(epoch=0.5, global_step=3, max_steps=9, log_history=[{"loss": 1.0}])
+    assert reward(completions=["y"], trainer_state=trained) == [13.5]
