@@ -82,6 +82,17 @@ class _StateAtRest:
         return vars(self)[name] if name in vars(self) else getattr(TrainerState, name)
 
 
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """Copy lists and mappings, all the way down, and nothing else; what occurs twice is copied once."""
+    if not isinstance(value, list | dict):
+        return value
+    if id(value) not in copies:
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        made = {k: _copied(v, copies) if isinstance(v, list | dict) else v for k, v in parts}
+        copies[id(value)] = made if isinstance(value, dict) else list(made.values())
+    return copies[id(value)]
+
+
 def _ignore(name: str, value: Any) -> None:
     """Stand in for TRL's loggers."""
 
@@ -176,7 +187,8 @@ class Reward:
         aliases = [pair for name, column in SAME_COLUMN.items() for pair in ((name, column), (column, name))]
         given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
         options = {} if self.spec.plugin.is_factory else self.spec.options
-        return {"completions": self._whole(completions, kwargs), **kwargs, **given, **options}
+        arguments = {"completions": self._whole(completions, kwargs), **kwargs, **given, **options}
+        return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 
     def _whole(self, completions: list, kwargs: dict[str, Any]) -> list:
         if self.decoder is None or kwargs.get("completion_ids") is None:
