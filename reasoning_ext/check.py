@@ -13,6 +13,7 @@ what the recipe alone tells; rows and tokenizer are read only where that has no 
                   "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
                             "context", "lengths", "think_contract": each where it is known,
                             "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
+                            "code": {what: file or model} of the Python that it names,
                             "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
 """
 
@@ -37,8 +38,9 @@ from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
-from reasoning_ext.named_inputs import eval_models, reads_earlier
+from reasoning_ext.named_inputs import code_line, eval_models, named_code, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
+from reasoning_ext.plugins import no_code
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
@@ -70,6 +72,8 @@ def check_and_print(
     results = []
     for recipe in recipes:
         own = [error for error in errors if error.file == recipe.path]
+        if not as_json and (line := code_line(recipe)):
+            print(line, flush=True)
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
             result = Result(recipe, [*made, *_beside(recipe)], offline, own, options=options)
         results.append(result)
@@ -150,6 +154,8 @@ class Result:
             self.unread = f"{name}, made by an earlier recipe"
         elif self.offline and on_hub(recipe):
             self.unread = f"{name} on the hub, not read offline"
+        elif no_code() and (makes := [what for what in named_code(recipe) if what.startswith(("dataset", "format"))]):
+            self.unread = f"not read, since that would run code: {', '.join(makes)}"
         makers = {str(other.output_dir.resolve()): other for other in self.earlier}
         source = tokenizer_source(recipe, makers)
         found = inspect(recipe, self.specs, source, not self.offline, self.whole, rows=not self.unread)
@@ -199,6 +205,9 @@ class Result:
 
     def _try_rewards(self, rows: Any) -> None:
         """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
+        if no_code() and any(what.startswith("reward") for what in named_code(self.recipe)):
+            self.findings.append(Finding("note", "reward_funcs", "not tried, since no code of the recipe's is run"))
+            return
         self.table, findings = try_recipe_rewards(self.recipe, self.specs, rows)
         for finding in findings:
             if finding.level == "error" and self.whole:
@@ -224,7 +233,8 @@ class Result:
             "ok": not self.failed,
             "unread": self.unread,
             "findings": findings,
-            "facts": facts | {"batch": self.batch, "golds": self.golds, "rewards": self.table},
+            "facts": facts
+            | {"batch": self.batch, "golds": self.golds, "rewards": self.table, "code": named_code(self.recipe)},
         }
 
     def _from_line(self, text: str) -> dict[str, Any]:

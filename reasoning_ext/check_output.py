@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import dry_run
 from reasoning_ext.batches import batch_line
 from reasoning_ext.inspection import Inspection
+from reasoning_ext.named_inputs import shown_path
 from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import Recipe
@@ -60,10 +60,7 @@ def print_body(result: Result, show: int) -> None:
 
 def _place(plugin: Any) -> str:
     """Return where a reward comes from, as short as it can be."""
-    if plugin.module:
-        return plugin.module
-    file, here = Path(plugin.file), Path.cwd()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    return plugin.module or shown_path(plugin.file)
 
 
 def describe(contract: Contract, stage: str) -> str:

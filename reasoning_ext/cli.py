@@ -51,6 +51,7 @@ def run(recipes: RECIPES) -> None:
 def check(
     recipes: RECIPES,
     offline: Annotated[bool, typer.Option("--offline", help="Use no network: hub data sets are not read.")] = False,
+    no_code: Annotated[bool, typer.Option("--no-code", help="Run no Python that a recipe names.")] = False,
     show: Annotated[int, typer.Option(min=0, help="Print so many rows whole, as they come out.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
     gpu: Annotated[str | None, typer.Option(help="Plan for a card of this size, 24GB for example.")] = None,
@@ -58,6 +59,10 @@ def check(
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
+    from reasoning_ext.plugins import NO_CODE
+
+    if no_code:
+        os.environ[NO_CODE] = "1"
     if offline:
         os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from reasoning_ext.errors import RecipeError

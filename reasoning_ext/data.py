@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
+from reasoning_ext.plugins import Plugin, find_plugin, plugin_names, where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,9 +32,16 @@ def find_format(name: str | None, folder: Path) -> Plugin:
     """Find a format by its spelling in a recipe; None is plain columns.
 
     Raises:
-        LookupError: there is none of that name.
+        LookupError: there is none of that name, or it is a function that does not take a row.
     """
-    return find_plugin(name or "prompt_completion", [FORMATS], folder)
+    plugin = find_plugin(name or "prompt_completion", [FORMATS], folder)
+    if len(plugin.required) != 1 and not plugin.unread:
+        has = ", ".join(plugin.required) or "none"
+        raise LookupError(
+            f"{plugin.function} in {plugin.file} is no format: a format has one parameter without a "
+            f"default, the row; it has {has}"
+        )
+    return plugin
 
 
 def format_rows(
@@ -110,8 +117,8 @@ def _converter(
         function = functools.partial(plugin.load(), **_format_options(plugin, options))
     except DataError:
         raise
-    except Exception as error:
-        raise DataError("dataset_format", f"{plugin.file} failed: {_one_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise DataError("dataset_format", f"{where(plugin.file, error)} failed: {_one_line(error)}") from error
 
     def convert(row: dict[str, Any], index: int) -> list[dict[str, Any]]:
         try:
@@ -135,7 +142,7 @@ def _converter(
             ) from error
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {error}") from error
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError("dataset_format", f"row {index}: {plugin.name} failed: {_one_line(error)}") from error
 
     return convert
@@ -212,7 +219,7 @@ def _check_same(columns: list[str], row: dict[str, Any], index: int, plugin: Plu
         raise DataError("dataset_format", f"{problem} the same columns, None where there is nothing")
 
 
-def _one_line(error: Exception) -> str:
+def _one_line(error: BaseException) -> str:
     return " ".join(f"{type(error).__name__}: {error}".split())[:300]
 
 

@@ -21,6 +21,7 @@ from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import WEIGHTS, eval_models
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
+from reasoning_ext.plugins import no_code
 from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
 from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
 from reasoning_ext.recipe import Recipe, RecipeError
@@ -151,6 +152,9 @@ def _placed(recipe: Recipe, error: KeyProblem) -> RecipeError:
 def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: bool) -> None:
     key = "models" if recipe.values.get("models") else "model_name_or_path"
     template = recipe.get("chat_template_path")
+    if no_code() and recipe.get("trust_remote_code"):
+        found.add("note", "trust_remote_code", "the model's code is not run, so that nothing was rendered or measured")
+        return
     for name, blamed in ((model, key), (recipe.local(template) if template else "", "chat_template_path")):
         if name is None or (name and not hub and local_source(name) is None and not _cached(name)):
             absent = "the server has the tokenizer" if asks_server(recipe) else "the tokenizer is not there yet"

@@ -1,20 +1,21 @@
 """What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from reasoning_ext.combinations import Errors, refused
-from reasoning_ext.data import find_format, format_names
+from reasoning_ext.data import FORMATS, find_format, format_names
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import MERGED, RANDOM
 from reasoning_ext.mixtures import entries
-from reasoning_ext.plugins import find_plugin
-from reasoning_ext.recipe import Recipe
-from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.plugins import code_file, no_code
+from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.reward_loading import HOMES, RewardSpec
 from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
-from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.sources import find_generator, is_generator, local_source
 from reasoning_ext.weights import json_problem
 
 WEIGHTS = ("config.json", "adapter_config.json")
@@ -36,7 +37,7 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     sources |= {f"model {label}": recipe.local(name) for label, name in eval_models(recipe).items()}
     for i, entry in enumerate(entries(recipe)):
         mark, name = f" {i + 1}" if recipe.values.get("datasets") else "", entry.values["dataset_name"]
-        file = str(find_plugin(name, [], recipe.folder).file) if is_generator(name) else entry.local(name)
+        file = str(find_generator(name, recipe.folder).file) if is_generator(name) else entry.local(name)
         sources[f"dataset{mark}"] = file
         if entry.values.get("dataset_format"):
             sources[f"format{mark}"] = str(find_format(entry.values["dataset_format"], recipe.folder).file)
@@ -49,6 +50,43 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     if recipe.values.get("chat_template_path"):
         sources["chat template"] = recipe.local(recipe.values["chat_template_path"])
     return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
+
+
+def named_code(recipe: Recipe) -> dict[str, str]:
+    """Return the Python that a recipe has imported, beside ours and TRL's, `{what: file or model}`; nothing is imported."""
+    files: dict[str, Path | None] = {}
+    listed = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
+    for entry in [listed] if isinstance(listed, str) else listed or []:
+        spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
+        files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
+    others = recipe.get("decontaminate") or [] if "decontaminate" in recipe.keys else []
+    named = [item if isinstance(item, dict) else {"dataset_name": item} for item in others]
+    with contextlib.suppress(RecipeError):  # which is said elsewhere
+        named += [entry.values for entry in entries(recipe)]
+    for values in named:
+        name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
+        if is_generator(name):
+            files[f"dataset {name}"] = code_file(name, [], recipe.folder)
+        files[f"format {form}"] = code_file(form, [FORMATS], recipe.folder)
+    found = {what: shown_path(file) for what, file in files.items() if file}
+    if recipe.values.get("trust_remote_code"):
+        models = eval_models(recipe).values() or [recipe.values.get("model_name_or_path")]
+        found["trust_remote_code"] = ", ".join(map(str, models))
+    if "/" in str(recipe.values.get("attn_implementation")):  # a kernel from the hub
+        found["attn_implementation"] = recipe.values["attn_implementation"]
+    return found
+
+
+def code_line(recipe: Recipe) -> str:
+    """Write what `named_code` returns as a line, "" where that is nothing."""
+    code = ", ".join(f"{what} ({where})" for what, where in named_code(recipe).items())
+    return f"{recipe.path}: names code, which is {'not run' if no_code() else 'run'}: {code}" if code else ""
+
+
+def shown_path(file: Path) -> str:
+    """Write a file's path as short as it can be."""
+    here = Path.cwd()
+    return str(file.relative_to(here) if file.is_relative_to(here) else file)
 
 
 def eval_models(recipe: Recipe) -> dict[str, str]:
@@ -171,7 +209,7 @@ def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
     name = recipe.values["dataset_name"]
     if is_generator(name):
         try:
-            find_plugin(name, [], recipe.folder)
+            find_generator(name, recipe.folder)
         except LookupError as error:
             yield recipe.error("dataset_name", f"found {name}: {error.args[0]}")
         return

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.files import DiskError
-from reasoning_ext.named_inputs import input_sources, reads_earlier
+from reasoning_ext.named_inputs import code_line, input_sources, reads_earlier
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.preflight import check_data, check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError
@@ -55,6 +55,8 @@ def run_recipes(recipes: list[Recipe]) -> int:
         RecipeError: a recipe, its data set or its folder is wrong; nothing has been started then.
         ModelError, DataError: a model or data set turned out to be unusable when its stage began.
     """
+    for line in filter(None, map(code_line, recipes)):
+        say(line)
     try:
         checked = check_all(recipes)
     except RecipeError:

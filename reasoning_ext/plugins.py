@@ -8,20 +8,41 @@ A reward, a dataset format and a task generator are all spelled in the same thre
                                     file's name
 
 There is no registry: what is found is a Python file, and its signature says what it needs. Reading the signature off
-the source keeps torch and sympy out of the way of an error message.
+the source keeps torch and sympy out of the way of an error message; a file is imported only for a name that is bound by
+something else than one `def`, a partial or an instance for example.
+
+A recipe may come from anybody, and a dotted path could name any function there is. So it has to be one that was written for
+recipes: in one of the homes, in a file of the user's own, or in an installed module whose `REASONING_EXT_PLUGINS = ["name"]`
+lists it. For every other function a file of one's own with `from X import name` does. Nothing is imported to find that out.
 """
 
 import ast
+import builtins
 import difflib
+import functools
 import importlib
 import importlib.util
+import inspect
+import os
+import re
 import sys
+import sysconfig
+import traceback
 import zlib
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+
+from reasoning_ext.errors import UserError
+
+NO_CODE = "REASONING_EXT_NO_CODE"  # in the environment, which workers inherit: no code that a recipe names is imported
+LISTED = "REASONING_EXT_PLUGINS"
+OURS = ("reasoning_ext.", "trl.")
+_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib\w*/python\d[^/]*/")
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 TRL_REWARD_INPUTS = (
     "prompts",
@@ -47,6 +68,8 @@ class Plugin:
         options: parameters with a default that a recipe may set: `{name: annotation or "Any"}`.
         is_async: it is an `async def`.
         takes_any: it has `**kwargs`, without which TRL cannot call it.
+        takes: all of its parameters by name.
+        unread: its signature is not known, because no code may be run to see it.
     """
 
     name: str
@@ -57,6 +80,8 @@ class Plugin:
     options: dict[str, str]
     is_async: bool = False
     takes_any: bool = True
+    takes: tuple[str, ...] = ()
+    unread: bool = False
 
     @property
     def is_factory(self) -> bool:
@@ -65,9 +90,7 @@ class Plugin:
 
     def load(self) -> Callable[..., Any]:
         """Import the file and return the function."""
-        return getattr(
-            import_file(self.file) if self.module is None else importlib.import_module(self.module), self.function
-        )
+        return getattr(_imported(self.file, self.module), self.function)
 
 
 def find_plugin(spelling: str, homes: list[str], base: Path) -> Plugin:
@@ -79,108 +102,223 @@ def find_plugin(spelling: str, homes: list[str], base: Path) -> Plugin:
         base: the folder that file paths are relative to.
 
     Raises:
-        LookupError: nothing of that name; the message says where was looked and the nearest name.
+        LookupError: nothing of that name, or a function that was not written for recipes; the message says where was
+            looked and the nearest name.
     """
-    if ".py" in spelling or "/" in spelling:
-        return _in_file(spelling, base)
-    if "." in spelling:
-        return _in_module(spelling, base)
+    if not _is_path(spelling) and "." not in spelling:
+        return _at_home(spelling, homes, homes)
+    module, _, name = spelling.rpartition(".")
+    if module in homes:
+        return _at_home(name, [module], homes)
+    file, found, function = _place(spelling, homes, base)
+    names = _names(file)
+    node = names.get(function)
+    if node is not None:
+        return _from_source(function, file, found, node)
+    if function not in names and "*" not in names:
+        functions = ", ".join(name for name, node in names.items() if node) or "none"
+        raise LookupError(f"{file} has no function {function}; it has {functions}")
+    return _from_object(function, file, found)
+
+
+def code_file(spelling: str, homes: list[str], base: Path) -> Path | None:
+    """Return the file that a spelling has Python import, without importing it; None for ours, TRL's, and what is not there."""
+    try:
+        file, module, _ = _place(spelling, homes, base)
+    except LookupError:
+        return None
+    return None if (module or "").startswith(OURS) else file
+
+
+def _at_home(name: str, homes: list[str], known_in: list[str]) -> Plugin:
     for home in homes:
         for file, module in _files(home):
-            node = _functions(file).get(spelling)
+            node = _functions(file).get(name)
             if node is not None:
-                return _plugin(spelling, file, module, node)
-    known = plugin_names(homes)
-    near = difflib.get_close_matches(spelling, known, 1)
+                return _from_source(name, file, module, node)
+    known = plugin_names(known_in)
+    near = difflib.get_close_matches(name, known, 1)
     hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"
     raise LookupError(
-        f"no {spelling} in {' or '.join(homes)}; {hint}; or write pkg.module.function or path/to/file.py:function"
+        f"no {name} in {' or '.join(homes)}; {hint}; or write pkg.module.function or path/to/file.py:function"
     )
 
 
 def plugin_names(homes: list[str]) -> list[str]:
     """List the plain names that `find_plugin` knows: in a package the functions named like their file, or all of TRL's."""
-    names = []
+    names: list[str] = []
     for home in homes:
         for file, _ in _files(home):
-            functions = [name for name in _functions(file) if not name.startswith("_")]
-            own = [name for name in functions if name == file.stem]
-            names += own or functions
+            names += _functions(file)
     return sorted(set(names))
 
 
 def import_file(path: Path) -> Any:
-    """Import a Python file by its path, once; the module can be found again by a child process that unpickles from it."""
+    """Import a Python file by its path, once, under a name that no other file has.
+
+    A file beside it is imported by its plain name, wherever the statement stands, and is another one than a file of the
+    same name beside another plug-in; nothing is added to `sys.path`.
+    """
     name = f"reasoning_ext_file_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):x}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
+        folder = path.resolve().parent
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": functools.partial(_import_beside, folder)}
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
-        except Exception:
+        except BaseException:
             del sys.modules[name]
             raise
     return sys.modules[name]
 
 
-def _in_file(spelling: str, base: Path) -> Plugin:
+def _import_beside(
+    folder: Path, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
+) -> Any:
+    """Do what `__import__` does, for a file that may import those beside it."""
+    top, _, rest = name.partition(".")
+    file = next((f for f in (folder / top / "__init__.py", folder / f"{top}.py") if f.is_file()), None)
+    if level or file is None or top in sys.builtin_module_names:
+        return builtins.__import__(name, globals, locals, fromlist, level)
+    module = import_file(file)
+    whole = importlib.import_module(f"{module.__name__}.{rest}") if rest else module
+    for part in fromlist or () if hasattr(whole, "__path__") else ():
+        if not hasattr(whole, part) and importlib.util.find_spec(f"{whole.__name__}.{part}"):
+            importlib.import_module(f"{whole.__name__}.{part}")
+    return whole if fromlist else module
+
+
+def where(file: Path, error: BaseException) -> str:
+    """Return the line of a file that an error comes from, `FILE:LINE`, or of the file that could not be parsed."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return f"{file}:{lines[-1]}" if lines else str(file)
+
+
+def no_code() -> bool:
+    """Tell whether no code that a recipe names may be run, as in `check --no-code`."""
+    return bool(os.environ.get(NO_CODE))
+
+
+def _imported(file: Path, module: str | None) -> Any:
+    if no_code() and not (module or "").startswith(OURS):
+        raise UserError(f"{file} was not run, since no code is")
+    return import_file(file) if module is None else importlib.import_module(module)
+
+
+def _is_path(spelling: str) -> bool:
+    return "/" in spelling or spelling.partition(":")[0].endswith(".py")
+
+
+def _place(spelling: str, homes: list[str], base: Path) -> tuple[Path, str | None, str]:
+    """Return the file of a path or a dotted name, its module, and the function's name; nothing is imported."""
+    try:
+        file, module, function = (_in_file if _is_path(spelling) else _in_module)(spelling, base)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:  # NUL, 300 letters, nobody's home
+        raise LookupError(f"no function can have this name: {error}") from error
+    if not any((module or "").startswith(f"{home}.") for home in homes):
+        _refuse_library(file, module, function)
+    return file, module, function
+
+
+def _in_file(spelling: str, base: Path) -> tuple[Path, None, str]:
     path, _, function = spelling.partition(":")
     file = (base / Path(path).expanduser()).resolve()
     if not file.is_file():
         raise LookupError(f"no file {path}; looked for {file}")
-    function = function or file.stem
-    return _plugin(function, file, None, _one_of(_functions(file), function, file))
+    return file, None, function or file.stem
 
 
-def _in_module(spelling: str, base: Path) -> Plugin:
+def _in_module(spelling: str, base: Path) -> tuple[Path, str, str]:
     module, _, function = spelling.rpartition(".")
     top, *rest = module.split(".")
-    spec = importlib.util.find_spec(top)
+    if not all(part.isidentifier() for part in (top, *rest, function)):
+        raise LookupError("no dotted name; write pkg.module.function or path/to/file.py:function")
+    spec = None if top == "__main__" else importlib.util.find_spec(top)
     if spec is None and (base / top).with_suffix(".py").is_file():
         raise LookupError(f"no module {top}; for a file beside the recipe write {top}.py:{function}")
     if spec is None:
         raise LookupError(f"no module {top} is installed")
-    if top == "reasoning_ext" and rest:  # its parents are light to import, and `rewards` lies outside its folder
-        spec, rest = importlib.util.find_spec(module) or spec, []
-    if not rest:
+    if top == "reasoning_ext" and rest[:1] == ["rewards"]:  # which lies outside its folder
+        spec, rest = importlib.util.find_spec("reasoning_ext.rewards") or spec, rest[1:]
+    if not rest and not spec.submodule_search_locations:
         file = Path(spec.origin or "")
     else:
-        folder = Path((spec.submodule_search_locations or [""])[0]).joinpath(*rest)
+        folder = Path(next(iter(spec.submodule_search_locations or [""]))).joinpath(*rest)
         file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
+    if top in sys.stdlib_module_names:
+        raise LookupError(_not_written(file, module, function))
     if not file.is_file():
         raise LookupError(f"no module {module}; looked for {file}")
-    return _plugin(function, file, module, _one_of(_functions(file), function, file))
+    return file.resolve(), module, function
 
 
-def _one_of(functions: dict[str, ast.FunctionDef | ast.AsyncFunctionDef], name: str, file: Path) -> Any:
-    if name not in functions:
-        raise LookupError(f"{file} has no function {name}; it has {', '.join(functions) or 'none'}")
-    return functions[name]
+def _refuse_library(file: Path, module: str | None, function: str) -> None:
+    """Refuse a function of a library, unless it says that it was written for recipes."""
+    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders.append(Path(__file__).resolve().parent)
+    if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
+        return
+    if file.suffix != ".py" or function not in _listed(file):
+        raise LookupError(_not_written(file, module, function))
 
 
-def _plugin(name: str, file: Path, module: str | None, node: ast.FunctionDef | ast.AsyncFunctionDef) -> Plugin:
+def _not_written(file: Path, module: str | None, function: str) -> str:
+    found = f"{function} of {module or file} was not written for recipes"
+    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
+        return f"{found}, allowed: a function in a file of your own"
+    own = f"a file of your own with `from {module} import {function}`, named as my_file.py:{function}"
+    return f"{found} (its module has no {LISTED} with it), allowed: {own}"
+
+
+def _from_source(name: str, file: Path, module: str | None, node: _Function) -> Plugin:
     arguments = node.args
     positional = [*arguments.posonlyargs, *arguments.args]
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
-    required = tuple(a.arg for a, default in pairs if default is None)
-    options = {
-        a.arg: ast.unparse(a.annotation) if a.annotation else "Any"
-        for a, default in pairs
-        if default is not None and a.arg not in TRL_REWARD_INPUTS
-    }
-    return Plugin(
-        name,
-        file,
-        module,
-        node.name,
-        required,
-        options,
-        isinstance(node, ast.AsyncFunctionDef),
-        arguments.kwarg is not None,
-    )
+    parameters = [
+        (a.arg, default is None, ast.unparse(a.annotation) if a.annotation else "Any") for a, default in pairs
+    ]
+    is_async = isinstance(node, ast.AsyncFunctionDef)
+    return _plugin(name, file, module, parameters, is_async, arguments.kwarg is not None)
+
+
+def _from_object(name: str, file: Path, module: str | None) -> Plugin:
+    """Import a file, and read the signature off what a name is bound to there."""
+    if no_code():
+        return Plugin(name, file, module, name, (), {}, unread=True)
+    try:
+        found = getattr(_imported(file, module), name)
+        parameters = inspect.signature(found).parameters.values()
+    except (Exception, SystemExit) as error:
+        raise LookupError(f"{where(file, error)}: {type(error).__name__}: {error}") from error
+    if isinstance(found, type):
+        raise LookupError(f"{name} in {file} is a class, allowed: a function, or an instance with __call__")
+    listed = [
+        (p.name, p.default is p.empty, "Any" if p.annotation is p.empty else _written(p.annotation))
+        for p in parameters
+        if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
+    ]
+    is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
+    return _plugin(name, file, module, listed, is_async, any(p.kind is p.VAR_KEYWORD for p in parameters))
+
+
+def _written(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+
+
+def _plugin(
+    name: str, file: Path, module: str | None, parameters: list[tuple[str, bool, str]], is_async: bool, takes_any: bool
+) -> Plugin:
+    """Build a plug-in from its parameters: the name, whether it has no default, its annotation."""
+    required = tuple(name for name, needed, _ in parameters if needed)
+    options = {name: kind for name, needed, kind in parameters if not needed and name not in TRL_REWARD_INPUTS}
+    takes = tuple(name for name, _, _ in parameters)
+    return Plugin(name, file, module, name, required, options, is_async, takes_any, takes)
 
 
 def _files(home: str) -> list[tuple[Path, str]]:
@@ -197,10 +335,46 @@ def _files(home: str) -> list[tuple[Path, str]]:
 
 
 @cache
-def _functions(file: Path) -> dict[str, ast.FunctionDef | ast.AsyncFunctionDef]:
-    """Parse a file and return its top-level functions by name."""
+def _tree(file: Path) -> ast.Module:
     try:
-        tree = ast.parse(file.read_text(encoding="utf-8"), filename=str(file))
+        return ast.parse(file.read_bytes(), filename=str(file))  # of bytes: a BOM and a coding line count
     except SyntaxError as error:
         raise LookupError(f"{file}:{error.lineno}: {error.msg}") from error
-    return {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise LookupError(f"{file} cannot be read as Python: {type(error).__name__}: {error}") from error
+
+
+@cache
+def _names(file: Path) -> dict[str, _Function | None]:
+    """Return the names that a file binds, with the function where that is one `def` at its top level."""
+    tree = _tree(file)
+    times = Counter(_bound(tree))
+    defs = {node.name: node for node in tree.body if isinstance(node, _Function)}
+    return {name: defs.get(name) if count == 1 else None for name, count in times.items()}
+
+
+def _bound(tree: ast.Module) -> Iterator[str]:
+    """Yield the names that the statements of a module bind; those inside its functions and classes are left out."""
+    for statement in tree.body:
+        whole = isinstance(statement, _Function | ast.ClassDef)
+        for node in [statement] if whole else ast.walk(statement):
+            if isinstance(node, _Function | ast.ClassDef):
+                yield node.name
+            elif isinstance(node, ast.alias):
+                yield node.asname or node.name.partition(".")[0]
+            elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                yield node.id
+
+
+def _functions(file: Path) -> dict[str, _Function]:
+    """Return the functions of a file of a home: the one that is named like the file, else all that are public."""
+    found = {name: node for name, node in _names(file).items() if node and not name.startswith("_")}
+    return {file.stem: found[file.stem]} if file.stem in found else found
+
+
+def _listed(file: Path) -> list[str]:
+    """Return the functions that a module says were written for recipes."""
+    for node in _tree(file).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [LISTED]:
+            return [str(part.value) for part in getattr(node.value, "elts", []) if isinstance(part, ast.Constant)]
+    return []

@@ -18,6 +18,7 @@ from typing import Any
 
 from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
+from reasoning_ext.plugins import where
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, needed_columns
 from reasoning_ext.think import WHOLE, content
 from reasoning_ext.verifier.pool import Failure, Pool
@@ -61,12 +62,35 @@ def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
 def call_reward(reward: "Reward", **kwargs: Any) -> Values:
     """Call a reward outside of a trainer, waiting for an asynchronous one."""
     at_rest = {
-        "trainer_state": SimpleNamespace(global_step=0, max_steps=1),
+        "trainer_state": _StateAtRest(),
         "log_extra": _ignore,
         "log_metric": _ignore,
     }
     values: Any = reward(**{**at_rest, **kwargs})
     return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
+class _StateAtRest:
+    """The `TrainerState` of a training that is about to begin; transformers is imported for a reward that looks at it."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what pickle asks for
+            raise AttributeError(name)
+        from transformers import TrainerState
+
+        vars(self).update(vars(TrainerState(epoch=0.0, max_steps=1, num_train_epochs=1)))
+        return vars(self)[name] if name in vars(self) else getattr(TrainerState, name)
+
+
+def _copied(value: Any, copies: dict[int, Any]) -> Any:
+    """Copy lists and mappings, all the way down, and nothing else; what occurs twice is copied once."""
+    if not isinstance(value, list | dict):
+        return value
+    if id(value) not in copies:
+        parts = value.items() if isinstance(value, dict) else enumerate(value)
+        made = {k: _copied(v, copies) if isinstance(v, list | dict) else v for k, v in parts}
+        copies[id(value)] = made if isinstance(value, dict) else list(made.values())
+    return copies[id(value)]
 
 
 def _ignore(name: str, value: Any) -> None:
@@ -117,7 +141,7 @@ class Reward:
                 _ = asyncio.run(result) if inspect.iscoroutine(result) else result
         except (Exception, SystemExit) as error:
             problem = f"{doing}: {type(error).__name__}: {error}"
-            raise RewardError(f"reward {self.__name__} ({self.spec.plugin.file}): {problem}") from error
+            raise RewardError(f"reward {self.__name__} ({where(self.spec.plugin.file, error)}): {problem}") from error
 
     @property
     def function(self) -> Callable[..., Any]:
@@ -125,7 +149,7 @@ class Reward:
         if self._function is None:
             loaded = self.spec.plugin.load()
             self._function = loaded(**self.spec.options) if self.spec.plugin.is_factory else loaded
-            if inspect.iscoroutinefunction(self._function) and not self.spec.is_async:
+            if inspect.iscoroutinefunction(self._function) and not (self.spec.is_async or self.spec.isolate):
                 raise TypeError("a factory of an async function, allowed: isolate: true, or an async def of its own")
         return self._function
 
@@ -163,7 +187,8 @@ class Reward:
         aliases = [pair for name, column in SAME_COLUMN.items() for pair in ((name, column), (column, name))]
         given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
         options = {} if self.spec.plugin.is_factory else self.spec.options
-        return {"completions": self._whole(completions, kwargs), **kwargs, **given, **options}
+        arguments = {"completions": self._whole(completions, kwargs), **kwargs, **given, **options}
+        return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 
     def _whole(self, completions: list, kwargs: dict[str, Any]) -> list:
         if self.decoder is None or kwargs.get("completion_ids") is None:
@@ -178,9 +203,11 @@ class Reward:
         if self._pool is None:
             self._pool = Pool("reasoning_ext.reward_calls:score_isolated", size=1, setup=(self.spec, None))
         sent = {name: value for name, value in arguments.items() if name not in (*_LOGGERS, "environments")}
-        if sent.get("trainer_state") is not None:  # as it is, it would import transformers there
-            plain = {k: v for k, v in vars(sent["trainer_state"]).items() if isinstance(v, int | float | str | None)}
-            sent["trainer_state"] = SimpleNamespace(**plain)
+        state = sent.get("trainer_state")
+        if isinstance(state, _StateAtRest) and "trainer_state" in self.spec.plugin.takes:
+            _ = state.epoch  # imports transformers here, where no deadline runs
+        if state is not None and vars(state):  # as it is, it would import transformers there
+            sent["trainer_state"] = SimpleNamespace(**vars(state) | {"stateful_callbacks": {}})
         [result] = self._pool.map([(self.spec, sent)], self.spec.timeout)
         if isinstance(result, Failure):
             raise RuntimeError(str(result))
@@ -254,7 +281,8 @@ class AsyncReward(Reward):
             return [None] * len(completions)
         part, columns, extra = _rows(completions, kwargs, chosen)
         try:
-            values = self._checked(await self.function(**self._arguments(part, columns)), len(part), columns)
+            values = self.function(**self._arguments(part, columns))
+            values = self._checked(await values if inspect.isawaitable(values) else values, len(part), columns)
         except (Exception, SystemExit) as error:
             values = self._failed(error, len(part), columns)
         self._fill(extra)

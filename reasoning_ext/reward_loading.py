@@ -26,6 +26,7 @@ from reasoning_ext.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin
 
 HOMES = ["reasoning_ext.rewards", "trl.rewards"]
 PASSED = ("prompt", "completion", "prompts", "completions", "completion_ids")  # no columns that `when` can look at
+SCORED = ("completions", "completion_ids", "prompts")  # a reward takes one of them by name
 LAYER_OPTIONS = ("weight", "gate", "when", "schedule", "timeout", "isolate")
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 60.0, 86_400
 SAME_COLUMN = {"solution": "answer"}  # TRL's own rewards ask for `solution`; formatters call the gold `answer`
@@ -133,20 +134,26 @@ def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
         plugin = find_plugin(str(spelling), HOMES, base)
     except LookupError as error:
         raise EntryError((i, spelling), f"unknown reward (found {spelling}): {error.args[0]}") from error
-    if not plugin.takes_any and not plugin.is_factory:
-        problem = (
-            f"{plugin.function} in {plugin.file.name} has no **kwargs, and TRL passes it every column; add **kwargs"
-        )
-        raise EntryError((i, spelling), problem)
+    if problem := _no_reward(plugin):
+        raise EntryError((i, spelling), f"{plugin.function} in {plugin.file.name} {problem}")
     layer = _layer_options(parameters, (i, spelling))
     options = {name: value for name, value in parameters.items() if name not in LAYER_OPTIONS}
     allowed = plugin.options | (dict.fromkeys(plugin.required, "Any") if plugin.is_factory else {})
-    for name, value in options.items():
+    for name, value in options.items() if not plugin.unread else ():
         _check_option(plugin, name, value, allowed, (i, spelling, name))
     missing = [name for name in plugin.required if plugin.is_factory and name not in options]
     if missing:
         raise EntryError((i, spelling), f"the parameter {missing[0]} is missing; {plugin.name} cannot do without it")
     return RewardSpec(plugin, options=options, **layer)
+
+
+def _no_reward(plugin: Plugin) -> str:
+    """Say why a function cannot be called as a reward, or nothing."""
+    if plugin.is_factory or plugin.unread:
+        return ""
+    if not {*SCORED} & {*plugin.takes}:
+        return f"is no reward: a reward has a parameter {' or '.join(SCORED)}"
+    return "" if plugin.takes_any else "has no **kwargs, and TRL passes it every column; add **kwargs"
 
 
 def _layer_options(parameters: dict[str, Any], path: tuple) -> dict[str, Any]:

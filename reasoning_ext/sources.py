@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import DataError, filled
-from reasoning_ext.plugins import find_plugin
+from reasoning_ext.plugins import Plugin, find_plugin, where
 from reasoning_ext.run_dir import unfinished
 
 if TYPE_CHECKING:
@@ -30,6 +29,18 @@ KEPT_ROWS = {
 def is_generator(name: str) -> bool:
     """Tell whether a data set's name is a Python file that makes its rows."""
     return name.partition(":")[0].endswith(".py")
+
+
+def find_generator(name: str, folder: Path) -> Plugin:
+    """Find the function that makes a data set's rows.
+
+    Raises:
+        LookupError: there is none of that name, or it takes no `split`.
+    """
+    plugin = find_plugin(name, [], folder)
+    if "split" not in plugin.takes and not plugin.takes_any and not plugin.unread:
+        raise LookupError(f"{plugin.function} in {plugin.file} has no parameter split; it is called with split=...")
+    return plugin
 
 
 def local_source(name: str) -> Path | None:
@@ -225,7 +236,7 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
 
     _refuse_slice(name, split)
     try:
-        plugin = find_plugin(name, [], folder)
+        plugin = find_generator(name, folder)
     except LookupError as error:
         raise DataError("dataset_name", str(error.args[0])) from error
     known = {*plugin.options, *plugin.required} - {"split"}
@@ -240,11 +251,9 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
         made = list(plugin.load()(split=split, **gen_kwargs))
         columns = dict.fromkeys(name for row in made for name in row)  # from_list looks at the first row alone
         return Dataset.from_list([{name: row.get(name) for name in columns} for row in made])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(plugin.file)]
-        where = f"{plugin.file}:{lines[-1]}" if lines else str(plugin.file)
-        raise DataError("dataset_name", f"{where} failed: {reason}") from error
+        raise DataError("dataset_name", f"{where(plugin.file, error)} failed: {reason}") from error
 
 
 def _local_split(split: str) -> str:

@@ -1,5 +1,6 @@
 """The options that every reward has: gate, when, schedule, timeout, isolate, and what happens when one fails."""
 
+import copy
 import pickle
 
 import pytest
@@ -210,5 +211,82 @@ def test_everything_pickles(make):
 
 def test_a_file_that_cannot_be_imported_is_found_at_once(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_thing\ndef broken(completions, **kwargs): return []\n")
-    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py\): cannot be imported: .*no_such_thing"):
+    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py:1\): cannot be imported: .*no_such_thing"):
         build_rewards(parse_rewards(["./broken.py"], tmp_path))
+
+
+EDITS = """
+def edits(completions, prompts, completion_ids, answer, notes, *, words: list = ("x",), log_extra=None, **kwargs):
+    seen = len(words) + len(completion_ids[0])
+    completions[0][0]["content"] = "edited"
+    for given in (completions, prompts, completion_ids, *completion_ids, answer, notes[0]["deep"], words):
+        given.clear() if isinstance(given, list) else None
+    notes[0]["more"] = kwargs["trainer_state"] = 1
+    return [float(seen)] * 2
+
+async def edits_later(**kwargs):
+    return edits(**kwargs)
+
+async def edits_later_too(completions, prompts, **kwargs):
+    return edits(completions, prompts, **kwargs)
+
+def sees(completions, prompts, completion_ids, answer, notes, **kwargs):
+    whole = (prompts[1][0]["content"], completion_ids[0], answer, notes[0]) == ("?", [1, 2], ["7", "8"], {"deep": [1]})
+    return [float(whole and completions[i][0]["content"] == str(i)) for i in range(2)]
+"""
+
+
+@pytest.fixture
+def edited(tmp_path):
+    """Score a batch with rewards of which some edit what they are given; returns the values and whether it is as it was."""
+    (tmp_path / "edits.py").write_text(EDITS)
+
+    def score(*entries):
+        prompt = [{"role": "user", "content": "?"}]
+        given = {
+            "completions": [[{"role": "assistant", "content": str(i)}] for i in range(2)],
+            "prompts": [prompt, prompt],
+            "completion_ids": [[1, 2], [3]],
+            "answer": ["7", "8"],
+            "notes": [{"deep": [1]}, {"deep": []}],
+        }
+        before = copy.deepcopy(given)
+        values = [call_reward(reward, **given) for reward in build_rewards(parse_rewards(list(entries), tmp_path))]
+        return values, given == before and given["prompts"][0] is prompt
+
+    return score
+
+
+def test_what_a_reward_edits_is_its_own(edited):
+    options = {"words": ["a", "b"]}
+    entries = [{"edits.py:edits": options}, "edits.py:sees", {"edits.py:edits_later_too": {"gate": "sees"}}]
+    assert edited(*entries, "think_format") == ([[4.0, 4.0], [1.0, 1.0], [3.0, 3.0], [0.0, 0.0]], True)
+    assert options == {"words": ["a", "b"]}
+    assert edited({"edits.py:edits": {"isolate": True}}, "edits.py:sees")[0] == [[3.0, 3.0], [1.0, 1.0]]
+
+
+def test_what_is_shared_is_copied_once(edited):
+    from reasoning_ext.reward_calls import _copied
+
+    ids = [0] * 5
+    made = _copied({"ids": [ids] * 3, "text": "x", "pair": (ids,)}, {})
+    assert made["ids"][0] is made["ids"][2] is not ids and made["ids"][0] == ids and made["pair"][0] is ids
+
+
+STATE = """
+def state(completions, trainer_state, **kwargs):
+    given = (trainer_state.epoch, trainer_state.global_step, trainer_state.max_steps, trainer_state.log_history)
+    assert trainer_state.is_world_process_zero and not hasattr(trainer_state, "no_such_thing")
+    return [float(given[0] + given[1] + given[2] + len(given[3])) for _ in completions]
+"""
+
+
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_reward_reads_a_trainers_state_with_and_without_a_trainer(isolate, tmp_path):
+    from transformers import TrainerState
+
+    (tmp_path / "state.py").write_text(STATE)
+    [reward] = build_rewards(parse_rewards([{"state.py": {"isolate": isolate}}], tmp_path))
+    assert call_reward(reward, completions=["x"]) == [1.0]
+    trained = TrainerState(epoch=0.5, global_step=3, max_steps=9, log_history=[{"loss": 1.0}])
+    assert reward(completions=["y"], trainer_state=trained) == [13.5]
