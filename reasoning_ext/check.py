@@ -36,6 +36,7 @@ from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
+from reasoning_ext.lineage import forgotten
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
 from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
@@ -120,6 +121,7 @@ class Result:
         if self.errors:
             self.unread = "not read, because of the errors"
         else:
+            self.findings += forgotten(recipe, self.earlier)
             self._read(made)
             self.batch = batch_facts(recipe, self.inspection.facts if self.inspection else {})
             self._check_enough()
