@@ -19,6 +19,11 @@ from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
 from reasoning_ext.think import WHOLE
 
+# control characters, marks and overrides of direction, separators, joiners, tags
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+    r"|[\U000e0000-\U000e0fff]|\r(?!\n)|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
+)
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
 
@@ -224,6 +229,17 @@ def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
         points = next(iter((options.get("schedule") or {"": {}}).values()))
         weights[name] = float(points[max(points)] if points else options.get("weight", 1.0))
     return weights
+
+
+def visible(text: str) -> str:
+    """Write the characters that nobody sees, but that turn the words round them about or tell two names apart, as their numbers.
+
+    Joiners behind a letter that is not ASCII are left: scripts and emoji need them.
+
+    >>> visible("\\u202eabc, sf\\u200dt")
+    '⟨U+202E⟩abc, sf⟨U+200D⟩t'
+    """
+    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 def cell(value: Any) -> str:
