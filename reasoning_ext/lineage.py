@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
+from reasoning_ext.held_out import digests_of, read_problems, trained_digests
 from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import eval_models
+from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, RecipeError, load_recipe
 from reasoning_ext.run_dir import RECIPE, is_run, written_recipe
+from reasoning_ext.run_reading import IN_TRAINING, in_training
 
 INSIDE = ("checkpoint-*", "export/*")  # folders with a run's own weights
 PROMPT_KEYS = ("system_prompt", "chat_template_kwargs", "think_tags")
@@ -94,3 +97,120 @@ def _shaping(recipe: Recipe) -> dict[str, Any]:
     settings = prompt_settings(recipe)
     values = dict(zip(PROMPT_KEYS, settings[0], strict=False)) if len(settings) == 1 else {}
     return values | {"think_tags": recipe.get("think_tags")}
+
+
+@dataclass
+class Overlap:
+    """Which problems stand in the training data of a model, as far as its lineage is known.
+
+    Attributes:
+        numbers: those problems, by their place in the evaluation.
+        unknown: why some run of the lineage could not be compared with, a line each.
+    """
+
+    numbers: set[int] = field(default_factory=set)
+    unknown: list[str] = field(default_factory=list)
+
+    def figure(self, problems: Iterable[int]) -> dict[str, int]:
+        """Return the figure of `eval.json` for some problems; nothing where it could be too low to be true."""
+        count = len(self.numbers.intersection(problems))
+        return {IN_TRAINING: count} if count or not self.unknown else {}
+
+
+def overlap_lines(found: dict[str, Overlap], problems: int) -> tuple[str, list[str]]:
+    """Say which problems were trained on, or "", and what could not be compared, a line each."""
+    figures = {label: {"problems": problems} | one.figure(range(problems)) for label, one in found.items()}
+    unknown = dict.fromkeys(line for one in found.values() for line in one.unknown)
+    return in_training(figures), [f"not compared with training data: {line}" for line in unknown]
+
+
+def overlaps(
+    recipe: Recipe, prompts: Iterable[Any], earlier: Iterable[Recipe] = (), hub: bool = True, rows: Any = None
+) -> dict[str, Overlap]:
+    """Compare the problems that a recipe evaluates on with what its models were trained on.
+
+    Args:
+        recipe: of stage eval, or of one that trains and evaluates as it goes.
+        prompts: of the evaluation.
+        earlier: the recipes that run before it.
+        hub: whether data of runs that have not kept their problems may be read from the hub.
+        rows: what the recipe itself trains on.
+
+    Returns:
+        `{label of the model: what was found}`.
+    """
+    asked = digests_of(prompts)
+    known: dict[Path, set[str] | str] = {}
+    found = {}
+    own = trained_digests(rows) or set()
+    for label, name in (eval_models(recipe) or {"this run": recipe.get("model_name_or_path")}).items():
+        found[label] = overlap = Overlap({i for i, digest in enumerate(asked) if digest in own})
+        for folder, maker in () if asks_server(recipe) else training_runs(recipe, str(name), earlier):
+            if folder not in known:
+                known[folder] = _trained_on(folder, maker, hub, earlier)
+            trained = known[folder]
+            if isinstance(trained, str):
+                overlap.unknown.append(trained)
+            else:
+                overlap.numbers |= {i for i, digest in enumerate(asked) if digest in trained}
+    return found
+
+
+def overlap_findings(
+    recipe: Recipe, rows: Any, earlier: Iterable[Recipe], hub: bool
+) -> tuple[dict[str, int | None], list[Finding]]:
+    """Count how many problems of an evaluation, or of what a training holds out, are trained on, and warn of them.
+
+    Args:
+        recipe, earlier, hub: as in `overlaps`.
+        rows: what the recipe trains or evaluates on, prepared.
+
+    Returns:
+        `({label of the model: problems, None where that is not known}, what to say)`; nothing for other stages.
+    """
+    from reasoning_ext.reading import recipe_rows
+
+    held, own, key = rows, None, "dataset_name"
+    if recipe.stage != "eval":
+        if recipe.stage not in TRAINED or recipe.get("eval_strategy") in (None, "no"):
+            return {}, []
+        held, own, key = recipe_rows(recipe, "dataset_test_split"), rows, "dataset_test_split"
+    if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
+        return {}, []
+    found = overlaps(recipe, held["prompt"], earlier, hub, own)
+    said, unknown = overlap_lines(found, held.num_rows)
+    findings = [Finding("note", "", line) for line in unknown]
+    if said:
+        text = f"{said}; hold rows out with test_size in each recipe, or name other rows"
+        findings.append(Finding("warning", "datasets" if recipe.get("datasets") else key, text))
+    return {label: None if one.unknown else len(one.numbers) for label, one in found.items()}, findings
+
+
+def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Iterator[tuple[Path, Recipe]]:
+    """Yield the runs that trained a model, the last one first: each one's folder, there or not, and its recipe."""
+    seen: set[Path] = set()
+    while maker := maker_of(recipe, name, earlier):
+        folder = (run_of(recipe.local(name)) or maker.output_dir).resolve()
+        if folder in seen or maker.stage not in TRAINED:
+            return
+        seen.add(folder)
+        yield folder, maker
+        recipe, name = maker, str(maker.values.get("model_name_or_path"))
+
+
+def _trained_on(folder: Path, recipe: Recipe, hub: bool, earlier: Iterable[Recipe]) -> set[str] | str:
+    """Return the digests of the problems that a run was or will be trained on, or why they are not known."""
+    from reasoning_ext.inspection import on_hub
+    from reasoning_ext.preparation import prepare
+
+    if (kept := read_problems(folder)) is not None:
+        return kept
+    if reads_earlier(recipe, [other.output_dir for other in earlier]):
+        return f"the data of {folder.name} are yet to be made"
+    if on_hub(recipe) and not hub:
+        return f"the data of {folder.name} are on the hub"
+    try:
+        trained = trained_digests(prepare(recipe).rows)
+    except UserError as error:
+        return f"the data of {folder.name} cannot be read ({error})"
+    return trained if trained is not None else f"the data of {folder.name} stream"

@@ -18,7 +18,7 @@ import yaml
 
 from reasoning_ext.files import write_whole
 from reasoning_ext.run_dir import LINEAGE, is_run, versions
-from reasoning_ext.run_reading import Run, cell, key_of, read_run, visible, weights_of
+from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, visible, weights_of
 
 if TYPE_CHECKING:
     from reasoning_ext.merging import Source
@@ -253,7 +253,9 @@ def _table(run: Run, named: list[str]) -> str:
     """Write a table of models by figures; shares in per cent with their 95 % interval."""
     columns = list(dict.fromkeys(name for figures in run.results.values() for name in figures))
     data = ", ".join(map(plain, _sources(run.recipe)[-1:]))
-    title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold:"
+    said = in_training(run.results)
+    title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold"
+    title += f"; {plain(said)}:" if said else ":"
     rows = [["model", *map(plain, columns)], ["---"] * (len(columns) + 1)]
     for label, figures in run.results.items():
         shown = f"**{plain(label)}**" if label in named else plain(label)
