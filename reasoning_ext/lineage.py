@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,10 +17,11 @@ from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, RecipeError, load_recipe
-from reasoning_ext.run_dir import RECIPE, is_run, written_recipe
+from reasoning_ext.run_dir import LINEAGE, RECIPE, is_run, written_recipe
 from reasoning_ext.run_reading import IN_TRAINING, in_training
 
 INSIDE = ("checkpoint-*", "export/*")  # folders with a run's own weights
+EXPORT = "export.json"  # in the folder of every export
 PROMPT_KEYS = ("system_prompt", "chat_template_kwargs", "think_tags")
 
 
@@ -145,7 +147,10 @@ def overlaps(
     own = trained_digests(rows) or set()
     for label, name in (eval_models(recipe) or {"this run": recipe.get("model_name_or_path")}).items():
         found[label] = overlap = Overlap({i for i, digest in enumerate(asked) if digest in own})
-        for folder, maker in () if asks_server(recipe) else training_runs(recipe, str(name), earlier):
+        if asks_server(recipe):
+            overlap.unknown.append(f"what a server calls {name}")
+            continue
+        for folder, maker in training_runs(recipe, str(name), earlier):
             if folder not in known:
                 known[folder] = _trained_on(folder, maker, hub, earlier)
             trained = known[folder]
@@ -186,20 +191,34 @@ def overlap_findings(
     return {label: None if one.unknown else len(one.numbers) for label, one in found.items()}, findings
 
 
-def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Iterator[tuple[Path, Recipe]]:
-    """Yield the runs that trained a model, the last one first: each one's folder, there or not, and its recipe."""
+def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Iterator[tuple[Path, Recipe | None]]:
+    """Yield the runs that trained a model, the last one first: each one's folder, and its recipe, None where it is lost."""
     seen: set[Path] = set()
+    was_run = False
     while maker := maker_of(recipe, name, earlier):
         folder = (run_of(recipe.local(name)) or maker.output_dir).resolve()
         if folder in seen or maker.stage not in TRAINED:
             return
         seen.add(folder)
         yield folder, maker
-        recipe, name = maker, str(maker.values.get("model_name_or_path"))
+        recipe, name, was_run = maker, str(maker.values.get("model_name_or_path")), _began_with_a_run(folder)
+    place = Path(recipe.local(name))
+    if was_run or run_of(place) is not None or (place / EXPORT).is_file():
+        yield place, None
 
 
-def _trained_on(folder: Path, recipe: Recipe, hub: bool, earlier: Iterable[Recipe]) -> set[str] | str:
+def _began_with_a_run(folder: Path) -> bool:
+    """Tell whether a run's model was made by another run, wherever that is now."""
+    try:
+        return str(json.loads((folder / LINEAGE).read_bytes())["inputs"].get("model")).startswith("run:")
+    except (OSError, ValueError, KeyError, AttributeError):
+        return False
+
+
+def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterable[Recipe]) -> set[str] | str:
     """Return the digests of the problems that a run was or will be trained on, or why they are not known."""
+    if recipe is None:
+        return f"{folder.name} was trained by a run whose folder is not there"
     from reasoning_ext.inspection import on_hub
     from reasoning_ext.preparation import prepare
 

@@ -17,7 +17,7 @@ from reasoning_ext.preflight import check_recipe
 from reasoning_ext.preparation import prepare
 from reasoning_ext.reading import recipe_rows
 from reasoning_ext.recipe import load_recipe, load_recipes
-from reasoning_ext.run_dir import finish, open_run
+from reasoning_ext.run_dir import fingerprint, finish, open_run
 
 ROWS = [{"question": f"What is {a} + {a}?", "answer": str(2 * a), "note": f"n{a}"} for a in range(30)]
 SFT = {
@@ -204,6 +204,25 @@ def test_what_is_not_known_is_not_called_held_out(make):
     rows = [{"rewards": {"r": 1.0}, "prompt_index": 0, "completion": "x", "tokens": 1, "finished": True}]
     answers = [row | {"sample_index": i} for row in rows for i in (-1, 0)]
     assert "in training data" not in metrics(answers, "r", found["sft"])
+
+
+def test_a_lineage_that_ends_too_early_is_not_known(make, tmp_path):
+    first = trained(make("first", **SFT))
+    second = make("second", **SFT | {"model_name_or_path": "runs/first"}, max_samples=3)
+    open_run(second.output_dir, second.values, {"model": fingerprint("runs/first")}, second.path)
+    write_problems(second.output_dir, prepare(second).rows)
+    (Path("runs/second/export/merged-16bit")).mkdir(parents=True)
+    Path("elsewhere").mkdir()
+    for folder in ("elsewhere", "runs/second/export/merged-16bit"):
+        Path(folder, "export.json").write_text("{}")
+    models = {"second": "runs/second", "export": "runs/second/export/merged-16bit", "away": "elsewhere", "hub": "a/b"}
+    evaluation = make("eval", **EVAL, models=models)
+    assert counts(evaluation) == {"second": 30, "export": 30, "away": 0, "hub": 0}
+    first.output_dir.rename("runs/moved")
+    found = overlaps(evaluation, recipe_rows(evaluation, "dataset_test_split")["prompt"])
+    assert {label: (len(one.numbers), len(one.unknown)) for label, one in found.items()} == {
+        "second": (3, 1), "export": (3, 1), "away": (0, 1), "hub": (0, 0),
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(("train", "test", "count"), [("train[:20]", "train[15:]", 5), ("train[:15]", "train[15:]", 0)])
