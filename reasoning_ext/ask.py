@@ -60,7 +60,7 @@ def ask_and_print(
         max_completion_length=max_completion_length, temperature=temperature, seed=seed,
         chat_template_kwargs=options.chat_template_kwargs,
     )  # fmt: skip
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
     inputs = _inputs(loaded, prompt, settings)

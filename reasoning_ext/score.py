@@ -82,8 +82,9 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
     Raises:
         UserError: a column that a reward needs is missing, or a reward fails.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
     try:
-        check_columns(list(rows[0]), needed_columns(specs))
+        check_columns(names, needed_columns(specs))
     except KeyProblem as error:
         raise UserError(f"score: {error}") from error
     for spec in specs:
@@ -92,7 +93,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
                 f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
             )
     ours = {"prompt", "completion", *TRL_REWARD_INPUTS} - {"completion_ids"}
-    columns = {name: [row.get(name) for row in rows] for name in rows[0] if name not in ours}
+    columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
     completions = _whole([_conversation(row["completion"]) for row in rows])
     prompts = [row.get("prompt") for row in rows]
     values, seconds = [], []

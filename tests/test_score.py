@@ -45,6 +45,13 @@ def test_what_training_logged_is_compared_with(cli, tmp_path):
     )
 
 
+def test_a_column_that_the_first_row_lacks_is_read(cli, tmp_path):
+    rows = [{"prompt": "?", "completion": "7"}, *({"prompt": "?", "completion": "7", "answer": a} for a in "78")]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = cli("score", "x.jsonl", "--reward", "math_answer")
+    assert "mean 0.5000" in result.out and "not applicable 1 " in result.out
+
+
 def test_an_opening_tag_that_a_template_wrote_is_put_back(cli, tmp_path):
     rows = [{"prompt": "?", "completion": f"because</think>{n}", "answer": "7"} for n in (7, 8)]
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
