@@ -6,6 +6,7 @@ A run is asked as it was trained: with the system prompt, the arguments of the c
 from __future__ import annotations
 
 import itertools
+import logging
 import sys
 import warnings
 from collections import Counter
@@ -109,14 +110,11 @@ def split_style(text: str, start: int, opened: str, closed: str) -> list[tuple[s
 
 def _quiet() -> None:
     """Keep everything but the model's words off the screen: progress bars, and warnings that nobody who asks can act on."""
-    from transformers.utils import logging
-
-    from reasoning_ext.pipeline import quiet
-
-    quiet()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
+    logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:

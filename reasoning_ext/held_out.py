@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import DataError
 from reasoning_ext.files import whole_file
+from reasoning_ext.run_dir import is_main
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -80,15 +81,17 @@ def trained_digests(rows: Any) -> set[str] | None:
     """Return the digests of the problems in rows that are trained on, each turn of a chat by itself too; None of a stream."""
     if not hasattr(rows, "num_rows") or "prompt" not in rows.column_names:
         return None
-    prompts = [prompt for batch in rows.select_columns(["prompt"]).iter(1000) for prompt in batch["prompt"]]
-    turns = [[m] for prompt in prompts if not isinstance(prompt, str) and len(prompt) > 1 for m in prompt]
-    return {*digests_of(prompts), *digests_of(turn for turn in turns if turn[0].get("role") == "user")}
+    found: set[str] = set()
+    for batch in rows.select_columns(["prompt"]).iter(1000):
+        chats = [prompt for prompt in batch["prompt"] if not isinstance(prompt, str)]
+        found.update(digests_of(batch["prompt"]))
+        found.update(digests_of([message] for chat in chats for message in chat if message["role"] == "user"))
+    return found
 
 
 def write_problems(folder: Path, rows: Any) -> None:
     """Keep in a run's folder which problems it is trained on, where its rows do not stream."""
-    found = trained_digests(rows)
-    if found is not None:
+    if is_main() and (found := trained_digests(rows)) is not None:
         with whole_file(folder / PROBLEMS) as file:
             file.writelines(f"{digest}\n" for digest in sorted(found))
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import subprocess
 import sys
 
@@ -52,6 +53,13 @@ def trained(tmp_path_factory):
     with contextlib.chdir(folder):
         assert run_recipes(load_recipes(["sft.yaml"])) == 0
     return folder
+
+
+@pytest.fixture(autouse=True)
+def loud_again():
+    """`ask` silences every library in its process."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 def ask(question="3+4", n=1, most=2048, model="runs/sft", temperature=0.0, system_prompt=None):

@@ -8,6 +8,7 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext import report, score, think
+from reasoning_ext.held_out import read_problems
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe import load_recipes
 from reasoning_ext.run_reading import read_run
@@ -168,6 +169,7 @@ def test_a_run_is_scored_with_its_own_recipe_as_it_was(tmp_path, monkeypatch, ca
     (tmp_path / "r.yaml").write_text(json.dumps(values))
     assert run_recipes(load_recipes(["r.yaml"])) == 0
     capsys.readouterr()
+    assert (stage == "grpo") == ((found := read_problems(tmp_path / "out")) is not None and len(found) == 8)
     score.score_and_print(tmp_path / "out", None, [])
     out = capsys.readouterr().out
     near, length = out.splitlines()[1:3]
