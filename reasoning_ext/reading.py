@@ -122,8 +122,12 @@ def _entry_rows(entry: Recipe, split_key: str, max_samples: int | None, prepared
         extra = {name: entry.values[name] for name in (TASK, "chat_template_kwargs") if entry.values.get(name)}
         fresh = {"load_from_cache_file": False} if read is not None else {}
         rows = rows.map(lambda row: extra, **fresh) if extra else rows
-    held = {"test_size": entry.get("test_size")} if entry.get("test_size") is not None else {}
-    prepared.note(entry.get("dataset_name"), rows, dropped, **({"read": read} if dropped else {}), **held)
+    more: dict[str, Any] = {"read": read} if dropped else {}
+    if entry.get("test_size") is not None:
+        more["test_size"] = entry.get("test_size")
+    elif split_key == "dataset_test_split" and split_key not in entry.values and has_one_split(_source(entry)):
+        more["split"] = "train, the only one"
+    prepared.note(entry.get("dataset_name"), rows, dropped, **more)
     return rows
 
 
@@ -147,9 +151,8 @@ def _formatted(entry: Recipe, split_key: str, max_samples: int | None) -> tuple[
 
 
 def _format(entry: Recipe, split_key: str, limit: int | None) -> tuple[Dataset, int | None, int]:
-    name = entry.get("dataset_name")
     rows = load_rows(
-        name if is_generator(name) else entry.local(name),
+        _source(entry),
         entry.folder,
         split=entry.get(split_key),
         config=entry.get("dataset_config"),
@@ -180,12 +183,17 @@ def _plain(entry: Recipe) -> Recipe:
 
 def _check_held_out(recipe: Recipe, split_key: str) -> None:
     """Refuse a split that a file does not have, and to call the rows that a stage trains on held out."""
-    name, test_size = recipe.get("dataset_name"), recipe.get("test_size")
-    source = name if is_generator(name) else recipe.local(name)
+    source, test_size = _source(recipe), recipe.get("test_size")
     refuse_split(source, split_key, recipe.values.get(split_key), test_size)
     if recipe.stage not in TRAINED or split_key != "dataset_test_split" or test_size is not None:
         return
     train, test = recipe.get("dataset_train_split"), recipe.get("dataset_test_split")
     if has_one_split(source) and "[" not in train + test:
         hint = "write test_size: 0.1 to hold rows out, or train[:90%] and train[90%:] for the two keys"
-        raise DataError("dataset_test_split", f"found {test}, but {Path(name).name} has one split; {hint}")
+        raise DataError("dataset_test_split", f"found {test}, but {Path(source).name} has one split; {hint}")
+
+
+def _source(entry: Recipe) -> str:
+    """Return where a recipe's data set is: a path, or a name."""
+    name = entry.get("dataset_name")
+    return name if is_generator(name) else entry.local(name)

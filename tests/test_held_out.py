@@ -15,7 +15,7 @@ from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.preparation import prepare
-from reasoning_ext.reading import recipe_rows
+from reasoning_ext.reading import Prepared, recipe_rows
 from reasoning_ext.recipe import load_recipe, load_recipes
 from reasoning_ext.run_dir import fingerprint, finish, open_run
 
@@ -130,8 +130,10 @@ def test_what_a_file_does_not_have_is_refused(make, values, key, found):
     assert f": {key}" in str(error.value) and found in str(error.value)
 
 
-def test_a_file_without_a_word_on_splits_is_evaluated_whole(make):
-    assert recipe_rows(make("a", **EVAL), "dataset_test_split").num_rows == 30
+def test_a_file_without_a_word_on_splits_is_evaluated_whole_and_that_is_said(make):
+    prepared = Prepared()
+    assert recipe_rows(make("a", **EVAL), "dataset_test_split", prepared=prepared).num_rows == 30
+    assert prepared.steps[0]["split"].startswith("train")
     assert recipe_rows(make("b", **EVAL, dataset_test_split="train[:4]"), "dataset_test_split").num_rows == 4
 
 
