@@ -64,14 +64,10 @@ def ask_and_print(
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    inputs = _inputs(loaded, prompt, settings)
-    room = _room(loaded.model, inputs["input_ids"].shape[1])
+    room = _room(loaded.model, _inputs(loaded, prompt, settings)["input_ids"].shape[1])
+    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
     settings = replace(settings, max_completion_length=min(max_completion_length, room))
-    first, finished = _stream(loaded, inputs, settings, console)
-    if not finished:
-        full = "which fills the model's context" if room <= max_completion_length else "--max-completion-length"
-        console.print(f"cut off after {settings.max_completion_length} tokens, {full}", markup=False)
-    texts = [first]
+    texts = [_stream(loaded, prompt, settings, seed, console, why)]
     for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
         for completion in batch:
             texts.append(completion.text)
@@ -164,8 +160,10 @@ def _room(model: Any, taken: int) -> int:
     return int(context - taken)
 
 
-def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> tuple[str, bool]:
-    """Print one completion as it comes, its thought dimmed; return it whole, and whether it came to an end by itself."""
+def _stream(
+    loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any, why: str = ""
+) -> str:
+    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
     import torch
     from transformers import TextStreamer
 
@@ -182,12 +180,14 @@ def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: An
         def __init__(self) -> None:
             options = {"skip_special_tokens": not contract.special, "clean_up_tokenization_spaces": False}
             super().__init__(tokenizer, skip_prompt=True, **options)
-            self.text = ""
+            self.text, self.ids = "", list[int]()
             self.on_finalized_text(contract.prefix)
 
         def put(self, value: Any) -> None:
             """Take the prompt's ids, then one id at a time."""
-            if self.next_tokens_are_prompt or int(value.flatten()[-1]) not in ends:
+            if not self.next_tokens_are_prompt:
+                self.ids.append(int(value.flatten()[-1]))
+            if not self.ids or self.ids[-1] not in ends:
                 super().put(value)
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -202,7 +202,9 @@ def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: An
             """Hold back nothing, as it does for scripts without spaces, but what is not yet a whole letter."""
             return cp != 0xFFFD
 
-    torch.manual_seed(settings.seed)
-    output = model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=Streamer())
-    ids = output[0, inputs["input_ids"].shape[1] :].tolist()
-    return decode(ids), bool(ids) and ids[-1] in stops
+    torch.manual_seed(seed)
+    inputs, streamer = _inputs(loaded, prompt, settings), Streamer()
+    model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
+    if not {*streamer.ids[-1:]} & {*stops}:
+        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
+    return decode(streamer.ids)
