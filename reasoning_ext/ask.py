@@ -1,48 +1,78 @@
-"""`reasoning-ext ask`: one question to one model; the thought streams by dimmed, then the answer, then the vote."""
+"""`reasoning-ext ask`: one question to one model; the thought streams by dimmed, then the answer, then the vote.
+
+A run is asked as it was trained: with the system prompt, the arguments of the chat template and the think tags of its recipe.
+"""
 
 from __future__ import annotations
 
+import itertools
+import logging
+import sys
+import warnings
 from collections import Counter
-from threading import Thread
-from typing import Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.contract import decoder
-from reasoning_ext.engines.transformers_engine import TransformersEngine, stop_ids
+from reasoning_ext.errors import UserError
 from reasoning_ext.generation import SamplingSettings
-from reasoning_ext.model import LoadOptions, load_model
-from reasoning_ext.rendering import render_prompt
+from reasoning_ext.lineage import prompt_settings, run_of, run_recipe
 from reasoning_ext.verifier import said as answer_of
 from reasoning_ext.votes import same_answers
 
+if TYPE_CHECKING:
+    from reasoning_ext.model import Loaded, LoadOptions
 
-def ask_and_print(model: str, question: str, n: int, temperature: float, max_completion_length: int, seed: int) -> None:
-    """Ask a question; the first completion is streamed, the others are drawn for the vote.
+SHOWN = 200  # characters of an answer that is not streamed
+
+
+def ask_and_print(
+    model: str, question: str, n: int, temperature: float, max_completion_length: int, seed: int,
+    system_prompt: str | None = None,
+) -> None:  # fmt: skip
+    """Ask a question; the first completion is streamed, of the others the answers are shown, then the vote.
 
     Args:
         model: a run's folder, a folder with weights, or a hub name.
         question: the user's message.
         n: completions in all.
         temperature: 0 is greedy.
-        max_completion_length: tokens a completion.
+        max_completion_length: tokens a completion; fewer where the model's context is full before.
         seed: of the sampling.
+        system_prompt: in the place of the one that the run was trained with; "" for none.
 
     Raises:
         ModelError: the model cannot be loaded.
+        UserError: the question leaves no room in the model's context.
     """
+    _quiet()
     from rich.console import Console
     from trl import ModelConfig
 
-    loaded = load_model(model, ModelConfig(dtype="auto"), LoadOptions(trainable=False, seed=seed))
-    settings = SamplingSettings(max_completion_length=max_completion_length, temperature=temperature, seed=seed)
-    console = Console(highlight=False, soft_wrap=True)
-    prompt = [{"role": "user", "content": question}]
-    first = _stream(loaded, prompt, settings, seed, console)
-    texts = [first]
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+    from reasoning_ext.model import load_model
+
+    system, options = _as_trained(model, seed)
+    system = (system or "") if system_prompt is None else system_prompt
+    loaded = load_model(model, ModelConfig(dtype="auto"), options)
+    prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
+    settings = SamplingSettings(
+        max_completion_length=max_completion_length, temperature=temperature, seed=seed,
+        chat_template_kwargs=options.chat_template_kwargs,
+    )  # fmt: skip
+    console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
-        keys = [(0, i) for i in range(1, n)]
-        for batch in TransformersEngine(loaded, n).generate([prompt], keys, settings):
-            texts += [completion.text for completion in batch]
+        console.print(f"completion 1 of {n}:", markup=False)
+    room = _room(loaded.model, _inputs(loaded, prompt, settings)["input_ids"].shape[1])
+    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
+    settings = replace(settings, max_completion_length=min(max_completion_length, room))
+    texts = [_stream(loaded, prompt, settings, seed, console, why)]
+    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
+        for completion in batch:
+            texts.append(completion.text)
+            console.print(f"completion {len(texts)} of {n}: {_short(completion.text)}", markup=False)
+    if n > 1:
         console.print(vote_line(texts), markup=False)
 
 
@@ -61,48 +91,120 @@ def vote_line(completions: list[str]) -> str:
     return "vote: " + ", ".join(f"{answer} ({count} of {len(said)})" for answer, count in counts)
 
 
-def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any) -> str:
-    """Print one completion as it comes, dimmed up to the end of the thought, and return it whole."""
+def split_style(text: str, start: int, opened: str, closed: str) -> list[tuple[str, bool]]:
+    """Split what has come of a text since a place into parts that are the thought, tags included, and parts that are not.
+
+    >>> split_style("<think>6*7</think>42", 3, "<think>", "</think>")
+    [('ink>6*7</think>', True), ('42', False)]
+    """
+    begin, end = text.find(opened), text.find(closed, text.find(opened))
+    end = len(text) if end < 0 else end + len(closed)
+    cuts = [start, max(start, begin), max(start, end), len(text)] if begin >= 0 else [start, len(text)]
+    parts = [(text[a:b], i == 1) for i, (a, b) in enumerate(itertools.pairwise(cuts))]
+    return [(part, thought) for part, thought in parts if part]
+
+
+def _quiet() -> None:
+    """Keep everything but the model's words off the screen: progress bars, and warnings that nobody who asks can act on."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
+    """Return the system prompt that a model was trained with, and how it is loaded; of a run its recipe says both."""
+    from reasoning_ext.model import LoadOptions
+
+    options = LoadOptions(trainable=False, seed=seed)
+    run = run_of(Path(model))
+    if run is None:
+        return None, options
+    recipe = run_recipe(run, [])  # keys that this version does not know say nothing about prompts
+    (system, kwargs), *others = prompt_settings(recipe)
+    if others:
+        line = f"{run} was trained with {1 + len(others)} ways to write a prompt; asked with that of its first data set"
+        print(f"{line} (--system-prompt for another)", file=sys.stderr)
+    return system, replace(options, chat_template_kwargs=kwargs, think_tags=recipe.get("think_tags"))
+
+
+def _short(completion: str) -> str:
+    answer = " ".join((think.answer(completion) or "").split())
+    return answer[:SHOWN] + " ..." * (len(answer) > SHOWN) if answer else "(no answer)"
+
+
+def _inputs(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings) -> Any:
+    from reasoning_ext.rendering import render_prompt
+
+    try:
+        text = render_prompt(loaded.tokenizer, loaded.contract, prompt, settings.chat_template_kwargs)
+    except ValueError as error:
+        raise UserError(f"ask: {error}") from error
+    inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False).to(loaded.model.device)
+    inputs.pop("token_type_ids", None)
+    return inputs
+
+
+def _room(model: Any, taken: int) -> int:
+    """Return how many tokens a completion may have before the model's context is full.
+
+    Raises:
+        UserError: none.
+    """
+    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    if taken >= context:
+        raise UserError(
+            f"ask: found a question of {taken} tokens, allowed: fewer than the model's context of {context}"
+        )
+    return int(context - taken)
+
+
+def _stream(
+    loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any, why: str = ""
+) -> str:
+    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
     import torch
-    from transformers import TextIteratorStreamer
+    from transformers import TextStreamer
+
+    from reasoning_ext.contract import decoder
+    from reasoning_ext.engines.transformers_engine import stop_ids
 
     model, tokenizer, contract = loaded.model, loaded.tokenizer, loaded.contract
-    text = render_prompt(tokenizer, contract, prompt, {})
-    inputs = tokenizer(text, return_tensors="pt", add_special_tokens=False).to(model.device)
-    inputs.pop("token_type_ids", None)
-    ends = {*stop_ids(model, tokenizer, contract), *decoder(tokenizer, contract).stop_ids}
+    decode, stops = decoder(tokenizer, contract), stop_ids(model, tokenizer, contract)
+    ends = {*stops, *decode.stop_ids}
 
-    class Streamer(TextIteratorStreamer):
-        """Transformers' own, which keeps the tokens that end a turn to itself."""
+    class Streamer(TextStreamer):
+        """Transformers' own, to this console, letter by letter, without the tokens that end a turn."""
+
+        def __init__(self) -> None:
+            options = {"skip_special_tokens": not contract.special, "clean_up_tokenization_spaces": False}
+            super().__init__(tokenizer, skip_prompt=True, **options)
+            self.text, self.ids = "", list[int]()
+            self.on_finalized_text(contract.prefix)
 
         def put(self, value: Any) -> None:
             """Take the prompt's ids, then one id at a time."""
-            if self.next_tokens_are_prompt or int(value.flatten()[-1]) not in ends:
+            if not self.next_tokens_are_prompt:
+                self.ids.append(int(value.flatten()[-1]))
+            if not self.ids or self.ids[-1] not in ends:
                 super().put(value)
 
-    skip = not contract.special
-    streamer = Streamer(tokenizer, skip_prompt=True, skip_special_tokens=skip, clean_up_tokenization_spaces=False)
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            """Print what has come."""
+            start, self.text = len(self.text), self.text + text
+            for part, thought in split_style(self.text, start, contract.open.strip(), contract.close.strip()):
+                console.print(part, end="", style="dim" if thought else None, markup=False)
+            if stream_end:
+                console.print()
+
+        def _is_chinese_char(self, cp: int) -> bool:
+            """Hold back nothing, as it does for scripts without spaces, but what is not yet a whole letter."""
+            return cp != 0xFFFD
+
     torch.manual_seed(seed)
-    failed: list[BaseException] = []
-
-    def generate_and_end() -> None:
-        try:
-            stops = stop_ids(model, tokenizer, contract)
-            model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
-        except BaseException as error:  # raised again where the user waits
-            failed.append(error)
-        finally:
-            # also when it failed, or the loop below would wait for ever
-            streamer.on_finalized_text("", stream_end=True)
-
-    Thread(target=generate_and_end, daemon=True).start()
-    text = ""
-    console.print(contract.prefix, end="", style="dim", markup=False)
-    for piece in streamer:
-        thinking = contract.open.strip() in contract.prefix + text + piece and contract.close.strip() not in text
-        text += piece
-        console.print(piece, end="", style="dim" if thinking else None, markup=False)
-    console.print()
-    if failed:
-        raise failed[0]
-    return contract.whole(text)
+    inputs, streamer = _inputs(loaded, prompt, settings), Streamer()
+    model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
+    if not {*streamer.ids[-1:]} & {*stops}:
+        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
+    return decode(streamer.ids)

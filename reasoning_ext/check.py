@@ -11,7 +11,7 @@ what the recipe alone tells; rows and tokenizer are read only where that has no 
                   "findings": [{"level": "error" | "warning" | "note", "key": the recipe's key or "", "line": number or null,
                                 "text": what was found and what to change}],
                   "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
-                            "context", "lengths", "think_contract": each where it is known,
+                            "context", "lengths", "think_contract", "in_training_data": each where it is known,
                             "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
                             "code": {what: file or model} of the Python that it names,
                             "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
@@ -37,6 +37,7 @@ from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
+from reasoning_ext.lineage import forgotten, overlap_findings
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
 from reasoning_ext.named_inputs import code_line, eval_models, named_code, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
@@ -124,6 +125,7 @@ class Result:
         if self.errors:
             self.unread = "not read, because of the errors"
         else:
+            self.findings += forgotten(recipe, self.earlier)
             self._read(made)
             self.batch = batch_facts(recipe, self.inspection.facts if self.inspection else {})
             self._check_enough()
@@ -164,6 +166,10 @@ class Result:
         self.errors += [str(error) for error in found.errors]
         if self.whole and not self.offline and found.errors and on_hub(recipe):
             self.findings.append(Finding("note", "", "check --offline leaves out what only the hub has"))
+        if self.whole and not found.errors:
+            counts, findings = overlap_findings(recipe, found.prepared.rows, self.earlier, not self.offline)
+            found.facts |= {"in_training_data": counts} if counts else {}
+            self.findings += findings
         if not self.offline and asks_server(recipe):
             names = [*eval_models(recipe).values()] or [recipe.get("model_name_or_path")]
             told = {text for name in names if (text := server_problem(recipe, name))}

@@ -134,13 +134,14 @@ def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     n: Annotated[int, typer.Option("-n", min=1, help="Completions to draw and vote over.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
-    max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion.")] = 2048,
+    max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion, at most.")] = 2048,
     seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
 ) -> None:
     """Ask a model, watch it think, and take a vote."""
     from reasoning_ext.ask import ask_and_print
 
-    ask_and_print(model, question, n, temperature, max_completion_length, seed)
+    ask_and_print(model, question, n, temperature, max_completion_length, seed, system_prompt)
 
 
 @app.command()

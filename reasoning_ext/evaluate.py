@@ -26,6 +26,7 @@ from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
+from reasoning_ext.lineage import Overlap, overlap_lines, overlaps
 from reasoning_ext.model import is_adapter
 from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.preparation import recipe_rows
@@ -33,7 +34,7 @@ from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir
-from reasoning_ext.run_reading import cell
+from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sources import read_jsonl
@@ -64,6 +65,10 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
     path = run.path / ANSWERS
     have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
     rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
+    trained = overlaps(recipe, (row["prompt"] for row in table))
+    said, unknown = overlap_lines(trained, len(table))
+    for line in [said, *unknown] if said else unknown:
+        print(f"eval  {line}", flush=True)
     for label, name in eval_models(recipe).items():
         wanted = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(recipe.get("num_generations")))]
         missing = [key for key in wanted if (label, *key) not in have]
@@ -76,7 +81,7 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
                 raise EngineError("engine_kwargs", f"{problem}: run the same command again to draw the others")
     answers = read_jsonl(path)
     results = {
-        label: metrics([row for row in answers if row["model"] == label], specs[0].name)
+        label: metrics([row for row in answers if row["model"] == label], specs[0].name, trained[label])
         for label in eval_models(recipe)
     }
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
@@ -112,12 +117,13 @@ def _draw(
     return failed
 
 
-def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
+def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None = None) -> dict[str, Any]:
     """Compute a model's figures from its completions.
 
     Args:
         answers: rows as `scored_rows` makes them; the one with sample index -1 is greedy.
         decides: the reward that says what is right.
+        trained: the problems that the model was trained on, which are counted where its whole lineage is known.
 
     Returns:
         `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Completions whose
@@ -141,6 +147,7 @@ def metrics(answers: list[dict[str, Any]], decides: str) -> dict[str, Any]:
         )
     figures: dict[str, Any] = {
         "problems": len(problems),
+        **(trained.figure(problems) if trained else {}),
         "greedy": interval(greedy),
         "pass@1": interval([_mean([row["right"] for row in rows]) for rows in problems.values()], len(sampled)),
     }
@@ -207,7 +214,8 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     from rich.text import Text
 
     columns = Counter(name for figures in results.values() for name in figures)
-    table = Table(title="held-out problems, 95 % intervals")
+    said = in_training(results)
+    table = Table(title=f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else ""))
     for name in ("model", *columns):
         table.add_column(name, justify="left" if name == "model" else "right")
     for label, figures in results.items():

@@ -28,6 +28,7 @@ from reasoning_ext.contract import Contract
 from reasoning_ext.errors import KeyProblem, RecipeError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.generation import SamplingSettings
+from reasoning_ext.lineage import prompt_settings
 from reasoning_ext.merging import Source
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import recipe_rows
@@ -123,8 +124,10 @@ def read_prompts(source: Source, given: Path | None = None) -> list[list[dict[st
         ExportError: none can be had.
     """
     found: list[list[dict[str, str]]] = []
+    system = prompt_settings(source.recipe)[0][0]
+    asked = [{"role": "system", "content": system}] if system else []
     for prompt in _prompts(source, given):
-        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        messages = [*asked, {"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
         if messages and messages not in found:
             found.append(messages)
         if len(found) == PROMPTS:

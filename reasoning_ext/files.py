@@ -65,7 +65,7 @@ def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
         DiskError: the disk is full; none of the rows is left in the file then.
     """
     mend(path)
-    lines = [json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n" for row in rows]
+    lines = [json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n" for row in rows]
     text = b"".join(lines)
     try:
         with path.open("ab", buffering=0) as file:

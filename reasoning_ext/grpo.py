@@ -11,6 +11,7 @@ from reasoning_ext import think
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
+from reasoning_ext.held_out import write_problems
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
@@ -58,6 +59,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     _check_enough(rows, config.generation_batch_size // config.num_generations)
     rewards = build_rewards(specs)
     prepared.write(run.path)
+    write_problems(run.path, prepared.rows)
     loaded = recipe_model(recipe, trainable=True)
     _end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))

@@ -6,7 +6,7 @@ in 16 bits (or float32, where it is stored so), and what is saved is rounded to 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +16,10 @@ from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
+from reasoning_ext.lineage import run_recipe
 from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.recipe import Recipe, load_recipe
-from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run, written_recipe
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run
 from reasoning_ext.weights import check_weights
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def find_source(run: Path, base: str | None = None) -> Source:
     if not is_run(run):
         raise ExportError(f"found {run}, allowed: the folder of a finished {', '.join(TRAINED)} run")
     try:
-        recipe = _run_recipe(run)
+        recipe = run_recipe(run)
     except RecipeError as error:
         raise ExportError(f"{error}; the run cannot be read") from error
     if recipe.stage not in TRAINED:
@@ -88,12 +89,6 @@ def find_source(run: Path, base: str | None = None) -> Source:
     return source
 
 
-def _run_recipe(run: Path) -> Recipe:
-    """Load a run's recipe, in the folder that its names with ./ belong to, where that is still there."""
-    recipe, written = load_recipe(run / RECIPE), written_recipe(run)
-    return replace(recipe, path=written) if written is not None and written.parent.is_dir() else recipe
-
-
 def _adapter_base(run: Path, recipe: Recipe) -> str:
     """Return the base that an adapter names; where that is Unsloth's 4-bit copy, the model that the recipes name.
 
@@ -107,7 +102,7 @@ def _adapter_base(run: Path, recipe: Recipe) -> str:
         return named
     root = recipe.local(str(recipe.get("model_name_or_path")))
     while is_run(Path(root)) and is_adapter(root):
-        earlier = _run_recipe(Path(root))
+        earlier = run_recipe(Path(root))
         root = earlier.local(str(earlier.get("model_name_or_path")))
     return root
 

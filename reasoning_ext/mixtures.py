@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 ENTRY_KEYS = (
-    "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "dataset_streaming", "dataset_format",
-    "format_kwargs", "rename_columns", "gen_kwargs", "system_prompt", "chat_template_kwargs",
+    "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "test_size", "dataset_streaming",
+    "dataset_format", "format_kwargs", "rename_columns", "gen_kwargs", "system_prompt", "chat_template_kwargs",
 )  # fmt: skip
 OF_ONE = ("dataset_name", "dataset_config", "rename_columns", "gen_kwargs", "format_kwargs")
 TASK = "task"

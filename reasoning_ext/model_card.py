@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import unicodedata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,7 @@ import yaml
 
 from reasoning_ext.files import read_object, write_whole
 from reasoning_ext.run_dir import LINEAGE, is_run, versions
-from reasoning_ext.run_reading import Run, cell, key_of, read_run, weights_of
+from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, visible, weights_of
 
 if TYPE_CHECKING:
     from reasoning_ext.merging import Source
@@ -81,9 +82,11 @@ def shorten(name: str) -> str:
 
 
 def plain(text: Any) -> str:
-    """Write a text so that Markdown and HTML show it as it is, in one line."""
-    escaped = MARKUP.sub(r"\\\1", " ".join(redact(shorten(str(text))).split()))  # before a token is escaped
-    return escaped.replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    """Write a text so that Markdown and HTML show it as it is, in one line, and the words beside it stay where they are."""
+    said = visible(" ".join(redact(shorten(str(text))).split()))  # before a token is escaped
+    escaped = MARKUP.sub(r"\\\1", said).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
+    from_the_right = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in said)
+    return f"\u2068{escaped}\u2069" if from_the_right else escaped  # isolated: Markdown has no <bdi>
 
 
 def lineage(run: Run) -> list[Run]:
@@ -233,6 +236,7 @@ def shortened(value: Any) -> Any:
 
 def fenced(text: str) -> str:
     """Return a YAML text as a code block that no text inside it can end."""
+    text = visible(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}yaml\n{text.rstrip()}\n{fence}"
@@ -259,7 +263,9 @@ def _table(run: Run, named: list[str]) -> str:
     """Write a table of models by figures; shares in per cent with their 95 % interval."""
     columns = list(dict.fromkeys(name for figures in run.results.values() for name in figures))
     data = ", ".join(map(plain, _sources(run.recipe)[-1:]))
-    title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold:"
+    said = in_training(run.results)
+    title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold"
+    title += f"; {plain(said)}:" if said else ":"
     rows = [["model", *map(plain, columns)], ["---"] * (len(columns) + 1)]
     for label, figures in run.results.items():
         shown = f"**{plain(label)}**" if label in named else plain(label)

@@ -15,7 +15,7 @@ from reasoning_ext.plugins import code_file, no_code
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import HOMES, RewardSpec
 from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
-from reasoning_ext.sources import find_generator, is_generator, local_source
+from reasoning_ext.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.weights import json_problem
 
 WEIGHTS = ("config.json", "adapter_config.json")
@@ -207,6 +207,7 @@ def dataset_errors(recipe: Recipe, made: set[Path]) -> Errors:
 
 def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
     name = recipe.values["dataset_name"]
+    yield from _test_size_errors(recipe, name)
     if is_generator(name):
         try:
             find_generator(name, recipe.folder)
@@ -218,3 +219,20 @@ def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
         yield recipe.error("gen_kwargs", f"found with {name}, allowed: with a Python file that makes the rows")
     if source is not None and not source.exists() and source.resolve() not in made:
         yield recipe.error("dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})")
+
+
+def _test_size_errors(recipe: Recipe, name: str) -> Errors:
+    """Yield what is wrong with `test_size`; that there are enough rows is seen when they are read."""
+    size = recipe.get("test_size")
+    if size is None:
+        return
+    what = "a Python file" if is_generator(name) else "reasoning_gym" if is_gym(name) else ""
+    if not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
+        yield recipe.error("test_size", f"found {size}, allowed: a share between 0 and 1, or a number of rows")
+    elif what:
+        yield recipe.error("test_size", f"found {size} with {name}; {what} makes a split test by itself; leave it out")
+    elif is_sampled(Path(recipe.local(name))):
+        hint = "hold rows out of the prompts that it answers, with test_size in its recipe"
+        yield recipe.error("test_size", f"found {size} with the sample run {name}; {hint}")
+    elif recipe.get("dataset_streaming"):
+        yield recipe.error("test_size", f"found {size} with dataset_streaming: true, allowed: where all rows are read")

@@ -58,6 +58,7 @@ class Shared:
         gen_kwargs: parameters of a Python file, or a reasoning-gym task, that makes the rows.
         system_prompt: put in front of every prompt without one.
         max_samples: use the first so many rows.
+        test_size: hold so many rows of a file out, or such a share of them; its splits are `train` and `test` then.
         datasets: several data sets, each a mapping with its own keys, and `weight` or `num_rows`, and `task`.
         deduplicate: drop rows that repeat an earlier one: `exact` or `near`.
         decontaminate: evaluation sets whose questions must not be trained on: names, files, or mappings.
@@ -76,6 +77,7 @@ class Shared:
     gen_kwargs: dict | None = None
     system_prompt: str | None = None
     max_samples: int | None = None
+    test_size: float | None = None
     datasets: list | None = None
     deduplicate: str = field(default="none", metadata={"choices": ("none", "exact", "near")})
     decontaminate: list | None = None

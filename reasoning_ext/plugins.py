@@ -321,6 +321,14 @@ def _plugin(
     return Plugin(name, file, module, name, required, options, is_async, takes_any, takes)
 
 
+@cache
+def names_in(file: Path) -> frozenset[str]:
+    """Return every parameter and every text in a file of Python: a column that its functions read is among them."""
+    nodes = list(ast.walk(ast.parse(file.read_bytes(), filename=str(file))))
+    texts = {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    return frozenset(texts | {node.arg for node in nodes if isinstance(node, ast.arg)})
+
+
 def _files(home: str) -> list[tuple[Path, str]]:
     """Return the files of a package or module and the dotted name of each, without importing anything below the top."""
     top, *rest = home.split(".")

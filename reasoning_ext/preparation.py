@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.data import SIDES, DataError, columns_of, find_format, format_rows
+from reasoning_ext.held_out import QUESTIONS
 from reasoning_ext.own_keys import FROM_DATA, QUESTION_KEYS
 from reasoning_ext.reading import Prepared, recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.sources import is_generator, load_rows
+from reasoning_ext.sources import is_generator, load_rows, refuse_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 PASS_RATE = "pass_rate"  # the column of prompts that a sample stage has rated
-QUESTION_COLUMNS = ("problem", "question", "prompt", "Problem", "Question", "query", "instruction")
 
 
 def prepare(
@@ -109,6 +109,7 @@ def evaluation_questions(recipe: Recipe) -> dict[str, list[str]]:
         try:
             split, config = values.get("dataset_test_split", "test"), values.get("dataset_config")
             source = name if is_generator(name) else recipe.local(name)
+            refuse_split(source, "dataset_test_split", values.get("dataset_test_split"))
             rows = load_rows(source, recipe.folder, split=split, config=config, stage="eval")
             if "dataset_format" in values:
                 rows = format_rows(rows, find_format(values["dataset_format"], recipe.folder))
@@ -126,7 +127,7 @@ def _questions(rows: Dataset) -> list[str]:
     from reasoning_ext.decontamination import split_words
     from reasoning_ext.deduplication import prompt_text
 
-    column = next((name for name in QUESTION_COLUMNS if name in rows.column_names), None)
+    column = next((name for name in QUESTIONS if name in rows.column_names), None)
     if column is None:
         raise DataError(
             "decontaminate", f"found the columns {', '.join(rows.column_names)}; write dataset_format for it"

@@ -15,7 +15,7 @@ from reasoning_ext.files import write_whole
 from reasoning_ext.mixtures import TASK, entries, mix
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.sources import SUFFIXES, is_generator, is_sampled, load_rows, local_source
+from reasoning_ext.sources import has_one_split, is_generator, load_rows, refuse_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -122,7 +122,12 @@ def _entry_rows(entry: Recipe, split_key: str, max_samples: int | None, prepared
         extra = {name: entry.values[name] for name in (TASK, "chat_template_kwargs") if entry.values.get(name)}
         fresh = {"load_from_cache_file": False} if read is not None else {}
         rows = rows.map(lambda row: extra, **fresh) if extra else rows
-    prepared.note(entry.get("dataset_name"), rows, dropped, **({"read": read} if dropped else {}))
+    more: dict[str, Any] = {"read": read} if dropped else {}
+    if entry.get("test_size") is not None:
+        more["test_size"] = entry.get("test_size")
+    elif split_key == "dataset_test_split" and split_key not in entry.values and has_one_split(_source(entry)):
+        more["split"] = "train, the only one"
+    prepared.note(entry.get("dataset_name"), rows, dropped, **more)
     return rows
 
 
@@ -146,9 +151,8 @@ def _formatted(entry: Recipe, split_key: str, max_samples: int | None) -> tuple[
 
 
 def _format(entry: Recipe, split_key: str, limit: int | None) -> tuple[Dataset, int | None, int]:
-    name = entry.get("dataset_name")
     rows = load_rows(
-        name if is_generator(name) else entry.local(name),
+        _source(entry),
         entry.folder,
         split=entry.get(split_key),
         config=entry.get("dataset_config"),
@@ -156,6 +160,7 @@ def _format(entry: Recipe, split_key: str, limit: int | None) -> tuple[Dataset, 
         max_samples=limit,
         streaming=entry.get("dataset_streaming"),
         stage=entry.stage,
+        test_size=entry.get("test_size"),
     )
     read = rows.num_rows if hasattr(rows, "num_rows") else None
     dropped: list[int] = []
@@ -177,16 +182,18 @@ def _plain(entry: Recipe) -> Recipe:
 
 
 def _check_held_out(recipe: Recipe, split_key: str) -> None:
-    """Refuse to call the training rows held out: a local file has one split, whatever the recipe calls it."""
-    if recipe.stage not in TRAINED or split_key != "dataset_test_split":
+    """Refuse a split that a file does not have, and to call the rows that a stage trains on held out."""
+    source, test_size = _source(recipe), recipe.get("test_size")
+    refuse_split(source, split_key, recipe.values.get(split_key), test_size)
+    if recipe.stage not in TRAINED or split_key != "dataset_test_split" or test_size is not None:
         return
-    name, train, test = (recipe.get(key) for key in ("dataset_name", "dataset_train_split", "dataset_test_split"))
-    source = local_source(recipe.local(name))
-    if is_generator(name) or source is None or "[" in train + test:
-        return
-    if (source / "dataset_info.json").is_file():
-        problem = f"found {test}, but {source.name} has one split; save a data set of two, or leave eval_strategy out"
-        raise DataError("dataset_test_split", problem)
-    if source.suffix in SUFFIXES or is_sampled(source):
-        problem = f"found {test}, but {source.name} has one split; write train[:90%] and train[90%:] for the two keys"
-        raise DataError("dataset_test_split", problem)
+    train, test = recipe.get("dataset_train_split"), recipe.get("dataset_test_split")
+    if has_one_split(source) and "[" not in train + test:
+        hint = "write test_size: 0.1 to hold rows out, or train[:90%] and train[90%:] for the two keys"
+        raise DataError("dataset_test_split", f"found {test}, but {Path(source).name} has one split; {hint}")
+
+
+def _source(entry: Recipe) -> str:
+    """Return where a recipe's data set is: a path, or a name."""
+    name = entry.get("dataset_name")
+    return name if is_generator(name) else entry.local(name)

@@ -1,6 +1,7 @@
 """`reasoning-ext report`: run folders -> one HTML file that opens offline, without scripts.
 
-What models and data sets wrote is hostile until escaped: the template escapes everything but our own pictures. A run
+What models and data sets wrote is hostile until escaped: the template escapes everything but our own pictures, keeps names that
+are read from the right to themselves, and shows characters that would turn the words beside them about by their numbers. A run
 that was cut off, or whose files are damaged, is reported as far as it can be read and marked `not finished`.
 """
 
@@ -17,7 +18,18 @@ from reasoning_ext import figures, think
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import write_whole
 from reasoning_ext.run_dir import METRICS
-from reasoning_ext.run_reading import Run, by_output, find_runs, key_of, link, read_run, weights_of
+from reasoning_ext.run_reading import (
+    Run,
+    by_output,
+    find_runs,
+    in_training,
+    key_of,
+    link,
+    problems_of,
+    read_run,
+    visible,
+    weights_of,
+)
 
 PAGE = "report.html"
 GREEDY = -1  # sample index of the greedy completion in answers.jsonl
@@ -72,19 +84,26 @@ def render(runs: list[Run]) -> str:
         "duration": duration,
         "split": split_text,
         "text": text,
+        "problems_of": problems_of,
     }
     environment.tests["interval"] = figures.is_interval
     trained = [(run, figures.curves(run.stage, run.metrics)) for run in runs]
     samples = [(run, extremes(run.samples, weights_of(run.recipe))) for run in runs]
-    return environment.get_template(PAGE).render(
+    page = environment.get_template(PAGE).render(
         runs=runs,
         seconds=sum(run.seconds or 0 for run in runs),
         verdicts=[verdict for run in runs for verdict in verdicts(run, runs)],
         trained=[(run, [(c, Markup(figures.curve_svg(c))) for c in curves]) for run, curves in trained if curves],
-        evals=[(run, Markup(figures.bars_svg(run.results)), _columns(run)) for run in runs if run.results],
+        evals=[
+            (run, Markup(figures.bars_svg(run.results)), _columns(run), in_training(run.results))
+            for run in runs
+            if run.results
+        ],
+        problems=problems_of({f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}),
         compared=[(run, found) for run in runs if (found := compared_problems(run.answers))],
         samples=[(run, found) for run, found in samples if found],
     )
+    return visible(page)
 
 
 def verdicts(evaluation: Run, runs: list[Run]) -> list[dict[str, Any]]:

@@ -12,14 +12,14 @@ import inspect
 import math
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from types import SimpleNamespace
 from typing import Any
 
 from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
 from reasoning_ext.plugins import where
-from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, needed_columns
+from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, read_columns
 from reasoning_ext.think import WHOLE, content
 from reasoning_ext.verifier.pool import Failure, Pool
 
@@ -40,10 +40,9 @@ def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 
         tolerated: failures in a row that give None; one more stops the run.
     """
     rewards = [(AsyncReward if spec.is_async else Reward)(spec, tolerated) for spec in specs]
-    unclaimed = set(needed_columns(specs)) - {"answer"}  # math_answer and TRL's accuracy_reward log the gold themselves
-    for reward in rewards:
-        reward.logs = sorted(unclaimed & {*reward.spec.columns, *reward.spec.when})
-        unclaimed -= set(reward.logs)
+    columns, owners = read_columns(specs), dict[str, str]()
+    for i, reward in enumerate(rewards):
+        reward.columns, reward.owners, reward.logs_columns = columns, owners, i == 0
         reward.gate = next((other for other in rewards if other.__name__ == reward.spec.gate), None)
         if not reward.spec.isolate:
             reward.load()
@@ -105,7 +104,9 @@ class Reward:
         self.spec, self.tolerated = spec, tolerated
         self.decoder: Decoder | None = None  # makes whole completions of token ids; None where they are whole already
         self.gate: Reward | None = None
-        self.logs: list[str] = []  # columns for TRL's table of completions, so that `score` can replay this reward
+        self.columns: set[str] = set()  # of the data, that go into TRL's table, so that `score` can replay the rewards
+        self.logs_columns = False  # the first reward logs them: TRL puts what is logged twice there twice
+        self.owners: dict[str, str] = {}  # the reward that logs a further column, shared by all, for the same reason
         self.logs_whole = False  # the first reward logs whole completions where TRL's table has something else
         self.failures = 0
         self._function: Callable[..., Any] | None = None
@@ -120,7 +121,7 @@ class Reward:
             return known
         self._log_columns(completions, kwargs)
         chosen = self._chosen(completions, kwargs)
-        part, columns, extra = _rows(completions, kwargs, chosen)
+        part, columns, extra = self._rows(completions, kwargs, chosen)
         values = self._guarded(self._call, part, columns) if chosen else []
         self._fill(extra)
         return self._remember(completions, kwargs, chosen, values)
@@ -217,12 +218,27 @@ class Reward:
         return result["values"]
 
     def _log_columns(self, completions: list, kwargs: dict[str, Any]) -> None:
-        for column in self.logs if kwargs.get("log_extra") is not None else ():
-            if column in kwargs:
-                kwargs["log_extra"](column, list(kwargs[column]))
+        for column in logged(self, kwargs) if kwargs.get("log_extra") is not None and self.logs_columns else ():
+            kwargs["log_extra"](column, list(kwargs[column]))
         if self.logs_whole and kwargs.get("log_extra") is not None:
             whole = [content(completion) for completion in self._whole(completions, kwargs)]
             kwargs["log_extra"](WHOLE, whole)
+
+    def _rows(
+        self, completions: list, kwargs: dict[str, Any], chosen: list[int]
+    ) -> tuple[list, dict[str, Any], "_Extra | None"]:
+        """Take the chosen rows out of the completions and of every column; what is logged a row goes back to its place."""
+        count = len(completions)
+        part = dict(kwargs)
+        if len(chosen) < count:
+            for name, value in kwargs.items():
+                if isinstance(value, list) and len(value) == count:
+                    part[name] = [value[i] for i in chosen]
+            completions = [completions[i] for i in chosen]
+        extra = None
+        if kwargs.get("log_extra") is not None:
+            extra = part["log_extra"] = _Extra(self, kwargs, chosen, count)
+        return completions, part, extra
 
     def _fill(self, extra: "_Extra | None") -> None:
         """Log None in the columns that this reward logs at other times: TRL would show the last batch's values again."""
@@ -277,9 +293,9 @@ class AsyncReward(Reward):
         self._log_columns(completions, kwargs)
         chosen = self._chosen(completions, kwargs)
         if not chosen:
-            self._fill(_rows(completions, kwargs, chosen)[2])
+            self._fill(self._rows(completions, kwargs, chosen)[2])
             return [None] * len(completions)
-        part, columns, extra = _rows(completions, kwargs, chosen)
+        part, columns, extra = self._rows(completions, kwargs, chosen)
         try:
             values = self.function(**self._arguments(part, columns))
             values = self._checked(await values if inspect.isawaitable(values) else values, len(part), columns)
@@ -289,27 +305,22 @@ class AsyncReward(Reward):
         return self._remember(completions, kwargs, chosen, values)
 
 
-def _rows(completions: list, kwargs: dict[str, Any], chosen: list[int]) -> tuple[list, dict[str, Any], "_Extra | None"]:
-    """Take the chosen rows out of the completions and of every column; what is logged a row goes back to its place."""
-    count = len(completions)
-    part = dict(kwargs)
-    if len(chosen) < count:
-        for name, value in kwargs.items():
-            if isinstance(value, list) and len(value) == count:
-                part[name] = [value[i] for i in chosen]
-        completions = [completions[i] for i in chosen]
-    extra = _Extra(kwargs["log_extra"], chosen, count) if kwargs.get("log_extra") is not None else None
-    return completions, part | ({"log_extra": extra} if extra else {}), extra
+def logged(reward: Reward, names: Iterable[str]) -> list[str]:
+    """Return those of a data set's columns that go into the table of completions because a reward reads them."""
+    return sorted(reward.columns.intersection(names))
 
 
 class _Extra:
-    """TRL's `log_extra` for a reward that sees some of the rows: the others get None; keeps the names of the columns."""
+    """TRL's `log_extra` for one reward: rows that it does not see get None, columns that are logged already are left out."""
 
-    def __init__(self, log_extra: Callable[[str, list], None], chosen: list[int], count: int):
-        self.log_extra, self.chosen, self.count = log_extra, chosen, count
+    def __init__(self, reward: Reward, kwargs: dict[str, Any], chosen: list[int], count: int):
+        self.log_extra, self.chosen, self.count = kwargs["log_extra"], chosen, count
+        self.name, self.owners, self.there = reward.__name__, reward.owners, logged(reward, kwargs)
         self.logged: set[str] = set()
 
     def __call__(self, column: str, values: list) -> None:
+        if column in self.there or self.owners.setdefault(column, self.name) != self.name:
+            return
         whole = [None] * self.count
         for i, value in zip(self.chosen, values, strict=True):
             whole[i] = value

@@ -22,7 +22,7 @@ from typing import Any
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.fields import describe, fits
-from reasoning_ext.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin
+from reasoning_ext.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin, names_in
 
 HOMES = ["reasoning_ext.rewards", "trl.rewards"]
 PASSED = ("prompt", "completion", "prompts", "completions", "completion_ids")  # no columns that `when` can look at
@@ -242,3 +242,9 @@ def needed_columns(specs: list[RewardSpec]) -> dict[str, str]:
     return needed | {
         column: f"when of the reward {spec.name}" for spec in specs for column in spec.when if column not in needed
     }
+
+
+def read_columns(specs: list[RewardSpec]) -> set[str]:
+    """Return every column that rewards may read, of a data set that has it: the gold, parameters, `kwargs[...]`, `when`."""
+    read = {name for spec in specs for name in (*names_in(spec.plugin.file), *spec.columns, *spec.when)}
+    return ({"answer"} | read) - {*TRL_REWARD_INPUTS, "prompt", "completion"}

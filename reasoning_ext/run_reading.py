@@ -19,6 +19,12 @@ from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
 from reasoning_ext.think import WHOLE
 
+# control characters, marks and overrides of direction, separators, joiners, tags
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
+    r"|[\U000e0000-\U000e0fff]|\r(?!\n)|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
+)
+IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
 
@@ -225,6 +231,40 @@ def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
         points = next(iter((options.get("schedule") or {"": {}}).values()))
         weights[name] = float(points[max(points)] if points else options.get("weight", 1.0))
     return weights
+
+
+def in_training(results: dict[str, dict[str, Any]]) -> str:
+    """Say how many problems stand in the training data of which models, by the figures of `eval.json`; "" for none.
+
+    >>> in_training({name: {"problems": 30, IN_TRAINING: count} for name, count in (("base", 0), ("sft", 30), ("grpo", 30))})
+    '30 of 30 problems are in the training data of sft, grpo'
+    """
+    labels: dict[tuple[int, int], list[str]] = {}
+    for label, figures in results.items():
+        if figures.get(IN_TRAINING):
+            labels.setdefault((figures[IN_TRAINING], figures.get("problems", 0)), []).append(label)
+    said = [f"{n} of {of} problems are in the training data of {', '.join(who)}" for (n, of), who in labels.items()]
+    return "; ".join(said)
+
+
+def problems_of(results: dict[str, dict[str, Any]]) -> str:
+    """Return what problems are called: held out where the lineage of every model is known and none was trained on."""
+    counts = [figures.get(IN_TRAINING) for figures in results.values()]
+    if any(counts):
+        whole = all(figures.get(IN_TRAINING) in (0, figures.get("problems")) for figures in results.values())
+        return "problems that were trained on" if whole else "problems, some of which were trained on"
+    return "held-out problems" if counts and None not in counts else "problems"
+
+
+def visible(text: str) -> str:
+    """Write the characters that nobody sees, but that turn the words round them about or tell two names apart, as their numbers.
+
+    Joiners behind a letter that is not ASCII are left: scripts and emoji need them.
+
+    >>> visible("\\u202eabc, sf\\u200dt")
+    '⟨U+202E⟩abc, sf⟨U+200D⟩t'
+    """
+    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 def cell(value: Any) -> str:

@@ -15,14 +15,16 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext import think
+from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import check_columns
 from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.lineage import run_of, run_recipe
 from reasoning_ext.plugins import TRL_REWARD_INPUTS
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import Values, build_rewards, call_reward
 from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewards
-from reasoning_ext.run_dir import damage
+from reasoning_ext.run_dir import RECIPE, damage, is_run
 from reasoning_ext.sources import read_jsonl
 
 SHOWN, SHOWN_CHARACTERS = 2, 300
@@ -34,16 +36,21 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
 
     Args:
         path: the file, or a run's folder.
-        recipe_path: take `reward_funcs` from this recipe.
+        recipe_path: take `reward_funcs` from this recipe; where no reward is named, from the run's own.
         names: and these rewards, spelled as in a recipe.
 
     Raises:
         UserError: no file, no reward, or a column is missing.
     """
     specs, weights = [], []
+    run = next((run for folder in (path, *path.parents[:2]) if (run := run_of(folder))), None)
+    if recipe_path is None and not names and run is not None:
+        recipe_path = run / RECIPE
     if recipe_path is not None:
-        recipe = load_recipe(recipe_path)
+        own = recipe_path.name == RECIPE and is_run(recipe_path.parent)
+        recipe = run_recipe(recipe_path.parent) if own else load_recipe(recipe_path)
         entries = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
+        entries = entries or (EVAL_REWARDS if recipe.stage == "eval" else None)
         specs = parse_rewards(entries, recipe.folder)
         weights = list(reward_weights(recipe, specs))
     specs += parse_rewards(list(names), Path.cwd())
@@ -77,8 +84,9 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
     Raises:
         UserError: a column that a reward needs is missing, or a reward fails.
     """
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
     try:
-        check_columns(list(rows[0]), needed_columns(specs))
+        check_columns(names, needed_columns(specs))
     except KeyProblem as error:
         raise UserError(f"score: {error}") from error
     for spec in specs:
@@ -87,7 +95,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
                 f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
             )
     ours = {"prompt", "completion", *TRL_REWARD_INPUTS} - {"completion_ids"}
-    columns = {name: [row.get(name) for row in rows] for name in rows[0] if name not in ours}
+    columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
     completions = _whole([_conversation(row["completion"]) for row in rows])
     prompts = [row.get("prompt") for row in rows]
     values, seconds = [], []

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import DataError, filled
+from reasoning_ext.held_out import SPLITS, split_off
 from reasoning_ext.plugins import Plugin, find_plugin, where
 from reasoning_ext.run_dir import unfinished
 
@@ -58,6 +59,28 @@ def is_sampled(source: Path) -> bool:
     return any((source / name).is_file() for name in (SAMPLES, KEPT_ROWS["sft"]))
 
 
+def has_one_split(name: str) -> bool:
+    """Tell whether a data set is a file, what a sample run kept, or saved without splits; its rows are the split `train`."""
+    source = None if is_generator(name) else local_source(name)
+    if source is None:
+        return False
+    return source.suffix in SUFFIXES or (source / "dataset_info.json").is_file() or is_sampled(source)
+
+
+def refuse_split(name: str, key: str, split: str | None, test_size: float | None = None) -> None:
+    """Refuse a split that a recipe asks for and a data set cannot have; None: it asks for none.
+
+    Raises:
+        DataError: there is no such split.
+    """
+    asked = (split or "").partition("[")[0]
+    if test_size is not None and split not in (None, *SPLITS):
+        raise DataError(key, f"found {split} with test_size, allowed: {' and '.join(SPLITS)}, the two parts")
+    if test_size is None and asked not in ("", "train") and has_one_split(name):
+        hint = f"{Path(name).name} has one split, train; write that, or test_size: 0.1 to hold rows out"
+        raise DataError(key, f"found {split}, but {hint}")
+
+
 def load_rows(
     name: str,
     folder: Path,
@@ -67,6 +90,7 @@ def load_rows(
     max_samples: int | None = None,
     streaming: bool = False,
     stage: str = "sft",
+    test_size: float | None = None,
 ) -> Dataset:
     """Read the raw rows of a data set.
 
@@ -81,6 +105,7 @@ def load_rows(
         max_samples: take the first so many rows.
         streaming: read a hub data set, or files, as it goes.
         stage: what the rows are for.
+        test_size: the split `train` is parted in two, `train` and `test`, as `held_out.split_off` does it.
 
     Returns:
         the rows; a data set that streams where `streaming` is true and the source is the hub or files.
@@ -94,7 +119,9 @@ def load_rows(
         raise DataError("max_samples", f"found {max_samples}, allowed: 1 or more")
     failures = (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError)
     try:
-        rows = _read(name, folder, split, config, gen_kwargs or {}, max_samples, streaming, stage)
+        read = "train" if test_size is not None else split
+        rows = _read(name, folder, read, config, gen_kwargs or {}, max_samples, streaming, stage)
+        rows = rows if test_size is None else split_off(rows, test_size, split)
         is_whole = hasattr(rows, "num_rows")
         if max_samples is not None:
             # datasets 4 takes no more rows than there are

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import ROW_COLUMNS, DataError, check_columns, columns_of
+from reasoning_ext.held_out import write_problems
 from reasoning_ext.model import Loaded
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
@@ -52,6 +53,7 @@ def rows_and_model(recipe: Recipe, run: RunDir, config: Any, tokenize: Tokenize)
             del one.steps[count:]
         tokens = [_tokens(recipe, loaded.tokenizer, config.max_length, one, tokenize) for one in sets]
     sets[0].write(run.path)
+    write_problems(run.path, sets[0].rows)
     return loaded, tokens
 
 

@@ -383,7 +383,7 @@ def test_the_report_shows_what_is_preferred(run, tmp_path):
     page = (tmp_path / "report.html").read_text()
     for title in ("share of pairs whose chosen answer is preferred", "margin between chosen and rejected answers"):
         assert title in page
-    assert "not finished" not in page and "went in out from" in page
+    assert "not finished" not in page and "went in <bdi>out</bdi> from" in page
 
 
 def test_a_sample_run_gives_each_stage_its_own_file(tmp_path):

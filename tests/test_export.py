@@ -1,5 +1,6 @@
 """Exports of real runs of the tiny model: right ones pass, wrong merges are refused and leave nothing behind."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -465,6 +466,9 @@ def test_prompts_of_a_file_or_a_recipe(adapter, tmp_path, capsys):
     )
     given = export_check.read_prompts(source, tmp_path / "p.jsonl")
     assert [messages[0]["content"] for messages in given] == ["1+1", "2"]
+    asked = dataclasses.replace(source.recipe, values=source.recipe.values | {"system_prompt": "S"})
+    given = export_check.read_prompts(dataclasses.replace(source, recipe=asked), tmp_path / "p.jsonl")
+    assert [[message["content"] for message in messages] for messages in given] == [["S", "1+1"], ["2"]]
     export_run(adapter, "merged-16bit", tmp_path / "out", prompts=tmp_path / "p.jsonl")
     assert "2 different prompts to compare on, 20 are better" in capsys.readouterr().out
 

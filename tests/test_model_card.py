@@ -127,6 +127,14 @@ def test_plain_is_one_line():
     assert "\n" not in plain(EVIL) and plain("a_b | c") == "a\\_b \\| c" and plain("<b>") == "&lt;b&gt;"
 
 
+def test_a_card_keeps_what_is_read_from_the_right_to_itself_and_shows_what_nobody_sees(runs):
+    recipe = {"stage": "sft", "model_name_or_path": "\u202etfarc", "dataset_name": "d\u2067", "output_dir": "runs/8"}
+    make_run(Path("runs/8"), recipe, {}, data=[{"step": "\u061c\u05d0", "rows": 3}])
+    body = card("runs/8")[1]
+    assert not {*"\u202e\u2067\u061c"} & {*body} and "⟨U+202E⟩tfarc" in body
+    assert plain("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069" and plain("é") == "é"
+
+
 def test_the_license_is_that_of_the_bases_own_card(runs):
     recipe = {"stage": "sft", "model_name_or_path": "base", "dataset_name": "d", "output_dir": "runs/9"}
     make_run(Path("runs/9"), recipe, {})

@@ -2,6 +2,7 @@
 
 import json
 import re
+import unicodedata
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import yaml
 from reasoning_ext import run_reading
 from reasoning_ext.errors import UserError
 from reasoning_ext.report import extremes, render, save_curves, split_text, write_report
-from reasoning_ext.run_reading import read_run
+from reasoning_ext.run_reading import read_run, visible
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
@@ -114,12 +115,14 @@ def write_eval(root: Path) -> Path:
     results = {
         "sft": {
             "problems": 3,
+            "in training data": 0,
             "greedy": [0.1025, 0.0764, 0.1362],
             "pass@1": [0.3912, 0.3601, 0.4232],
             "mean tokens": 17.25,
         },
         TRICKY: {
             "problems": 3,
+            "in training data": 0,
             "greedy": [0.9533, 0.9271, 0.9703],
             "pass@1": [0.9444, 0.9222, 0.9606],
             "truncated": 0.0,
@@ -194,8 +197,8 @@ LOW, MIDDLE, HIGH = [0.1, 0.05, 0.2], [0.25, 0.15, 0.35], [0.9, 0.8, 0.95]
 )
 def test_verdict_in_words(runs: Path, before: list, after: list, words: str):
     results = {
-        "sft": dict(zip(["greedy", "pass@1"], before, strict=True)),
-        TRICKY: dict(zip(["greedy", "pass@1"], after, strict=True)),
+        "sft": dict(zip(["greedy", "pass@1"], before, strict=True)) | {"in training data": 0},
+        TRICKY: dict(zip(["greedy", "pass@1"], after, strict=True)) | {"in training data": 0},
     }
     (runs / "4_eval" / "eval.json").write_text(json.dumps(results))
     assert f"{TRICKY} is {words} sft on held-out problems" in report(runs)[1].text
@@ -335,3 +338,70 @@ def test_a_long_sampling_run_is_read_in_part(tmp_path, monkeypatch):
     files = {"samples.jsonl": lines(samples), "summary.json": json.dumps(summary)}
     page = render([read_run(write_run(tmp_path / "3_sample", {"stage": "sample"}, files))])
     assert "the first 2 completions; total reward from 0 to 1" in page and "right_wrong 3, steps 1" in page
+
+
+@pytest.mark.parametrize(
+    ("counts", "called", "said"),
+    [
+        ((0, 0), "held-out problems", ""),
+        ((0, 3), "problems that were trained on", "3 of 3 problems are in the training data of B"),
+        ((3, 3), "problems that were trained on", "3 of 3 problems are in the training data of A, B"),
+        ((1, 2), "problems, some of which were trained on", "1 of 3 problems are in the training data of A; 2 of 3"),
+        ((0, None), "problems", ""),
+    ],
+)
+def test_problems_are_called_held_out_where_that_is_known_alone(tmp_path, counts, called, said):
+    figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}
+    results = {
+        label: figures | ({"in training data": count} if count is not None else {})
+        for label, count in zip("AB", counts, strict=True)
+    }
+    recipe = {"stage": "eval", "models": {"A": "runs/x/1_sft", "B": "runs/x/2_grpo"}, "dataset_name": "./d.jsonl"}
+    write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
+    write_run(tmp_path / "x" / "4_eval", recipe, {"eval.json": json.dumps(results)})
+    text = report(tmp_path / "x")[1].text
+    assert f"than A on {called}" in text or f"from A on {called}" in text
+    assert said in text and ("held-out" in text) == (called == "held-out problems")
+    assert ("in the training data of" in text) == bool(said)
+
+
+TURNING = (
+    "\u202eoverride \u2066isolate \u200fmark \u061cletter \x1b[31mred \u200bspace s\u200dft \ufeffbom \x00nul \x9bcsi"
+)
+HEBREW = "\u05d0\u05d1\u05d2"
+
+
+def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
+    labels = {f"{TURNING} a": "runs/x/1_sft", f"{TURNING} b": "runs/x/2_grpo", HEBREW: "c"}
+    figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}
+    answers = [
+        {
+            "model": label,
+            "prompt_index": 0,
+            "sample_index": -1,
+            "prompt": TURNING,
+            "answer": TURNING,
+            "completion": TURNING,
+        }
+        | {"rewards": {TURNING: float(i)}}
+        for i, label in enumerate(labels)
+    ]
+    write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
+    samples = [
+        {"prompt": TURNING, "completion": f"<think>{TURNING}</think>{i}", "rewards": {TURNING: i}} for i in range(9)
+    ]
+    write_run(tmp_path / "x" / "3_sample", {"stage": "sample"}, {"samples.jsonl": lines(samples)})
+    recipe = {"stage": "eval", "models": labels, "dataset_name": TURNING}
+    files = {"eval.json": json.dumps(dict.fromkeys(labels, figures)), "answers.jsonl": lines(answers)}
+    write_run(tmp_path / "x" / f"4_{HEBREW}", recipe, files)
+    html, page = report(tmp_path / "x")
+    assert not [letter for letter in html if unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\t"]
+    for shown in ("⟨U+202E⟩override", "⟨U+2066⟩", "⟨U+200F⟩", "⟨U+061C⟩", "⟨U+001B⟩[31m", "s⟨U+200D⟩ft", "⟨U+0000⟩"):
+        assert shown in page.text
+    assert f"<bdi>{HEBREW}</bdi>" in html
+
+
+def test_joiners_that_a_script_or_an_emoji_needs_are_left():
+    for text in ("می\u200cخواهم", "\U0001f468\u200d\U0001f469", "क्\u200dष", "❤\ufe0f", "a\r\nb\tc"):
+        assert visible(text) == text
+    assert visible("sf\u200dt") != "sf\u200dt"

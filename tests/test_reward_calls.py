@@ -1,6 +1,8 @@
 """The options that every reward has: gate, when, schedule, timeout, isolate, and what happens when one fails."""
 
+import collections
 import copy
+import itertools
 import pickle
 
 import pytest
@@ -162,7 +164,8 @@ def test_what_a_reward_logs_comes_out_of_its_process(make):
     table, metrics = {}, {}
     given = batch("7", "xx8", "xxx7", answer=["7", "7", "7"], trainer_state=None)
     assert long(**given, log_extra=table.__setitem__, log_metric=metrics.__setitem__) == [1.0, None, 4.0]
-    assert table == {"seen": ["7", "XX8", "XXX7"], "length": [1, None, 4]} and metrics == {"longest": 4.0}
+    seen = {"seen": ["7", "XX8", "XXX7"], "length": [1, None, 4]}
+    assert table == seen | {"answer": ["7", "7", "7"]} and metrics == {"longest": 4.0}
     assert right.spec.name == "right"
 
 
@@ -173,6 +176,35 @@ def test_columns_of_the_last_batch_are_not_logged_again(make):
     assert table == {"length": [1, 2], "task": ["math", "math"]}
     long(**batch("a", "bb", task=["chat", "chat"]), log_extra=table.__setitem__)
     assert table == {"length": [None, None], "task": ["chat", "chat"]}
+
+
+READERS = """\
+LEVELS = ("level",)
+
+def reads(completions, hint="", *, log_extra=None, **kwargs):
+    if log_extra is not None:
+        log_extra("answer", ["x"] * len(completions))
+        log_extra("note", ["of reads"] * len(completions))
+    return [float(len(kwargs["topic"][0])) for _ in completions]
+
+async def later(completions, *, log_extra=None, **kwargs):
+    if log_extra is not None:
+        log_extra("note", ["of later"] * len(completions))
+    return [float(kwargs[LEVELS[0]][0]) for _ in completions]
+"""
+
+
+def test_the_gold_and_every_column_that_a_reward_read_are_logged_once(tmp_path):
+    (tmp_path / "readers.py").write_text(READERS)
+    entries = ["math_answer", {"./readers.py:reads": {"when": {"task": "a"}}}, "./readers.py:later"]
+    columns = {"answer": ["7", "7"], "topic": ["t", "t"], "level": [1, 1], "hint": ["h", "h"], "task": ["a", "b"]}
+    for names in itertools.permutations(entries):
+        table = collections.defaultdict(list)
+        for reward in build_rewards(parse_rewards(list(names), tmp_path)):
+            given = batch("7", "8", unread=[1, 2], **columns)
+            call_reward(reward, **given, log_extra=lambda column, values, to=table: to[column].extend(values))  # as TRL
+        assert table.pop("note") in (["of reads", None], ["of later", "of later"])  # of the one that came first
+        assert len(table.pop("math_answer_error")) == 2 and table == columns
 
 
 def test_only_numbers_that_are_none_count_as_a_failure(make):

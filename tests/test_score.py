@@ -7,7 +7,11 @@ import pyarrow.parquet
 import pytest
 from conftest import TINY
 
-from reasoning_ext import score
+from reasoning_ext import report, score, think
+from reasoning_ext.held_out import read_problems
+from reasoning_ext.pipeline import run_recipes
+from reasoning_ext.recipe import load_recipes
+from reasoning_ext.run_reading import read_run
 
 
 def write_parquet(path):
@@ -40,6 +44,13 @@ def test_what_training_logged_is_compared_with(cli, tmp_path):
     assert (
         "of 8 ranked pairs 25.0% turn round and 25.0% become equal; another completion is best in 1 of 3 groups" in out
     )
+
+
+def test_a_column_that_the_first_row_lacks_is_read(cli, tmp_path):
+    rows = [{"prompt": "?", "completion": "7"}, *({"prompt": "?", "completion": "7", "answer": a} for a in "78")]
+    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = cli("score", "x.jsonl", "--reward", "math_answer")
+    assert "mean 0.5000" in result.out and "not applicable 1 " in result.out
 
 
 def test_an_opening_tag_that_a_template_wrote_is_put_back(cli, tmp_path):
@@ -133,3 +144,44 @@ def test_whole_completions_count_where_a_template_had_taken_a_part_out(cli, tmp_
     (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     out = cli("score", "x.jsonl", "--reward", "think_format").out
     assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
+
+
+REWARD = """\
+def near(completions, answer=None, **kwargs):
+    levels = kwargs["level"]
+    texts = [c[0]["content"] for c in completions]
+    return [None if a is None else float(len(t) % 5 + int(a) + 10 * n) for t, a, n in zip(texts, answer, levels)]
+"""
+
+
+@pytest.mark.parametrize("stage", ["grpo", "sample", "eval"])
+def test_a_run_is_scored_with_its_own_recipe_as_it_was(tmp_path, monkeypatch, capsys, stage):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "near.py").write_text(REWARD)
+    rows = [{"prompt": f"{a}+1", "answer": str(a + 1), "level": a % 3, "task": "ab"[a % 2]} for a in range(8)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "stage": stage, "model_name_or_path": str(TINY / "model"), "from_scratch": True, "dataset_name": "./rows.jsonl",
+        "reward_funcs": ["./near.py", {"length_penalty": {"max_tokens": 8, "when": {"task": "a"}, "weight": 0.5}}],
+        "num_generations": 2, "max_completion_length": 8, "use_cpu": True, "output_dir": "out",
+    }  # fmt: skip
+    values |= {"max_steps": 2, "logging_steps": 1, "gradient_checkpointing": False} if stage == "grpo" else {}
+    (tmp_path / "r.yaml").write_text(json.dumps(values))
+    assert run_recipes(load_recipes(["r.yaml"])) == 0
+    capsys.readouterr()
+    assert (stage == "grpo") == ((found := read_problems(tmp_path / "out")) is not None and len(found) == 8)
+    score.score_and_print(tmp_path / "out", None, [])
+    out = capsys.readouterr().out
+    near, length = out.splitlines()[1:3]
+    assert near.startswith("near x 1 ") and "not applicable 0" in near and length.startswith("length_penalty x 0.5 ")
+    for row in (found := score.read_completions(tmp_path / "out")):
+        asked = row["prompt"][-1]["content"]
+        assert {name: row[name] for name in ("answer", "level", "task")} == {
+            name: value for name, value in rows[int(asked[0])].items() if name != "prompt"
+        }
+        logged = row.get("rewards") or row
+        text = think.content(row["completion"])
+        assert logged["near"] == len(text) % 5 + int(row["answer"]) + 10 * row["level"]
+    page = report.render([run := read_run(tmp_path / "out")])
+    assert len(found) >= 8 and all(sample["answer"] for sample in run.samples or run.answers)
+    assert stage == "eval" or "gold answer: <b>" in page

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from reasoning_ext.generation import Completion
-from reasoning_ext.reward_calls import Reward, call_reward
+from reasoning_ext.reward_calls import Reward, call_reward, logged
 
 
 def scored_rows(batch: list[Completion], table: Any, rewards: list[Reward]) -> list[dict[str, Any]]:
@@ -32,11 +32,14 @@ def scored_rows(batch: list[Completion], table: Any, rewards: list[Reward]) -> l
     for c in batch:
         place = places.get((c.prompt, c.sample))
         scores = {r.__name__: None if place is None else columns[r.__name__][place] for r in rewards}
-        made.append(_line(c, rows[c.prompt], scores))
+        made.append(_line(c, rows[c.prompt], scores, logged(rewards[0], names)))
     return made
 
 
-def _line(completion: Completion, row: dict[str, Any], scores: dict[str, float | None]) -> dict[str, Any]:
+def _line(
+    completion: Completion, row: dict[str, Any], scores: dict[str, float | None], columns: list[str]
+) -> dict[str, Any]:
+    """Write a line; `columns` of the data are those that a reward reads, so that `score` can replay it."""
     written = {
         "prompt_index": completion.prompt,
         "sample_index": completion.sample,
@@ -47,4 +50,5 @@ def _line(completion: Completion, row: dict[str, Any], scores: dict[str, float |
         "finished": completion.finished,
         "rewards": scores,
     }
-    return written | ({"error": completion.error} if completion.error else {})
+    read = {name: row[name] for name in columns if name not in (*written, "error", "model")}
+    return written | read | ({"error": completion.error} if completion.error else {})
