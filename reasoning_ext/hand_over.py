@@ -80,10 +80,17 @@ def _plain(value: Any) -> Any:
 
 
 def named_base(adapter: str) -> str:
-    """Return the model that an adapter names as its base."""
+    """Return the model that an adapter names as its base.
+
+    Raises:
+        ValueError: it names none.
+    """
     from peft import PeftConfig
 
-    return str(PeftConfig.from_pretrained(adapter).base_model_name_or_path)
+    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
+    if not base:
+        raise ValueError(f"its {ADAPTER} names no base_model_name_or_path")
+    return str(base)
 
 
 def adapter_base(adapter: str) -> str:

@@ -229,7 +229,7 @@ def test_an_adapter_on_a_base_that_is_there_or_on_the_hub_is_let_through(folder)
         BASE.replace("./model", "./adapter").replace("from_scratch: true\n", "use_peft: true\n")
     )
     (folder / "adapter").mkdir()
-    for base in ("Qwen/Qwen3-8B", "gpt2", str(folder / "model"), None):
+    for base in ("Qwen/Qwen3-8B", "gpt2", str(folder / "model")):
         (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
         problems = []
         check_recipe(load_recipes([folder / "r.yaml"])[0], problems=problems)

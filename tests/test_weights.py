@@ -159,7 +159,10 @@ DAMAGES = {
         put("generation_config.json", b"{"), put("generation_config.json", b"[]"),
         lambda f: edit(f, "generation_config.json", eos_token_id="end"),
     ],
-    "adapter_config.json": [put("adapter_config.json", b"{")],
+    "adapter_config.json": [
+        put("adapter_config.json", b"{"),
+        lambda f: (f / WEIGHTS).rename(f / "adapter_model.safetensors") and edit(f, "adapter_config.json", peft_type="LORA"),
+    ],
     "tokenizer.json": [cut("tokenizer.json"), put("tokenizer.json", b"")],
     "special_tokens_map.json": [put("special_tokens_map.json", b"{")],
 }  # fmt: skip
