@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
+from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from reasoning_ext.checkpoints import mark_complete, rotate
 from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import COMPLETE, METRICS
+from reasoning_ext.run_dir import METRICS
 
 SHOWN = (
     "loss", "mean_token_accuracy", "reward", "rewards/accuracies", "rewards/margins", "completions/mean_length",
     "completions/clipped_ratio", "frac_reward_zero_std", "kl", "eval_loss", "learning_rate",
 )  # fmt: skip
+COUNT, TOKENS = "_total_train_tokens", "num_tokens.json"  # TRL's count in SFT and DPO, and where a checkpoint has it
 FLAT = "frac_reward_zero_std"
 EARLY = 10  # logs after which a run without a difference in any group is warned of
+
+
+class AlreadyTrained(Exception):
+    """Training begins at a checkpoint that is its end; the trainer would train one step too many."""
 
 
 class RunRecorder(TrainerCallback):
@@ -33,10 +40,21 @@ class RunRecorder(TrainerCallback):
         stage: named in the printed lines.
         resumed_step: the step of the checkpoint that training goes on from; later lines of an earlier try are dropped.
         interrupt: asked after every step whether to save and stop.
+        limit: how many checkpoints are kept.
+        trainer: its count of tokens goes into each checkpoint, since TRL's own begins anew in each process.
     """
 
-    def __init__(self, path: Path, stage: str, resumed_step: int, interrupt: Interrupt):
+    def __init__(
+        self,
+        path: Path,
+        stage: str,
+        resumed_step: int,
+        interrupt: Interrupt,
+        limit: int | None = None,
+        trainer: Any = None,
+    ):
         self.path, self.stage, self.resumed_step, self.interrupt = path, stage, resumed_step, interrupt
+        self.limit, self.trainer = limit, trainer
         self.started = time.monotonic()
         self.counted = (self.started, 0.0)  # when, and how many tokens had been trained on by then
 
@@ -51,6 +69,8 @@ class RunRecorder(TrainerCallback):
             write_whole(metrics, "".join(kept))
             tokens = max((json.loads(line).get("num_tokens") or 0.0 for line in kept), default=0.0)
             self.counted = (time.monotonic(), tokens)
+        if state.global_step >= state.max_steps:
+            raise AlreadyTrained
 
     def on_log(
         self,
@@ -86,18 +106,24 @@ class RunRecorder(TrainerCallback):
         return said
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Mark the checkpoint that has just been written as complete."""
+        """Mark the checkpoint that all processes have written as complete; only then older ones go."""
+        PartialState().wait_for_everyone()
         if state.is_world_process_zero:
-            checkpoint = Path(args.output_dir or ".") / f"checkpoint-{state.global_step}"
+            checkpoint = self.path / f"checkpoint-{state.global_step}"
             if checkpoint.is_dir():
-                os.sync()
-                write_whole(checkpoint / COMPLETE, "")
+                write_whole(checkpoint / TOKENS, json.dumps({"num_tokens": getattr(self.trainer, COUNT, 0)}))
+                mark_complete(checkpoint)
+                rotate(self.path, self.limit, state.best_model_checkpoint)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
         """Save and stop when the user has asked for it."""
-        if self.interrupt.requested:
+        asked = self.interrupt.requested
+        if PartialState().num_processes > 1:  # all have to save at the same step
+            asked = any(gather_object([asked]))
+        if asked:
+            self.interrupt.requested = True
             control.should_save = control.should_training_stop = True
         return control
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_ext.errors import UserError, refuse_little_memory, system_problem
+from reasoning_ext.interrupt import Terminated, handle_signals, stop_at_once
 
 app = typer.Typer(
     name="reasoning-ext",
@@ -195,9 +196,10 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def main() -> None:
-    """Run the command line; what the user can mend ends in one line and exit code 2, Ctrl-C in 130."""
+    """Run the command line; what the user can mend ends in one line and exit code 2, Ctrl-C in 130, SIGTERM in 143."""
     if not sys.stdout.isatty():
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    handle_signals(stop_at_once)
     try:
         refuse_little_memory()
         app()
@@ -211,3 +213,5 @@ def main() -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Terminated as stopped:
+        sys.exit(stopped.code)

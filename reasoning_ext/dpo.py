@@ -24,7 +24,7 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `chosen` rather than `rejected` and save the model into the run's folder.
 
     Returns:
-        0, or 130 when the user stopped it.
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
 
     Raises:
         DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.

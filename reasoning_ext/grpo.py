@@ -26,7 +26,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
 
     Returns:
-        0, or 130 when the user stopped it.
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
 
     Raises:
         DataError: the rows cannot be read or lack a column that a reward needs.

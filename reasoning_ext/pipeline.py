@@ -12,6 +12,7 @@ import time
 import warnings
 from pathlib import Path
 
+from reasoning_ext.checkpoints import settle
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.files import DiskError
 from reasoning_ext.named_inputs import code_line, input_sources, reads_earlier
@@ -49,7 +50,7 @@ def run_recipes(recipes: list[Recipe]) -> int:
     """Check and run recipes in order.
 
     Returns:
-        0, or 130 when the user stopped a stage, which goes on when it is run again.
+        0, or the exit code for the signal that stopped a stage, 130 for Ctrl-C, which goes on when it is run again.
 
     Raises:
         RecipeError: a recipe, its data set or its folder is wrong; nothing has been started then.
@@ -159,6 +160,8 @@ def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -
     try:
         if is_main() and not is_done(recipe.output_dir, recipe.values):
             held.enter_context(locked(recipe.output_dir))
+            for line in settle(recipe.output_dir):
+                say(f"{recipe.path.stem}: warning: {line}")
         return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
     except (RunDirError, DiskError) as error:
         raise recipe.error("output_dir", str(error)) from error

@@ -18,19 +18,19 @@ import os
 import platform
 import time
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from reasoning_ext.checkpoints import last_checkpoint
 from reasoning_ext.errors import UserError
-from reasoning_ext.files import write_whole
+from reasoning_ext.files import fast_hash, write_whole
 from reasoning_ext.own_keys import KINDS, TRAINED
 
-RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE, RECIPE_PATH = (
-    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE", "recipe_path",
+RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
+    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
 )  # fmt: skip
 PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
@@ -38,7 +38,6 @@ PACKAGES = (
 )  # fmt: skip
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
-BLOCK = 2**20  # bytes that are hashed at once
 
 
 class RunDirError(UserError):
@@ -231,12 +230,6 @@ def finish(path: Path, seconds: float) -> None:
     write_whole(path / DONE, json.dumps(done | {"files": {file.name: file.stat().st_size for file in files}}))
 
 
-def last_checkpoint(path: Path) -> Path | None:
-    """Return the checkpoint with the highest step that was written to its end, or None."""
-    found = [c for c in path.glob("checkpoint-*") if (c / COMPLETE).is_file() and c.name[11:].isdigit()]
-    return max(found, key=lambda c: int(c.name[11:]), default=None)
-
-
 def is_run(path: Path) -> bool:
     """Tell whether a folder is a run's."""
     return (path / LINEAGE).is_file()
@@ -262,7 +255,7 @@ def fingerprint(source: str) -> str:
             return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-        listing = [(str(f.relative_to(path)), _fast_hash(f, f.stat().st_size, f.stat().st_mtime_ns)) for f in files]
+        listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]
         return "files:" + _hash(json.dumps(listing))
     return "name:" + source
 
@@ -335,15 +328,3 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 def _hash(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-@cache
-def _fast_hash(file: Path, size: int, changed: int) -> str:
-    """Hash a file whole; once in a process, as long as its size and its time of change stay."""
-    import xxhash  # datasets brings it
-
-    digest = xxhash.xxh3_128()
-    with file.open("rb", buffering=0) as f:
-        while block := f.read(BLOCK):
-            digest.update(block)
-    return digest.hexdigest()

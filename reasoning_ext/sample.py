@@ -35,7 +35,7 @@ from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
 from reasoning_ext.sources import SAMPLES
-from reasoning_ext.training import INTERRUPTED, recipe_prompts
+from reasoning_ext.training import recipe_prompts
 
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
@@ -50,7 +50,7 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         engine: answers in the place of the one that the recipe names; it is not closed.
 
     Returns:
-        0, or 130 when the user stopped it; the samples so far are kept and not drawn again.
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C; the samples so far are kept and not drawn again.
 
     Raises:
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
@@ -147,7 +147,7 @@ def _draw(
                     errors = Counter(c.error or "cut off" for c in batch if not c.finished)
                     progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
                     if interrupt.requested and (states_PS == MISSING).any():
-                        return INTERRUPTED
+                        return interrupt.code
     finally:
         progress.end()
         if opened is not None and engine is None:

@@ -21,7 +21,7 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `completion` and save the model into the run's folder.
 
     Returns:
-        0, or 130 when the user stopped it.
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
 
     Raises:
         DataError: the rows cannot be read, have no `completion`, are too long, or do not survive the tokenizer.

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
+from reasoning_ext.checkpoints import step_of
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
-from reasoning_ext.files import check_space
+from reasoning_ext.files import check_space, read_object
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
@@ -20,8 +21,6 @@ from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.tokenized import drop_long_prompts
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
-
-INTERRUPTED = 130
 
 
 def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> Loaded:
@@ -136,7 +135,7 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
         stage: named in what is printed.
 
     Returns:
-        0, or 130 when the user stopped it; a checkpoint has been saved then.
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C; a checkpoint has been saved then.
 
     Raises:
         DiskError: the disk has no room for two checkpoints.
@@ -144,23 +143,33 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     """
     from transformers import PrinterCallback
 
-    from reasoning_ext.callbacks import RunRecorder
+    from reasoning_ext.callbacks import COUNT, TOKENS, AlreadyTrained, RunRecorder
     from reasoning_ext.interrupt import Interrupt
     from reasoning_ext.model_card import write_run_card
 
-    step = int(run.checkpoint.name[11:]) if run.checkpoint else 0
+    step = step_of(run.checkpoint) if run.checkpoint else 0
+    if run.checkpoint and hasattr(trainer, COUNT):
+        setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
     check_space(run.path, 2 * checkpoint_bytes(trainer.model))
+    limit, trainer.args.save_total_limit = (
+        trainer.args.save_total_limit,
+        None,
+    )  # TRL would remove before the new one is whole
     trainer.create_model_card = lambda *args, **kwargs: None  # TRL's says nothing of this run
     with Interrupt() as interrupt:
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(RunRecorder(run.path, stage, step, interrupt))
-        trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+        trainer.add_callback(RunRecorder(run.path, stage, step, interrupt, limit, trainer))
+        try:
+            trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
+        except AlreadyTrained:
+            if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
+                trainer._load_best_model()
         if trainer.state.global_step == 0:
             raise DataError(
                 "dataset_name", "nothing was trained: the rows do not fill one step; use more rows or smaller batches"
             )
         if interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
-            return INTERRUPTED
+            return interrupt.code
     trainer.save_model()
     if is_main():
         write_run_card(run.path)

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
-from reasoning_ext.run_dir import COMPLETE, DONE
+from reasoning_ext.checkpoints import COMPLETE
+from reasoning_ext.run_dir import DONE
 
 pytestmark = pytest.mark.slow
 RUN = [sys.executable, "-m", "reasoning_ext", "run"]

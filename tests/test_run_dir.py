@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_ext import run_dir
-from reasoning_ext.run_dir import RunDirError, fingerprint, last_checkpoint, open_run
+from reasoning_ext import checkpoints, run_dir
+from reasoning_ext.checkpoints import last_checkpoint
+from reasoning_ext.run_dir import RunDirError, fingerprint, open_run
 
 RECIPE = {"stage": "sft", "learning_rate": 1e-5, "output_dir": "out"}
 
@@ -102,7 +103,7 @@ def test_a_training_may_be_made_longer_and_not_shorter(tmp_path):
     open_run(tmp_path, short, {})
     checkpoint = tmp_path / "checkpoint-10"
     checkpoint.mkdir()
-    (checkpoint / run_dir.COMPLETE).touch()
+    (checkpoint / checkpoints.COMPLETE).touch()
     run_dir.finish(tmp_path, 1.0)
     before = fingerprint(str(tmp_path))
     for other in ({"max_steps": 5}, {"max_steps": -1}, {"max_steps": 20, "learning_rate": 1.0}):
@@ -214,7 +215,7 @@ def test_only_complete_checkpoints_count(tmp_path):
         folder = tmp_path / f"checkpoint-{step}"
         folder.mkdir()
         if complete:
-            (folder / run_dir.COMPLETE).touch()
+            (folder / checkpoints.COMPLETE).touch()
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-40"
 
 

@@ -1,0 +1,131 @@
+"""Checkpoints: whole or put aside, rotated by their steps after they are whole, and gone on from at their very end."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+from conftest import TINY
+
+from reasoning_ext.checkpoints import COMPLETE, checkpoints, damage, last_checkpoint, mark_complete, rotate, settle
+from reasoning_ext.interrupt import Interrupt, Terminated, handle_signals, stop_at_once
+
+RECIPE = """\
+stage: {stage}
+model_name_or_path: {model}
+from_scratch: true
+dataset_name: ./rows.jsonl
+max_steps: 4
+per_device_train_batch_size: 4
+learning_rate: 1.0e-3
+lr_scheduler_type: constant
+bf16: false
+use_cpu: true
+logging_steps: 1
+save_steps: 2
+output_dir: out
+"""
+GRPO = "reward_funcs: [exact_answer]\nnum_generations: 2\nmax_completion_length: 4\n"
+
+
+def make(path, step, files=("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"), whole=True):
+    folder = path / f"checkpoint-{step}"
+    folder.mkdir()
+    for name in files:
+        (folder / name).write_text(f"{name} of {step}")
+    if whole:
+        mark_complete(folder)
+    return folder
+
+
+def test_what_is_damaged_is_put_aside_and_what_is_torn_goes(tmp_path):
+    for step in (9, 10, 20, 100):
+        make(tmp_path, step)
+    torn = make(tmp_path, 110, whole=False)
+    (tmp_path / ".tmpAb12").write_text("half a model")
+    for step, spoil in (
+        (100, lambda f: (f / "optimizer.pt").unlink()),
+        (20, lambda f: (f / "model.safetensors").write_text("x")),
+    ):
+        spoil(tmp_path / f"checkpoint-{step}")
+    same_size = tmp_path / "checkpoint-10" / "scheduler.pt"
+    same_size.write_text("scheduler.pt of 11")
+    told = settle(tmp_path)
+    assert [line.split("(")[1].split()[0] for line in told] == ["optimizer.pt", "model.safetensors", "scheduler.pt"]
+    assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-9" and not torn.exists()
+    assert (tmp_path / "damaged-checkpoint-100").is_dir() and not (tmp_path / ".tmpAb12").exists()
+    assert settle(tmp_path) == []
+
+
+def test_a_complete_of_an_older_version_counts_where_what_it_needs_is_there(tmp_path):
+    folder = make(tmp_path, 5)
+    (folder / COMPLETE).write_text("")
+    assert damage(folder) == ""
+    (folder / "scheduler.pt").unlink()
+    assert damage(folder).startswith("scheduler.pt")
+
+
+@pytest.mark.parametrize(
+    ("limit", "left"), [(None, [9, 10, 100, 200]), (3, [10, 100, 200]), (2, [100, 200]), (1, [200])]
+)
+def test_the_oldest_go_by_step_whatever_the_clock_said(tmp_path, limit, left):
+    for i, step in enumerate((9, 10, 100, 200)):
+        os.utime(make(tmp_path, step), (1e9 - i * 1e6, 1e9 - i * 1e6))
+    rotate(tmp_path, limit, None)
+    assert [int(c.name[11:]) for c in checkpoints(tmp_path)] == left
+
+
+def test_the_best_one_stays(tmp_path):
+    for step in (1, 2, 3, 4):
+        make(tmp_path, step)
+    rotate(tmp_path, 2, str(tmp_path / "checkpoint-1"))
+    assert [c.name for c in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
+    rotate(tmp_path, 1, str(tmp_path / "checkpoint-1"))
+    assert [c.name for c in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_first_signal_is_remembered_and_the_second_stops(number):
+    before = handle_signals(stop_at_once)
+    try:
+        with Interrupt("stopping") as interrupt:
+            os.kill(os.getpid(), number)
+            assert interrupt.requested and interrupt.code == 128 + number
+            with pytest.raises(KeyboardInterrupt if number == signal.SIGINT else Terminated):
+                os.kill(os.getpid(), number)
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def run(folder, *more, code=0):
+    done = subprocess.run(
+        [sys.executable, "-m", "reasoning_ext", "run", "r.yaml", *more], cwd=folder, capture_output=True, text=True
+    )
+    assert done.returncode == code, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_run_cut_off_before_done_trains_no_further_step_and_goes_round_damage(stage, tmp_path, rows_file):
+    recipe = RECIPE.format(stage=stage, model=TINY / "model") + (GRPO if stage == "grpo" else "max_length: 64\n")
+    (tmp_path / "r.yaml").write_text(recipe + "save_total_limit: 1\n")
+    run(tmp_path)
+    assert [c.name for c in checkpoints(tmp_path / "out")] == ["checkpoint-4"]
+    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
+    metrics = (tmp_path / "out" / "metrics.jsonl").read_text()
+    tokens = [json.loads(line).get("num_tokens") for line in metrics.splitlines()]
+    (tmp_path / "out" / "DONE").unlink()
+    (tmp_path / "out" / "model.safetensors").unlink()
+    out = run(tmp_path)
+    assert "step 5/4" not in out and "goes on from out/checkpoint-4" in out
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
+    assert (tmp_path / "out" / "metrics.jsonl").read_text() == metrics
+    out = run(tmp_path, "--max_steps", "6")
+    assert "step 6/6" in out and "step 4/6" not in out
+    longer = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    counted = [row["num_tokens"] for row in longer if "num_tokens" in row]
+    assert counted == sorted(counted) and counted[: len([t for t in tokens if t])] == [t for t in tokens if t]
