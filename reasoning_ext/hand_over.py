@@ -83,13 +83,13 @@ def named_base(adapter: str) -> str:
     """Return the model that an adapter names as its base.
 
     Raises:
-        ValueError: it names none.
+        KeyProblem: it names none.
     """
     from peft import PeftConfig
 
     base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
     if not base:
-        raise ValueError(f"its {ADAPTER} names no base_model_name_or_path")
+        raise KeyProblem("model_name_or_path", f"found {adapter}, whose {ADAPTER} names no base_model_name_or_path")
     return str(base)
 
 

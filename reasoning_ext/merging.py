@@ -20,7 +20,7 @@ from reasoning_ext.lineage import run_recipe
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run
-from reasoning_ext.weights import check_weights
+from reasoning_ext.weights import check_weights, json_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -74,7 +74,7 @@ def find_source(run: Path, base: str | None = None) -> Source:
         raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")
     if not (run / DONE).is_file():
         raise ExportError(f"found {run}, which has not finished; run its recipe again to go on")
-    if problem := damage(run, str(run)):
+    if problem := damage(run, str(run)) or json_problem(run, str(run)):
         raise ExportError(problem)
     adapter = is_adapter(str(run))
     if not adapter and not (run / "config.json").is_file():

@@ -90,6 +90,13 @@ def test_every_command_names_the_file_of_a_finished_run_that_is_cut_off(run, tmp
         assert refused.code == 2 and "model.safetensors has 1000 bytes" in refused.err, refused.err
     assert cli("report", "run").code == 0
     assert "model.safetensors has 1000 bytes" in (tmp_path / "run" / "report.html").read_text()
+    config = (tmp_path / "run" / "config.json").read_text()
+    (tmp_path / "run" / "DONE").write_text("{}")  # of an earlier version, without sizes
+    for command in (("ask", "run", "1+2"), ("export", "run")):
+        assert (refused := cli(*command)).code == 2 and "model.safetensors, 1000 bytes" in refused.err, refused.err
+    (tmp_path / "run" / "config.json").write_text(config[:50])
+    assert (refused := cli("export", "run")).code == 2 and "config.json is damaged" in refused.err, refused.err
+    (tmp_path / "run" / "config.json").write_text(config)
     (tmp_path / "run" / "DONE").unlink()  # as the line says
     assert run(SFT + "output_dir: run\n") == 0 and run(STUDENT) == 0
 
