@@ -62,8 +62,10 @@ def test_check_accepts_the_recipe(recipe, tmp_path, monkeypatch):
     result = CliRunner().invoke(app, ["check", "--offline", str(recipe)])
     assert result.exception is None, result.exception
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[0].startswith(f"{recipe}: stage ")
     lines = result.stdout.splitlines()
+    code = [line for line in lines if line.startswith(f"{recipe}: names code, which is run: ")]
+    assert lines[: len(code)] == code  # said before it is run
+    assert lines[len(code)].startswith(f"{recipe}: stage ")
     assert lines[-1].strip() == "ok"
     assert sum(1 + len(line) // 120 for line in lines) <= 42  # one screen
 
@@ -94,7 +96,8 @@ def test_a_typo_ends_in_one_line_and_exit_code_2(tmp_path):
     command = [sys.executable, "-m", "reasoning_ext", "check", "--offline", str(recipe)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert done.returncode == 2
-    assert done.stdout == ""
+    [code] = done.stdout.splitlines()
+    assert "names code, which is run" in code
     [line] = done.stderr.splitlines()
     assert line.startswith(f"error: {recipe}:5: lerning_rate: unknown key (found lerning_rate: 0.001)")
     assert line.endswith("the nearest key of stage sft is learning_rate")
@@ -177,7 +180,7 @@ def test_json_of_a_good_recipe_has_every_fact(check):
     assert (code, document["ok"], document["errors"]) == (0, True, [])
     assert set(document["recipes"][0]["facts"]) == {
         "columns", "rows", "steps", "duplicates", "mean_length", "fitting_share", "context", "lengths", "think_contract",
-        "batch", "golds", "rewards", "memory",
+        "batch", "golds", "rewards", "memory", "code",
     }  # fmt: skip
     assert {finding["level"] for finding in document["recipes"][0]["findings"]} <= {"warning", "note"}
 
@@ -205,7 +208,8 @@ def test_a_broken_recipe_beside_a_good_one_hides_neither(check):
 
 def test_notes_do_not_hide_errors_and_warnings_have_their_recipe(check):
     code, out, err = check(r=GRPO.replace("./model", "./modl"))
-    assert (code, out) == (2, "") and len(err.splitlines()) == 1
+    assert code == 2 and [line.split(",")[0] for line in out.splitlines()] == ["r.yaml: names code"]
+    assert len(err.splitlines()) == 1
     code, out, err = check(r=SFT.replace("from_scratch: true\n", "") + "learning_rate: 1.0\nlerning_rate: 1\n")
     lines = out.splitlines()
     assert lines[0] == "r.yaml: stage sft, backend trl" and lines[1].startswith("  warning: learning_rate: found 1 ")

@@ -141,7 +141,7 @@ def test_ten_steps_are_five_and_five_more(run, recipe_in, tmp_path):
 def test_progress_names_accuracy_and_margin(run, capsys):
     run(max_steps=1)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo  step 1/1")]
-    assert all(f"  {name} " in line for name in ("loss", "accuracy", "margin"))
+    assert all(f"  {name} " in line for name in ("loss", "rewards/accuracies", "rewards/margins"))
 
 
 # --- rows in tokens

@@ -266,7 +266,7 @@ def test_a_format_that_goes_wrong_is_one_line(tmp_path, body, said):
 
 def test_a_format_whose_file_cannot_be_imported_is_named(tmp_path):
     (tmp_path / "own.py").write_text("import no_such_module\ndef own(row):\n    return row\n")
-    with pytest.raises(DataError, match=r"own\.py failed: ModuleNotFoundError: No module named 'no_such_module'"):
+    with pytest.raises(DataError, match=r"own\.py:\d+ failed: ModuleNotFoundError: No module named 'no_such_module'"):
         format_rows(datasets.Dataset.from_list(adds(2)), find_format("./own.py", tmp_path))
 
 

@@ -212,7 +212,7 @@ def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
 
 
 def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cli):
-    write_run(tmp_path, 10)
+    write_run(tmp_path, 10, "from_scratch: true")
     with locked(tmp_path / "out"):
         second = cli("run", tmp_path / "r.yaml")
     assert (
