@@ -166,18 +166,21 @@ class FlatGroups(TrainerCallback):
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Look at all logs so far, those before a checkpoint too."""
-        logged = [row[FLAT] for row in state.log_history if FLAT in row]
         early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
-        if FLAT in state.log_history[-1] and len(logged) == early and min(logged) == 1.0:
+        if FLAT in state.log_history[-1] and self._flat_logs(state) == early:
             self._warn(state, f"in none of the {state.global_step} steps so far")
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Say that nothing was learnt, where that is so."""
-        logged = [row[FLAT] for row in state.log_history if FLAT in row]
-        if logged and min(logged) == 1.0:
+        if self._flat_logs(state):
             self._warn(state, f"in none of the {state.global_step} steps")
+
+    def _flat_logs(self, state: TrainerState) -> int:
+        """Return how many logs there are, if all of them are of groups without a difference, else 0."""
+        logged = [row[FLAT] for row in state.log_history if FLAT in row]
+        return len(logged) if logged and min(logged) == 1.0 else 0
 
     def _warn(self, state: TrainerState, when: str) -> None:
         if not state.is_world_process_zero:

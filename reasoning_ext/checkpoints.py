@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from reasoning_ext.files import fast_hash, read_object, write_whole
+from reasoning_ext.files import fast_hash, read_object, size_problem, write_whole
 
 COMPLETE = "COMPLETE"
 ASIDE = "damaged-"  # put before the name of a checkpoint that does not fit its COMPLETE
@@ -48,13 +48,11 @@ def damage(checkpoint: Path) -> str:
     if not isinstance(files, dict):
         return f"{COMPLETE} cannot be read"
     for name, (size, digest) in files.items():
-        file = checkpoint / name
-        if not file.is_file():
-            return f"{name} is missing"
-        if (now := file.stat().st_size) != size:
-            return f"{name} has {now} bytes and had {size}"
-        if fast_hash(file) != digest:
-            return f"{name} has another content than was written"
+        problem = size_problem(checkpoint / name, size)
+        if not problem and fast_hash(checkpoint / name) != digest:
+            problem = "has another content than was written"
+        if problem:
+            return f"{name} {problem}"
     return ""
 
 

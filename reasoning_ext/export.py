@@ -34,6 +34,7 @@ from reasoning_ext.export_check import (
     read_prompts,
 )
 from reasoning_ext.files import check_space, write_whole
+from reasoning_ext.lineage import EXPORT
 from reasoning_ext.merging import (
     Source,
     base_weights,
@@ -48,7 +49,6 @@ from reasoning_ext.model_card import shorten, write_card
 from reasoning_ext.pipeline import quiet
 from reasoning_ext.run_dir import DONE, fingerprint, say, versions
 
-EXPORT = "export.json"
 QUANTISED = ("load_in_4bit", "load_in_8bit")
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 

@@ -93,6 +93,14 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def size_problem(file: Path, size: int) -> str:
+    """Say that a file is gone, or has another size than it was written with, or nothing."""
+    if not file.is_file():
+        return "is missing"
+    now = file.stat().st_size
+    return "" if now == size else f"has {now} bytes and had {size}"
+
+
 def fast_hash(file: Path) -> str:
     """Hash a file whole, to tell damage and not attacks; once in a process, as long as its size and time of change stay."""
     now = file.stat()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from reasoning_ext.data import FORMATS
 from reasoning_ext.errors import UserError
-from reasoning_ext.plugins import _files, _functions, plugin_names
+from reasoning_ext.plugins import functions_at
 from reasoning_ext.recipe import MANAGED, STAGES, expand, stage_keys
 from reasoning_ext.reward_loading import HOMES
 from reasoning_ext.schema import _first_sentence, _texts
@@ -30,20 +30,14 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
         raise UserError(f"list: found {kind} {stage}, allowed: keys, and one of {', '.join(STAGES)}")
     if kind == "recipes":
         return _recipes(Path("recipes"))
-    return _keys([stage] if stage else list(STAGES)) if kind == "keys" else _functions_of(_homes(kind))
+    if kind == "keys":
+        return _keys([stage] if stage else list(STAGES))
+    return _functions(HOMES if kind == "rewards" else [FORMATS])
 
 
-def _homes(kind: str) -> list[str]:
-    return HOMES if kind == "rewards" else [FORMATS]
-
-
-def _functions_of(homes: list[str]) -> Iterator[str]:
-    for home in homes:
-        names = plugin_names([home])
-        for file, _ in _files(home):
-            for name, node in _functions(file).items():
-                if name in names:
-                    yield _line(name, _first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
+def _functions(homes: list[str]) -> Iterator[str]:
+    for name, file, node in functions_at(homes):
+        yield _line(name, _first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
 
 
 def _recipes(folder: Path) -> Iterator[str]:

@@ -16,7 +16,7 @@ from reasoning_ext.errors import RecipeError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
-from reasoning_ext.lineage import run_recipe
+from reasoning_ext.lineage import EXPORT, run_recipe
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run
@@ -130,7 +130,7 @@ def _refuse_own_merge(run: Path, base: str, named: str) -> None:
         problem = f"a base with the adapter {made.get('adapter', 'of another run')} merged in"
     elif made and (made.get("fingerprint") == fingerprint(str(run)) or (own and made != own)):
         problem = f"made from {made.get('adapter') or made.get('config')}"
-    elif read_object(Path(base) / "export.json").get("made_of", {}).get("run") == fingerprint(str(run)):
+    elif read_object(Path(base) / EXPORT).get("made_of", {}).get("run") == fingerprint(str(run)):
         problem = "an export of this very run"
     else:
         return

@@ -146,11 +146,14 @@ def _at_home(name: str, homes: list[str], known_in: list[str]) -> Plugin:
 
 def plugin_names(homes: list[str]) -> list[str]:
     """List the plain names that `find_plugin` knows: in a package the functions named like their file, or all of TRL's."""
-    names: list[str] = []
+    return sorted({name for name, _, _ in functions_at(homes)})
+
+
+def functions_at(homes: list[str]) -> Iterator[tuple[str, Path, _Function]]:
+    """Yield the functions that have such a name: the name, the file, and the function as it is parsed."""
     for home in homes:
         for file, _ in _files(home):
-            names += _functions(file)
-    return sorted(set(names))
+            yield from ((name, file, node) for name, node in _functions(file).items())
 
 
 def import_file(path: Path) -> Any:

@@ -26,7 +26,7 @@ import yaml
 
 from reasoning_ext.checkpoints import last_checkpoint
 from reasoning_ext.errors import UserError
-from reasoning_ext.files import fast_hash, write_whole
+from reasoning_ext.files import fast_hash, size_problem, write_whole
 from reasoning_ext.own_keys import KINDS, TRAINED
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
@@ -122,10 +122,11 @@ def damage(path: Path, name: str) -> str:
     except (ValueError, AttributeError):
         return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
     for file, size in files.items():
-        now = (path / file).stat().st_size if (path / file).is_file() else -1
-        if now != size and not (file.endswith("config.json") and now > 0):
-            has = "is missing" if now < 0 else f"has {now} bytes and had {size}"
-            return f"found {name}, done, but its {file} {has}; put it back, or remove {DONE} and run its recipe again"
+        edited = file.endswith("config.json") and (path / file).is_file() and (path / file).stat().st_size > 0
+        if not edited and (problem := size_problem(path / file, size)):
+            return (
+                f"found {name}, done, but its {file} {problem}; put it back, or remove {DONE} and run its recipe again"
+            )
     return ""
 
 

@@ -151,10 +151,8 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     if run.checkpoint and hasattr(trainer, COUNT):
         setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
     check_space(run.path, 2 * checkpoint_bytes(trainer.model))
-    limit, trainer.args.save_total_limit = (
-        trainer.args.save_total_limit,
-        None,
-    )  # TRL would remove before the new one is whole
+    limit = trainer.args.save_total_limit
+    trainer.args.save_total_limit = None  # TRL would remove before the new one is whole
     trainer.create_model_card = lambda *args, **kwargs: None  # TRL's says nothing of this run
     with Interrupt() as interrupt:
         trainer.remove_callback(PrinterCallback)
