@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import UserError, print_error
 
 app = typer.Typer(
     name="reasoning-ext",
@@ -147,6 +147,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
             paths.append(argument)
             continue
         key, equals, value = argument[2:].partition("=")
+        key = key.replace("-", "_")
         if not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
@@ -166,7 +167,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
