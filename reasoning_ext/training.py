@@ -15,10 +15,12 @@ from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.reading import Prepared
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.tokenized import drop_long_prompts
+from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 INTERRUPTED = 130
@@ -97,7 +99,8 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         **defaults: further values for keys that the recipe leaves out.
 
     Raises:
-        RecipeError: TRL refuses a combination of values, or Unsloth changes one.
+        KeyProblem: TRL refuses a combination of values.
+        RecipeError: Unsloth changes one.
     """
     device = found_device(recipe.get("use_cpu"))
     frozen = bool(recipe.get("use_peft"))
@@ -111,12 +114,8 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
     if missing:
         problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
         raise recipe.error("unsloth_config", problem)
-    try:
+    with refusals(recipe, cls.__name__):
         config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(
-            f"{recipe.path}: {cls.__name__} refuses these values: {' '.join(str(error).split())}"
-        ) from error
     keep_trl_values(recipe, config)
     refuse_changes(recipe, config)
     return config
@@ -148,6 +147,11 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     from reasoning_ext.interrupt import Interrupt
 
     step = int(run.checkpoint.name[11:]) if run.checkpoint else 0
+    args, rows = trainer.args, trainer.train_dataset
+    batch = args.per_device_train_batch_size * args.world_size
+    if stage in FROM_DATA and args.dataloader_drop_last and hasattr(rows, "num_rows") and rows.num_rows < batch:
+        problem = f"found true with {rows.num_rows} rows and batches of {batch}, of which none is full; leave it out"
+        raise DataError("dataloader_drop_last", problem)
     check_space(run.path, 2 * checkpoint_bytes(trainer.model))
     with Interrupt() as interrupt:
         trainer.remove_callback(PrinterCallback)
