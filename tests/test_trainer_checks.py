@@ -1,0 +1,65 @@
+"""What a trainer would refuse when it is built is one line of `check` that blames the key."""
+
+from pathlib import Path
+
+import pytest
+
+from reasoning_ext.check import Result
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.trainer_checks import refusals, trainer_findings
+
+MODEL = Path(__file__).parent.parent / "recipes" / "tiny" / "model"
+HEAD = (
+    f"stage: sft\nmodel_name_or_path: {MODEL}\nfrom_scratch: true\ndataset_name: ./rows.jsonl\noutput_dir: runs/none\n"
+)
+
+
+def recipe(tmp_path, text: str):
+    (tmp_path / "r.yaml").write_text(HEAD + text)
+    return load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("report_to: wandbb", "report_to"),
+        ("report_to: [none, clearml]", "report_to"),
+        ("use_peft: true\nlora_target_modules: [c_attn]", "lora_target_modules"),
+        ("use_peft: true\nlora_r: 0", "lora_r"),
+        ("learning_rate: -1e-5", "learning_rate"),
+        ("lr_scheduler_type: cosine_with_min_lr", "lr_scheduler_type"),
+        ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_type"),
+        ("optim: galore_adamw\noptim_target_modules: [x]", "optim"),
+        ("load_best_model_at_end: true\nsave_strategy: steps\neval_strategy: epoch", "load_best_model_at_end"),
+    ],
+)
+def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
+    found = trainer_findings(recipe(tmp_path, text + "\n"))
+    assert [(finding.level, finding.key) for finding in found] == [("error", key)]
+    assert "\n" not in found[0].text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "bf16: true", "use_peft: true", "report_to: none", "lr_scheduler_type: cosine", "optim: adamw_8bit"]
+)
+def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
+    assert trainer_findings(recipe(tmp_path, text + "\n")) == []
+
+
+def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n' * 3)
+    text = "use_cpu: true\nmax_length: 128\nper_device_train_batch_size: 4\ndataloader_drop_last: true\n"
+    result = Result(recipe(tmp_path, text), [], offline=True, errors=[])
+    assert [f.key for f in result.findings if f.level == "error"] == ["dataloader_drop_last"]
+
+
+def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
+    with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n"), "a trainer"):
+        raise TypeError("optim must\nbe another")
+    assert caught.value.key == "optim" and "\n" not in str(caught.value)
+
+
+def test_a_context_that_only_unsloth_prepares(tmp_path):
+    result = Result(recipe(tmp_path, "max_seq_length: 64\n"), [], offline=True, errors=[])
+    assert any(":6: max_seq_length" in error for error in result.errors)
