@@ -59,9 +59,6 @@ def count_errors(recipe: Recipe) -> Errors:
 def context_errors(recipe: Recipe) -> Errors:
     """Yield an error where Unsloth would prepare less context than the recipe's rows take."""
     keys = ("max_length",) if recipe.stage in FROM_DATA else ("max_prompt_length", "max_completion_length")
-    if "max_seq_length" in recipe.values and recipe.get("backend") == "trl" and recipe.lines.get(("backend",)) != 0:
-        found = f"found {recipe.values['max_seq_length']} with backend: trl, where it does nothing"
-        yield recipe.error("max_seq_length", f"{found}; leave it out, or write {' and '.join(keys)}")
     context = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH
     written = {key: recipe.values[key] for key in keys if isinstance(recipe.values.get(key), int)}
     needed = sum(written.values())

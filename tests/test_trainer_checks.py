@@ -58,8 +58,3 @@ def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
     with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n"), "a trainer"):
         raise TypeError("optim must\nbe another")
     assert caught.value.key == "optim" and "\n" not in str(caught.value)
-
-
-def test_a_context_that_only_unsloth_prepares(tmp_path):
-    result = Result(recipe(tmp_path, "max_seq_length: 64\n"), [], offline=True, errors=[])
-    assert any(":6: max_seq_length" in error for error in result.errors)
