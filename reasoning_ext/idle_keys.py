@@ -40,11 +40,13 @@ NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 )  # fmt: skip
 # the keys, the key that decides, the values with which they do nothing
 IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
-    ("eval_delay eval_packing num_generations_eval", "eval_strategy", ("no",)),
+    ("eval_delay eval_on_start eval_packing num_generations_eval", "eval_strategy", ("no",)),
     ("metric_for_best_model greater_is_better", "eval_strategy", ("no",)),
     ("use_bias_correction_kl sync_ref_model", "beta", (0,)),
     ("warmup_steps", "lr_scheduler_type", ("constant", "reduce_lr_on_plateau")),
     ("adam_*", "optim", ("adafactor", "sgd", "adagrad", "rmsprop")),
+    ("activation_offloading", "use_cpu", (True,)),
+    ("fsdp_config", "fsdp", (None, "", False)),
     ("dataloader_persistent_workers dataloader_prefetch_factor", "dataloader_num_workers", (0,)),
 )
 

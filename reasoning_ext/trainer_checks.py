@@ -6,8 +6,10 @@ Built as `run` will build them: TRL's config, the trackers, the optimizer with i
 from __future__ import annotations
 
 import contextlib
+import difflib
 import inspect
 import math
+import os
 import re
 import warnings
 from collections.abc import Iterator
@@ -21,9 +23,18 @@ from reasoning_ext.findings import Finding
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.run_dir import world_size
 
 CONFIGS = {"sft": ("SFTConfig", SFT_CONFIG), "grpo": ("GRPOConfig", GRPO_CONFIG), "dpo": ("DPOConfig", DPO_CONFIG)}
-NOT_NEGATIVE = ("learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "lora_dropout")
+NOT_NEGATIVE = (
+    "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "lora_dropout", "dataloader_num_workers",
+    "neftune_noise_alpha",
+)  # fmt: skip
+SEEDS = 2**32  # numpy takes none from there on
+REFUSALS = (
+    ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError, FileNotFoundError, ArithmeticError,
+    AssertionError, re.error,
+)  # fmt: skip
 ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
 
 
@@ -38,10 +49,12 @@ def trainer_findings(recipe: Recipe) -> list[Finding]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `run` gives them
-            _refuse_negative(recipe)
+            _refuse_numbers(recipe)
             _trackers(recipe)
-            config = _config(recipe)
-            _optimizer(recipe, config)
+            _packages(recipe)
+            if world_size() == 1:  # building a config joins the other processes, for good and as a CPU's
+                with _left_as_found():
+                    _optimizer(recipe, _config(recipe))
             _adapter(recipe)
     except KeyProblem as problem:
         return [Finding("error", problem.key, str(problem))]
@@ -64,19 +77,50 @@ def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError) as error:
-        text = " ".join(str(error).split())
-        named = [
-            word for word in re.findall(r"\w+", text) if word in recipe.values and word not in ("stage", "backend")
-        ]
-        raise KeyProblem(named[0] if named else key, f"{what} refuses these values: {text[:600]}") from error
+    except REFUSALS as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
 
 
-def _refuse_negative(recipe: Recipe) -> None:
+def _blamed(recipe: Recipe, text: str) -> str:
+    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
+    words = re.findall(r"[\w.-]+", text.casefold())
+    own = {key: value for key, value in recipe.values.items() if key not in ("stage", "backend")}
+    named = [word for word in re.findall(r"\w+", text) if word in own]
+    repeated = []
+    for key, value in own.items():
+        parts = value if isinstance(value, list | dict) else [value]
+        if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
+            repeated.append(key)
+    return named[0] if named else repeated[0] if len(repeated) == 1 else ""
+
+
+@contextlib.contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Undo what building a config leaves behind in the process: variables of the environment, the device."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _refuse_numbers(recipe: Recipe) -> None:
     for key in NOT_NEGATIVE:
         value = recipe.values.get(key)
         if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
             raise KeyProblem(key, f"found {value}, allowed: 0 or more")
+    for key in ("seed", "data_seed"):
+        if (seed := recipe.values.get(key)) is not None and not 0 <= seed < SEEDS:
+            raise KeyProblem(key, f"found {seed}, allowed: 0 to {SEEDS - 1}")
+    if recipe.get("max_steps") == 0:
+        raise KeyProblem("max_steps", "found 0, allowed: 1 or more, or -1 for what num_train_epochs says")
+    if recipe.get("max_steps") < 0 and not recipe.get("num_train_epochs") > 0:
+        raise KeyProblem("num_train_epochs", f"found {recipe.get('num_train_epochs')}, allowed: above 0")
     if recipe.get("use_peft") and recipe.get("lora_r") < 1:
         raise KeyProblem("lora_r", f"found {recipe.get('lora_r')}, allowed: 1 or more")
 
@@ -96,6 +140,41 @@ def _trackers(recipe: Recipe) -> None:
         if name not in here:
             problem = f"found {name}, which is not installed here"
             raise KeyProblem("report_to", f"{problem}; pip install {name.replace('_', '-')}, or write none")
+
+
+def _packages(recipe: Recipe) -> None:
+    """Refuse names of attention and compilers that there are not, Liger's kernels where they are not installed, FSDP alone."""
+    from transformers.utils import is_liger_kernel_available
+
+    if recipe.get("use_liger_kernel") and not is_liger_kernel_available():
+        raise KeyProblem("use_liger_kernel", "found true, but it is not installed here; pip install liger-kernel")
+    if recipe.get("fsdp") and world_size() == 1:
+        problem = f"found {recipe.get('fsdp')} in one process, allowed: under accelerate launch, as check then too"
+        raise KeyProblem("fsdp", problem)
+    attention = recipe.get("attn_implementation")
+    if (
+        attention and recipe.get("backend") == "trl" and not set("/|") & set(attention)
+    ):  # a kernel of the hub has a slash
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+        if attention not in known:
+            near = difflib.get_close_matches(attention, known, 1, cutoff=0.0)[0]
+            allowed = ", ".join(name for name in known if "paged" not in name)
+            raise KeyProblem("attn_implementation", f"found {attention}, allowed: {allowed}; the nearest is {near}")
+    if (mode := recipe.get("torch_compile_mode")) is not None:
+        import torch._inductor
+
+        if mode not in (known := [*torch._inductor.list_mode_options(), "default"]):
+            raise KeyProblem("torch_compile_mode", f"found {mode}, allowed: {', '.join(dict.fromkeys(known))}")
+    if given := recipe.get("gradient_checkpointing_kwargs"):
+        from torch.utils.checkpoint import checkpoint
+
+        known = [*[*inspect.signature(checkpoint).parameters][2:-1], "preserve_rng_state"]  # behind function, *args
+        for name in given:
+            if name not in known:
+                problem = f"found {name}, allowed: {', '.join(known)}"
+                raise KeyProblem("gradient_checkpointing_kwargs", problem)
 
 
 def _config(recipe: Recipe) -> Any:

@@ -1,5 +1,6 @@
 """What a trainer would refuse when it is built is one line of `check` that blames the key."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,25 @@ def recipe(tmp_path, text: str):
         ("use_peft: true\nlora_r: 0", "lora_r"),
         ("learning_rate: -1e-5", "learning_rate"),
         ("lr_scheduler_type: cosine_with_min_lr", "lr_scheduler_type"),
-        ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_type"),
+        ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_kwargs"),
         ("optim: galore_adamw\noptim_target_modules: [x]", "optim"),
+        ("use_liger_kernel: true", "use_liger_kernel"),
+        ("fsdp: full_shard", "fsdp"),
+        ("attn_implementation: flash_atention", "attn_implementation"),
+        ("torch_compile_mode: fastest", "torch_compile_mode"),
+        ("gradient_checkpointing_kwargs: {nonsense: 1}", "gradient_checkpointing_kwargs"),
+        ("seed: -1", "seed"),
+        ("max_steps: 0", "max_steps"),
+        ("num_train_epochs: 0", "num_train_epochs"),
+        ("dataloader_num_workers: -1", "dataloader_num_workers"),
+        ("neftune_noise_alpha: -1", "neftune_noise_alpha"),
+        ("adam_beta1: 1.5", "adam_beta1"),
+        ("debug: nonsense", "debug"),
+        ("accelerator_config: {nonsense: 1}", "accelerator_config"),
+        ("accelerator_config: missing.json", "accelerator_config"),
+        ("use_peft: true\nlora_dropout: 1.5", "lora_dropout"),
+        ("use_peft: true\nlora_target_modules: ['(']", "lora_target_modules"),
+        ("optim: adamw_torch\noptim_args: nonsense", "optim"),
         ("load_best_model_at_end: true\nsave_strategy: steps\neval_strategy: epoch", "load_best_model_at_end"),
     ],
 )
@@ -41,7 +59,18 @@ def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "bf16: true", "use_peft: true", "report_to: none", "lr_scheduler_type: cosine", "optim: adamw_8bit"]
+    "text",
+    [
+        "attn_implementation: flash_attention_2",
+        "attn_implementation: kernels-community/flash-attn",
+        "max_steps: 1",
+        "",
+        "bf16: true",
+        "use_peft: true",
+        "report_to: none",
+        "lr_scheduler_type: cosine",
+        "optim: adamw_8bit",
+    ],
 )
 def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
     assert trainer_findings(recipe(tmp_path, text + "\n")) == []
@@ -58,3 +87,11 @@ def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
     with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n"), "a trainer"):
         raise TypeError("optim must\nbe another")
     assert caught.value.key == "optim" and "\n" not in str(caught.value)
+
+
+def test_a_check_leaves_the_process_as_it_was(tmp_path):
+    from accelerate.state import PartialState
+
+    before = dict(os.environ)
+    assert trainer_findings(recipe(tmp_path, "fp16: true\n")) == []
+    assert dict(os.environ) == before and PartialState._shared_state == {}

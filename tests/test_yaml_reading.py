@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from reasoning_ext.cli import split_overrides
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import RecipeError, print_error
 from reasoning_ext.own_keys import RENAMED, STAGES
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import load_recipe, load_recipes, stage_keys
@@ -106,3 +106,27 @@ def test_a_template_with_a_byte_order_mark_is_read_without(tmp_path):
     (tmp_path / "t.jinja").write_text("{{ messages[0].content }}", encoding="utf-8-sig")
     tokenizer = load_tokenizer("recipes/tiny/model", None, False, str(tmp_path / "t.jinja"))
     assert tokenizer.chat_template.startswith("{{")
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "coloured"),
+    [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False), (False, {}, False)],
+)
+def test_an_error_is_one_line_red_on_a_terminal_alone(monkeypatch, capsys, terminal, environment, coloured):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    print_error("r.yaml:1: a\nb \x1b]0;title\x07 \ud800")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and r"a\nb \x1b]0;title\x07 \ud800" in line
+    assert ("\x1b" in line) is coloured
+
+
+@pytest.mark.parametrize("models", ["[[]]", "[null]", "[a, b/a]"])
+def test_models_that_have_no_names_of_their_own(tmp_path, models):
+    text = f"stage: eval\nmodels: {models}\ndataset_name: recipes/tiny/last_digit.py\noutput_dir: runs/x\n"
+    problems = []
+    check_recipe(load_recipe(write(tmp_path, text)), problems=problems)
+    assert any("r.yaml:2: models" in str(problem) for problem in problems)
