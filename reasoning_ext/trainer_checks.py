@@ -30,6 +30,10 @@ NOT_NEGATIVE = (
     "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "lora_dropout", "dataloader_num_workers",
     "neftune_noise_alpha",
 )  # fmt: skip
+DRAWN = {
+    "temperature": "TemperatureLogitsWarper", "top_p": "TopPLogitsWarper", "top_k": "TopKLogitsWarper",
+    "min_p": "MinPLogitsWarper", "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+}  # fmt: skip
 SEEDS = 2**32  # numpy takes none from there on
 REFUSALS = (
     ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError, FileNotFoundError, ArithmeticError,
@@ -42,11 +46,12 @@ def trainer_findings(recipe: Recipe) -> list[Finding]:
     """Build what a trainer is built from, and return an error for the first thing that is refused.
 
     Args:
-        recipe: a recipe without errors of its own; where its stage trains nothing there is nothing to build.
+        recipe: a recipe without errors of its own; where its stage trains nothing, the sampling alone is built.
     """
-    if recipe.stage not in TRAINED:
-        return []
     try:
+        _sampling(recipe)
+        if recipe.stage not in TRAINED:
+            return []
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # `run` gives them
             _refuse_numbers(recipe)
@@ -93,6 +98,21 @@ def _blamed(recipe: Recipe, text: str) -> str:
         if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
             repeated.append(key)
     return named[0] if named else repeated[0] if len(repeated) == 1 else ""
+
+
+def _sampling(recipe: Recipe) -> None:
+    """Build what transformers draws tokens with, as far as the recipe sets it; what is 0 or null is left out there."""
+    if "temperature" not in recipe.keys or (
+        recipe.get("use_vllm") if recipe.stage == "grpo" else recipe.get("engine") != "transformers"
+    ):
+        return
+    if recipe.stage == "grpo" and recipe.get("temperature") == 0:
+        raise KeyProblem("temperature", "found 0, allowed: above 0, because GRPO compares completions that differ")
+    made = {key: (kind, value) for key, kind in DRAWN.items() if (value := recipe.values.get(key)) is not None}
+    made = {key: (kind, value) for key, (kind, value) in made.items() if value != 0 or key == "repetition_penalty"}
+    for key, (kind, value) in made.items():
+        with refusals(recipe, kind, key):
+            getattr(import_module("transformers"), kind)(value if key == "top_k" else float(value))
 
 
 @contextlib.contextmanager

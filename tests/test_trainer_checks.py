@@ -95,3 +95,27 @@ def test_a_check_leaves_the_process_as_it_was(tmp_path):
     before = dict(os.environ)
     assert trainer_findings(recipe(tmp_path, "fp16: true\n")) == []
     assert dict(os.environ) == before and PartialState._shared_state == {}
+
+
+@pytest.mark.parametrize("stage", ["grpo", "sample"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("temperature: -1", "temperature"),
+        ("top_p: 2", "top_p"),
+        ("top_k: -3", "top_k"),
+        ("min_p: 3", "min_p"),
+        ("repetition_penalty: 0", "repetition_penalty"),
+        ("temperature: 1\ntop_p: 1.0\ntop_k: 0\nmin_p: 0.1\nrepetition_penalty: 1", None),
+    ],
+)
+def test_what_tokens_cannot_be_drawn_with(tmp_path, stage, text, key):
+    (tmp_path / "r.yaml").write_text(
+        HEAD.replace("stage: sft", f"stage: {stage}") + f"reward_funcs: [math_answer]\n{text}\n"
+    )
+    assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ([key] if key else [])
+
+
+def test_grpo_does_not_compare_one_answer_with_itself(tmp_path):
+    (tmp_path / "r.yaml").write_text(HEAD.replace("stage: sft", "stage: grpo") + "temperature: 0\n")
+    assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ["temperature"]
