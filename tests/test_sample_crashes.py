@@ -64,7 +64,7 @@ def read_samples(folder):
 
 @pytest.mark.slow
 def test_fifty_kills_lose_nothing_and_draw_at_most_a_batch_again(tmp_path):
-    write_run(tmp_path)
+    write_run(tmp_path, more="from_scratch: true")
     report = kill(tmp_path, 50, "fake", 4000)
     assert report["kills"] == 50 and report["ended"] == 1
     rows, by_key = read_samples(tmp_path)
@@ -78,8 +78,8 @@ def test_fifty_kills_lose_nothing_and_draw_at_most_a_batch_again(tmp_path):
 
 @pytest.mark.slow
 def test_an_adaptive_run_that_is_killed_asks_for_the_same_keys(tmp_path):
-    write_run(tmp_path / "killed", 300, "keep: 1\nadaptive: true")
-    write_run(tmp_path / "straight", 300, "keep: 1\nadaptive: true")
+    write_run(tmp_path / "killed", 300, "keep: 1\nadaptive: true\nfrom_scratch: true")
+    write_run(tmp_path / "straight", 300, "keep: 1\nadaptive: true\nfrom_scratch: true")
     kill(tmp_path / "straight", 0, "fake", 0)
     _, straight = read_samples(tmp_path / "straight")
     kill(tmp_path / "killed", 12, "fake", len(straight))
