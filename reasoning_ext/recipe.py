@@ -274,7 +274,10 @@ def _nearest(key: str, known: list[str], stage: str) -> str:
     if others:
         return f"stage {', '.join(others)} has this key, stage {stage} has not"
     if key in RENAMED:
-        return RENAMED[key] if " " in RENAMED[key] else f"its name here is {RENAMED[key]}"
+        name = RENAMED[key]
+        having = ", ".join(other for other in STAGES if name in stage_keys(other))
+        missing = "" if " " in name or name in known else f", which stage {having} has, stage {stage} has not"
+        return name if " " in name else f"its name here is {name}{missing}"
     near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
     return f"the nearest key of stage {stage} is {near[0]}"
 

@@ -46,7 +46,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
     if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         beside = [f.name for f in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, beside, 1)
-        raise RecipeError(f"{path}: no such file" + (f"; the nearest is {path.parent / near[0]}" if near else ""))
+        there = "neither a file nor a folder" if os.path.lexists(path) and not path.is_symlink() else "no such file"
+        raise RecipeError(f"{path}: {there}" + (f"; the nearest is {path.parent / near[0]}" if near else ""))
     content = b""
     try:
         content = path.read_bytes()
@@ -91,7 +92,10 @@ def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -
             key = (*prefix, key_node.value if isinstance(key_node, yaml.ScalarNode) else "?")
             line = key_node.start_mark.line + 1
             if not prefix and key_node.tag != "tag:yaml.org,2002:str":
-                raise RecipeError(f"{path}:{line}: found the key {str(key_node.value)[:40]}, allowed: names")
+                found = (
+                    str(key_node.value)[:40] if isinstance(key_node, yaml.ScalarNode) else "that is a list or a mapping"
+                )
+                raise RecipeError(f"{path}:{line}: found the key {found}, allowed: names")
             if key in lines:
                 name = ".".join(map(str, key))
                 raise RecipeError(f"{path}:{line}: {name}: found twice, first on line {lines[key]}; allowed: once")

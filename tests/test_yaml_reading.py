@@ -130,3 +130,15 @@ def test_models_that_have_no_names_of_their_own(tmp_path, models):
     problems = []
     check_recipe(load_recipe(write(tmp_path, text)), problems=problems)
     assert any("r.yaml:2: models" in str(problem) for problem in problems)
+
+
+def test_a_pipe_is_not_called_missing(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(RecipeError, match="neither a file"):
+        load_recipes([tmp_path / "pipe"])
+
+
+def test_a_renamed_key_of_another_stage_says_whose_it_is(tmp_path):
+    text = HEAD.replace("stage: sft", "stage: grpo") + "cutoff_len: 5\n"
+    with pytest.raises(RecipeError, match=r":5: cutoff_len: .*max_length, which stage sft, dpo has"):
+        load_recipe(write(tmp_path, text))
