@@ -92,12 +92,15 @@ def _blamed(recipe: Recipe, text: str) -> str:
     words = re.findall(r"[\w.-]+", text.casefold())
     own = {key: value for key, value in recipe.values.items() if key not in ("stage", "backend")}
     named = [word for word in re.findall(r"\w+", text) if word in own]
-    repeated = []
-    for key, value in own.items():
-        parts = value if isinstance(value, list | dict) else [value]
-        if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
-            repeated.append(key)
-    return named[0] if named else repeated[0] if len(repeated) == 1 else ""
+    for kinds in (str, (int, float)):  # a number may stand there by chance
+        repeated = []
+        for key, value in own.items():
+            parts = [part for part in (value if isinstance(value, list | dict) else [value]) if isinstance(part, kinds)]
+            if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
+                repeated.append(key)
+        if not named and len(repeated) == 1:
+            return repeated[0]
+    return named[0] if named else ""
 
 
 def _sampling(recipe: Recipe) -> None:

@@ -45,7 +45,7 @@ def recipe(tmp_path, text: str):
         ("adam_beta1: 1.5", "adam_beta1"),
         ("debug: nonsense", "debug"),
         ("accelerator_config: {nonsense: 1}", "accelerator_config"),
-        ("accelerator_config: missing.json", "accelerator_config"),
+        ("max_steps: 2\naccelerator_config: missing.json", "accelerator_config"),
         ("use_peft: true\nlora_dropout: 1.5", "lora_dropout"),
         ("use_peft: true\nlora_target_modules: ['(']", "lora_target_modules"),
         ("optim: adamw_torch\noptim_args: nonsense", "optim"),
