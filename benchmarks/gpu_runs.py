@@ -80,9 +80,11 @@ def recipe_values(job):
     values = {key: value for key, value in load_recipe(Path(job.recipe)).values.items() if key not in DATA_KEYS}
     values |= {
         "backend": job.backend, "model_name_or_path": job.model, "dataset_name": "./rows.jsonl", "output_dir": "run",
-        "max_seq_length": job.context, "max_steps": job.steps, "logging_steps": 1, "save_strategy": "no",
+        "max_steps": job.steps, "logging_steps": 1, "save_strategy": "no",
         "report_to": "none",
     }  # fmt: skip
+    values.pop("max_seq_length", None)
+    values |= {"max_seq_length": job.context} if job.backend == "unsloth" else {}
     if job.stage == "sft":
         return values | {"max_length": job.context} | job.changes
     values |= {

@@ -83,7 +83,7 @@ def _template(path: str) -> str:
         if not file.is_file():
             raise TokenizerError("chat_template_path", f"found {path}, but there is no such file")
         try:
-            return file.read_text(encoding="utf-8")
+            return file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError("chat_template_path", f"found {path}, which is no UTF-8 text: {error}") from error
     from transformers import AutoTokenizer

@@ -34,6 +34,7 @@ from reasoning_ext.batches import batch_facts
 from reasoning_ext.check_output import length_facts, print_body
 from reasoning_ext.compatibility import version_findings
 from reasoning_ext.engines.opening import server_problem
+from reasoning_ext.errors import print_error
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import Inspection, inspect, on_hub, tokenizer_source
@@ -46,6 +47,7 @@ from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
 from reasoning_ext.surprises import default_findings
+from reasoning_ext.trainer_checks import trainer_findings
 
 LEVELS = ("error", "warning", "note")
 
@@ -88,7 +90,7 @@ def check_and_print(
         document = {"ok": ok, "errors": [str(error) for error in lost], "recipes": documents}
         print(json.dumps(_plain(document), indent=1, default=str))
     for error in () if as_json else lost:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
     return 0 if ok else 2
 
 
@@ -122,7 +124,9 @@ class Result:
         if not self.errors:  # a value that was refused would count as changed
             self._check_folder(problems)
         self.errors += [str(problem) for problem in problems]
-        if self.errors:
+        refused = [] if self.errors else trainer_findings(recipe)
+        self.findings += refused
+        if self.errors or refused:
             self.unread = "not read, because of the errors"
         else:
             self.findings += forgotten(recipe, self.earlier)
@@ -185,6 +189,14 @@ class Result:
         """Refuse fewer prompts than one generation takes, as the stage will."""
         rows = self.inspection.facts.get("rows") if self.inspection and self.whole else None
         prompts = self.batch.get("prompts_a_generation", 0)
+        batch = (
+            self.recipe.get("per_device_train_batch_size") * run_dir.world_size()
+            if self.recipe.stage in FROM_DATA
+            else 0
+        )
+        if rows is not None and batch and self.recipe.get("dataloader_drop_last") and rows < batch:
+            text = f"found true with {rows} rows and batches of {batch}, of which none is full; leave it out"
+            self.findings.append(Finding("error", "dataloader_drop_last", text))
         if rows is not None and rows < prompts:
             text = f"found {rows} rows, but one generation takes {prompts} prompts; use more rows or smaller batches"
             key = "datasets" if self.recipe.values.get("datasets") else "dataset_name"
@@ -268,7 +280,7 @@ class Result:
             print("  ok")
         sys.stdout.flush()
         for text in [*self.errors, *(str(self._placed(f)) for f in findings if f.level == "error")]:
-            print(f"error: {text}", file=sys.stderr)
+            print_error(text)
 
     def _placed(self, finding: Finding) -> str:
         if not finding.key:

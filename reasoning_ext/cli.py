@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from reasoning_ext.errors import UserError, refuse_little_memory, system_problem
+from reasoning_ext.errors import UserError, print_error, refuse_little_memory, system_problem
 from reasoning_ext.interrupt import Terminated, handle_signals, stop_at_once
 
 app = typer.Typer(
@@ -183,6 +183,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
             paths.append(argument)
             continue
         key, equals, value = argument[2:].partition("=")
+        key = key.replace("-", "_")
         if not equals:
             value = next(rest, "")
             if not value or value.startswith("--"):
@@ -204,12 +205,12 @@ def main() -> None:
         refuse_little_memory()
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print_error(error)
         sys.exit(2)
     except Exception as error:
         if not (problem := system_problem(error)):
             raise
-        print(f"error: {problem}", file=sys.stderr)
+        print_error(problem)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -31,6 +31,7 @@ COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "generation_batch_size",
     "steps_per_generation", "num_iterations", "max_samples", "max_length", "max_seq_length", "max_prompt_length",
     "max_completion_length", "keep", "precompute_ref_batch_size",
+    "dataloader_prefetch_factor", "dataset_num_proc", "pad_to_multiple_of",
 )  # fmt: skip
 BATCH_KEYS = (
     "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size",

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_ext.errors import RecipeError
 from reasoning_ext.fields import DPO_CONFIG
 from reasoning_ext.model import Loaded
 from reasoning_ext.pairs import tokenize_pairs
@@ -17,6 +16,7 @@ from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
+from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 
@@ -30,7 +30,7 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
         DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
         ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used, or TRL would
             take another model for the reference.
-        RecipeError: TRL refuses a combination of values.
+        KeyProblem: TRL refuses a combination of values.
     """
     from trl import DPOConfig
 
@@ -54,7 +54,7 @@ def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    try:
+    with refusals(recipe, "DPOTrainer"):
         return TokenizedDPOTrainer(
             model=loaded.model,
             args=config,
@@ -63,6 +63,3 @@ def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any
             processing_class=loaded.tokenizer,
             peft_config=loaded.peft_config,
         )
-    except (ValueError, NotImplementedError) as error:
-        reason = " ".join(str(error).split())
-        raise RecipeError(f"{recipe.path}: DPOTrainer refuses these values: {reason}") from error

@@ -4,6 +4,7 @@ import errno
 import os
 import re
 import resource
+import sys
 
 # what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
 LIMITS = (
@@ -20,6 +21,14 @@ LIMITS = (
 )
 FULL = {errno.ENOSPC, errno.EDQUOT}
 LEAST_MEMORY = 3 * 2**30  # of addresses; with less OpenBLAS and torch fail to load, or try for ever
+
+
+def print_error(text: object) -> None:
+    """Print an error to standard error as one line; its first word is red on a terminal, unless NO_COLOR is set."""
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    word = "\033[1;31merror:\033[0m" if colour else "error:"
+    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found.group())[1:-1], str(text))
+    print(word, shown, file=sys.stderr)
 
 
 class UserError(ValueError):

@@ -19,6 +19,7 @@ from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.run_dir import RunDir, say
+from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
 
 
@@ -65,15 +66,16 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
         load_reference_as(loaded, recipe, config)
-    trainer = GRPOTrainer(
-        model=loaded.model,
-        reward_funcs=rewards,
-        args=config,
-        train_dataset=rows,
-        eval_dataset=held_out,
-        processing_class=loaded.tokenizer,
-        peft_config=loaded.peft_config,
-    )
+    with refusals(recipe, "GRPOTrainer"):
+        trainer = GRPOTrainer(
+            model=loaded.model,
+            reward_funcs=rewards,
+            args=config,
+            train_dataset=rows,
+            eval_dataset=held_out,
+            processing_class=loaded.tokenizer,
+            peft_config=loaded.peft_config,
+        )
     if config.beta:
         check_reference(trainer, recipe, "beta", "0, or ")
     trainer.add_callback(WeightSchedule(trainer, specs))

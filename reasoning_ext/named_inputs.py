@@ -107,9 +107,8 @@ def model_errors(recipe: Recipe, made: set[Path], run: bool) -> Errors:
     """
     models = eval_models(recipe)
     if recipe.stage == "eval" and isinstance(recipe.get("models"), list) and len(models) < len(recipe.get("models")):
-        yield recipe.error(
-            "models", f"found two models called {next(iter(models))}; write models: {{label: path, ...}}"
-        )
+        found = f"two models called {next(iter(models))}" if models else "a model without a name"
+        yield recipe.error("models", f"found {found}; write models: {{label: path, ...}}")
     if any(not isinstance(label, str) for label in models):
         yield recipe.error("models", f"found the labels {list(models)}, allowed: names; write a number in quotes")
     if recipe.stage == "eval" and not models and not refused(recipe, "models", "model_name_or_path"):

@@ -39,6 +39,46 @@ KINDS = {
     "length": {"max_steps", "num_train_epochs"},  # how long is trained
 }  # fmt: skip
 
+# names of other trainers, or of TRL's older releases -> the key that does it, or what to write
+RENAMED = {
+    "torch_dtype": "dtype",
+    "evaluation_strategy": "eval_strategy",
+    "no_cuda": "use_cpu",
+    "overwrite_output_dir": "remove the folder of output_dir to begin anew",
+    "warmup_ratio": "write warmup_steps: 0.1 for a tenth of all steps, or a whole number of steps",
+    "group_by_length": "write train_sampling_strategy: group_by_length",
+    "cutoff_len": "max_length", "sequence_len": "max_length", "model_max_length": "max_length", "max_seq_len": "max_length",
+    "block_size": "max_length", "max_response_length": "max_completion_length", "max_new_tokens": "max_completion_length",
+    "response_length": "max_completion_length",
+    "lora_rank": "lora_r", "lora_target": "lora_target_modules", "target_modules": "lora_target_modules",
+    "lora_target_linear": "write lora_target_modules: all-linear",
+    "finetuning_type": "write use_peft: true for LoRA, leave it out for all weights",
+    "adapter": "write use_peft: true for LoRA, and load_in_4bit: true for QLoRA",
+    "modules_to_save": "lora_modules_to_save", "additional_target": "lora_modules_to_save",
+    "micro_batch_size": "per_device_train_batch_size", "batch_size": "per_device_train_batch_size",
+    "train_batch_size": "per_device_train_batch_size", "eval_batch_size": "per_device_eval_batch_size",
+    "num_epochs": "num_train_epochs", "epochs": "num_train_epochs", "total_epochs": "num_train_epochs",
+    "total_training_steps": "max_steps", "lr": "learning_rate", "lr_scheduler": "lr_scheduler_type",
+    "optimizer": "optim", "grad_clip": "max_grad_norm", "warmup": "warmup_steps", "clip_ratio": "epsilon",
+    "base_model": "model_name_or_path", "model": "model_name_or_path", "model_name": "model_name_or_path",
+    "model_path": "model_name_or_path", "base_model_name_or_path": "model_name_or_path",
+    "dataset": "dataset_name", "datasets_path": "dataset_name", "dataset_path": "dataset_name", "train_files": "dataset_name",
+    "data_path": "dataset_name", "dataset_mixture": "datasets", "split": "dataset_train_split",
+    "template": "chat_template_path", "chat_template": "chat_template_path", "enable_thinking":
+    "write chat_template_kwargs: {enable_thinking: true}",
+    "load_in_4bits": "load_in_4bit", "quantization_bit": "write load_in_4bit: true or load_in_8bit: true",
+    "flash_attention": "write attn_implementation: flash_attention_2",
+    "flash_attn": "write attn_implementation: flash_attention_2",
+    "use_flash_attention_2": "write attn_implementation: flash_attention_2",
+    "sample_packing": "packing", "neat_packing": "packing", "train_on_inputs": "the completion alone is trained on; leave it out",
+    "wandb_project": "write report_to: wandb, and set WANDB_PROJECT in the environment",
+    "use_wandb": "write report_to: wandb", "kl_coef": "beta", "kl_loss_coef": "beta", "pref_beta": "beta",
+    "rollout_n": "num_generations", "num_return_sequences": "num_generations", "reward_functions": "reward_funcs",
+    "rewards": "reward_funcs", "use_vllm_server": "write use_vllm: true and vllm_mode: server", "gpu_memory_utilization":
+    "vllm_gpu_memory_utilization", "stage_type": "stage", "random_state": "seed", "output_path": "output_dir",
+    "max_train_samples": "max_samples", "val_set_size": "write eval_strategy: steps and dataset_test_split",
+}  # fmt: skip
+
 
 @dataclass
 class Shared:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from reasoning_ext import combinations, generation_checks, named_inputs
+from reasoning_ext import combinations, generation_checks, idle_keys, named_inputs
 from reasoning_ext.combinations import Errors, refused
 from reasoning_ext.data import ROW_COLUMNS, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
@@ -59,6 +59,7 @@ def check_recipe(
         combinations.tag_errors(recipe),
         of_stage.get(recipe.stage, combinations.generation_errors)(recipe),
         combinations.count_errors(recipe),
+        idle_keys.idle_errors(recipe),
         generation_checks.difficulty_errors(recipe),
         *_answering_checks(recipe, specs, run),
         _backend_errors(recipe, run),

@@ -26,7 +26,7 @@ from reasoning_ext.fields import (
     class_keys,
     dataclass_keys,
 )
-from reasoning_ext.own_keys import STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
+from reasoning_ext.own_keys import RENAMED, STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
 from reasoning_ext.yaml_reading import parse_value, read_yaml
 
 GENERATION_KEYS = (
@@ -44,6 +44,10 @@ MANAGED = {
     "dataset_text_field": "rows have prompt and completion; see rename_columns",
     "truncation_mode": "no row is ever cut; see max_length and overlong_rows",
 }
+NAMES = (
+    "output_dir", "dataset_name", "dataset_config", "model_name_or_path", "chat_template_path", "dataset_format", "datasets",
+    "decontaminate", "reward_funcs", "logging_dir", "deepspeed", "gen_kwargs",
+)  # fmt: skip
 
 
 @dataclass
@@ -123,7 +127,7 @@ def load_recipes(
         if not any(key in recipe.keys for recipe in recipes):
             known = sorted({name for recipe in recipes for name in recipe.keys})
             stages = ", ".join(sorted({recipe.stage for recipe in recipes}))
-            problem = f"--{key}: unknown key (found --{key} {overrides[key]}); {_nearest(key, known, stages)}"
+            problem = f"--{key}: unknown key (found --{key} {overrides[key][:200]}); {_nearest(key, known, stages)}"
             _report(RecipeError(problem), None, errors)
     return recipes
 
@@ -153,12 +157,12 @@ def load_recipe(
     Raises:
         RecipeError: see the module's text.
     """
-    values, lines = read_yaml(path)
+    values, lines = _with_underscores(path, *read_yaml(path))
     stage = values.get("stage")
-    if stage not in STAGES:
+    if not isinstance(stage, str) or stage not in STAGES:
         near = difflib.get_close_matches(str(stage), STAGES, 1)
         hint = f"; the nearest is {near[0]}" if near else ""
-        found = f"found {stage!r}" if "stage" in values else "the key is missing"
+        found = f"found {_short(stage)}" if "stage" in values else "the key is missing"
         raise RecipeError(f"{_where(path, lines, ('stage',))}: stage: {found}, allowed: {', '.join(STAGES)}{hint}")
     keys = stage_keys(stage)
     for key, text in (overrides or {}).items():
@@ -169,6 +173,7 @@ def load_recipe(
             dotted = isinstance(value, str) and value.startswith(("./", "../")) and key != "output_dir"
             values[key] = os.path.abspath(value) if dotted else value
             lines = {place: line for place, line in lines.items() if place[0] != key} | {(key,): 0}
+    values = {key: _at_home(value) for key, value in values.items()}
     recipe = Recipe(path, stage, values, keys, lines)
     for key, value in list(values.items()):
         if error := _key_error(recipe, key, value):
@@ -177,14 +182,48 @@ def load_recipe(
     return recipe
 
 
-def _key_error(recipe: Recipe, key: Any, value: Any) -> RecipeError | None:
+def _with_underscores(
+    path: Path, values: dict[str, Any], lines: dict[tuple, int]
+) -> tuple[dict[str, Any], dict[tuple, int]]:
+    """Return values and lines with `learning-rate` read as `learning_rate`."""
+    for key in [key for key in values if "-" in key]:
+        name = key.replace("-", "_")
+        if name in values:
+            problem = f"found twice, as {key} and as {name}, first on line {min(lines[(key,)], lines[(name,)])}"
+            raise RecipeError(f"{path}:{max(lines[(key,)], lines[(name,)])}: {name}: {problem}; allowed: once")
+        values = {name if old == key else old: value for old, value in values.items()}
+        lines = {(name, *place[1:]) if place[0] == key else place: line for place, line in lines.items()}
+    return values, lines
+
+
+def _at_home(value: Any) -> Any:
+    """Write `~/x` out, wherever it stands: what is a path is one path for all who read it."""
+    if isinstance(value, list):
+        return [_at_home(part) for part in value]
+    if isinstance(value, dict):
+        return {key: _at_home(part) for key, part in value.items()}
+    return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~/") else value
+
+
+def _name_problem(value: Any) -> str | None:
+    """Say that a path, or one within a list or mapping, is longer than any file's can be."""
+    if isinstance(value, list | dict):
+        parts = value if isinstance(value, list) else [*value, *value.values()]
+        return next((problem for part in parts if (problem := _name_problem(part))), None)
+    long = isinstance(value, str) and (
+        len(value) > 4000 or any(len(os.fsencode(part)) > 255 for part in value.split("/"))
+    )
+    return f"found a name of {len(value)} characters, allowed: 255 between two slashes" if long else None
+
+
+def _key_error(recipe: Recipe, key: str, value: Any) -> RecipeError | None:
     keys, stage = recipe.keys, recipe.stage
-    if not isinstance(key, str):
-        return RecipeError(f"{recipe.path}: found the key {key!r}, allowed: names")
     if key not in keys:
-        return recipe.error(key, f"unknown key (found {key}: {value!r}); {_nearest(key, list(keys), stage)}")
+        return recipe.error(key, f"unknown key (found {key}: {_short(value)}); {_nearest(key, list(keys), stage)}")
     if key in MANAGED:
         return recipe.error(key, f"not allowed in a recipe (found {value!r}): {MANAGED[key]}")
+    if key in NAMES and (problem := _name_problem(value)):
+        return recipe.error(key, problem)
     problem = keys[key].problem(value)
     owner = f" ({keys[key].owner})" if " of " in keys[key].owner else ""  # our own keys' classes say nothing to a user
     return recipe.error(key, f"{problem}{_hint(value, keys[key])}{owner}") if problem else None
@@ -214,7 +253,7 @@ def stage_keys(stage: str) -> dict[str, Key]:
 
 def expand(path: Path) -> list[Path]:
     """Return the recipes of a folder in the order of their numbers, or a file by itself."""
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return [path]
     files = [*path.glob("*.yaml"), *path.glob("*.yml")]
     if not files:
@@ -234,8 +273,18 @@ def _nearest(key: str, known: list[str], stage: str) -> str:
     others = [other for other in STAGES if key in stage_keys(other)]
     if others:
         return f"stage {', '.join(others)} has this key, stage {stage} has not"
+    if key in RENAMED:
+        name = RENAMED[key]
+        having = ", ".join(other for other in STAGES if name in stage_keys(other))
+        missing = "" if " " in name or name in known else f", which stage {having} has, stage {stage} has not"
+        return name if " " in name else f"its name here is {name}{missing}"
     near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
     return f"the nearest key of stage {stage} is {near[0]}"
+
+
+def _short(value: Any) -> str:
+    """Write a value, of a long one the beginning."""
+    return text if len(text := repr(value)) <= 200 else text[:200] + " ..."
 
 
 def _hint(value: Any, key: Key) -> str:

@@ -14,6 +14,7 @@ from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
 from reasoning_ext.tokenized import loss_options, tokenize_rows
+from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 
@@ -42,13 +43,14 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
         from reasoning_ext.weighted_loss import weigh
 
         arguments = weigh(loaded.model, loaded.tokenizer, config)
-    trainer = SFTTrainer(
-        model=loaded.model,
-        args=config,
-        train_dataset=tokens[0],
-        eval_dataset=tokens[1] if config.do_eval else None,
-        processing_class=loaded.tokenizer,
-        peft_config=loaded.peft_config,
-        **arguments,
-    )
+    with refusals(recipe, "SFTTrainer"):
+        trainer = SFTTrainer(
+            model=loaded.model,
+            args=config,
+            train_dataset=tokens[0],
+            eval_dataset=tokens[1] if config.do_eval else None,
+            processing_class=loaded.tokenizer,
+            peft_config=loaded.peft_config,
+            **arguments,
+        )
     return train(trainer, run, "sft")

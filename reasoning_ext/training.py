@@ -17,9 +17,10 @@ from reasoning_ext.files import check_space, read_object
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.tokenized import drop_long_prompts
+from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 
@@ -96,7 +97,8 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         **defaults: further values for keys that the recipe leaves out.
 
     Raises:
-        RecipeError: TRL refuses a combination of values, or Unsloth changes one.
+        KeyProblem: TRL refuses a combination of values.
+        RecipeError: Unsloth changes one.
     """
     device = found_device(recipe.get("use_cpu"))
     frozen = bool(recipe.get("use_peft"))
@@ -110,12 +112,8 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
     if missing:
         problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
         raise recipe.error("unsloth_config", problem)
-    try:
+    with refusals(recipe, cls.__name__):
         config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
-    except (ValueError, TypeError, ImportError) as error:
-        raise RecipeError(
-            f"{recipe.path}: {cls.__name__} refuses these values: {' '.join(str(error).split())}"
-        ) from error
     keep_trl_values(recipe, config)
     refuse_changes(recipe, config)
     return config

@@ -1,10 +1,11 @@
 """YAML -> plain values and the line of every key.
 
-Departures from plain YAML: `1e-5` is a number (PyYAML reads a string), `no` and `off` are strings (so that
-`save_strategy: no` means what it says), doubled keys and aliases are refused, tags build no Python objects.
+Departures from PyYAML: `1e-5` is a number, `no` and `off` are strings (so that `save_strategy: no` means what it says), and so
+are `1:30`, `0x10` and `2024-01-02`; `010` is 10. Doubled keys, aliases, tags and what no value can be are refused with a line.
 """
 
 import difflib
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from typing import Any
 import yaml
 
 from reasoning_ext.errors import RecipeError
+
+MOST_DIGITS, MOST_DEPTH = 18, 30
 
 
 def parse_value(text: str) -> Any:
@@ -24,6 +27,8 @@ def parse_value(text: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError as error:
         raise ValueError(_yaml_problem(error)) from error
+    except RecursionError as error:
+        raise ValueError("found values within values without end") from error
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
@@ -38,12 +43,15 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
     Raises:
         RecipeError: there is no such file, or it is not one mapping of plain values; the message names the line.
     """
-    if not path.is_file():
-        beside = [f.name for f in path.parent.glob("*.y*ml")] if path.parent.is_dir() else []
+    if not os.path.isfile(path):  # Path.is_file raises where a name is too long
+        beside = [f.name for f in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, beside, 1)
-        raise RecipeError(f"{path}: no such file" + (f"; the nearest is {path.parent / near[0]}" if near else ""))
+        there = "neither a file nor a folder" if os.path.lexists(path) and not path.is_symlink() else "no such file"
+        raise RecipeError(f"{path}: {there}" + (f"; the nearest is {path.parent / near[0]}" if near else ""))
+    content = b""
     try:
-        loader = _Loader(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        loader = _Loader(content.decode("utf-8"))
         node = loader.get_single_node()
         lines: dict[tuple, int] = {}
         if not isinstance(node, yaml.MappingNode):
@@ -56,18 +64,21 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise RecipeError(f"{path}:{line}: {_yaml_problem(error)}") from error
     except UnicodeDecodeError as error:
-        raise RecipeError(f"{path}: not a text file in UTF-8 ({error.reason} at byte {error.start})") from error
-    except (yaml.YAMLError, RecursionError) as error:
-        raise RecipeError(f"{path}: this YAML cannot be read: {str(error).splitlines()[0]}") from error
+        line = content.count(b"\n", 0, error.start) + 1
+        byte = f"byte {content[error.start]:#x} in position {error.start}: {error.reason}"
+        raise RecipeError(f"{path}:{line}: not a text file in UTF-8 ({byte})") from error
+    except yaml.reader.ReaderError as error:
+        line = content.decode("utf-8").count("\n", 0, error.position) + 1
+        raise RecipeError(f"{path}:{line}: found the character U+{int(error.character):04X}, allowed: text") from error
+    except RecursionError as error:
+        raise RecipeError(f"{path}: found values within values without end, allowed: {MOST_DEPTH}") from error
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    tag = re.search(r"constructor for the tag '([^']+)'", problem)
-    if tag:
-        found = tag.group(1).replace("tag:yaml.org,2002:", "!!")
-        return f"found the tag {found}, allowed: plain values; a recipe never runs Python"
-    return problem if problem.startswith("found the alias") else f"this YAML cannot be read: {problem}"
+    return problem if problem.startswith("found ") else f"this YAML cannot be read: {problem}"
 
 
 def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -> None:
@@ -80,6 +91,11 @@ def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -
         for key_node, value_node in node.value:
             key = (*prefix, key_node.value if isinstance(key_node, yaml.ScalarNode) else "?")
             line = key_node.start_mark.line + 1
+            if not prefix and key_node.tag != "tag:yaml.org,2002:str":
+                found = (
+                    str(key_node.value)[:40] if isinstance(key_node, yaml.ScalarNode) else "that is a list or a mapping"
+                )
+                raise RecipeError(f"{path}:{line}: found the key {found}, allowed: names")
             if key in lines:
                 name = ".".join(map(str, key))
                 raise RecipeError(f"{path}:{line}: {name}: found twice, first on line {lines[key]}; allowed: once")
@@ -88,10 +104,12 @@ def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -
 
 
 class _Loader(yaml.SafeLoader):
-    """SafeLoader with YAML 1.2's numbers and booleans, without aliases."""
+    """SafeLoader with YAML 1.2's numbers and booleans, without aliases, tags, dates and merges."""
+
+    depth = 0
 
     yaml_implicit_resolvers = {  # noqa: RUF012
-        first: [(tag, regexp) for tag, regexp in resolvers if not tag.endswith((":bool", ":float"))]
+        first: [(tag, regexp) for tag, regexp in resolvers if tag.endswith(":null")]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
 
@@ -102,12 +120,41 @@ class _Loader(yaml.SafeLoader):
             raise yaml.composer.ComposerError(
                 None, None, f"found the alias *{event.anchor}, allowed: the value written out", event.start_mark
             )
-        return super().compose_node(parent, index)
+        event = self.peek_event()
+        tag = getattr(event, "tag", None)
+        if tag not in (None, "!", "tag:yaml.org,2002:str"):
+            name = tag.replace("tag:yaml.org,2002:", "!!")
+            problem = f"found the tag {name}, allowed: plain values; a recipe never runs Python"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        if self.depth > MOST_DEPTH:
+            problem = f"found values within values, {self.depth} deep, allowed: {MOST_DEPTH}"
+            raise yaml.composer.ComposerError(None, None, problem, event.start_mark)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(node, yaml.ScalarNode) and (problem := _scalar_problem(node)):
+            raise yaml.composer.ComposerError(None, None, problem, node.start_mark)
+        return node
+
+    def construct_int(self, node: yaml.ScalarNode) -> int:
+        """Read a whole number, which is decimal whatever it begins with."""
+        return int(node.value.replace("_", ""))
+
+
+def _scalar_problem(node: yaml.ScalarNode) -> str:
+    """Say what no value can hold: characters that are none, numbers beyond 64 bits."""
+    if wrong := re.search(r"[\x00\ud800-\udfff]", node.value):
+        return f"found the character U+{ord(wrong.group()):04X}, allowed: text"
+    if node.tag == "tag:yaml.org,2002:int" and len(node.value.lstrip("+-0")) > MOST_DIGITS:
+        return f"found a number of {len(node.value)} digits, allowed: {MOST_DIGITS}"
+    return ""
 
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:bool", re.compile(r"^(true|True|TRUE|false|False|FALSE)$"), list("tTfF")
 )
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?\d[\d_]*$"), list("-+0123456789"))
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(

@@ -17,10 +17,10 @@ per_device_train_batch_size: 4
 use_cpu: true
 save_strategy: no
 logging_steps: 1
-max_seq_length: 128
 learning_rate: 1e-2
 seed: 1
 """
+COMMON += "max_seq_length: 128\n" if BACKEND == "unsloth" else ""
 WEIGHTS = {"4": "load_in_4bit: true\n", "8": "load_in_8bit: true\n", "16": "dtype: bfloat16\n", "32": ""}[BITS]
 ADAPTER = f"backend: {BACKEND}\nuse_peft: true\nlora_dropout: 0.0\n" + WEIGHTS + COMMON
 NEW = "lora_r: 4\nlora_target_modules: [all-linear]\n"

@@ -172,7 +172,7 @@ CASES = {
         "", "reward_weights: [0.0, 0.0]",
         "r.yaml:11: reward_weights: found [0.0, 0.0], allowed: finite numbers, at least one of them not 0",
     ),
-    "a key that is no name": ("", "8: true", "r.yaml: found the key 8, allowed: names"),
+    "a key that is no name": ("", "8: true", "r.yaml:11: found the key 8, allowed: names"),
     "a token": (
         "", "hub_token: hf_x",
         "r.yaml:11: hub_token: not allowed in a recipe (found 'hf_x'): a token is read from the environment variable HF_TOKEN "

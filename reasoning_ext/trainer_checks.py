@@ -1,0 +1,266 @@
+"""What a trainer would refuse when it is built, found without weights.
+
+Built as `run` will build them: TRL's config, the trackers, the optimizer with its schedule, and the adapter on the meta device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import inspect
+import math
+import os
+import re
+import warnings
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
+from reasoning_ext.findings import Finding
+from reasoning_ext.hand_over import is_adapter
+from reasoning_ext.own_keys import TRAINED
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.run_dir import world_size
+
+CONFIGS = {"sft": ("SFTConfig", SFT_CONFIG), "grpo": ("GRPOConfig", GRPO_CONFIG), "dpo": ("DPOConfig", DPO_CONFIG)}
+NOT_NEGATIVE = (
+    "learning_rate", "weight_decay", "max_grad_norm", "warmup_steps", "lora_dropout", "dataloader_num_workers",
+    "neftune_noise_alpha",
+)  # fmt: skip
+DRAWN = {
+    "temperature": "TemperatureLogitsWarper", "top_p": "TopPLogitsWarper", "top_k": "TopKLogitsWarper",
+    "min_p": "MinPLogitsWarper", "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
+}  # fmt: skip
+SEEDS = 2**32  # numpy takes none from there on
+REFUSALS = (
+    ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError, FileNotFoundError, ArithmeticError,
+    AssertionError, re.error,
+)  # fmt: skip
+ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
+
+
+def trainer_findings(recipe: Recipe) -> list[Finding]:
+    """Build what a trainer is built from, and return an error for the first thing that is refused.
+
+    Args:
+        recipe: a recipe without errors of its own; where its stage trains nothing, the sampling alone is built.
+    """
+    try:
+        _sampling(recipe)
+        if recipe.stage not in TRAINED:
+            return []
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # `run` gives them
+            _refuse_numbers(recipe)
+            _trackers(recipe)
+            _packages(recipe)
+            if world_size() == 1:  # building a config joins the other processes, for good and as a CPU's
+                with _left_as_found():
+                    _optimizer(recipe, _config(recipe))
+            _adapter(recipe)
+    except KeyProblem as problem:
+        return [Finding("error", problem.key, str(problem))]
+    return []
+
+
+@contextlib.contextmanager
+def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
+    """Turn what a library's constructor refuses into one line.
+
+    Args:
+        recipe: the recipe.
+        what: what is built.
+        key: to blame where the message names no key that the recipe sets.
+
+    Raises:
+        KeyProblem: it was refused.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except REFUSALS as error:
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
+
+
+def _blamed(recipe: Recipe, text: str) -> str:
+    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
+    words = re.findall(r"[\w.-]+", text.casefold())
+    own = {key: value for key, value in recipe.values.items() if key not in ("stage", "backend")}
+    named = [word for word in re.findall(r"\w+", text) if word in own]
+    for kinds in (str, (int, float)):  # a number may stand there by chance
+        repeated = []
+        for key, value in own.items():
+            parts = [part for part in (value if isinstance(value, list | dict) else [value]) if isinstance(part, kinds)]
+            if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
+                repeated.append(key)
+        if not named and len(repeated) == 1:
+            return repeated[0]
+    return named[0] if named else ""
+
+
+def _sampling(recipe: Recipe) -> None:
+    """Build what transformers draws tokens with, as far as the recipe sets it; what is 0 or null is left out there."""
+    if "temperature" not in recipe.keys or (
+        recipe.get("use_vllm") if recipe.stage == "grpo" else recipe.get("engine") != "transformers"
+    ):
+        return
+    if recipe.stage == "grpo" and recipe.get("temperature") == 0:
+        raise KeyProblem("temperature", "found 0, allowed: above 0, because GRPO compares completions that differ")
+    made = {key: (kind, value) for key, kind in DRAWN.items() if (value := recipe.values.get(key)) is not None}
+    made = {key: (kind, value) for key, (kind, value) in made.items() if value != 0 or key == "repetition_penalty"}
+    for key, (kind, value) in made.items():
+        with refusals(recipe, kind, key):
+            getattr(import_module("transformers"), kind)(value if key == "top_k" else float(value))
+
+
+@contextlib.contextmanager
+def _left_as_found() -> Iterator[None]:
+    """Undo what building a config leaves behind in the process: variables of the environment, the device."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        from accelerate.state import AcceleratorState
+
+        AcceleratorState._reset_state(reset_partial_state=True)
+        os.environ.clear()
+        os.environ.update(before)
+
+
+def _refuse_numbers(recipe: Recipe) -> None:
+    for key in NOT_NEGATIVE:
+        value = recipe.values.get(key)
+        if isinstance(value, int | float) and not (math.isfinite(value) and value >= 0):
+            raise KeyProblem(key, f"found {value}, allowed: 0 or more")
+    for key in ("seed", "data_seed"):
+        if (seed := recipe.values.get(key)) is not None and not 0 <= seed < SEEDS:
+            raise KeyProblem(key, f"found {seed}, allowed: 0 to {SEEDS - 1}")
+    if recipe.get("max_steps") == 0:
+        raise KeyProblem("max_steps", "found 0, allowed: 1 or more, or -1 for what num_train_epochs says")
+    if recipe.get("max_steps") < 0 and not recipe.get("num_train_epochs") > 0:
+        raise KeyProblem("num_train_epochs", f"found {recipe.get('num_train_epochs')}, allowed: above 0")
+    if recipe.get("use_peft") and recipe.get("lora_r") < 1:
+        raise KeyProblem("lora_r", f"found {recipe.get('lora_r')}, allowed: 1 or more")
+
+
+def _trackers(recipe: Recipe) -> None:
+    """Refuse trackers that do not exist or are not installed."""
+    from transformers.integrations import integration_utils
+
+    named = recipe.get("report_to")
+    known, here = integration_utils.INTEGRATION_TO_CALLBACK, None
+    for name in named if isinstance(named, list) else [named]:
+        if name in (None, "none", "all"):
+            continue
+        if name not in known:
+            raise KeyProblem("report_to", f"found {name}, allowed: none, all, {', '.join(known)}")
+        here = here or integration_utils.get_available_reporting_integrations()
+        if name not in here:
+            problem = f"found {name}, which is not installed here"
+            raise KeyProblem("report_to", f"{problem}; pip install {name.replace('_', '-')}, or write none")
+
+
+def _packages(recipe: Recipe) -> None:
+    """Refuse names of attention and compilers that there are not, Liger's kernels where they are not installed, FSDP alone."""
+    from transformers.utils import is_liger_kernel_available
+
+    if recipe.get("use_liger_kernel") and not is_liger_kernel_available():
+        raise KeyProblem("use_liger_kernel", "found true, but it is not installed here; pip install liger-kernel")
+    if recipe.get("fsdp") and world_size() == 1:
+        problem = f"found {recipe.get('fsdp')} in one process, allowed: under accelerate launch, as check then too"
+        raise KeyProblem("fsdp", problem)
+    attention = recipe.get("attn_implementation")
+    if (
+        attention and recipe.get("backend") == "trl" and not set("/|") & set(attention)
+    ):  # a kernel of the hub has a slash
+        from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+        known = ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()]
+        if attention not in known:
+            near = difflib.get_close_matches(attention, known, 1, cutoff=0.0)[0]
+            allowed = ", ".join(name for name in known if "paged" not in name)
+            raise KeyProblem("attn_implementation", f"found {attention}, allowed: {allowed}; the nearest is {near}")
+    if (mode := recipe.get("torch_compile_mode")) is not None:
+        import torch._inductor
+
+        if mode not in (known := [*torch._inductor.list_mode_options(), "default"]):
+            raise KeyProblem("torch_compile_mode", f"found {mode}, allowed: {', '.join(dict.fromkeys(known))}")
+    if given := recipe.get("gradient_checkpointing_kwargs"):
+        from torch.utils.checkpoint import checkpoint
+
+        known = [*[*inspect.signature(checkpoint).parameters][2:-1], "preserve_rng_state"]  # behind function, *args
+        for name in given:
+            if name not in known:
+                problem = f"found {name}, allowed: {', '.join(known)}"
+                raise KeyProblem("gradient_checkpointing_kwargs", problem)
+
+
+def _config(recipe: Recipe) -> Any:
+    """Build TRL's config, without what depends on the card."""
+    name, classes = CONFIGS[recipe.stage]
+    cls = getattr(import_module("trl"), name)
+    values = recipe.config_values(classes) | ANYWHERE
+    values.pop("reward_weights", None)
+    if recipe.get("push_to_hub"):
+        from huggingface_hub import constants, get_token
+
+        if constants.is_offline_mode() or get_token() is None:
+            why = "the hub is not asked offline" if constants.is_offline_mode() else "there is no token; set HF_TOKEN"
+            raise KeyProblem("push_to_hub", f"found true, but {why}; or leave it out, and use reasoning-ext export")
+    with refusals(recipe, name):
+        return cls(**{key: value for key, value in values.items() if key in inspect.signature(cls).parameters})
+
+
+def _optimizer(recipe: Recipe, config: Any) -> None:
+    """Build the optimizer for a single weight, and its schedule."""
+    import torch
+    from transformers import Trainer, get_scheduler
+
+    weight = torch.nn.Parameter(torch.zeros(1))
+    with refusals(recipe, "the optimizer", "optim"):
+        try:
+            made, arguments = Trainer.get_optimizer_cls_and_kwargs(config)
+        except ValueError as error:
+            if "model" not in str(error):
+                raise
+            made, arguments = torch.optim.AdamW, {}  # it wants the model itself, and its package is there
+        if (
+            any(name in arguments for name in ("params", "optimizer_dict", "model"))
+            or "bitsandbytes" in made.__module__
+        ):
+            made, arguments = torch.optim.AdamW, {"lr": config.learning_rate}
+        optimizer = made([weight], **arguments)
+    with refusals(recipe, "the schedule", "lr_scheduler_type"):
+        steps = max(config.max_steps, 10)
+        get_scheduler(
+            config.lr_scheduler_type, optimizer, config.get_warmup_steps(steps), steps, config.lr_scheduler_kwargs
+        )
+
+
+def _adapter(recipe: Recipe) -> None:
+    """Put the recipe's adapter on its model's shape, where the model's config lies here."""
+    written = recipe.get("model_name_or_path")
+    if not recipe.get("use_peft") or not isinstance(written, str) or is_adapter(name := recipe.local(written)):
+        return
+    if not (Path(name) / "config.json").is_file():
+        return
+    import torch
+    from peft import get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM
+    from trl import ModelConfig, get_peft_config
+
+    try:
+        shape = AutoConfig.from_pretrained(name)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(shape)
+    except Exception:  # whoever loads the model says what is wrong with it
+        return
+    with refusals(recipe, "PEFT", "lora_target_modules" if "lora_target_modules" in recipe.values else "use_peft"):
+        values = recipe.config_values(MODEL_CONFIG) | {"load_in_4bit": False, "load_in_8bit": False}
+        with torch.device("meta"):
+            get_peft_model(model, get_peft_config(ModelConfig(**values)))

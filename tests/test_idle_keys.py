@@ -1,0 +1,68 @@
+"""A key that does nothing with another key's value is refused at its line, in every stage that has it."""
+
+import pytest
+
+from reasoning_ext.idle_keys import IDLE, NEEDS
+from reasoning_ext.preflight import check_recipe
+from reasoning_ext.recipe import load_recipe, stage_keys
+
+HEAD = "model_name_or_path: recipes/tiny/model\ndataset_name: recipes/tiny/last_digit.py\noutput_dir: runs/none\n"
+
+
+def refused(tmp_path, stage, text, **overrides):
+    """Return the keys of the errors on line 5, the first behind the head."""
+    (tmp_path / "r.yaml").write_text(f"stage: {stage}\n{HEAD}{text}\n")
+    problems = []
+    check_recipe(load_recipe(tmp_path / "r.yaml", overrides), problems=problems)
+    return [str(p).split(": ")[1] for p in problems if "r.yaml:5: " in str(p)]
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "wanted"),
+    [
+        ("sft", "max_seq_length: 64", "backend: unsloth"),
+        ("sft", "lora_r: 4", "use_peft: true"),
+        ("dpo", "use_dora: true", "use_peft: true"),
+        ("sft", "bnb_4bit_quant_type: fp4", "load_in_4bit: true\nuse_peft: true"),
+        ("sft", "packing_strategy: bfd", "packing: true"),
+        ("sft", "packing_strategy: bfd", "eval_packing: true\neval_strategy: steps"),
+        ("sft", "hub_model_id: me/x", "push_to_hub: true"),
+        ("sft", "eval_steps: 2", "eval_strategy: steps"),
+        ("sft", "eval_steps: 2\neval_strategy: epoch", "EVAL"),
+        ("sft", "warmup_steps: 2\nlr_scheduler_type: constant", "RATE"),
+        ("sft", "adam_beta2: 0.9\noptim: sgd", "OPTIM"),
+        ("sft", "dataloader_prefetch_factor: 2", "dataloader_num_workers: 1"),
+        ("grpo", "vllm_server_timeout: 9", "use_vllm: true\nvllm_mode: server"),
+        ("grpo", "vllm_enable_sleep_mode: true", "use_vllm: true\nvllm_mode: colocate"),
+        ("grpo", "vllm_enable_sleep_mode: true\nuse_vllm: true\nvllm_mode: server", "MODE"),
+        ("grpo", "sapo_temperature_neg: 1.5", "loss_type: sapo"),
+        ("grpo", "vespo_k_pos: 1.5", "loss_type: vespo"),
+        ("grpo", "delta: 1.5\nloss_type: sapo", "LOSS"),
+        ("grpo", "ref_model_sync_steps: 5", "sync_ref_model: true\nbeta: 0.1"),
+        ("grpo", "sync_ref_model: true", "beta: 0.1"),
+        ("grpo", "num_completions_to_print: 5", "log_completions: true"),
+        ("dpo", "precompute_ref_batch_size: 5", "precompute_ref_log_probs: true"),
+        ("dpo", "label_smoothing: 0.1", "loss_type: [sigmoid, robust]"),
+    ],
+)
+def test_a_key_without_effect_is_refused_and_with_effect_it_is_not(tmp_path, stage, text, wanted):
+    key = text.partition(":")[0]
+    assert refused(tmp_path, stage, text) == [key]
+    if not wanted.isupper():  # where the decider already stands in the text, there is nothing to add
+        assert key not in refused(tmp_path, stage, f"{text}\n{wanted}")
+
+
+def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_fault(tmp_path):
+    assert refused(tmp_path, "sft", "lora_dropout: 0.0") == []
+    assert refused(tmp_path, "sft", "use_dora: false") == []
+    assert refused(tmp_path, "sft", "lora_r: 4\nuse_peft: true", use_peft="false") == []
+    assert refused(tmp_path, "sft", "max_seq_length: 64\nbackend: unsloth", backend="trl") == []
+
+
+@pytest.mark.parametrize("rule", [*NEEDS, *IDLE])
+def test_every_rule_is_about_keys_that_there_are(rule):
+    names, deciding, _ = rule
+    known = {key for stage in ("sft", "grpo", "dpo") for key in stage_keys(stage)}
+    if known >= {*deciding.split()}:  # of the installed TRL
+        for name in names.split():
+            assert any(key == name or (name.endswith("*") and key.startswith(name[:-1])) for key in known)

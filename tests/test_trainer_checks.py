@@ -1,0 +1,121 @@
+"""What a trainer would refuse when it is built is one line of `check` that blames the key."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from reasoning_ext.check import Result
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.trainer_checks import refusals, trainer_findings
+
+MODEL = Path(__file__).parent.parent / "recipes" / "tiny" / "model"
+HEAD = (
+    f"stage: sft\nmodel_name_or_path: {MODEL}\nfrom_scratch: true\ndataset_name: ./rows.jsonl\noutput_dir: runs/none\n"
+)
+
+
+def recipe(tmp_path, text: str):
+    (tmp_path / "r.yaml").write_text(HEAD + text)
+    return load_recipe(tmp_path / "r.yaml")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("report_to: wandbb", "report_to"),
+        ("report_to: [none, clearml]", "report_to"),
+        ("use_peft: true\nlora_target_modules: [c_attn]", "lora_target_modules"),
+        ("use_peft: true\nlora_r: 0", "lora_r"),
+        ("learning_rate: -1e-5", "learning_rate"),
+        ("lr_scheduler_type: cosine_with_min_lr", "lr_scheduler_type"),
+        ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_kwargs"),
+        ("optim: galore_adamw\noptim_target_modules: [x]", "optim"),
+        ("use_liger_kernel: true", "use_liger_kernel"),
+        ("fsdp: full_shard", "fsdp"),
+        ("attn_implementation: flash_atention", "attn_implementation"),
+        ("torch_compile_mode: fastest", "torch_compile_mode"),
+        ("gradient_checkpointing_kwargs: {nonsense: 1}", "gradient_checkpointing_kwargs"),
+        ("seed: -1", "seed"),
+        ("max_steps: 0", "max_steps"),
+        ("num_train_epochs: 0", "num_train_epochs"),
+        ("dataloader_num_workers: -1", "dataloader_num_workers"),
+        ("neftune_noise_alpha: -1", "neftune_noise_alpha"),
+        ("adam_beta1: 1.5", "adam_beta1"),
+        ("debug: nonsense", "debug"),
+        ("accelerator_config: {nonsense: 1}", "accelerator_config"),
+        ("max_steps: 2\naccelerator_config: missing.json", "accelerator_config"),
+        ("use_peft: true\nlora_dropout: 1.5", "lora_dropout"),
+        ("use_peft: true\nlora_target_modules: ['(']", "lora_target_modules"),
+        ("optim: adamw_torch\noptim_args: nonsense", "optim"),
+        ("load_best_model_at_end: true\nsave_strategy: steps\neval_strategy: epoch", "load_best_model_at_end"),
+    ],
+)
+def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
+    found = trainer_findings(recipe(tmp_path, text + "\n"))
+    assert [(finding.level, finding.key) for finding in found] == [("error", key)]
+    assert "\n" not in found[0].text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attn_implementation: flash_attention_2",
+        "attn_implementation: kernels-community/flash-attn",
+        "max_steps: 1",
+        "",
+        "bf16: true",
+        "use_peft: true",
+        "report_to: none",
+        "lr_scheduler_type: cosine",
+        "optim: adamw_8bit",
+    ],
+)
+def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
+    assert trainer_findings(recipe(tmp_path, text + "\n")) == []
+
+
+def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n' * 3)
+    text = "use_cpu: true\nmax_length: 128\nper_device_train_batch_size: 4\ndataloader_drop_last: true\n"
+    result = Result(recipe(tmp_path, text), [], offline=True, errors=[])
+    assert [f.key for f in result.findings if f.level == "error"] == ["dataloader_drop_last"]
+
+
+def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
+    with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n"), "a trainer"):
+        raise TypeError("optim must\nbe another")
+    assert caught.value.key == "optim" and "\n" not in str(caught.value)
+
+
+def test_a_check_leaves_the_process_as_it_was(tmp_path):
+    from accelerate.state import PartialState
+
+    before = dict(os.environ)
+    assert trainer_findings(recipe(tmp_path, "fp16: true\n")) == []
+    assert dict(os.environ) == before and PartialState._shared_state == {}
+
+
+@pytest.mark.parametrize("stage", ["grpo", "sample"])
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("temperature: -1", "temperature"),
+        ("top_p: 2", "top_p"),
+        ("top_k: -3", "top_k"),
+        ("min_p: 3", "min_p"),
+        ("repetition_penalty: 0", "repetition_penalty"),
+        ("temperature: 1\ntop_p: 1.0\ntop_k: 0\nmin_p: 0.1\nrepetition_penalty: 1", None),
+    ],
+)
+def test_what_tokens_cannot_be_drawn_with(tmp_path, stage, text, key):
+    (tmp_path / "r.yaml").write_text(
+        HEAD.replace("stage: sft", f"stage: {stage}") + f"reward_funcs: [math_answer]\n{text}\n"
+    )
+    assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ([key] if key else [])
+
+
+def test_grpo_does_not_compare_one_answer_with_itself(tmp_path):
+    (tmp_path / "r.yaml").write_text(HEAD.replace("stage: sft", "stage: grpo") + "temperature: 0\n")
+    assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ["temperature"]
