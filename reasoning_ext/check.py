@@ -42,7 +42,7 @@ from reasoning_ext.lineage import forgotten, overlap_findings
 from reasoning_ext.memory.check import MemoryOptions, MemoryReport, cost_line, find_card, report_memory
 from reasoning_ext.named_inputs import code_line, eval_models, named_code, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.plugins import no_code
+from reasoning_ext.plugins import no_code, without_code
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
@@ -75,10 +75,8 @@ def check_and_print(
     results = []
     for recipe in recipes:
         own = [error for error in errors if error.file == recipe.path]
-        if not as_json and (line := code_line(recipe)):
-            print(line, flush=True)
         with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-            result = Result(recipe, [*made, *_beside(recipe)], offline, own, options=options)
+            result = Result(recipe, [*made, *_beside(recipe)], offline, own, options=options, lists=not as_json)
         results.append(result)
         made.append(recipe)
         if not as_json:
@@ -102,11 +100,12 @@ class Result:
         unread: why no row was read, or "".
         golds, table, batch: what the golds, the made-up completions and the batches came to.
         memory: what the recipe needs on the card; None on a CPU.
+        code: the Python that the recipe names; with `lists` it is printed before any of it runs.
     """
 
     def __init__(
         self, recipe: Recipe, earlier: list[Recipe], offline: bool, errors: list[RecipeError], whole: bool = True,
-        options: MemoryOptions | None = None,
+        options: MemoryOptions | None = None, lists: bool = False,
     ):  # fmt: skip
         self.recipe, self.offline, self.whole = recipe, offline, whole
         self.earlier = [other for other in earlier if other.values.get("output_dir")]
@@ -120,7 +119,13 @@ class Result:
         self.findings: list[Finding] = [*_versions(recipe), *default_findings(recipe)]
         problems: list[RecipeError] = []
         made = [other.output_dir for other in self.earlier]
-        self.specs = check_recipe(recipe, made, run=False, problems=problems)
+        self.code, self.headed = named_code(recipe), False
+        with without_code() if self.code else contextlib.nullcontext():
+            self.specs = check_recipe(recipe, made, run=False, problems=problems)
+        if self.code and not self.errors and not problems:
+            if lists:
+                self._print_head()
+            self.specs = check_recipe(recipe, made, run=False, problems=problems)
         if not self.errors:  # a value that was refused would count as changed
             self._check_folder(problems)
         self.errors += [str(problem) for problem in problems]
@@ -160,7 +165,7 @@ class Result:
             self.unread = f"{name}, made by an earlier recipe"
         elif self.offline and on_hub(recipe):
             self.unread = f"{name} on the hub, not read offline"
-        elif no_code() and (makes := [what for what in named_code(recipe) if what.startswith(("dataset", "format"))]):
+        elif no_code() and (makes := [what for what in self.code if what.startswith(("dataset", "format"))]):
             self.unread = f"not read, since that would run code: {', '.join(makes)}"
         makers = {str(other.output_dir.resolve()): other for other in self.earlier}
         source = tokenizer_source(recipe, makers)
@@ -223,7 +228,7 @@ class Result:
 
     def _try_rewards(self, rows: Any) -> None:
         """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
-        if no_code() and any(what.startswith("reward") for what in named_code(self.recipe)):
+        if no_code() and any(what.startswith("reward") for what in self.code):
             self.findings.append(Finding("note", "reward_funcs", "not tried, since no code of the recipe's is run"))
             return
         self.table, findings = try_recipe_rewards(self.recipe, self.specs, rows)
@@ -251,8 +256,7 @@ class Result:
             "ok": not self.failed,
             "unread": self.unread,
             "findings": findings,
-            "facts": facts
-            | {"batch": self.batch, "golds": self.golds, "rewards": self.table, "code": named_code(self.recipe)},
+            "facts": facts | {"batch": self.batch, "golds": self.golds, "rewards": self.table, "code": self.code},
         }
 
     def _from_line(self, text: str) -> dict[str, Any]:
@@ -266,12 +270,20 @@ class Result:
         kept = [finding for finding in self.findings if finding.level != "note" or not self.errors]
         return sorted(kept, key=lambda finding: LEVELS.index(finding.level))
 
+    def _print_head(self) -> None:
+        if self.headed:
+            return
+        self.headed = True
+        print(f"{self.recipe.path}: stage {self.recipe.stage}, backend {self.recipe.get('backend')}")
+        if self.code and not self.errors:
+            print(f"  {code_line(self.code)}", flush=True)
+
     def print(self, show: int) -> None:
         """Print the check on one screen; errors go to standard error, a line each."""
-        recipe, findings = self.recipe, self._ordered()
+        findings = self._ordered()
         told = [finding for finding in findings if finding.level != "error"]
         if self.inspection is not None or told:
-            print(f"{recipe.path}: stage {recipe.stage}, backend {recipe.get('backend')}")
+            self._print_head()
         if self.inspection is not None:
             print_body(self, show)
         for finding in told:

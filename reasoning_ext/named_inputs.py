@@ -77,10 +77,9 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     return found
 
 
-def code_line(recipe: Recipe) -> str:
-    """Write what `named_code` returns as a line, "" where that is nothing."""
-    code = ", ".join(f"{what} ({where})" for what, where in named_code(recipe).items())
-    return f"{recipe.path}: names code, which is {'not run' if no_code() else 'run'}: {code}" if code else ""
+def code_line(code: dict[str, str]) -> str:
+    """Write what `named_code` found as one line."""
+    return f"code, {'not run' if no_code() else 'run'}: " + ", ".join(f"{what} ({at})" for what, at in code.items())
 
 
 def shown_path(file: Path) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from reasoning_ext.checkpoints import settle
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.files import DiskError
-from reasoning_ext.named_inputs import code_line, input_sources, reads_earlier
+from reasoning_ext.named_inputs import code_line, input_sources, named_code, reads_earlier
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.preflight import check_data, check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError
@@ -56,8 +56,6 @@ def run_recipes(recipes: list[Recipe]) -> int:
         RecipeError: a recipe, its data set or its folder is wrong; nothing has been started then.
         ModelError, DataError: a model or data set turned out to be unusable when its stage began.
     """
-    for line in filter(None, map(code_line, recipes)):
-        say(line)
     try:
         checked = check_all(recipes)
     except RecipeError:
@@ -120,6 +118,9 @@ def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
         except RunDirError as error:
             raise recipe.error("output_dir", str(error)) from error
         made.append(recipe.output_dir)
+    for recipe in recipes:
+        if not has_begun(recipe.output_dir) and (code := named_code(recipe)):
+            say(f"{recipe.path.stem}: {code_line(code)}")
     backends = {recipe.get("backend") for recipe in recipes if recipe.stage in DATA_PARALLEL}
     if len(backends) > 1:
         raise recipes[0].error(

@@ -18,6 +18,7 @@ lists it. For every other function a file of one's own with `from X import name`
 
 import ast
 import builtins
+import contextlib
 import difflib
 import functools
 import importlib
@@ -205,6 +206,17 @@ def where(file: Path, error: BaseException) -> str:
 def no_code() -> bool:
     """Tell whether no code that a recipe names may be run, as in `check --no-code`."""
     return bool(os.environ.get(NO_CODE))
+
+
+@contextlib.contextmanager
+def without_code() -> Iterator[None]:
+    """Run no code that a recipe names meanwhile."""
+    before = os.environ.get(NO_CODE, "")
+    os.environ[NO_CODE] = "1"
+    try:
+        yield
+    finally:
+        os.environ[NO_CODE] = before
 
 
 def _imported(file: Path, module: str | None) -> Any:

@@ -290,15 +290,23 @@ def ran(folder):
     return {file.stem for file in folder.glob("*.ran")}
 
 
-def test_check_lists_the_code_before_it_runs(noisy, tmp_path, capsys):
-    assert check_and_print([load_recipe(noisy())], [], offline=True, show=0, as_json=False) == 0
-    first = capsys.readouterr().out.splitlines()[0]
-    assert all(f"{name}.py" in first for name in ("rows", "form", "extra"))
+def checked(recipe, as_json=False):
+    return check_and_print([load_recipe(recipe)], [], offline=True, show=0, as_json=as_json)
+
+
+def test_check_lists_the_code_before_it_runs(noisy, tmp_path, capfd):
+    extra = tmp_path / "extra.py"  # whose signature is known when it has been imported
+    extra.write_text("import os\nos.write(1, b'now it runs\\n')\n" + extra.read_text())
+    assert checked(noisy()) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert ": stage " in lines[0]
+    assert all(f"{name}.py" in lines[1] for name in ("rows", "form", "extra")) and lines[2] == "now it runs"
     assert ran(tmp_path) == {"rows", "form", "extra"}
-    (tmp_path / "extra.py").write_text("import no_such_module\nextra = max\n")  # is imported for its signature
-    assert (
-        check_and_print([load_recipe(noisy(reward="./other.py:extra"))], [], offline=True, show=0, as_json=False) == 2
-    )
+
+
+def test_a_recipe_that_is_refused_runs_no_code(noisy, tmp_path, capfd):
+    assert checked(noisy(more="max_completion_length: 0\n")) == 2
+    assert ran(tmp_path) == set() and capfd.readouterr().out == ""
 
 
 def test_without_code_none_runs_and_what_was_not_looked_at_is_said(noisy, tmp_path, capsys, monkeypatch):
