@@ -193,6 +193,7 @@ def _hand_over(
         "sampled",
         "finished",
         "cut off",
+        "other ends",
         "failed",
         "unjudged",
         "accepted",
@@ -208,5 +209,7 @@ def _hand_over(
         print(f"adaptive: {summary['sampled']} of {fixed} completions drawn, {summary['saved']} ({share:.0%}) saved")
     if not summary["kept"]:
         cut_off = summary["cut off"] * 2 > summary["sampled"]
-        todo = "raise max_completion_length" if cut_off else "see samples.jsonl and the rewards"
+        ends = "  ".join(f"{name} {count}" for name, count in summary.get("errors", {}).items())
+        todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
+        todo = "raise max_completion_length" if cut_off else todo
         print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

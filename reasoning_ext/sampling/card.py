@@ -63,7 +63,7 @@ def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
     lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
     left = summary["sampled"]
     lines.append(("sampled", f"{left} completions", "0"))
-    for name in ("failed", "cut off", "unjudged"):
+    for name in ("failed", "cut off", "other ends", "unjudged"):
         if summary[name]:
             left -= summary[name]
             lines.append((name, f"{left} completions", str(summary[name])))
