@@ -12,6 +12,7 @@ from reasoning_ext.engines.transformers_engine import TransformersEngine, stop_i
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.model import LoadOptions, load_model
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.shown import visible
 from reasoning_ext.verifier import said as answer_of
 from reasoning_ext.votes import same_answers
 
@@ -43,7 +44,7 @@ def ask_and_print(model: str, question: str, n: int, temperature: float, max_com
         keys = [(0, i) for i in range(1, n)]
         for batch in TransformersEngine(loaded, n).generate([prompt], keys, settings):
             texts += [completion.text for completion in batch]
-        console.print(vote_line(texts), markup=False)
+        console.print(visible(vote_line(texts)), markup=False)
 
 
 def vote_line(completions: list[str]) -> str:
@@ -101,7 +102,7 @@ def _stream(loaded: Any, prompt: list[dict[str, str]], settings: SamplingSetting
     for piece in streamer:
         thinking = contract.open.strip() in contract.prefix + text + piece and contract.close.strip() not in text
         text += piece
-        console.print(piece, end="", style="dim" if thinking else None, markup=False)
+        console.print(visible(piece), end="", style="dim" if thinking else None, markup=False)
     console.print()
     if failed:
         raise failed[0]

@@ -15,6 +15,7 @@ from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import COMPLETE, METRICS
+from reasoning_ext.shown import print
 
 SHOWN = {
     "loss": "loss", "mean_token_accuracy": "token accuracy", "reward": "reward", "rewards/accuracies": "accuracy",

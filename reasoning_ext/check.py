@@ -42,6 +42,7 @@ from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
+from reasoning_ext.shown import print
 from reasoning_ext.surprises import default_findings
 
 LEVELS = ("error", "warning", "note")
@@ -253,7 +254,8 @@ class Result:
             print("  ok")
         sys.stdout.flush()
         for text in [*self.errors, *(str(self._placed(f)) for f in findings if f.level == "error")]:
-            print(f"error: {text}", file=sys.stderr)
+            line = text.replace("\n", "\\n")
+            print(f"error: {line}", file=sys.stderr)
 
     def _placed(self, finding: Finding) -> str:
         if not finding.key:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_ext.errors import UserError
+from reasoning_ext.shown import print
 
 app = typer.Typer(
     name="reasoning-ext",
@@ -166,7 +167,8 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        line = str(error).replace("\n", "\\n")
+        print(f"error: {line}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)

@@ -1,8 +1,13 @@
 """The one kind of error that a user can mend: one line that says what was found, what is allowed, what to do."""
 
+from reasoning_ext.shown import without_secrets
+
 
 class UserError(ValueError):
     """Something the user wrote or named is wrong; the command line prints the message alone and exits with 2."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(without_secrets(str(message)))
 
 
 class KeyProblem(UserError):

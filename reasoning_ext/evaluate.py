@@ -36,6 +36,7 @@ from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows
+from reasoning_ext.shown import visible
 from reasoning_ext.sources import read_jsonl
 from reasoning_ext.votes import same_answers
 
@@ -209,9 +210,9 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     columns = Counter(name for figures in results.values() for name in figures)
     table = Table(title="held-out problems, 95 % intervals")
     for name in ("model", *columns):
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
     for label, figures in results.items():
-        table.add_row(Text(label), *[cell(figures.get(name)) for name in columns])
+        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in columns])
     Console(width=None if Console().is_terminal else 200).print(table)
 
 

@@ -7,6 +7,8 @@ import threading
 from types import FrameType
 from typing import Any
 
+from reasoning_ext.shown import print
+
 
 class Interrupt:
     """First Ctrl-C: finish the step, save, stop. Second Ctrl-C: stop now. Used as a context around training or sampling.

@@ -16,6 +16,8 @@ from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
 
+from reasoning_ext.shown import without_secrets
+
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the first retry, and at most before any
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after 5 s: a request sent just then would be lost
@@ -238,8 +240,7 @@ def shown_url(url: str) -> str:
     >>> shown_url("https://me:secret@host:8000/v1")
     'https://host:8000/v1'
     """
-    scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return str(without_secrets(url))
 
 
 def _key(api_key_env: str) -> str:

@@ -25,6 +25,7 @@ import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import write_whole
+from reasoning_ext.shown import print, without_secrets
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, COMPLETE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "COMPLETE", "recipe_path",
@@ -78,7 +79,7 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     lineage = {"recipe": _recipe_hash(recipe), "inputs": inputs}
     if not is_run(path) or not has_begun(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
         write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
         write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
         _note(path, recipe_path)
@@ -93,7 +94,7 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     done = is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
         (path / DONE).unlink(missing_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
         if known != lineage:
             write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
     return RunDir(path, done, last_checkpoint(path))
@@ -237,7 +238,7 @@ def _recipe_hash(recipe: dict[str, Any]) -> str:
 
 def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return what of a recipe decides what a run makes: a run that is cut off may go on with the rest changed."""
-    kept = {k: v for k, v in recipe.items() if k not in NOT_PART_OF_A_RUN}
+    kept = {k: v for k, v in without_secrets(recipe).items() if k not in NOT_PART_OF_A_RUN}
     if isinstance(options := kept.get("engine_kwargs"), dict):
         kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in TRANSPORT}
     return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}

@@ -17,6 +17,7 @@ import yaml
 from reasoning_ext.errors import UserError
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS
+from reasoning_ext.shown import without_secrets
 from reasoning_ext.think import WHOLE
 
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
@@ -101,9 +102,12 @@ def read_run(path: Path) -> Run:
         run.done = _read_object(run, DONE)
     else:
         run.problems.append(f"no {DONE}")
-    run.recipe_text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    run.recipe_text = str(without_secrets(text))
     try:
-        recipe = yaml.safe_load(run.recipe_text)
+        recipe = without_secrets(raw := yaml.safe_load(text))
+        if recipe != raw:  # of a run before secrets were left out
+            run.recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError:
         recipe = None
     if isinstance(recipe, dict):

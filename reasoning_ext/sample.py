@@ -34,6 +34,7 @@ from reasoning_ext.sampling.rounds import Budget, rounds
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
+from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.sources import SAMPLES
 from reasoning_ext.training import INTERRUPTED, recipe_prompts
 
@@ -187,7 +188,7 @@ def _hand_over(
     counts = write_outputs(run.path, samples, table, rules, pairs)
     fixed = budget.each * len(table)
     summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
-    write_dataset_card(run.path, recipe.values, summary, steps, budget.adaptive)
+    write_dataset_card(run.path, without_secrets(recipe.values), summary, steps, budget.adaptive)
     write_summary(run.path, summary)
     shown = (
         "sampled",

@@ -48,6 +48,7 @@ from reasoning_ext.openai_client import (
     status_of,
     temporary,
 )
+from reasoning_ext.shown import print
 
 MOST_AT_ONCE = 256  # completions that are yielded together
 UNREAD = 2 * MOST_AT_ONCE  # completions that may wait for the caller, besides the requests under way

@@ -31,6 +31,7 @@ from reasoning_ext.openai_client import (
     shown_url,
     temporary,
 )
+from reasoning_ext.shown import print
 
 OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
 OTHER_TAGS = (
