@@ -25,10 +25,14 @@ RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipe
 @app.command(context_settings=_OVERRIDABLE)
 def run(recipes: RECIPES) -> None:
     """Run recipes in order; skip what is done, go on with what was cut off."""
-    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.network import settle
     from reasoning_ext.recipe import load_recipes
 
-    raise typer.Exit(run_recipes(load_recipes(*split_overrides(recipes))))
+    loaded = load_recipes(*split_overrides(recipes))
+    settle(loaded)
+    from reasoning_ext.pipeline import run_recipes
+
+    raise typer.Exit(run_recipes(loaded))
 
 
 @app.command(context_settings=_OVERRIDABLE)
@@ -42,13 +46,13 @@ def check(
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights and without a GPU; exit code 2 on errors."""
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
     from reasoning_ext.errors import RecipeError
+    from reasoning_ext.network import settle
     from reasoning_ext.recipe import load_recipes
 
     errors: list[RecipeError] = []
     loaded = load_recipes(*split_overrides(recipes), errors)
+    offline = settle([] if errors else loaded, offline)
     from reasoning_ext.check import check_and_print
     from reasoning_ext.memory.check import MemoryOptions, parse_card
 

@@ -38,6 +38,7 @@ class Shared:
         datasets: several data sets, each a mapping with its own keys, and `weight` or `num_rows`, and `task`.
         deduplicate: drop rows that repeat an earlier one: `exact` or `near`.
         decontaminate: evaluation sets whose questions must not be trained on: names, files, or mappings.
+        telemetry: let TRL, Unsloth, vLLM and Ray report what is trained to their makers.
     """
 
     stage: str = field(default="", metadata={"choices": STAGES})
@@ -56,6 +57,7 @@ class Shared:
     datasets: list | None = None
     deduplicate: str = field(default="none", metadata={"choices": ("none", "exact", "near")})
     decontaminate: list | None = None
+    telemetry: bool = False
 
 
 @dataclass

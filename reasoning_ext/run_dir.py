@@ -34,7 +34,15 @@ PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
     "unsloth", "vllm",
 )  # fmt: skip
-NOT_PART_OF_A_RUN = {"output_dir", "report_to", "run_name", "disable_tqdm", "log_level", "per_device_eval_batch_size"}
+NOT_PART_OF_A_RUN = {
+    "telemetry",
+    "output_dir",
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "log_level",
+    "per_device_eval_batch_size",
+}
 # options of engines that decide how fast and from where completions come, and not which; see `engines.options`
 TRANSPORT = {
     "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
