@@ -18,6 +18,8 @@ from reasoning_ext import think
 from reasoning_ext.errors import UserError
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings, run_of, run_recipe
+from reasoning_ext.rendering import render_prompt
+from reasoning_ext.shown import visible
 from reasoning_ext.verifier import said as answer_of
 from reasoning_ext.votes import same_answers
 
@@ -71,9 +73,9 @@ def ask_and_print(
     for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
         for completion in batch:
             texts.append(completion.text)
-            console.print(f"completion {len(texts)} of {n}: {_short(completion.text)}", markup=False)
+            console.print(visible(f"completion {len(texts)} of {n}: {_short(completion.text)}"), markup=False)
     if n > 1:
-        console.print(vote_line(texts), markup=False)
+        console.print(visible(vote_line(texts)), markup=False)
 
 
 def vote_line(completions: list[str]) -> str:
@@ -135,7 +137,6 @@ def _short(completion: str) -> str:
 
 
 def _inputs(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings) -> Any:
-    from reasoning_ext.rendering import render_prompt
 
     try:
         text = render_prompt(loaded.tokenizer, loaded.contract, prompt, settings.chat_template_kwargs)
@@ -194,7 +195,7 @@ def _stream(
             """Print what has come."""
             start, self.text = len(self.text), self.text + text
             for part, thought in split_style(self.text, start, contract.open.strip(), contract.close.strip()):
-                console.print(part, end="", style="dim" if thought else None, markup=False)
+                console.print(visible(part), end="", style="dim" if thought else None, markup=False)
             if stream_end:
                 console.print()
 

@@ -18,6 +18,7 @@ from reasoning_ext.files import append_lines, write_whole
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import METRICS
+from reasoning_ext.shown import print
 
 SHOWN = (
     "loss", "mean_token_accuracy", "reward", "rewards/accuracies", "rewards/margins", "completions/mean_length",

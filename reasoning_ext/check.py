@@ -46,6 +46,7 @@ from reasoning_ext.plugins import no_code, without_code
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
+from reasoning_ext.shown import print
 from reasoning_ext.surprises import default_findings
 from reasoning_ext.trainer_checks import trainer_findings
 

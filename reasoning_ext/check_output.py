@@ -12,6 +12,7 @@ from reasoning_ext.named_inputs import shown_path
 from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.shown import print, visible
 
 if TYPE_CHECKING:
     from reasoning_ext.check import Result
@@ -125,7 +126,7 @@ def print_rows(recipe: Recipe, found: Inspection, count: int, full: bool) -> Non
             console.print(Text(f"    {name} ({said}): ").append(_short(repr(text)[1:-1], limit), style=style))
         for name, value in row.items() if not parts else ():
             shown = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            console.print(f"    {name}: {_short(shown, limit)}", markup=False)
+            console.print(visible(f"    {name}: {_short(shown, limit)}"), markup=False)
 
 
 def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:

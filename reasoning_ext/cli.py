@@ -9,6 +9,7 @@ import typer
 
 from reasoning_ext.errors import UserError, print_error, refuse_little_memory, system_problem
 from reasoning_ext.interrupt import Terminated, handle_signals, stop_at_once
+from reasoning_ext.shown import print
 
 app = typer.Typer(
     name="reasoning-ext",
@@ -42,10 +43,14 @@ RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipe
 @app.command(context_settings=_OVERRIDABLE)
 def run(recipes: RECIPES) -> None:
     """Run recipes in order; skip what is done, go on where cut off."""
-    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.network import settle
     from reasoning_ext.recipe import load_recipes
 
-    raise typer.Exit(run_recipes(load_recipes(*split_overrides(recipes))))
+    loaded = load_recipes(*split_overrides(recipes))
+    settle(loaded)
+    from reasoning_ext.pipeline import run_recipes
+
+    raise typer.Exit(run_recipes(loaded))
 
 
 @app.command(context_settings=_OVERRIDABLE)
@@ -60,17 +65,16 @@ def check(
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
+    from reasoning_ext.errors import RecipeError
+    from reasoning_ext.network import settle
     from reasoning_ext.plugins import NO_CODE
+    from reasoning_ext.recipe import load_recipes
 
     if no_code:
         os.environ[NO_CODE] = "1"
-    if offline:
-        os.environ["HF_HUB_OFFLINE"] = os.environ["HF_DATASETS_OFFLINE"] = "1"
-    from reasoning_ext.errors import RecipeError
-    from reasoning_ext.recipe import load_recipes
-
     errors: list[RecipeError] = []
     loaded = load_recipes(*split_overrides(recipes), errors)
+    offline = settle([] if errors else loaded, offline)
     from reasoning_ext.check import check_and_print
     from reasoning_ext.memory.check import MemoryOptions, parse_card
 

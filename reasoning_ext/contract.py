@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.errors import KeyProblem
 from reasoning_ext.probes import (
     ANSWER,
     NEXT_TURN,
     THOUGHT,
     USER_TURN,
+    ContractError,
     Probe,
     Tags,
     dropped,
@@ -31,10 +31,6 @@ from reasoning_ext.probes import (
     split_prompt,
     turn_end,
 )
-
-
-class ContractError(KeyProblem):
-    """A chat template cannot be used as the recipe says; `key` is the recipe's key that is to blame."""
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.reward_calls import Reward, RewardError, Values, build_rewards, call_reward
 from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.shown import print
 from reasoning_ext.verifier import Rules, Verdict, judge_all, kind
 
 Table = dict[str, dict[str, float | None]]  # what is paid: {completion: {reward: value, None where it does not apply}}

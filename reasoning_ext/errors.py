@@ -6,6 +6,8 @@ import re
 import resource
 import sys
 
+from reasoning_ext.shown import visible, without_secrets
+
 # what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
 LIMITS = (
     ({errno.EMFILE, errno.ENFILE}, "Too many open files", "open files", "ulimit -n", resource.RLIMIT_NOFILE),
@@ -27,12 +29,15 @@ def print_error(text: object) -> None:
     """Print an error to standard error as one line; its first word is red on a terminal, unless NO_COLOR is set."""
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = "\033[1;31merror:\033[0m" if colour else "error:"
-    shown = re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found.group())[1:-1], str(text))
-    print(word, shown, file=sys.stderr)
+    line = visible(str(text)).replace("\n", "\\n").replace("\t", "\\t")
+    print(word, line, file=sys.stderr)
 
 
 class UserError(ValueError):
     """Something the user wrote or named is wrong; the command line prints the message alone and exits with 2."""
+
+    def __init__(self, message: object = ""):
+        super().__init__(without_secrets(str(message)))
 
 
 def refuse_little_memory() -> None:

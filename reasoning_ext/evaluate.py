@@ -37,6 +37,7 @@ from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows
+from reasoning_ext.shown import visible
 from reasoning_ext.sources import read_jsonl
 from reasoning_ext.votes import same_answers
 
@@ -217,9 +218,9 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     said = in_training(results)
     table = Table(title=f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else ""))
     for name in ("model", *columns):
-        table.add_column(name, justify="left" if name == "model" else "right")
+        table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
     for label, figures in results.items():
-        table.add_row(Text(label), *[cell(figures.get(name)) for name in columns])
+        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in columns])
     Console(width=None if Console().is_terminal else 200).print(table)
 
 

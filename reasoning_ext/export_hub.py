@@ -10,8 +10,8 @@ import fnmatch
 from pathlib import Path
 
 from reasoning_ext.export_arguments import ExportError
-from reasoning_ext.model_card import redact
 from reasoning_ext.run_dir import say
+from reasoning_ext.shown import without_secrets
 
 # What an export consists of; anything else that lies in the folder stays on this machine.
 UPLOADED = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "adapter_config.json",
@@ -34,7 +34,7 @@ def check_upload(repo_id: str | None, public: bool) -> None:
     try:
         validate_repo_id(repo_id)
     except HFValidationError as error:
-        raise ExportError(f"--repo-id: {redact(' '.join(str(error).split()))}") from None
+        raise ExportError(f"--repo-id: {without_secrets(' '.join(str(error).split()))}") from None
     if not get_token():
         raise ExportError("--to hub: found no token; set HF_TOKEN in the environment, or run `hf auth login`")
     if not public and _is_private(repo_id) is False:
@@ -106,7 +106,7 @@ def _call(method: str, repo_id: str, **arguments: object) -> object:
 def _refusal(method: str, repo_id: str, error: Exception) -> ExportError:
     from huggingface_hub import get_token
 
-    text = redact(" ".join(str(error).split()))
+    text = without_secrets(" ".join(str(error).split()))
     token = get_token()
     text = text.replace(token, "[redacted]") if token else text
     return ExportError(f"the hub refuses {method} for {repo_id}: {type(error).__name__}: {text[:300]}")

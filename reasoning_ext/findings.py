@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from reasoning_ext.shown import without_secrets
+
 Level = Literal["error", "warning", "note"]
 
 
@@ -19,6 +21,10 @@ class Finding:
     level: Level
     key: str
     text: str
+
+    def __post_init__(self) -> None:
+        """Take secrets out of what was found."""
+        object.__setattr__(self, "text", without_secrets(self.text))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding for `check --json`."""

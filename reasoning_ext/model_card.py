@@ -18,13 +18,13 @@ import yaml
 
 from reasoning_ext.files import read_object, write_whole
 from reasoning_ext.run_dir import LINEAGE, is_run, versions
-from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, visible, weights_of
+from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, weights_of
+from reasoning_ext.shown import visible, without_secrets
 
 if TYPE_CHECKING:
     from reasoning_ext.merging import Source
 
 CARD = "README.md"
-TOKENS = re.compile(r"\b(?:hf_|sk-|api_org_|gh[pousr]_|github_pat_)[A-Za-z0-9_\-]{6,}|(?<=://)[^/\s@:]+:[^/\s@]+(?=@)")
 MARKUP = re.compile(r"([\\`*_{}\[\]<>()#+!|~&$])")
 HUB_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 SHOWN_METRICS = ("loss", "reward", "mean_token_accuracy", "completions/mean_length", "kl")
@@ -46,7 +46,7 @@ def write_card(folder: Path, source: Source, to: str, comparison: str | None, da
     chain = lineage(run)
     header = _header(chain, to, source.base).to_yaml()
     card = ModelCard(f"---\n{header}\n---\n\n{_body(run, chain, source, to, comparison, date)}")
-    write_whole(folder / CARD, redact(str(card)))
+    write_whole(folder / CARD, without_secrets(str(card)))
 
 
 def write_run_card(path: Path) -> None:
@@ -62,12 +62,9 @@ def write_run_card(path: Path) -> None:
         *(_one_run(one) for one in chain),
         _versions(run),
     ]
-    write_whole(path / CARD, redact(f"---\n{_header(chain, to, None).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n"))
-
-
-def redact(text: str) -> str:
-    """Take out what looks like a token of the hub or of an API, and passwords in addresses."""
-    return TOKENS.sub("[redacted]", text)
+    write_whole(
+        path / CARD, without_secrets(f"---\n{_header(chain, to, None).to_yaml()}\n---\n\n" + "\n\n".join(parts) + "\n")
+    )
 
 
 def shorten(name: str) -> str:
@@ -83,7 +80,7 @@ def shorten(name: str) -> str:
 
 def plain(text: Any) -> str:
     """Write a text so that Markdown and HTML show it as it is, in one line, and the words beside it stay where they are."""
-    said = visible(" ".join(redact(shorten(str(text))).split()))  # before a token is escaped
+    said = visible(" ".join(without_secrets(shorten(str(text))).split()))  # before a token is escaped
     escaped = MARKUP.sub(r"\\\1", said).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
     from_the_right = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in said)
     return f"\u2068{escaped}\u2069" if from_the_right else escaped  # isolated: Markdown has no <bdi>
@@ -231,7 +228,7 @@ def shortened(value: Any) -> Any:
         return {shortened(k): shortened(v) for k, v in value.items()}
     if isinstance(value, list):
         return [shortened(v) for v in value]
-    return redact(shorten(value)) if isinstance(value, str) else value
+    return without_secrets(shorten(value)) if isinstance(value, str) else value
 
 
 def fenced(text: str) -> str:

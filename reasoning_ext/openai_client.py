@@ -11,15 +11,26 @@ import json
 import os
 import random
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple
+
+from reasoning_ext.shown import without_secrets
 
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the first retry, and at most before any
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after 5 s: a request sent just then would be lost
 SHOWN_CHARACTERS = 500
-ENDINGS = {"eos_token": "stop", "stop_sequence": "stop", "end_turn": "stop", "max_tokens": "length"}  # what some say
+ENDINGS = {  # what some say, in whatever case
+    "stop": ("eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end_of_turn", "complete", "completed",
+             "done", "finish", "finished", "normal"),
+    "length": ("max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
+               "token_limit", "context_length", "context_length_exceeded", "model_context_window_exceeded", "incomplete"),
+    "content_filter": ("safety", "content_filtered", "error_toxic", "prohibited_content", "recitation", "blocklist", "spii"),
+}  # fmt: skip
+UNTOLD = ("", "none", "null", "unknown", "unspecified", "finish_reason_unspecified")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # fields of a message
 
 
 class NoAnswerError(Exception):
@@ -36,7 +47,8 @@ class Reply(NamedTuple):
     Attributes:
         content: "" where there is none.
         reasoning: the thought that the server took out of the content, or "".
-        finish_reason: `stop`, `length`, ..., by these names whatever the server calls them; None where the server does not tell.
+        finish_reason: `stop`, `length`, `refusal`, ..., by these names whatever the server calls them; None where it does not
+            tell.
         tokens: of the completion; 0 where the server does not tell.
     """
 
@@ -115,22 +127,89 @@ def retry_delay(attempt: int, retry_after: str = "") -> float:
 
 
 def read_reply(response: Any) -> Reply | None:
-    """Read a response of status 200, or return None where it holds no reply."""
+    """Read a response of status 200, or return None where it holds no reply, or an error in its place or beside it."""
     try:
         data = response.json()
         choice = data["choices"][0]
         message = choice["message"]
-        content, usage = message.get("content"), data.get("usage") or {}
-        thoughts = [message.get(name) for name in ("reasoning_content", "reasoning")]
+        said, usage = list(_parts(message.get("content"))), data.get("usage") or {}
+        content = "".join(text for thought, text in said if not thought)
+        thoughts = ["\n\n".join(text for thought, text in said if thought)]
+        thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
         tokens = usage.get("completion_tokens")
-        reason = choice.get("finish_reason")
+        reason = _ending(choice.get("finish_reason"))
+        refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
-    if not isinstance(content, str | None):
+    if failed:
         return None
-    thought = next((text for text in thoughts if isinstance(text, str) and text.strip()), "")
-    reason = ENDINGS.get(str(reason), str(reason)) if reason else None
-    return Reply(content or "", thought, reason, tokens if isinstance(tokens, int) else 0)
+    if isinstance(refusal, str) and refusal.strip() and not content.strip():
+        content, reason = refusal, "refusal"
+    elif message.get("tool_calls") and reason in ("stop", None):
+        reason = "tool_calls"
+    thought = next((text for text in thoughts if text.strip()), "")
+    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0)
+
+
+def _parts(value: Any, thought: bool = False) -> Iterator[tuple[bool, str]]:
+    """Yield the texts of a content, which is one or a list of parts, and whether each is a thought.
+
+    >>> list(_parts([{"type": "thinking", "thinking": [{"type": "text", "text": "1+1"}]}, {"type": "text", "text": "2"}]))
+    [(True, '1+1'), (False, '2')]
+    """
+    if isinstance(value, str):
+        yield thought, value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _parts(part, thought)
+    elif isinstance(value, dict):
+        kind = str(value.get("type") or "text")
+        thought = thought or "think" in kind or "reason" in kind
+        if not thought and "text" not in kind:
+            raise TypeError(f"a part of type {kind}")
+        names = ("thinking", "text", "reasoning", "summary", "content", "value")
+        yield from _parts(next((value[name] for name in names if value.get(name)), ""), thought)
+    elif value is not None and not thought:
+        raise TypeError(f"a content that is {value!r}")
+
+
+def _ending(reason: Any) -> str | None:
+    """Return why a completion ended: a name of `ENDINGS`, else the server's own word; None where it does not tell.
+
+    >>> _ending("STOP"), _ending(["eos"]), _ending({"type": "length"}), _ending("abort"), _ending(None)
+    ('stop', 'stop', 'length', 'abort', None)
+    """
+    if isinstance(reason, list):
+        reason = reason[0] if reason else None
+    if isinstance(reason, dict):
+        reason = reason.get("type") or reason.get("reason")
+    word = str(reason or "").strip()
+    plain = word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    return next((name for name, said in ENDINGS.items() if plain in (name, *said)), None if plain in UNTOLD else word)
+
+
+def status_of(response: Any) -> int:
+    """Return a response's status; of one with 200 whose body is an error with a status of its own, that one."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        data = response.json()
+        data = data[0] if isinstance(data, list) else data
+        error = data if data.get("object") == "error" else data["error"]
+        code = int(error.get("code") or error.get("status") or 0)
+        if response.status_code == 200 and "choices" not in data and 400 <= code <= 599:
+            return code
+    return int(response.status_code)
+
+
+def is_page(response: Any) -> bool:
+    """Tell whether a response is a page or a stream, which no server gives in the place of one completion by accident."""
+    return response.headers.get("content-type", "").partition(";")[0].strip() in ("text/html", "text/event-stream")
+
+
+def answered(response: Any, api_key_env: str) -> str:
+    """Say what a server answered, in one line without key and password."""
+    to = response.headers.get("location", "")
+    body = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
+    return f"answered {response.status_code}: {redacted(body, api_key_env)}"
 
 
 def key_problem(api_key_env: str) -> str:
@@ -162,7 +241,7 @@ def shown_url(url: str) -> str:
     'https://host:8000/v1'
     """
     scheme, separator, rest = url.rpartition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
+    return str(without_secrets(f"{scheme}{separator}{rest.rpartition('@')[2]}"))
 
 
 def _key(api_key_env: str) -> str:

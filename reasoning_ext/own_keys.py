@@ -24,6 +24,7 @@ KINDS = {
         "log_multimodal", "num_completions_to_print", "include_num_input_tokens_seen", "skip_memory_metrics",
         "save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "push_to_hub", "hub_model_id",
         "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push", "max_unreadable_golds",
+        "telemetry",
     },
     "speed": {  # how fast, and where
         "per_device_eval_batch_size", "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory",
@@ -102,6 +103,7 @@ class Shared:
         datasets: several data sets, each a mapping with its own keys, and `weight` or `num_rows`, and `task`.
         deduplicate: drop rows that repeat an earlier one: `exact` or `near`.
         decontaminate: evaluation sets whose questions must not be trained on: names, files, or mappings.
+        telemetry: let TRL, Unsloth, vLLM and Ray report what is trained to their makers.
     """
 
     stage: str = field(default="", metadata={"choices": STAGES})
@@ -121,6 +123,7 @@ class Shared:
     datasets: list | None = None
     deduplicate: str = field(default="none", metadata={"choices": ("none", "exact", "near")})
     decontaminate: list | None = None
+    telemetry: bool = False
 
 
 @dataclass

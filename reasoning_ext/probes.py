@@ -5,16 +5,93 @@ Used by `contract.find_contract` alone, which puts the findings together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
+from reasoning_ext.errors import KeyProblem
 
 USER, THOUGHT, ANSWER, NEXT = "zqjuq", "zqjtq", "zqjaq", "zqjnq"  # words that no template writes
 USER_TURN, NEXT_TURN = {"role": "user", "content": USER}, {"role": "user", "content": NEXT}
 REASONING_FIELDS = ("reasoning_content", "thinking")
+SECONDS, CHARACTERS, BYTES = 5.0, 20_000_000, 2**31  # that a template may take, of processor time, and write
 TOOL_CALL = {"type": "function", "function": {"name": "zqjfq", "arguments": {}}}
+
+
+class ContractError(KeyProblem):
+    """A chat template cannot be used as the recipe says; `key` is the recipe's key that is to blame."""
+
+
+class _EndlessError(BaseException):
+    """No `Exception`, which a template's own compiler would pass over."""
+
+
+def render(tokenizer: Any, messages: Sequence[dict[str, Any]], prompt: bool, kwargs: dict[str, Any]) -> str:
+    """Render messages by a tokenizer's chat template, which is a program and need not end.
+
+    Args:
+        tokenizer: with the template.
+        messages: as the template wants them.
+        prompt: with the generation prompt.
+        kwargs: the template's arguments.
+
+    Raises:
+        ContractError: the template runs on for too long, or writes too much.
+        Exception: whatever a template raises.
+    """
+    try:
+        with _deadline():
+            text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **kwargs)
+    except (_EndlessError, MemoryError) as error:
+        endless = f"has no end: stopped after {SECONDS:g} s of processor time"
+        does = endless if isinstance(error, _EndlessError) else "has no bound: no memory for what it writes"
+        raise ContractError("model_name_or_path", f"the chat template {does}") from None
+    if len(text) > CHARACTERS:
+        raise ContractError("model_name_or_path", f"the chat template has no bound: it writes {len(text)} characters")
+    return text
+
+
+@contextlib.contextmanager
+def _deadline() -> Iterator[None]:
+    """Raise `_EndlessError` in what takes longer than `SECONDS` of processor time; in the main thread, where signals arrive."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(*_: object) -> None:
+        raise _EndlessError
+
+    before = signal.signal(signal.SIGVTALRM, end)
+    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS, 1.0)  # again, where a library passes over the first
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.signal(signal.SIGVTALRM, before)
+
+
+@contextlib.contextmanager
+def _bounded_memory() -> Iterator[None]:
+    """Let what is done here take no more than `BYTES` beside what the process has."""
+    if sys.platform != "linux":
+        yield
+        return
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_AS)
+    most = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + BYTES
+    known = [limit for limit in limits if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_AS, (min([most, *known]), limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
 
 
 class Tags(NamedTuple):
@@ -49,12 +126,15 @@ class Probe:
     def render(self, *chat: dict[str, Any], prompt: bool = False) -> str:
         """Render messages, with the generation prompt or without; raises whatever the template raises."""
         messages = [in_parts(message) if self.parts else message for message in chat]
-        return self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **self.kwargs)
+        with _bounded_memory():
+            return render(self.tokenizer, messages, prompt, self.kwargs)
 
     def attempt(self, *chat: dict[str, Any], prompt: bool = False) -> str:
-        """Render messages, or return "" where the template refuses them."""
+        """Render messages, or return "" where the template refuses them; one without an end is refused as a whole."""
         try:
             return self.render(*chat, prompt=prompt)
+        except ContractError:
+            raise
         except Exception:  # a template raises whatever it likes at what it does not expect
             return ""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.contract import Contract
-from reasoning_ext.probes import split_prompt
+from reasoning_ext.probes import render, split_prompt
 
 
 def render_prompt(
@@ -25,10 +25,7 @@ def render_prompt(
     if prompt and prompt[-1]["role"] == "assistant":
         raise ValueError("the prompt ends with an assistant's message; allowed: as the beginning of the completion")
     try:
-        messages = contract.messages(prompt)
-        return tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **chat_template_kwargs
-        )
+        return render(tokenizer, contract.messages(prompt), True, chat_template_kwargs)
     except Exception as error:  # a template raises whatever it likes
         raise ValueError(f"the chat template refuses the prompt: {' '.join(str(error).split())[:200]}") from error
 

@@ -27,9 +27,9 @@ from reasoning_ext.run_reading import (
     link,
     problems_of,
     read_run,
-    visible,
     weights_of,
 )
+from reasoning_ext.shown import visible
 
 PAGE = "report.html"
 GREEDY = -1  # sample index of the greedy completion in answers.jsonl

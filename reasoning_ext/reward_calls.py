@@ -20,6 +20,7 @@ from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
 from reasoning_ext.plugins import where
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, read_columns
+from reasoning_ext.shown import print
 from reasoning_ext.think import WHOLE, content
 from reasoning_ext.verifier.pool import Failure, Pool
 

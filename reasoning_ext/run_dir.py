@@ -28,6 +28,7 @@ from reasoning_ext.checkpoints import last_checkpoint
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import fast_hash, size_problem, write_whole
 from reasoning_ext.own_keys import KINDS, TRAINED
+from reasoning_ext.shown import print, without_secrets
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
@@ -75,7 +76,7 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     lineage = {"recipe": _recipe_hash(recipe), "inputs": inputs}
     if not is_run(path) or not has_begun(path):
         path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
         write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
         write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
         _note(path, recipe_path)
@@ -90,7 +91,7 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     done = is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
         (path / DONE).unlink(missing_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True))
+        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
         if known != lineage:
             write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
     return RunDir(path, done, last_checkpoint(path))
@@ -305,7 +306,7 @@ def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
         free -= {"save_strategy", "save_steps"}
     if recipe.get("dataset_streaming"):  # workers take turns
         free -= {"dataloader_num_workers"}
-    kept = {k: v for k, v in recipe.items() if k not in free}
+    kept = {k: v for k, v in without_secrets(recipe).items() if k not in free}
     if isinstance(options := kept.get("engine_kwargs"), dict):
         kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in KINDS["transport"]}
     return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reasoning_ext.run_dir import RunDirError
+from reasoning_ext.shown import print
 
 LOCK = ".lock"
 

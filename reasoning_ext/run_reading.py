@@ -17,13 +17,9 @@ import yaml
 from reasoning_ext.errors import UserError
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.run_dir import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
+from reasoning_ext.shown import without_secrets
 from reasoning_ext.think import WHOLE
 
-# control characters, marks and overrides of direction, separators, joiners, tags
-HIDDEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
-    r"|[\U000e0000-\U000e0fff]|\r(?!\n)|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
-)
 IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
@@ -108,9 +104,12 @@ def read_run(path: Path) -> Run:
         run.problems += [problem] if run.done and (problem := damage(path, path.name)) else []
     else:
         run.problems.append(f"no {DONE}")
-    run.recipe_text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    run.recipe_text = str(without_secrets(text))
     try:
-        recipe = yaml.safe_load(run.recipe_text)
+        recipe = without_secrets(raw := yaml.safe_load(text))
+        if recipe != raw:  # of a run before secrets were left out
+            run.recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     except yaml.YAMLError:
         recipe = None
     if isinstance(recipe, dict):
@@ -254,17 +253,6 @@ def problems_of(results: dict[str, dict[str, Any]]) -> str:
         whole = all(figures.get(IN_TRAINING) in (0, figures.get("problems")) for figures in results.values())
         return "problems that were trained on" if whole else "problems, some of which were trained on"
     return "held-out problems" if counts and None not in counts else "problems"
-
-
-def visible(text: str) -> str:
-    """Write the characters that nobody sees, but that turn the words round them about or tell two names apart, as their numbers.
-
-    Joiners behind a letter that is not ASCII are left: scripts and emoji need them.
-
-    >>> visible("\\u202eabc, sf\\u200dt")
-    '⟨U+202E⟩abc, sf⟨U+200D⟩t'
-    """
-    return HIDDEN.sub(lambda found: f"⟨U+{ord(found[0]):04X}⟩", text)
 
 
 def cell(value: Any) -> str:

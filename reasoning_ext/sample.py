@@ -34,6 +34,7 @@ from reasoning_ext.sampling.rounds import Budget, rounds
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
+from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.sources import SAMPLES
 from reasoning_ext.training import recipe_prompts
 
@@ -187,12 +188,13 @@ def _hand_over(
     counts = write_outputs(run.path, samples, table, rules, pairs)
     fixed = budget.each * len(table)
     summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
-    write_dataset_card(run.path, recipe.values, summary, steps, budget.adaptive)
+    write_dataset_card(run.path, without_secrets(recipe.values), summary, steps, budget.adaptive)
     write_summary(run.path, summary)
     shown = (
         "sampled",
         "finished",
         "cut off",
+        "other ends",
         "failed",
         "unjudged",
         "accepted",
@@ -208,5 +210,7 @@ def _hand_over(
         print(f"adaptive: {summary['sampled']} of {fixed} completions drawn, {summary['saved']} ({share:.0%}) saved")
     if not summary["kept"]:
         cut_off = summary["cut off"] * 2 > summary["sampled"]
-        todo = "raise max_completion_length" if cut_off else "see samples.jsonl and the rewards"
+        ends = "  ".join(f"{name} {count}" for name, count in summary.get("errors", {}).items())
+        todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
+        todo = "raise max_completion_length" if cut_off else todo
         print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

@@ -25,6 +25,7 @@ from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import Values, build_rewards, call_reward
 from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewards
 from reasoning_ext.run_dir import RECIPE, damage, is_run
+from reasoning_ext.shown import print
 from reasoning_ext.sources import read_jsonl
 
 SHOWN, SHOWN_CHARACTERS = 2, 300

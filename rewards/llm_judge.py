@@ -18,12 +18,15 @@ from typing import Any, NamedTuple
 from reasoning_ext import think
 from reasoning_ext.openai_client import (
     NoAnswerError,
+    answered,
+    is_page,
     key_problem,
     open_client,
     post,
     read_reply,
-    redacted,
     retry_delay,
+    shown_url,
+    status_of,
     temporary,
 )
 
@@ -121,7 +124,9 @@ async def llm_judge(
         [0.0]
     """
     if not model or not base_url.startswith(("http://", "https://")):
-        raise ValueError(f"llm_judge: found model={model!r}, base_url={base_url!r}; allowed: a name, and http(s)://...")
+        raise ValueError(
+            f"llm_judge: found model={model!r}, base_url={shown_url(base_url)!r}; allowed: a name, and http(s)://..."
+        )
     if max_concurrency < 1 or max_retries < 0 or request_timeout <= 0:
         found = f"{max_concurrency=}, {max_retries=}, {request_timeout=}"
         raise ValueError(f"llm_judge: found {found}; allowed: at least 1, at least 0, more than 0")
@@ -170,7 +175,9 @@ async def _judge_all(server: _Server, cases: list[_Case]) -> dict[_Case, _Verdic
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
     if asked and not server.served:
-        raise RuntimeError(f"llm_judge: {server.url} judged nothing of {len(asked)}; {found[asked[-1]].reply}")
+        raise RuntimeError(
+            f"llm_judge: {shown_url(server.url)} judged nothing of {len(asked)}; {found[asked[-1]].reply}"
+        )
     for case, verdict in found.items():
         if verdict.score is not None:
             _remember(keys[case], verdict)
@@ -203,7 +210,7 @@ async def _judge(client: Any, gate: asyncio.Semaphore, server: _Server, case: _C
             if not server.responded:
                 raise RuntimeError(f"llm_judge: {error}; is the server up?") from None
             return _Verdict(None, str(error))
-    return _verdict(response)
+    return _verdict(response, server.api_key_env)
 
 
 async def _post(client: Any, server: _Server, body: dict[str, Any]) -> Any:
@@ -221,23 +228,24 @@ async def _post(client: Any, server: _Server, body: dict[str, Any]) -> Any:
             problem = str(error)
         else:
             server.responded = True
-            server.served |= response.status_code == 200
-            if response.status_code == 200:
+            status = status_of(response)
+            server.served |= status == 200
+            if status == 200 and not is_page(response):
                 return response
-            problem = f"{response.status_code}: {redacted(response.text, server.api_key_env)}"
-            if not temporary(response.status_code):
-                raise RuntimeError(f"llm_judge: {server.url} answered {problem}")
+            problem = answered(response, server.api_key_env)
+            if not temporary(status):
+                raise RuntimeError(f"llm_judge: {shown_url(server.url)} {problem}")
             retry_after = response.headers.get("retry-after", "")
         if attempt < server.max_retries:
             await asyncio.sleep(retry_delay(attempt, retry_after))
-    raise _GaveUpError(f"no answer from {server.url} in {server.max_retries + 1} tries, the last: {problem}")
+    raise _GaveUpError(f"no answer from {shown_url(server.url)} in {server.max_retries + 1} tries, the last: {problem}")
 
 
-def _verdict(response: Any) -> _Verdict:
+def _verdict(response: Any, api_key_env: str) -> _Verdict:
     """Read the score out of a server's response: that of the last JSON object in a finished reply."""
     reply = read_reply(response)
     if reply is None:
-        return _Verdict(None, "a response without a reply")
+        return _Verdict(None, f"a response without a reply: {answered(response, api_key_env)}")
     finished = reply.finish_reason in ("stop", None)
     score = _last_score(think.split(reply.content).answer or "") if finished else None
     return _Verdict(None if score is None else score / 10, reply.content[-MAX_REPLY_CHARACTERS:])

@@ -95,9 +95,7 @@ def test_a_typo_ends_in_one_line_and_exit_code_2(tmp_path):
     )
     command = [sys.executable, "-m", "reasoning_ext", "check", "--offline", str(recipe)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert done.returncode == 2
-    [code] = done.stdout.splitlines()
-    assert "names code, which is run" in code
+    assert done.returncode == 2 and done.stdout == ""
     [line] = done.stderr.splitlines()
     assert line.startswith(f"error: {recipe}:5: lerning_rate: unknown key (found lerning_rate: 0.001)")
     assert line.endswith("the nearest key of stage sft is learning_rate")
@@ -208,7 +206,7 @@ def test_a_broken_recipe_beside_a_good_one_hides_neither(check):
 
 def test_notes_do_not_hide_errors_and_warnings_have_their_recipe(check):
     code, out, err = check(r=GRPO.replace("./model", "./modl"))
-    assert code == 2 and [line.split(",")[0] for line in out.splitlines()] == ["r.yaml: names code"]
+    assert code == 2 and out == ""
     assert len(err.splitlines()) == 1
     code, out, err = check(r=SFT.replace("from_scratch: true\n", "") + "learning_rate: 1.0\nlerning_rate: 1\n")
     lines = out.splitlines()

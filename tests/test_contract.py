@@ -1,8 +1,11 @@
 """The think contract over the chat templates that TRL ships: what is found by rendering, and rows that are exact."""
 
+import signal
+
 import pytest
 from reasoning_ext.rewards.think_format import think_format
 
+from reasoning_ext import probes
 from reasoning_ext.contract import Contract, ContractError, decoder, find_contract
 from reasoning_ext.probes import split_prompt
 from reasoning_ext.rendering import render_prompt, render_row
@@ -54,6 +57,42 @@ def test_what_a_template_does_is_found_by_rendering(name):
     assert (c.prefix, c.closed, c.history, c.target, c.adds_empty, c.end) == FOUND[name]
     assert c.special == (name == "gptoss") and c.parts == (name == "smolvlm")
     assert build(name).convert_tokens_to_ids(c.end) == c.end_id
+
+
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% for c in range(99999) %}{% endfor %}{% endfor %}{% endfor %}"
+PLAIN = "{% for m in messages %}{{ m.role }}: {{ m.content }}{{ eos_token }}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        LOOP,
+        PLAIN + "{% if messages | length > 1 %}" + LOOP + "{% endif %}",
+        PLAIN + "{% for m in messages if m.reasoning_content %}" + LOOP + "{% endfor %}",
+        "{{ 10 ** (10 ** 10) }}" + PLAIN,
+        "{{ 'x' * 10 ** 11 }}" + PLAIN,
+        "{{ 'x' * 3 * 10 ** 7 }}" + PLAIN,
+        "{% set n = 'x' * 10 ** 6 %}{% for a in range(99999) %}{{ n }}{% endfor %}" + PLAIN,
+    ],
+    ids=["loop", "with an answer", "with a thought", "power", "text", "long", "long loop"],
+)
+def test_a_template_without_an_end_is_refused_as_a_whole(monkeypatch, template):
+    monkeypatch.setattr(probes, "SECONDS", 0.5)
+    tokenizer = build("qwen3")
+    tokenizer.chat_template = template
+    with pytest.raises(ContractError, match=r"the chat template has no (end|bound)") as caught:
+        find_contract(tokenizer)
+    assert "\n" not in str(caught.value) and signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+    assert find_contract(build("qwen3")).end == "<|im_end|>"
+
+
+def test_a_row_on_which_a_template_has_no_end_is_refused(monkeypatch):
+    monkeypatch.setattr(probes, "SECONDS", 0.5)
+    tokenizer = build("qwen3")
+    tokenizer.chat_template = PLAIN + "{% if 'evil' in messages[0].content %}" + LOOP + "{% endif %}"
+    contract = find_contract(tokenizer)
+    with pytest.raises(ValueError, match="the chat template has no end"):
+        render_prompt(tokenizer, contract, [{"role": "user", "content": "evil"}], {})
 
 
 def rendered(name, case, special_tags=False, **kwargs):

@@ -143,7 +143,9 @@ def test_a_conversation_is_shown_with_its_roles(serve):
         ('{"a":' * 50_000, None), ('<think>{"score": 3}', None),
         ({"message": {"content": None}, "finish_reason": "stop"}, None),
         ({"message": {"content": '{"score": 3}'}, "finish_reason": "length"}, None),
-        ({"message": {"content": '{"score": 3}'}}, 0.3), ({"message": None}, None), ({}, None),
+        ({"message": {"content": '{"score": 3}'}}, 0.3), ({"message": {"content": '{"score": 3}'}, "finish_reason": "STOP"}, 0.3),
+        ({"message": {"content": [{"type": "thinking", "thinking": "x"}, {"type": "text", "text": '{"score": 3}'}]}}, 0.3),
+        ((200, {}, '{"error": "no memory"}'), None), ({"message": None}, None), ({}, None),
         ((200, {}, "<html>"), None), ((200, {}, "[]"), None), ((200, {}, '{"choices": []}'), None), ((200, {}, ""), None),
     ],
 )  # fmt: skip
@@ -201,9 +203,8 @@ def test_delays_grow_differ_and_have_an_end():
 
 def test_a_request_that_hangs_is_given_up_and_counted(serve):
     server = serve(lambda answer, nth: 5.0 if answer == "hang" else '{"score": 5}')
-    start = time.monotonic()
-    assert judge(server, ["a", "hang", "b"], request_timeout=0.3, max_retries=1) == ([0.5, None, 0.5], 1.0)
-    assert time.monotonic() - start >= 0.6 and len(server.bodies) == 4
+    assert judge(server, ["a", "hang", "b"], request_timeout=1.0, max_retries=1) == ([0.5, None, 0.5], 1.0)
+    assert len(server.bodies) == 4
 
 
 def test_a_reply_that_drips_in_is_given_up_as_well(serve):
@@ -230,6 +231,18 @@ def test_a_refusal_stops_at_once_and_tells_why_without_the_key(serve, monkeypatc
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [(200, {}, '{"error": {"message": "no credit", "code": 402}}'), (200, {"Content-Type": "text/html"}, "no credit")],
+)
+def test_what_stands_in_the_place_of_replies_is_a_refusal_and_is_shown_without_a_password(serve, answer):
+    server = serve(answer)
+    server.url = server.url.replace("//", "//me:hunter2@")
+    with pytest.raises(RuntimeError, match="no credit") as caught:
+        judge(server, ["a"])
+    assert "hunter2" not in str(caught.value) and len(server.bodies) == 1
+
+
 def test_the_key_comes_from_the_variable_that_the_recipe_names(serve, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "other")
     monkeypatch.setenv("JUDGE_KEY", f"{KEY}\n")
@@ -253,7 +266,8 @@ def test_a_dead_server_stops_the_run_and_is_named(serve, how):
             server.url = f"http://127.0.0.1:{free.getsockname()[1]}/v1"
     with pytest.raises(RuntimeError, match=f"llm_judge: .*{server.url}.* in 3 tries") as caught:
         judge(server, [str(i) for i in range(40)], max_retries=2, request_timeout=0.3)
-    assert "\n" not in str(caught.value)
+    asked = 40 if how == "broken" else 8  # where nobody answers at all, the first to fail ends it
+    assert len(server.bodies) <= asked * 3 and "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("bound", [1, 3])

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from reasoning_ext.merging import find_source
-from reasoning_ext.model_card import plain, redact, shorten, write_card
+from reasoning_ext.model_card import plain, shorten, write_card
 
 EVIL = "</pre><script>alert(1)</script> [x](javascript:alert(1)) ![y](http://e) | `a` **b**\n---\nlicense: mit\n# Title ```"
 TOKEN = "hf_aVerySecretToken1234"
@@ -106,14 +106,6 @@ def test_tokens_and_places_of_this_machine_are_left_out(runs, tmp_path):
     assert str(tmp_path) not in text and "dataset_name: data/rows.jsonl" in body and "Linux-of-somebody" not in text
 
 
-def test_redact():
-    for secret in (TOKEN, "sk-proj-abcdef123456", "ghp_abcdefgh1234", "sk-ant-api03-abc_def"):
-        assert redact(f"a {secret}, b") == "a [redacted], b"
-    assert redact("https://me:passw0rd@host/x") == "https://[redacted]@host/x"
-    for harmless in ("hf_hub", "task-1", "sketch", "shift_x", "a:b@c", "https://host/x", "risk-aversion-x"):
-        assert redact(harmless) == harmless
-
-
 def test_shorten(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shorten(str(tmp_path / "runs" / "a")) == "runs/a"
@@ -131,7 +123,7 @@ def test_a_card_keeps_what_is_read_from_the_right_to_itself_and_shows_what_nobod
     recipe = {"stage": "sft", "model_name_or_path": "\u202etfarc", "dataset_name": "d\u2067", "output_dir": "runs/8"}
     make_run(Path("runs/8"), recipe, {}, data=[{"step": "\u061c\u05d0", "rows": 3}])
     body = card("runs/8")[1]
-    assert not {*"\u202e\u2067\u061c"} & {*body} and "⟨U+202E⟩tfarc" in body
+    assert not {*"\u202e\u2067\u061c"} & {*body} and r"\\u202etfarc" in body
     assert plain("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069" and plain("é") == "é"
 
 

@@ -14,7 +14,8 @@ import yaml
 from reasoning_ext import run_reading
 from reasoning_ext.errors import UserError
 from reasoning_ext.report import extremes, render, save_curves, split_text, write_report
-from reasoning_ext.run_reading import read_run, visible
+from reasoning_ext.run_reading import read_run
+from reasoning_ext.shown import visible
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
@@ -396,7 +397,7 @@ def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
     write_run(tmp_path / "x" / f"4_{HEBREW}", recipe, files)
     html, page = report(tmp_path / "x")
     assert not [letter for letter in html if unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\t"]
-    for shown in ("⟨U+202E⟩override", "⟨U+2066⟩", "⟨U+200F⟩", "⟨U+061C⟩", "⟨U+001B⟩[31m", "s⟨U+200D⟩ft", "⟨U+0000⟩"):
+    for shown in (r"\u202eoverride", r"\u2066", r"\u200f", r"\u061c", r"\x1b[31m", r"s\u200dft", r"\x00"):
         assert shown in page.text
     assert f"<bdi>{HEBREW}</bdi>" in html
 

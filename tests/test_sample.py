@@ -2,6 +2,7 @@
 
 import json
 import threading
+from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -377,7 +378,7 @@ class Server(BaseHTTPRequestHandler):
             self.seen.add(seed)
             return self.answer(503, {"error": "busy"})
         message = {"content": f"\\boxed{{{a + 4 + seed % 2}}}", "reasoning_content": f"{a}+4={a + 4}"}
-        reason = "length" if seed % 10 == 0 else "stop"
+        reason = "length" if seed % 10 == 0 else "tool_calls" if seed % 10 == 1 else "STOP"
         return self.answer(
             200, {"choices": [{"message": message, "finish_reason": reason}], "usage": {"completion_tokens": 9}}
         )
@@ -416,8 +417,10 @@ def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(
     assert all(row["tokens"] == 9 and row["completion"].startswith("<think>\n") for row in samples)
     kept = rows(tmp_path / "out" / "sft.jsonl")
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())
-    cut_off = sum(not row["finished"] for row in samples)
-    assert 0 < cut_off == summary["cut off"] and summary["failed"] == 0
+    ends = Counter("finished" if row["finished"] else row.get("error", "cut off") for row in samples)
+    assert ends["cut off"] == summary["cut off"] > 0 and ends["tool_calls"] == summary["other ends"] > 0
+    assert ends["finished"] == summary["finished"] and summary["failed"] == 0
+    assert f"| other ends | {ends['finished']} completions |" in (tmp_path / "out" / "README.md").read_text()
     assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
     told = "out goes on with what was drawn, otherwise than before: keep 16 -> 3"

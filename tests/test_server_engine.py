@@ -164,20 +164,17 @@ def test_a_faulty_server_loses_doubles_and_passes_off_nothing(serve):
         answers = {
             "429": (429, after, ""),
             "500": 500,
-            "hang": 1.0,
+            "hang": 3.0,
             "good": "7",
             "null": {"message": {"content": None}},
         }
         return answers[kind]
 
     server = serve(script)
-    start = time.monotonic()
-    found = ask(server, 500, samples=2, request_timeout=0.5, max_retries=5)
+    found = ask(server, 500, samples=2, request_timeout=1.5, max_retries=5)
     kinds = Counter((c.text, c.finished, c.error) for c in found.values())
-    print(f"{time.monotonic() - start:.1f} s, {len(server.bodies)} requests, {server.probes} probes, {kinds}")
-    assert (
-        len(found) == len(server.said) == 1000 and server.most_active <= 32 + 40
-    )  # those that hang are not waited for
+    print(f"{len(server.bodies)} requests, {server.probes} probes, {kinds}")
+    assert len(found) == len(server.said) == 1000
     for key, completion in found.items():
         sent = server.said[key_seed(0, *key)]
         text, finished = {"good": ("7", True), "length": ("cut", False)}.get(sent[-1], ("", False))
@@ -188,7 +185,7 @@ def test_a_faulty_server_loses_doubles_and_passes_off_nothing(serve):
         assert not {"good", "length"} & set(sent[:-1]) and sent.count("null") <= 2, sent
     last = Counter(sent[-1] for sent in server.said.values())
     assert (kinds["7", True, ""], kinds["cut", False, ""]) == (last["good"], last["length"])
-    assert last["good"] > 800 and last["length"] > 80 and time.monotonic() - start < 30
+    assert last["good"] > 800 and last["length"] > 80
 
 
 @pytest.mark.parametrize("how", ["refused", "hanging", "broken", "no reply", "stopped while it answers"])
@@ -198,17 +195,21 @@ def test_a_dead_server_ends_the_run(serve, how):
     url = dead_url() if how == "refused" else server.url
     engine = ServerEngine("m", ServerOptions(base_url=url, request_timeout=0.3, give_up_seconds=2.0, max_retries=1))
     start, arrived = time.monotonic(), 0
-    with pytest.raises(EngineError, match=rf"no endpoint has answered for \d s \({url} .*run again to go on") as caught:
+    with pytest.raises(
+        EngineError, match=rf"no endpoint has answered for \d+ s \({url} .*run again to go on"
+    ) as caught:
         for batch in engine.generate([prompt(0)], [(0, s) for s in range(2000)], SETTINGS):
             arrived += len(batch)
             server.script = lambda body, nth: 503
     assert caught.value.key == "engine_kwargs" and "\n" not in str(caught.value)
-    assert 2 <= time.monotonic() - start < 9 and not threads()
+    assert time.monotonic() - start >= 2 and not threads()
+    # it is left alone as soon as it fails, and probed less and less often: how long that takes is the machine's affair
+    assert len(server.bodies) <= arrived + 2 * 32 + FAILURES_IN_A_ROW and server.probes <= 4
     assert (arrived > 0) == (how == "stopped while it answers")
 
 
 def test_a_dead_server_is_not_taken_for_requests_that_fail():
-    with pytest.raises(EngineError, match=r"no endpoint has answered for \d s"):
+    with pytest.raises(EngineError, match=r"no endpoint has answered for \d+ s"):
         ask(dead_url(), 3, max_retries=0, give_up_seconds=2.0)
 
 
@@ -236,7 +237,7 @@ def test_a_server_that_has_too_much_to_do_for_ever_ends_the_run_later(serve):
     start = time.monotonic()
     with pytest.raises(EngineError, match=r"too much to do for too long .* answered 429.*run again to go on"):
         list(engine.generate([prompt(0)], [(0, s) for s in range(100)], SETTINGS))
-    assert 2.5 <= time.monotonic() - start < 12 and server.probes == 0
+    assert time.monotonic() - start >= 2.5 and server.probes == 0
 
 
 def test_a_limit_far_below_the_concurrency_fails_no_request(serve):
@@ -456,6 +457,10 @@ def choice(content, reason="stop", **message):
     return {"message": {"content": content, **message}, "finish_reason": reason}
 
 
+def text(said, kind="text"):
+    return {"type": kind, "text": said}
+
+
 CHANNEL = ["<|channel>thought\n", "<channel|>"]
 
 
@@ -488,6 +493,33 @@ CHANNEL = ["<|channel>thought\n", "<channel|>"]
         (choice(None, "stop_sequence", reasoning="a"), None, "<think>\na\n</think>\n\n", True, ""),
         (choice("7", "end_turn"), None, "7", True, ""),
         (choice("7", "max_tokens"), None, "7", False, ""),
+        (choice("7", "STOP"), None, "7", True, ""),
+        (choice("7", "COMPLETE"), None, "7", True, ""),
+        (choice("7", "eos"), None, "7", True, ""),
+        (choice("7", ["stop"]), None, "7", True, ""),
+        (choice("7", {"type": "stop", "matched": 2}), None, "7", True, ""),
+        (choice("7", "MAX_TOKENS"), None, "7", False, ""),
+        (choice("7", "FINISH_REASON_UNSPECIFIED"), None, "7", True, ""),
+        (choice("I", "SAFETY"), None, "I", False, "content_filter"),
+        (choice(None, refusal="I can't"), None, "I can't", False, "refusal"),
+        (choice("7", refusal=None, tool_calls=[]), None, "7", True, ""),
+        (choice("I call", tool_calls=[{"id": "1"}]), None, "I call", False, "tool_calls"),
+        (choice([text("<think>a</think>"), text("7")]), None, "<think>a</think>7", True, ""),
+        (choice([{"type": "thinking", "thinking": [text("a")]}, text("7")]), None, "<think>\na\n</think>\n\n7", True, ""),
+        (choice([{"type": "thinking", "thinking": "a"}, {"type": "redacted_thinking"}, text("7", "output_text")]), None,
+         "<think>\na\n</think>\n\n7", True, ""),
+        (choice("7", thinking="a"), None, "<think>\na\n</think>\n\n7", True, ""),
+        (choice("7", reasoning_details=[text("a", "reasoning.text"), {"type": "reasoning.encrypted"}]), None,
+         "<think>\na\n</think>\n\n7", True, ""),
+        (choice("<think>a</think>7", reasoning_content="a"), None, "<think>a</think>7", True, ""),
+        (choice("\n<think>\na\n</think>\n\n7", reasoning="a"), None, "\n<think>\na\n</think>\n\n7", True, ""),
+        (choice("a</think>7", reasoning="a\n"), None, "<think>\na</think>7", True, ""),
+        (choice("<think>a", "length", reasoning="a"), None, "<think>a", False, ""),
+        (choice("<think>\n\n</think>\n\n7", reasoning="a"), None, "<think>\na\n</think>\n\n7", True, ""),
+        (choice("<|channel>thought\na<channel|>7", reasoning="a"), CHANNEL, "<think>a</think>7", True, ""),
+        (choice("<think>a</think>7<|im_end|>"), None, "<think>a</think>7", True, ""),
+        (choice("7</s>\n<|endoftext|> "), None, "7", True, ""),
+        (choice("a tag <br>"), None, "a tag <br>", True, ""),
         (choice("é 🙂 \ud83d", reasoning="\udc00"), None, "<think>\n\ufffd\n</think>\n\né 🙂 \ufffd", True, ""),
         (choice("7", "\ud83d"), None, "7", False, "\ufffd"),
     ],
@@ -525,11 +557,49 @@ def test_an_empty_reply_is_asked_for_once_more(serve, content):
 
 
 @pytest.mark.parametrize(
-    "body", ["", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": [1]}}]}']
-)
+    "body",
+    [
+        "", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": [1]}}]}', '{"error": "boom"}',
+        '{"choices": [{"message": {"content": [{"type": "image_url"}]}}]}', '{"error": {"message": "boom", "code": "502"}}',
+        '{"choices": [{"message": {"content": "half"}, "finish_reason": "error", "error": {"code": 502}}]}',
+    ],
+)  # fmt: skip
 def test_what_is_no_reply_is_a_fault_of_the_server(serve, body):
     server = serve(lambda _, nth: "7" if nth else (200, {}, body))
     assert ask(server, 1)[0, 0].finished and len(server.bodies) == 2
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ((200, {}, '{"error": {"message": "no credit", "code": 402}}'), "answered 200: .*no credit"),
+        ((200, {}, '{"object": "error", "message": "no such thing", "code": 404}'), "no such thing"),
+        ((200, {"Content-Type": "text/html; charset=utf-8"}, "<html>log in</html>"), "log in.*/v1 on most"),
+        ((200, {"Content-Type": "text/event-stream"}, "data: 7"), "data: 7"),
+        ((307, {"Location": "https://me:hunter2@other/v1/chat/completions"}, ""), "elsewhere, https://other/v1"),
+    ],
+)
+def test_what_stands_in_the_place_of_completions_ends_the_run_and_is_shown(serve, answer, said):
+    server = serve(answer)
+    with pytest.raises(EngineError, match=said) as caught:
+        ask(server, 200)
+    assert len(server.bodies) <= 64 and "hunter2" not in str(caught.value)
+
+
+def test_why_completions_fail_is_printed_once(serve, capsys):
+    server = serve((200, {}, '{"error": "out of\\nmemory"}'))
+    found = ask(server, 5, max_retries=0)
+    assert {c.error for c in found.values()} == {"no reply"}
+    [line] = capsys.readouterr().err.splitlines()
+    assert "memory" in line and server.url in line
+
+
+def test_tags_that_nobody_named_are_told_once(serve, capsys):
+    ask(serve("<thought>a</thought>7"), 3)
+    [line] = capsys.readouterr().err.splitlines()
+    assert "think_tags: ['<thought>', '</thought>']" in line
+    assert ask(serve("<thought>a</thought>7"), 1, tags=["<thought>", "</thought>"])[0, 0].text == "<think>a</think>7"
+    assert not capsys.readouterr().err
 
 
 def test_a_server_need_not_count_tokens(serve):
@@ -588,32 +658,37 @@ def connections(server):
 
 @pytest.mark.parametrize("how", ["the generator", "the engine", "an error of the caller"])
 def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
-    server = serve(lambda body, nth: "7" if len(server.bodies) < 5 else 3.0)
+    answers = threading.Semaphore(4)
+    server = serve(lambda body, nth: "7" if answers.acquire(timeout=60) else 500)
     engine = ServerEngine("m", ServerOptions(base_url=server.url, max_concurrency=8))
     batches = engine.generate([prompt(0)], [(0, s) for s in range(1000)], SETTINGS)
     next(batches)
     while server.active < 8:
         time.sleep(0.01)
     assert threads() and len(connections(server)) == 8
-    start, asked = time.monotonic(), len(server.bodies)
+    asked = len(server.bodies)
     if how == "the generator":
         batches.close()
     elif how == "the engine":
         engine.close()
         assert sum(map(len, batches)) < 20
     else:
+        answers.release()
         with pytest.raises(ZeroDivisionError):
-            for _ in batches:  # which may have to wait for one that hangs
-                start, asked = time.monotonic(), len(server.bodies)
+            for _ in batches:
+                asked = 0
                 raise ZeroDivisionError
         del batches
-    assert not threads() and not connections(server) and time.monotonic() - start < 1
-    assert len(server.bodies) == asked
+    assert not threads() and not connections(server)
+    assert server.active >= 7 and asked in (
+        0,
+        len(server.bodies),
+    )  # nobody waited for those that hang, none was asked more
     engine.close()
 
 
 def test_an_interrupt_ends_the_process_at_once(serve, tmp_path):
-    server = serve(30.0)
+    server = serve(60.0)
     code = (
         "import signal, sys; from reasoning_ext.engines.server import *\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored\n"
@@ -624,9 +699,9 @@ def test_an_interrupt_ends_the_process_at_once(serve, tmp_path):
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     while server.active < 32 and child.poll() is None:
         time.sleep(0.02)
-    start = time.monotonic()
     child.send_signal(2)
-    assert child.communicate(timeout=10)[1].strip().endswith("KeyboardInterrupt") and time.monotonic() - start < 3
+    assert child.communicate(timeout=100)[1].strip().endswith("KeyboardInterrupt")
+    assert server.active >= 32  # it waited for no answer
 
 
 def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
@@ -697,10 +772,10 @@ def test_a_server_is_reachable_when_it_serves_the_model(serve, monkeypatch):
     problem = f"{strict.url} does not serve 'Qwen3-0.6B'; the nearest of the 2 that it serves is 'qwen3-0.6b'"
     assert look(strict, model="Qwen3-0.6B") == look(server, strict, model="Qwen3-0.6B") == problem
     assert look(serve(models=[], probe=400)).endswith("does not serve 'm'; it lists none")
-    gone, start = dead_url(), time.monotonic()
+    gone = dead_url()
     problem = look(gone.replace("//", "//me:hunter2@"), dead_url())
     assert problem.startswith(f"nobody answers: {gone} gave no answer: ConnectError") and "; start it" in problem
-    assert "hunter2" not in problem and "\n" not in problem and time.monotonic() - start < 10
+    assert "hunter2" not in problem and "\n" not in problem
 
 
 @pytest.mark.parametrize("status", [401, 503, 405])

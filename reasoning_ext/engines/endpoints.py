@@ -143,6 +143,7 @@ def refused(endpoint: Endpoint, status: int, api_key_env: str) -> EngineError:
     wrong_model = status == 404 and "model" in endpoint.problem.lower()
     hints = {401: f"; the key is read from the environment variable {api_key_env}"}
     hints |= {403: hints[401], 404: "" if wrong_model else "; base_url has to end with /v1 on most servers"}
+    hints |= {200: hints[404]}
     problem = f"{shown_url(endpoint.url)} {endpoint.problem}{hints.get(status, '')}"
     return EngineError("model_name_or_path" if wrong_model else "engine_kwargs", problem)
 

@@ -8,7 +8,8 @@ that it came too early and not that it failed: it waits for longer each time, an
 that fails in all its tries although the server answers others is put back until all others are through, and has no completion
 if it fails again. How a run ends early, always with an `EngineError` after which it can go on where it stopped:
 
-    refused         any other status than 200, at once: what is wrong with one request is wrong with most
+    refused         any other status than 200, or a page in the place of a completion, at once: what is wrong with one request
+                    is wrong with most
     nobody there    no endpoint has answered for `give_up_seconds`; with the default that is within 60 seconds of the death
                     of a server. One that takes requests and is silent looks like one that thinks: it is found dead when
                     several requests have taken `request_timeout`
@@ -22,6 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -35,14 +37,18 @@ from reasoning_ext.openai_client import (
     CONNECT_SECONDS,
     NoAnswerError,
     Reply,
+    answered,
+    is_page,
     open_client,
     post,
     probe_body,
     read_reply,
     redacted,
     retry_delay,
+    status_of,
     temporary,
 )
+from reasoning_ext.shown import print
 
 MOST_AT_ONCE = 256  # completions that are yielded together
 UNREAD = 2 * MOST_AT_ONCE  # completions that may wait for the caller, besides the requests under way
@@ -82,6 +88,7 @@ class InFlight:
         self._put_back: list[Key] = []
         self._failed_in_a_row = 0
         self._errors: Counter[str] = Counter()  # completions that there are not
+        self._told: set[str] = set()  # errors of which the first was printed
         self._error: BaseException | None = None
         self._loop = asyncio.new_event_loop()
         self._main = self._loop.create_task(self._answer_all())
@@ -155,6 +162,9 @@ class InFlight:
             body = self.body(key)
             found = await self._answer(body)
             failed = isinstance(found, Failure) and found.error != EMPTY
+            if isinstance(found, Failure) and found.error not in self._told | {EMPTY}:
+                self._told.add(found.error)
+                print(f"server: a completion failed ({found.error}): {self.endpoints.problems()}", file=sys.stderr)
             if failed and not last:
                 self._put_back.append(key)
                 self._room.release()
@@ -237,15 +247,15 @@ class InFlight:
         except NoAnswerError as error:
             endpoint.problem, failure = self._no_answer(error), Failure(error.kind)
         else:
-            status = response.status_code
+            status = status_of(response)
             if status == 200 and (reply := read_reply(response)) is not None:
                 self.endpoints.answered()
                 if endpoint.breaker.open:
                     self._wake(len(self._waiting))
                 endpoint.breaker.succeeded()
                 return reply
-            endpoint.problem = f"answered {status}: {redacted(response.text, self.options.api_key_env)}"
-            if status != 200 and not temporary(status):
+            endpoint.problem = answered(response, self.options.api_key_env)
+            if is_page(response) if status == 200 else not temporary(status):
                 raise refused(endpoint, status, self.options.api_key_env)
             failure = Failure(
                 "no reply" if status == 200 else f"http {status}", response.headers.get("retry-after", "")
@@ -273,8 +283,8 @@ class InFlight:
             except NoAnswerError as error:
                 endpoint.problem = self._no_answer(error)
             else:
-                status = response.status_code
-                endpoint.problem = f"answered {status}: {redacted(response.text, self.options.api_key_env)}"
+                status = status_of(response)
+                endpoint.problem = answered(response, self.options.api_key_env)
             if status and not temporary(status):
                 self.endpoints.answered()
                 endpoint.breaker.probe_succeeded()

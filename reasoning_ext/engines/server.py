@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import re
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -19,9 +21,27 @@ from reasoning_ext.engines.endpoints import base_urls, server_problems
 from reasoning_ext.engines.in_flight import InFlight
 from reasoning_ext.engines.options import ServerOptions
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.openai_client import Reply, authorization, httpx, probe_body, redacted, shown_url, temporary
+from reasoning_ext.openai_client import (
+    Reply,
+    answered,
+    authorization,
+    httpx,
+    probe_body,
+    redacted,
+    shown_url,
+    temporary,
+)
+from reasoning_ext.shown import print
 
 OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
+OTHER_TAGS = (
+    ("<thought>", "</thought>"), ("<thinking>", "</thinking>"), ("<reasoning>", "</reasoning>"), ("[THINK]", "[/THINK]"),
+    ("<seed:think>", "</seed:think>"), ("◁think▷", "◁/think▷"), ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|channel>thought", "<channel|>"),
+    ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
+)  # fmt: skip
+# tokens at a text's end that a server should have left out
+END = re.compile(r"(?:<\|\w{2,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
 LOOK_SECONDS, TRY_SECONDS = 5.0, 30.0  # that `reachable` waits for a list of models, and for one token
 
 
@@ -43,6 +63,7 @@ class ServerEngine:
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()
+        self._told = False
         self._answered: dict[str, Any] | None = None  # the last request that was
 
     def generate(
@@ -98,7 +119,16 @@ class ServerEngine:
         reason = str(found.finish_reason)
         error = "" if reason in ("stop", "length") else _writable(reason)
         text = _writable(whole_text(found, self.contract))
+        self._tell_tags(text)
         return Completion(*key, text, ids=[], finished=reason == "stop", tokens=found.tokens, error=error)
+
+    def _tell_tags(self, text: str) -> None:
+        """Say once that a model writes other tags than it was said to: what they hold would count as part of the answer."""
+        found = next((pair for pair in OTHER_TAGS if text.lstrip().startswith(pair[0]) and pair[1] in text), None)
+        if found and not self._told:
+            self._told = True
+            advice = f"write think_tags: {list(found)}, or its thoughts count as a part of the answers"
+            print(f"warning: {self.model} begins completions with {found[0]}; {advice}", file=sys.stderr)
 
 
 def _writable(text: str) -> str:
@@ -132,8 +162,8 @@ def request_body(model: str, messages: list[dict[str, str]], seed: int, settings
 def whole_text(reply: Reply, contract: Contract) -> str:
     r"""Make a reply a whole completion: `<think>...</think>answer`.
 
-    A thought that the server took out is put back, and left open where it was cut off. Where the template opened the thought,
-    the content closes one that it never opened: it gets the opening tag.
+    A thought that the server took out is put back, and left open where it was cut off; a content that has it nevertheless is
+    whole as it is. Where the template opened the thought, the content closes one that it never opened: it gets the opening tag.
 
     >>> whole_text(Reply("7", "3+4=7", "stop", 9), Contract())
     '<think>\n3+4=7\n</think>\n\n7'
@@ -141,11 +171,20 @@ def whole_text(reply: Reply, contract: Contract) -> str:
     '<think>\n3+4=7</think>7'
     """
     text = reply.content
-    if reply.reasoning:
+    while found := END.search(text, max(0, len(text.rstrip()) - 40)):
+        text = text[: found.start()]
+    before, closed, after = text.partition(contract.close.strip())
+    inside = before.strip().removeprefix(contract.open.strip()).strip()
+    opened = contract.open.strip() in before
+    if reply.reasoning and closed and not inside:
+        text = after  # the empty tags of a thought that was taken out
+    twice = inside and (
+        before.lstrip().startswith(contract.open.strip()) or (closed and inside == reply.reasoning.strip())
+    )
+    if reply.reasoning and not twice:
         cut_off = reply.finish_reason not in ("stop", None) and not text.strip()
         return f"{think.OPEN}\n{reply.reasoning.strip()}" if cut_off else think.join(reply.reasoning, text)
-    before, closed, _ = text.partition(contract.close.strip())
-    if closed and contract.open.strip() not in before:
+    if closed and not opened:
         text = contract.open.strip() + ("" if text.startswith("\n") else "\n") + text
     return contract.whole(text)
 
@@ -173,7 +212,7 @@ def _look(client: Any, url: str, model: str, api_key_env: str) -> tuple[bool, st
     """Return whether an endpoint answers, and what is wrong with it, or ""."""
 
     def said(response: Any) -> str:
-        return f"{shown_url(url)} answered {response.status_code}: {redacted(response.text, api_key_env)}"
+        return f"{shown_url(url)} {answered(response, api_key_env)}"
 
     try:
         response = client.get(f"{url}/models")

@@ -24,6 +24,7 @@ from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.model import Loaded
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.shown import print
 from reasoning_ext.tokenized import count_tokens
 
 FINISHED_SHARE = 8  # one row in so many must have ended before the batch is made smaller, since that copies the cache

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from reasoning_ext.files import write_whole
-from reasoning_ext.model_card import CARD, fenced, license_of, plain, redact, shortened
+from reasoning_ext.model_card import CARD, fenced, license_of, plain, shortened
+from reasoning_ext.shown import without_secrets
 from reasoning_ext.sources import KEPT_ROWS
 
 STOPPED = (
@@ -54,7 +55,7 @@ def write_dataset_card(
         "## Licences\n\n" + _licences(recipe),
         "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),
     ]
-    write_whole(folder / CARD, redact("\n\n".join(parts) + "\n"))
+    write_whole(folder / CARD, without_secrets("\n\n".join(parts) + "\n"))
 
 
 def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
@@ -63,7 +64,7 @@ def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
     lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
     left = summary["sampled"]
     lines.append(("sampled", f"{left} completions", "0"))
-    for name in ("failed", "cut off", "unjudged"):
+    for name in ("failed", "cut off", "other ends", "unjudged"):
         if summary[name]:
             left -= summary[name]
             lines.append((name, f"{left} completions", str(summary[name])))

@@ -68,8 +68,8 @@ class Counts:
         found = {
             "sampled": sampled,
             "saved": max(0, fixed - sampled),  # a run whose rules have changed may have drawn more
-            "finished": sampled - self.states["cut off"] - self.states["failed"],
-            **{name: self.states[name] for name in ("cut off", "failed", "unjudged")},
+            "finished": sampled - sum(self.states[name] for name in ("cut off", "other ends", "failed")),
+            **{name: self.states[name] for name in ("cut off", "other ends", "failed", "unjudged")},
             "accepted": self.accepted,
             "kept": self.kept,
             "pairs": dict(self.pairs),
@@ -149,7 +149,8 @@ def _write_prompt(
     wrong = [one for one in drawn if one["state"] == WRONG]
     kept = [right[i] for i in rules.kept(right)]
     for one in drawn:
-        counts.states[STATES[one["state"]]] += 1
+        other_end = one["state"] == CUT_OFF and one.get("error")  # empty, refused, stopped by a filter, a tool call
+        counts.states["other ends" if other_end else STATES[one["state"]]] += 1
         if one.get("error"):
             counts.errors[one["error"]] += 1
     counts.accepted += len(right)

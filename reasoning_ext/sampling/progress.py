@@ -6,6 +6,8 @@ import sys
 import time
 from collections import Counter
 
+from reasoning_ext.shown import print
+
 EVERY = 60.0  # seconds between two lines in a log, where a tenth of the work takes longer
 
 
@@ -41,7 +43,8 @@ class Progress:
         now, tenth = time.monotonic(), self.done * 10 // max(1, self.total)
         if sys.stdout.isatty():
             line = self.line(now)
-            print(f"\r{line:<{self.width}}", end="", flush=True)
+            sys.stdout.write("\r")
+            print(f"{line:<{self.width}}", end="", flush=True)
             self.width = len(line)
         elif tenth > self.shown or now - self.shown_at >= EVERY:
             self.shown, self.shown_at = tenth, now

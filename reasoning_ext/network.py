@@ -1,0 +1,66 @@
+"""What leaves this machine unasked, and a hub that does not answer: settled once, before libraries are imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.shown import print, without_secrets
+
+# TRL's and Hugging Face's, Unsloth's, Ray's and vLLM's reports of what is trained, and where; `telemetry: true` leaves them alone
+SILENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}  # fmt: skip
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+HUB_SECONDS = 8.0
+
+
+def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
+    """Switch reports off unless a recipe wants them, and the hub where it is needed and does not answer.
+
+    Args:
+        recipes: what is to be run or checked.
+        offline: the hub is not asked anyway.
+
+    Returns:
+        whether the hub is not to be asked.
+    """
+    if not any(recipe.get("telemetry") for recipe in recipes):
+        os.environ.update(SILENT)
+    if not offline and not any(os.environ.get(name) for name in OFFLINE) and any(map(_needs_hub, recipes)):
+        problem = _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+        if problem:
+            print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
+            offline = True
+    if offline:
+        os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    return offline
+
+
+def _needs_hub(recipe: Recipe) -> bool:
+    """Tell whether a recipe names a model or data that may be on the hub."""
+    from reasoning_ext.generation_checks import asks_server
+    from reasoning_ext.inspection import on_hub
+    from reasoning_ext.named_inputs import eval_models
+    from reasoning_ext.sources import local_source
+
+    found = [] if asks_server(recipe) else [recipe.values.get("model_name_or_path"), *eval_models(recipe).values()]
+    names = [name for name in (*found, recipe.values.get("chat_template_path")) if isinstance(name, str)]
+    return any(local_source(recipe.local(name)) is None for name in names) or on_hub(recipe)
+
+
+def _hub_problem(url: str) -> str:
+    """Ask the hub once, and say why it cannot be asked, or nothing."""
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"the hub, {without_secrets(url)}, answers {error.code}" if error.code >= 500 else ""
+    except (OSError, ValueError) as error:
+        return f"the hub, {without_secrets(url)}, does not answer ({getattr(error, 'reason', error)})"

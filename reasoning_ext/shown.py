@@ -1,0 +1,65 @@
+"""What a terminal and a run's files are given: text that cannot command the terminal, and values without passwords.
+
+Models, data, file names and servers may say anything: titles, the clipboard, cleared screens, overwritten lines, turned words.
+Whatever the package prints goes through `print` of this module, which writes such characters as Python would in a string.
+"""
+
+from __future__ import annotations
+
+import builtins
+import re
+from typing import Any
+
+# control characters but newline and tab, marks and overrides of direction, separators, joiners, tags, halves of surrogate pairs
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
+    r"|[\ud800-\udfff]|[\U000e0000-\U000e0fff]|\r(?!\n)|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
+)
+SECRET_NAME = re.compile(
+    r"(?:^|[-_.])(?:api[-_]?key|password|passwd|secret|authorization|(?:access|auth|hub|hf|api|bearer)[-_]?token)$|^token$",
+    re.I,
+)
+SECRETS = (
+    (re.compile(r"(?<=://)(?:[^\s/?#'\"]*|[^\s/@:'\"]+:[^\s'\"]*)@(?=[^\s/@])"), ""),  # user and password of a URL
+    (re.compile(r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|password|sig|signature)=)[^&\s'\"]+"), r"\1[redacted]"),
+    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"), r"\1[redacted]"),
+    (re.compile(r"\b(?:sk|gsk|r8|nvapi)[-_](?=[\w-]*\d)[\w-]{16,}|\b(?:hf|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"),
+     "[redacted]"),
+    (re.compile(r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}"), "[redacted]"),
+)  # fmt: skip
+
+
+def visible(text: str) -> str:
+    r"""Write characters that nobody sees, but that command a terminal, turn the words round them about or tell two names apart.
+
+    Newlines and tabs stay, and so do joiners behind a letter that is not ASCII: scripts and emoji need them.
+
+    >>> visible("a\r\nb\x1b]0;title\x07")
+    'a\nb\\x1b]0;title\\x07'
+    """
+    return HIDDEN.sub(lambda found: ascii(found.group())[1:-1], text.replace("\r\n", "\n"))
+
+
+def print(*values: object, **kwargs: Any) -> None:
+    """Print as Python does, with control characters to be read."""
+    builtins.print(*(visible(str(value)) for value in values), **kwargs)
+
+
+def without_secrets(value: Any) -> Any:
+    """Return a text, or what a recipe holds, without passwords, keys and tokens.
+
+    >>> without_secrets({"base_url": "https://me:secret@host/v1?key=abc", "headers": {"X-API-Key": "abc"}, "eos_token": "</s>"})
+    {'base_url': 'https://host/v1?key=[redacted]', 'headers': {'X-API-Key': '[redacted]'}, 'eos_token': '</s>'}
+    """
+    if isinstance(value, str):
+        for pattern, put in SECRETS:
+            value = pattern.sub(put, value)
+        return value
+    if isinstance(value, dict):
+        return {
+            key: "[redacted]"
+            if SECRET_NAME.search(str(key)) and isinstance(part, str) and part
+            else without_secrets(part)
+            for key, part in value.items()
+        }
+    return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value

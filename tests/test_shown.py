@@ -1,0 +1,107 @@
+"""What models, data, files and recipes say reaches terminal and files as text: no commands, no passwords."""
+
+import ast
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from reasoning_ext import shown
+from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.findings import Finding
+from reasoning_ext.run_dir import RunDirError, open_run, refuse_other_recipe
+from reasoning_ext.run_reading import read_run
+from reasoning_ext.shown import visible, without_secrets
+
+PACKAGE = Path(shown.__file__).parent
+EVIL = "\x1b]0;title\x07\x1b]52;c;Y2F0\x07\x1b[2J\x9b2Jab\rcd\b\u202eright\ud800\x7f"
+DANGEROUS = set(EVIL) - set("]0;title52cY2F[Jabdrgh")
+
+
+@pytest.mark.parametrize("plain", ["a\n\tb", "é 中 עברית 🙂 👩\u200d🔬", "", "\\x1b"])
+def test_plain_text_is_shown_as_it_is(plain):
+    assert visible(plain) == plain
+
+
+def test_control_characters_are_shown_and_do_nothing():
+    assert not DANGEROUS & set(visible(EVIL)) and "\\x1b]0;title\\x07" in visible(EVIL) and "\\u202e" in visible(EVIL)
+    assert visible("a\r\nb") == "a\nb" and visible("a\rb") == "a\\rb"
+
+
+def test_whatever_the_package_prints_goes_through_one_function():
+    for file in PACKAGE.rglob("*.py"):
+        tree = ast.parse(file.read_text())
+        prints = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+        imported = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "reasoning_ext.shown"]
+        ours = any(name.name == "print" for node in imported for name in node.names)
+        assert not prints or ours or file.name in ("shown.py", "errors.py", "code_tests.py"), file
+
+
+def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp_path):
+    rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2"} for i in range(2)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = cli("score", "rows.jsonl", "--reward", "math_answer")
+    assert done.code == 0 and "\\x1b]52" in done.out and not DANGEROUS & set(done.out + done.err)
+    missing = cli("score", f"{EVIL[:-2]}.jsonl", "--reward", "math_answer")
+    assert missing.code == 2 and "\\x1b" in missing.err and not DANGEROUS & set(missing.out + missing.err)
+    assert missing.err.count("\n") == 1
+    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": EVIL[:-2], "answer": "2", "\x1b[2Jcol": "x"}) + "\n")
+    recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./data.jsonl", "output_dir": "out",
+              "engine": "server", "reward_funcs": ["math_answer"],
+              "engine_kwargs": {"base_url": "http://me:hunter2@127.0.0.1:9/v1"}}  # fmt: skip
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump(recipe))
+    checked = cli("check", "s.yaml", "--offline")
+    assert "\\x1b" in checked.out and not DANGEROUS & set(checked.out + checked.err)
+    assert "hunter2" not in checked.out + checked.err
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("see http://me:pa@ss@host:1/v1 and", "pa"),
+        ("https://me:p/w@host/v1", "p/w"),
+        ("http://host/v1?api_key=abc123&x=1", "abc123"),
+        ("Authorization: Bearer abcdefghij", "abcdefghij"),
+        ("found 'sk-proj-abcdefgh12345678'", "abcdefgh"),
+        ("hf_abcdefghijklmnopqrstuv", "abcdefgh"),
+        ("ghp_abcdefgh1234 and", "abcdefgh"),
+        ("sk-ant-api03-abc_def", "ant-api03"),
+    ],
+)
+def test_secrets_in_a_text_are_hidden(text, hidden):
+    assert hidden not in without_secrets(text)
+    assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Finding("note", "", text).text
+
+
+def test_what_is_no_secret_stays():
+    kept = {"eos_token": "<|im_end|>", "max_tokens": 5, "api_key_env": "OPENAI_API_KEY", "base_url": "http://host:8000/v1",
+            "paths": ["runs/sk-learn", "hf://datasets/a@main/b", "a@b.c",
+                      "hf_hub_download", "task-1", "sketch", "https://host/x"], "token": None}  # fmt: skip
+    assert without_secrets(kept) == kept
+
+
+def test_a_run_goes_on_with_a_recipe_whose_secrets_were_never_written(tmp_path):
+    def recipe(password, rate=1.0):
+        url = f"http://me:{password}@host/v1"
+        judge = {"llm_judge": {"base_url": url, "model": "m", "weight": rate}}
+        return {
+            "stage": "grpo",
+            "reward_funcs": [judge],
+            "engine_kwargs": {"base_url": url, "headers": {"X-Api-Key": password}},
+        }
+
+    folder = tmp_path / "run"
+    open_run(folder, recipe("hunter2"), {})
+    (folder / "metrics.jsonl").write_text("")
+    for file in folder.iterdir():
+        assert "hunter2" not in file.read_text()
+    assert yaml.safe_load((folder / "recipe.yaml").read_text())["engine_kwargs"]["base_url"] == "http://host/v1"
+    refuse_other_recipe(folder, recipe("hunter2"))
+    refuse_other_recipe(folder, recipe("another1"))  # who has changed the password goes on
+    with pytest.raises(RunDirError) as caught:
+        refuse_other_recipe(folder, recipe("hunter2", 2.0))
+    assert "hunter2" not in str(caught.value)
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe("hunter2")))  # by an earlier version
+    found = read_run(folder)
+    assert "hunter2" not in found.recipe_text + str(found.recipe)
