@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import ROW_COLUMNS, DataError, NoRowFits, check_columns, columns_of, find_format, format_rows
+from reasoning_ext.data_files import kind_of
 from reasoning_ext.files import write_whole
 from reasoning_ext.mixtures import TASK, entries, mix
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.sources import SUFFIXES, is_generator, is_sampled, load_rows, local_source
+from reasoning_ext.sources import is_generator, is_sampled, load_rows, local_source
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -187,6 +188,6 @@ def _check_held_out(recipe: Recipe, split_key: str) -> None:
     if (source / "dataset_info.json").is_file():
         problem = f"found {test}, but {source.name} has one split; save a data set of two, or leave eval_strategy out"
         raise DataError("dataset_test_split", problem)
-    if source.suffix in SUFFIXES or is_sampled(source):
+    if kind_of(source) or is_sampled(source):
         problem = f"found {test}, but {source.name} has one split; write train[:90%] and train[90%:] for the two keys"
         raise DataError("dataset_test_split", problem)
