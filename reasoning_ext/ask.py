@@ -19,7 +19,7 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings, run_of, run_recipe
 from reasoning_ext.rendering import render_prompt
-from reasoning_ext.shown import visible
+from reasoning_ext.shown import print, visible
 from reasoning_ext.verifier import said as answer_of
 from reasoning_ext.votes import same_answers
 

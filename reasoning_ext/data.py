@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -298,10 +299,25 @@ def _messages(value: Any, column: str, role: str) -> list[dict[str, Any]]:
 
 def _as_text(rows: Dataset, column: str) -> Dataset:
     """Read a column of numbers as text, because `map` would turn what a format writes back into the column's own type."""
+    import pyarrow as pa
     from datasets import ClassLabel, Value
 
     feature = (rows.features or {}).get(column)
     if isinstance(feature, ClassLabel):
         rows, feature = rows.cast_column(column, Value("int64")), Value("int64")
-    number = isinstance(feature, Value) and feature.dtype != "string"
-    return rows.cast_column(column, Value("string")) if number else rows
+    if not isinstance(feature, Value) or feature.dtype == "string":
+        return rows
+    if feature.dtype.startswith(("time", "duration")):
+        problem = f"the column {column} holds {feature.dtype}, allowed: text or numbers; write it to the file as text"
+        raise DataError("dataset_name", problem)
+    if feature.dtype.startswith("float"):  # what is no number is no gold
+
+        def finite(row: dict[str, Any]) -> dict[str, Any]:
+            value = row[column]
+            return {column: value if value is not None and math.isfinite(value) else None}
+
+        rows = rows.map(finite, features=rows.features)
+    try:
+        return rows.cast_column(column, Value("string"))
+    except pa.ArrowException as error:
+        raise DataError("dataset_name", f"the column {column} holds {feature.dtype}, allowed: text: {error}") from error

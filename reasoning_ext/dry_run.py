@@ -6,7 +6,6 @@ of tags. About two boxes that contradict each other and about the prompt copied,
 pay as much for one of these as for the gold teaches that.
 """
 
-import math
 import random
 import re
 import threading
@@ -14,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasoning_ext import think
+from reasoning_ext.formats._common import gold_text
 from reasoning_ext.reward_calls import Reward, RewardError, Values, build_rewards, call_reward
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.shown import print
@@ -41,9 +41,8 @@ def golds_of(answer: Any) -> list[str]:
     """
     if isinstance(answer, list | tuple):
         return [text for part in answer if not isinstance(part, list | tuple) for text in golds_of(part)]
-    if answer is None or isinstance(answer, dict | bytes) or (isinstance(answer, float) and not math.isfinite(answer)):
-        return []
-    return [str(answer)] if str(answer).strip() else []
+    text = gold_text(answer)
+    return [text] if text and text.strip() else []
 
 
 def applies(spec: RewardSpec, row: dict[str, Any]) -> bool:

@@ -37,7 +37,7 @@ from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.scoring import scored_rows
-from reasoning_ext.shown import visible
+from reasoning_ext.shown import print, visible
 from reasoning_ext.sources import read_jsonl
 from reasoning_ext.votes import same_answers
 

@@ -144,7 +144,7 @@ def _questions(rows: Dataset) -> list[str]:
 
 def has_gold(answer: Any) -> bool:
     """Tell whether an answer is one that a completion could be compared with."""
-    return answer is not None and answer != [] and bool(str(answer).strip())
+    return answer is not None and answer != [] and answer == answer and bool(str(answer).strip())  # NaN is not NaN
 
 
 def has_completion(row: dict[str, Any]) -> bool:
@@ -160,7 +160,7 @@ def _of_difficulty(rows: Dataset, bounds: list[float], prepared: Prepared) -> Da
         raise DataError("difficulty", f"{problem}, or its prompts.jsonl")
 
     def stays(row: dict[str, Any]) -> bool:
-        return row[PASS_RATE] is not None and low <= row[PASS_RATE] <= high
+        return row[PASS_RATE] is not None and low <= float(row[PASS_RATE]) <= high
 
     return _kept(rows, [PASS_RATE], stays, f"difficulty {low:g} to {high:g}", prepared)
 

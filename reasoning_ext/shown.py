@@ -34,10 +34,10 @@ def visible(text: str) -> str:
 
     Newlines and tabs stay, and so do joiners behind a letter that is not ASCII: scripts and emoji need them.
 
-    >>> visible("a\r\nb\x1b]0;title\x07")
-    'a\nb\\x1b]0;title\\x07'
+    >>> visible("a\nb\rc\x1b]0;title\x07")
+    'a\nb\\rc\\x1b]0;title\\x07'
     """
-    return HIDDEN.sub(lambda found: ascii(found.group())[1:-1], text.replace("\r\n", "\n"))
+    return HIDDEN.sub(lambda found: ascii(found.group())[1:-1], text)
 
 
 def print(*values: object, **kwargs: Any) -> None:

@@ -6,7 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import DataError, filled
+from reasoning_ext.data import DataError
+from reasoning_ext.data_files import ALLOWED, kind_of, rows_of, table
 from reasoning_ext.held_out import SPLITS, split_off
 from reasoning_ext.plugins import Plugin, find_plugin, where
 from reasoning_ext.run_dir import unfinished
@@ -14,9 +15,7 @@ from reasoning_ext.run_dir import unfinished
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SUFFIXES = {".json": "json", ".jsonl": "json", ".csv": "csv", ".parquet": "parquet"}
 SAMPLES = "samples.jsonl"  # in the folder of every run of `stage: sample`
-TYPED_ROWS = 200  # of a sampling run's file that are looked at for the types of its columns
 # what a run of `stage: sample` hands to another stage
 KEPT_ROWS = {
     "sft": "sft.jsonl",
@@ -50,7 +49,7 @@ def local_source(name: str) -> Path | None:
     A name is local when it starts with `.`, `/` or `~`, has a data file's suffix, has two slashes or more, or exists.
     """
     path = Path(name).expanduser()
-    looks_local = name.startswith((".", "/", "~")) or path.suffix in SUFFIXES or name.count("/") > 1
+    looks_local = name.startswith((".", "/", "~")) or kind_of(path) is not None or name.count("/") > 1
     return path if looks_local or path.exists() else None
 
 
@@ -64,7 +63,7 @@ def has_one_split(name: str) -> bool:
     source = None if is_generator(name) else local_source(name)
     if source is None:
         return False
-    return source.suffix in SUFFIXES or (source / "dataset_info.json").is_file() or is_sampled(source)
+    return kind_of(source) is not None or (source / "dataset_info.json").is_file() or is_sampled(source)
 
 
 def refuse_split(name: str, key: str, split: str | None, test_size: float | None = None) -> None:
@@ -95,7 +94,7 @@ def load_rows(
     """Read the raw rows of a data set.
 
     Args:
-        name: a hub name; a local JSON, JSONL, CSV or parquet file, or a folder of such files; a folder from `save_to_disk`;
+        name: a hub name; a local JSON, JSONL, CSV, TSV or parquet file, or a folder of such files; a folder from `save_to_disk`;
             the output_dir of a `sample` stage, of which the file for `stage` is read; `file.py:function`, a generator called
             as `function(split=..., **gen_kwargs)`; or `reasoning_gym:TASK`.
         folder: the recipe's folder, which `file.py` is relative to.
@@ -134,8 +133,6 @@ def load_rows(
         raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
     if not columns or (is_whole and rows.num_rows == 0):
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
-    if "__index_level_0__" in columns and Path(name).suffix == ".csv":
-        raise DataError("dataset_name", f"{name} has more fields in a line than names in its first line")
     return rows
 
 
@@ -195,25 +192,64 @@ def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Datase
             raise DataError("dataset_name", f"found the split {split}, allowed for {source}: {', '.join(rows)}")
         return rows[split] if isinstance(rows, dict) else rows
     if source.is_dir() and not is_sampled(source):
-        files = sorted(f for f in source.rglob("*") if f.suffix in SUFFIXES and not f.name.startswith("."))
-        kinds = {SUFFIXES[f.suffix] for f in files}
-        if len(kinds) == 1:  # `datasets` tells the splits by the files' names
-            return datasets.load_dataset(kinds.pop(), data_dir=str(source), split=split, streaming=streaming)
-        found = f"files of {len(kinds)} kinds" if kinds else "no data files"
-        raise DataError(
-            "dataset_name",
-            f"found {found} in {source}, allowed: one kind of {', '.join(SUFFIXES)}, or a saved data set",
-        )
+        return _read_folder(source, split, streaming)
     file = _kept_rows(source, stage) if source.is_dir() else source
-    if not file.is_file() or file.suffix not in SUFFIXES:
-        raise DataError("dataset_name", f"found {file}, allowed: {', '.join(SUFFIXES)}, a saved data set, a sample run")
+    kind = kind_of(file)
+    if not file.is_file() or kind is None:
+        raise DataError("dataset_name", f"found {file}, allowed: {ALLOWED}, a saved data set, a sample run")
     if file.stat().st_size < 2**16 and not file.read_bytes().strip():
         raise DataError("dataset_name", f"{file} is empty")
-    train = {"train": str(file)}
-    own = {"features": _features(file)} if source.is_dir() else {}
-    return datasets.load_dataset(
-        SUFFIXES[file.suffix], data_files=train, split=_local_split(split), streaming=streaming, **own
-    )
+    return _read_files(kind, [str(file)], _local_split(split), streaming)
+
+
+def _read_folder(folder: Path, split: str, streaming: bool) -> Dataset:
+    """Read a folder of data files of one kind, of which `datasets` tells the splits by the files' names."""
+    from datasets.data_files import DataFilesDict, get_data_patterns
+
+    files = sorted(f for f in folder.rglob("*") if kind_of(f) and not f.name.startswith("."))
+    kinds = {kind_of(f) for f in files}
+    if len(kinds) != 1:
+        found = f"files of {len(kinds)} kinds" if kinds else "no data files"
+        allowed = f"allowed: one kind of {ALLOWED}, or a saved data set"
+        raise DataError("dataset_name", f"found {found} in {folder}, {allowed}")
+    splits = DataFilesDict.from_patterns(get_data_patterns(str(folder)), str(folder))
+    name = split.partition("[")[0]
+    named = [file for file in splits.get(name, []) if Path(file) in files]
+    if not named:
+        raise DataError("dataset_name", f"found the split {name}, allowed for {folder}: {', '.join(map(str, splits))}")
+    return _read_files(kinds.pop(), named, _local_split(split), streaming)
+
+
+def _read_files(kind: str | None, files: list[str], split: str, streaming: bool) -> Dataset:
+    """Read files of one kind, as they stand there; parquet has types of its own."""
+    import datasets
+
+    if kind == "parquet":
+        _check_parquet(files)
+        return datasets.load_dataset(kind, data_files={"train": files}, split=split, streaming=streaming)
+    if streaming:
+        return datasets.IterableDataset.from_generator(rows_of, gen_kwargs={"files": files})
+    rows = table(files)
+    if split == "train":
+        return rows
+    parts = datasets.ReadInstruction.from_spec(split).to_absolute({"train": rows.num_rows})
+    return rows.select([i for part in parts for i in range(part.from_, part.to)])
+
+
+def _check_parquet(files: list[str]) -> None:
+    """Refuse parquet files that are none, or that hold no rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = 0
+    for file in files:
+        try:
+            rows += pq.read_metadata(file).num_rows
+        except (OSError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError("dataset_name", f"{file}: cannot be read as parquet: {reason}") from error
+    if not rows:
+        raise DataError("dataset_name", f"{files[0]} has no rows")
 
 
 def _kept_rows(run: Path, stage: str) -> Path:
@@ -225,30 +261,6 @@ def _kept_rows(run: Path, stage: str) -> Path:
         found = f"found the sample run {run} without {file.name}, which stage {stage} reads"
         raise DataError("dataset_name", f"{found}; make it again with a new output_dir")
     return file
-
-
-def _features(file: Path) -> Any:
-    """Return the types of a sampling run's columns, of which some may have no value in thousands of rows.
-
-    `datasets` settles them by the first rows, and fails at the first value of another kind.
-    """
-    import pyarrow as pa
-    from datasets import Features
-
-    rows: list[dict[str, Any]] = []
-    empty: set[str] | None = None
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines):
-            if number >= TYPED_ROWS and not empty:
-                break
-            row = json.loads(line)
-            empty = {*row} if empty is None else empty
-            given = {name for name in empty if row.get(name) is not None}
-            if number < TYPED_ROWS or given:
-                rows.append(row)
-            empty -= given
-    schema = pa.Table.from_pylist(rows).schema
-    return Features.from_arrow_schema(pa.schema([(field.name, filled(field.type)) for field in schema]))
 
 
 def _refuse_slice(name: str, split: str) -> None:

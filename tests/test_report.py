@@ -293,7 +293,7 @@ def test_half_a_surrogate_pair_can_be_written(tmp_path: Path):
     path = write_sample(tmp_path)
     row = {"prompt": "half \ud800 pair", "completion": "7", "rewards": {"math_answer": 1.0}}
     (path / "samples.jsonl").write_text(lines([row]))
-    assert "half ? pair" in report(path)[1].text
+    assert r"half \ud800 pair" in report(path)[1].text
 
 
 def test_where_the_file_goes(runs: Path, tmp_path: Path):

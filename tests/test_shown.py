@@ -26,7 +26,7 @@ def test_plain_text_is_shown_as_it_is(plain):
 
 def test_control_characters_are_shown_and_do_nothing():
     assert not DANGEROUS & set(visible(EVIL)) and "\\x1b]0;title\\x07" in visible(EVIL) and "\\u202e" in visible(EVIL)
-    assert visible("a\r\nb") == "a\nb" and visible("a\rb") == "a\\rb"
+    assert visible("a\r\nb") == "a\r\nb" and visible("a\rb") == "a\\rb"
 
 
 def test_whatever_the_package_prints_goes_through_one_function():

@@ -72,7 +72,7 @@ def test_a_folder_is_all_its_files_and_splits_are_told_by_names(tmp_path, stream
 
 BROKEN = [
     ("none.jsonl", None, "no file or folder {file}"),
-    ("rows.txt", "prompt", "found {file}, allowed: .json, .jsonl, .csv, .parquet, a saved data set, a sample run"),
+    ("rows.txt", "prompt", "found {file}, allowed: .json, .jsonl, "),
     ("empty.jsonl", "", "{file}"),
     ("empty.csv", "", "{file}"),
     ("header.csv", "prompt,answer\n", "{file}"),
@@ -80,14 +80,14 @@ BROKEN = [
     ("torn.jsonl", '{"prompt": "1+1?"}\n{"prompt": "1+', "{file}"),
     ("lists.jsonl", "[1, 2]\n[3]\n", "{file}"),
     ("no.parquet", "no parquet", "{file}"),
-    ("shifted.csv", "prompt,answer\n1+1?,2,3\n", "{file} has more fields in a line than names in its first line"),
+    ("shifted.csv", "prompt,answer\n1+1?,2,3\n", "{file}:2: found 3 fields, allowed: 2"),
 ]
 
 
 @pytest.mark.parametrize(("name", "text", "said"), BROKEN)
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_file_that_cannot_be_read_is_named(tmp_path, name, text, said, streaming):
-    if streaming and name in ("torn.jsonl", "shifted.csv"):
+    if streaming and name in ("torn.jsonl",):
         pytest.skip("shows when the stream comes there")
     file = tmp_path / name
     if text is not None:

@@ -40,9 +40,24 @@ def either(row: dict[str, Any], *columns: str) -> str:
     return next((column for column in columns if column in row), columns[0])
 
 
+def gold_text(value: Any) -> str | None:
+    """Return a gold as it is written, or None for what is none: null, NaN, a mapping, bytes.
+
+    >>> gold_text(7), gold_text("007"), gold_text(True), gold_text(float("nan")), gold_text({"value": 7})
+    ('7', '007', 'true', None, None)
+    """
+    if (
+        value is None
+        or isinstance(value, dict | bytes)
+        or (isinstance(value, float) and str(value).strip("-") in ("nan", "inf"))
+    ):
+        return None
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def gold(value: Any) -> str | None:
     """Return a gold as text, or None for what says that there is none."""
-    said = "" if value is None else str(value).strip()
+    said = (gold_text(value) or "").strip()
     return None if said.lower() in NO_GOLDS else said
 
 

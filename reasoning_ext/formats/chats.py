@@ -3,7 +3,7 @@
 from typing import Any
 
 from reasoning_ext.formats._chat import is_answered, plain, turns
-from reasoning_ext.formats._common import said, text
+from reasoning_ext.formats._common import gold_text, said, text
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
@@ -22,7 +22,8 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
             raise ValueError(f"the column {column} is empty")
     if row.get("answer") is not None:
         golds = row["answer"]
-        row["answer"] = [str(gold) for gold in golds] if isinstance(golds, list) else str(golds)
+        texts = [gold_text(gold) for gold in (golds if isinstance(golds, list) else [golds])]
+        row["answer"] = [text for text in texts if text is not None] if isinstance(golds, list) else texts[0]
     return row
 
 

@@ -1,0 +1,340 @@
+"""Rows of JSON and CSV files as they stand there: no text becomes a date, a number or nothing, and every fault has its line.
+
+`datasets` and pyarrow guess types from texts (`2024-01-02`, `007`, `NA`) and round what their types do not hold; here a text
+stays a text. All of a CSV is text, and an empty field is None. In JSON, a column that holds texts beside numbers, or a number
+that no 64 bits hold, is text as a whole, each number as it is written; so are golds with a point, in a column `answer`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from reasoning_ext.data import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+SUFFIXES = {
+    ".json": "json", ".jsonl": "json", ".ndjson": "json", ".csv": "csv", ".tsv": "tsv", ".parquet": "parquet",
+}  # fmt: skip
+COMPRESSED = (".gz", ".zst", ".bz2")  # JSON, CSV and TSV alone
+ALLOWED = f"{', '.join(SUFFIXES)}, all but the last also with {', '.join(COMPRESSED)}"
+DEPTH = 64  # of objects and lists in each other; those who read the rows recurse
+DIGITS = 17  # a double's own; more are meant
+_LINES = "allowed: one JSON object a line, or a file that is one list of objects"
+_OTHER = {
+    b"PK\x03\x04": "a zip file", b"\x1f\x8b": "gzip without .gz", b"PAR1": "parquet", b"\x28\xb5\x2f\xfd": "zstd without .zst",
+    b"BZh": "bzip2 without .bz2", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16",
+}  # fmt: skip
+
+
+class _Fault(ValueError):
+    """What is wrong with a line of a file; `torn` where it may go on in the next one."""
+
+    def __init__(self, line: int, problem: str, torn: bool = False):
+        super().__init__(problem)
+        self.line, self.torn = line, torn
+
+
+class _Decimal(float):
+    """A number with a point or an exponent, which keeps how it is written."""
+
+    __slots__ = ("written",)
+    written: str
+
+    def __new__(cls, written: str) -> _Decimal:
+        made = super().__new__(cls, written)
+        made.written = written
+        return made
+
+    def __str__(self) -> str:
+        return self.written
+
+    def is_changed(self) -> bool:
+        """Tell whether a double loses digits that are meant, or all of the number."""
+        if self and abs(self) < math.inf:
+            digits = self.written.lower().partition("e")[0].lstrip("-0.").replace(".", "")
+            return len(digits) > DIGITS and Decimal(self.written) != Decimal(repr(float(self)))
+        return any(digit in "123456789" for digit in self.written.lower().partition("e")[0])
+
+
+class _Kind:
+    """What the values in one place of the rows are: kinds of scalars, and the kinds of items and fields."""
+
+    __slots__ = ("fields", "items", "seen")
+
+    def __init__(self) -> None:
+        self.seen: dict[str, str] = {}  # each kind, and the file and line where it came first
+        self.items: _Kind | None = None
+        self.fields: dict[str, _Kind] = {}
+
+    def add(self, value: Any, place: str) -> None:
+        """Note a value."""
+        if value is None:
+            return
+        kind = _kind(value)
+        if kind not in self.seen:
+            self.seen[kind] = place
+        if kind == "objects":
+            for name, part in value.items():
+                if name not in self.fields:
+                    self.fields[name] = _Kind()
+                self.fields[name].add(part, place)
+        elif kind == "lists":
+            self.items = self.items or _Kind()
+            for part in value:
+                self.items.add(part, place)
+
+    def arrow(self, column: str) -> Any:
+        """Return the Arrow type that holds all of it.
+
+        Raises:
+            DataError: there is none; with the column and the lines.
+        """
+        import pyarrow as pa
+
+        kinds = {*self.seen}
+        numbers = kinds & {"integers", "long integers", "numbers", "exact numbers"}
+        if len(kinds - numbers) + bool(numbers) > 1 and kinds - numbers != {"texts"}:
+            (one, first), (two, second) = [*self.seen.items()][:2]
+            found = f"{second}: the column {column} holds {two} here and {one} at {first}"
+            raise DataError("dataset_name", f"{found}, allowed: one kind; write all as text, or leave the column out")
+        if "objects" in kinds:
+            return pa.struct([(name, part.arrow(f"{column}.{name}")) for name, part in self.fields.items()])
+        if "lists" in kinds:
+            return pa.list_(self.items.arrow(f"{column}[]") if self.items else pa.string())
+        if kinds == {"booleans"}:
+            return pa.bool_()
+        exact = kinds & {"texts", "exact numbers"} or {"long integers", "numbers"} <= kinds
+        if not numbers or exact or (column == "answer" and "numbers" in kinds):  # a gold of 1.10 is not 1.1
+            return pa.string()
+        return pa.float64() if "numbers" in kinds else pa.int64()
+
+
+def kind_of(path: Path) -> str | None:
+    """Tell how a file is read by the end of its name: json, csv, tsv, parquet; None for what is no data file."""
+    packed = path.suffix in COMPRESSED
+    kind = SUFFIXES.get(Path(path.stem).suffix if packed else path.suffix)
+    return None if packed and kind == "parquet" else kind
+
+
+def rows_of(files: list[str], stamps: Any = None) -> Iterator[dict[str, Any]]:
+    """Read the rows of JSON and CSV files, one after another; `stamps` tell an edited file from one in a cache.
+
+    Raises:
+        DataError: the first fault, with file and line.
+    """
+    return (row for _, row in _numbered(files))
+
+
+def table(files: list[str]) -> Dataset:
+    """Read JSON and CSV files as one data set, which lies in the cache of `datasets` and not in memory.
+
+    Raises:
+        DataError: a line is no row, there is none, or values of a column are of different kinds; with file and line.
+    """
+    import pyarrow as pa
+    from datasets import Dataset, Features
+
+    whole = _Kind()
+    for place, row in _numbered(files):
+        whole.add(row, place)
+    if not whole.fields:
+        found = "a header and no rows" if kind_of(Path(files[0])) in ("csv", "tsv") else "no rows"
+        raise DataError("dataset_name", f"{files[0]} has {found}")
+    features = Features.from_arrow_schema(pa.schema([(name, kind.arrow(name)) for name, kind in whole.fields.items()]))
+    stamps = tuple((Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files)
+    return Dataset.from_generator(rows_of, features=features, gen_kwargs={"files": files, "stamps": stamps})
+
+
+def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Read rows with their places, `file:line`."""
+    import pyarrow as pa
+
+    for file in files:
+        kind = kind_of(Path(file))
+        number: int | str = 0
+        try:
+            with io.BufferedReader(pa.input_stream(file)) as opened:
+                begin = opened.peek(4)[:4]
+                if other := next((what for mark, what in _OTHER.items() if begin.startswith(mark)), None):
+                    allowed = "UTF-8" if other == "UTF-16" else ALLOWED
+                    raise _Fault(1, f"found {other}, allowed: {allowed}")
+                rows = _json(opened) if kind == "json" else _csv(opened, "\t" if kind == "tsv" else ",")
+                for number, row in rows:
+                    yield f"{file}:{number}", row
+        except _Fault as fault:
+            raise DataError("dataset_name", f"{file}:{fault.line}: {fault}") from fault
+        except (OSError, EOFError, pa.ArrowException) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise DataError("dataset_name", f"{file}: cannot be read after line {number}: {reason}") from error
+
+
+def _json(opened: BinaryIO) -> Iterator[tuple[int | str, dict[str, Any]]]:
+    """Read the objects of a JSON file: one a line, a list of them, or a single one over several lines."""
+    first, held = True, None
+    for line, raw in enumerate(opened, 1):
+        raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+        if not raw.strip():
+            continue
+        try:
+            value = _parsed(raw, line)
+        except _Fault as fault:
+            if not (first and fault.torn):
+                raise
+            value = _parsed(raw + opened.read(), line)
+        if first and isinstance(value, list) and not opened.read().strip():
+            for number, row in enumerate(value):
+                yield f"{line}: row {number}", _row(row, line, f"row {number} of the list: ")
+        elif first and isinstance(value, dict) and (name := _holder(value)):
+            held = line, value, name  # a row, if others follow
+        else:
+            if held:
+                yield held[0], _row(held[1], held[0])
+            yield line, _row(value, line)
+            held = None
+        first = False
+    if held:
+        raise _Fault(held[0], f"found an object that holds the rows as {held[2]}, {_LINES}")
+
+
+def _holder(value: dict[str, Any]) -> str | None:
+    """Return the key under which an object holds a whole data set, if it does."""
+    for name, part in value.items():
+        rows = part if isinstance(part, list) and (name == "data" or len(value) == 1) else []
+        if rows and all(isinstance(row, dict) and not {"role", "from"} & row.keys() for row in rows):
+            return name
+    return None
+
+
+def _parsed(raw: bytes, line: int) -> Any:
+    """Read JSON that begins in a line.
+
+    Raises:
+        _Fault: it is none, or holds what no row can.
+    """
+    try:
+        text = raw.decode()
+        value = json.loads(text, parse_float=_Decimal, parse_constant=_constant, object_pairs_hook=_object)
+        if text.count("[") + text.count("{") > DEPTH and (depth := _depth(value)) > DEPTH:
+            raise _Fault(line, f"found objects and lists {depth} deep in each other, allowed: {DEPTH}")
+        if "\\ud" in text or "\\uD" in text:
+            json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeDecodeError as error:
+        raise _Fault(line + raw.count(b"\n", 0, error.start), _not_utf8(error)) from error
+    except UnicodeEncodeError as error:
+        problem = f"found {error.object[error.start]!a}, half of a character, allowed: whole ones"
+        raise _Fault(line, problem) from error
+    except RecursionError as error:
+        raise _Fault(line, f"found objects and lists too deep in each other, allowed: {DEPTH}") from error
+    except json.JSONDecodeError as error:
+        begin = error.doc.split("\n")[error.lineno - 1].strip()
+        problem = f"found {begin[:40]!r}, which is no JSON ({error.msg}, column {error.colno}), {_LINES}"
+        raise _Fault(line + error.lineno - 1, problem, torn=error.pos >= len(error.doc.rstrip())) from error
+    except _Fault:
+        raise
+    except ValueError as error:  # a number of thousands of digits, a key twice
+        raise _Fault(line, f"found {error}, {_LINES}") from error
+    return value
+
+
+def _constant(name: str) -> float | None:
+    """Read NaN, with which some writers say that there is nothing, as None."""
+    return None if name == "NaN" else float(name)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a dictionary of an object's keys and values.
+
+    Raises:
+        ValueError: a key stands there twice.
+    """
+    made = dict(pairs)
+    if len(made) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
+    return made
+
+
+def _depth(value: Any) -> int:
+    """Count how deep objects and lists lie in each other."""
+    depth, level = 0, [value]
+    while level := [part for part in level if isinstance(part, dict | list)]:
+        depth += 1
+        level = [inner for part in level for inner in (part.values() if isinstance(part, dict) else part)]
+    return depth
+
+
+def _row(value: Any, line: int, where: str = "") -> dict[str, Any]:
+    """Return a row, which is an object with keys.
+
+    Raises:
+        _Fault: it is something else.
+    """
+    if not isinstance(value, dict):
+        raise _Fault(line, f"{where}found {json.dumps(value):.40}, {_LINES}")
+    if not value:
+        raise _Fault(line, f"{where}found an object without keys, {_LINES}")
+    return value
+
+
+def _csv(opened: BinaryIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read the rows of a CSV file, each with its first line; an empty field is None."""
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(_lines(opened), delimiter=delimiter, strict=True)
+    names: list[str] = []
+    line = 1
+    try:
+        for fields in reader:
+            if not names:
+                names = [name or f"Unnamed: {i}" for i, name in enumerate(fields)]
+                if twice := next((name for name in names if names.count(name) > 1), None):
+                    raise _Fault(line, f"found the column {twice} twice, allowed: once")
+            elif fields:
+                if len(fields) != len(names):
+                    raise _Fault(line, f"found {len(fields)} fields, allowed: {len(names)}, as in the header")
+                yield line, {name: field or None for name, field in zip(names, fields, strict=True)}
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise _Fault(line, f"found a row whose quotes do not close ({error}), allowed: pairs of quotes") from error
+
+
+def _lines(opened: BinaryIO) -> Iterator[str]:
+    """Read a file's lines as text."""
+    for line, raw in enumerate(opened, 1):
+        try:
+            text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            raise _Fault(line, _not_utf8(error)) from error
+        if "\0" in text:
+            raise _Fault(line, "found a NUL character, allowed: text")
+        yield text
+
+
+def _not_utf8(error: UnicodeDecodeError) -> str:
+    byte = error.object[error.start]
+    return f"found the byte {byte:#04x}, which is no UTF-8, allowed: UTF-8 (iconv -f latin1 -t utf-8 converts Latin-1)"
+
+
+def _kind(value: Any) -> str:
+    """Name what a value that is not null is."""
+    if isinstance(value, str):
+        return "texts"
+    if isinstance(value, dict):
+        return "objects"
+    if isinstance(value, list):
+        return "lists"
+    if isinstance(value, bool):
+        return "booleans"
+    if isinstance(value, int):
+        size = value.bit_length()
+        return "integers" if size <= 53 else "long integers" if size <= 63 else "exact numbers"
+    return "exact numbers" if isinstance(value, _Decimal) and value.is_changed() else "numbers"
