@@ -111,6 +111,7 @@ class Contract:
         return [self._message(message) for message in chat]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        message = think.without_nulls(message)
         text = message.get("content")
         if not isinstance(text, str):
             return message

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext import think
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.plugins import Plugin, find_plugin, plugin_names, where
 
 if TYPE_CHECKING:
@@ -123,15 +125,20 @@ def _converter(
 
     def convert(row: dict[str, Any], index: int) -> list[dict[str, Any]]:
         try:
-            made = function(row)
+            made = function({name: _decoded(value, name) for name, value in row.items()})
             if made is None:
                 return []
             made = dict(made)
+            _refuse_tools(made)
             made["prompt"] = _messages(made["prompt"], "prompt", "user")
             if made.get("completion") is not None:
-                made["completion"] = _messages(made["completion"], "completion", "assistant")
+                said = _messages(made["completion"], "completion", "assistant")
+                if said[-1]["role"] != "assistant":
+                    raise ValueError("the column completion does not end with an assistant's message")
+                made["prompt"], made["completion"] = made["prompt"] + said[:-1], said[-1:]
             for side in SIDES if {*SIDES} <= made.keys() else ():  # other data sets may have a column of such a name
-                if isinstance(made[side], str | int | float):
+                is_chat = isinstance(made[side], list) and made[side] and isinstance(made[side][0], dict)
+                if is_chat or isinstance(made[side], str | int | float):
                     made[side] = _messages(made[side], side, "assistant")
             if system_prompt and made["prompt"][0]["role"] != "system":
                 made["prompt"] = [{"role": "system", "content": system_prompt}, *made["prompt"]]
@@ -287,14 +294,31 @@ def _check_rename(rename: dict[str, str], columns: list[str]) -> None:
 
 
 def _messages(value: Any, column: str, role: str) -> list[dict[str, Any]]:
-    """Return a conversation as it is, and a text or a number as one message of a role."""
-    if isinstance(value, list):
-        if not value or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in value):
-            raise ValueError(f"the column {column} holds {value!r:.60}, allowed: text, or messages of role and content")
-        return value
-    if value is None or isinstance(value, dict | bool):
-        raise ValueError(f"the column {column} holds {value!r:.60}, allowed: text, or messages of role and content")
+    """Return a conversation as `read_chat` reads it, and a text or a number as one message of a role."""
+    if isinstance(value, list) or value is None or isinstance(value, dict | bool | bytes):
+        return read_chat(value, column)
     return [{"role": role, "content": str(value)}]
+
+
+def _decoded(value: Any, column: str) -> Any:
+    """Return a value with its bytes, which Arrow has for binary columns, as the text that they are."""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError as error:
+            if column != "answer":
+                return value  # an image, perhaps; refused where a text is needed
+            raise ValueError(f"the column {column} holds bytes that are no UTF-8: {value!r:.60}") from error
+    if isinstance(value, dict):
+        return {name: _decoded(part, column) for name, part in value.items()}
+    return [_decoded(part, column) for part in value] if isinstance(value, list) else value
+
+
+def _refuse_tools(row: dict[str, Any]) -> None:
+    """Refuse a row whose column `tools` says something: no template would see it."""
+    if think.without_nulls(row.get("tools")) not in (None, "", "[]", "null", "{}", [], {}, [None]):
+        problem = f"the column tools holds {row['tools']!r:.60}; rows with tools are not supported, leave them out"
+        raise ValueError(f"{problem}, or rename the column with rename_columns if it says something else")
 
 
 def _as_text(rows: Dataset, column: str) -> Dataset:
@@ -305,7 +329,7 @@ def _as_text(rows: Dataset, column: str) -> Dataset:
     feature = (rows.features or {}).get(column)
     if isinstance(feature, ClassLabel):
         rows, feature = rows.cast_column(column, Value("int64")), Value("int64")
-    if not isinstance(feature, Value) or feature.dtype == "string":
+    if not isinstance(feature, Value) or feature.dtype in ("string", "binary", "large_binary"):  # bytes: `_decoded`
         return rows
     if feature.dtype.startswith(("time", "duration")):
         problem = f"the column {column} holds {feature.dtype}, allowed: text or numbers; write it to the file as text"

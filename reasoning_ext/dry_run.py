@@ -201,7 +201,7 @@ def means(tables: Sequence[Table]) -> Table:
     return found
 
 
-def _within(seconds: float, reward: Reward, **kwargs: Any) -> Values:
+def _within(seconds: float, reward: Reward, /, **kwargs: Any) -> Values:
     """Call a reward, and give up on it after some seconds."""
     box: dict[str, Any] = {}
 

@@ -27,6 +27,7 @@ from typing import Any
 from reasoning_ext.contract import Contract
 from reasoning_ext.errors import KeyProblem, RecipeError
 from reasoning_ext.export_arguments import ExportError
+from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings
 from reasoning_ext.merging import Source
@@ -127,7 +128,7 @@ def read_prompts(source: Source, given: Path | None = None) -> list[list[dict[st
     system = prompt_settings(source.recipe)[0][0]
     asked = [{"role": "system", "content": system}] if system else []
     for prompt in _prompts(source, given):
-        messages = [*asked, {"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        messages = [*asked, {"role": "user", "content": prompt}] if isinstance(prompt, str) else _read(prompt)
         if messages and messages not in found:
             found.append(messages)
         if len(found) == PROMPTS:
@@ -137,6 +138,13 @@ def read_prompts(source: Source, given: Path | None = None) -> list[list[dict[st
             f"found no prompt in {given or source.path}, allowed: JSONL with the column prompt, or a recipe"
         )
     return found
+
+
+def _read(prompt: Any) -> list[dict[str, Any]]:
+    try:
+        return read_chat(prompt, "prompt") if prompt else []
+    except ValueError as error:
+        raise ExportError(f"--prompts: {error}") from error
 
 
 def _prompts(source: Source, given: Path | None) -> Iterator[Any]:

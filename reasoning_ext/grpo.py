@@ -113,5 +113,5 @@ def _prompts(recipe: Recipe, prepared: Prepared) -> Any:
     if not contract.parts and not contract.field and contract.open.strip() == think.OPEN:
         return rows
     arguments = {"load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
-    written = rows.map(lambda row: {"written": contract.messages(row["prompt"])}, **arguments)
-    return written.remove_columns("prompt").rename_column("written", "prompt")  # a column keeps the fields that it had
+    written = rows.map(lambda row: {"prompts": contract.messages(row["prompt"])}, **arguments)
+    return written.remove_columns("prompt").rename_column("prompts", "prompt")  # a column keeps the fields that it had

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.data import SIDES, DataError, columns_of, find_format, format_rows
+from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.held_out import QUESTIONS
 from reasoning_ext.own_keys import FROM_DATA, QUESTION_KEYS
 from reasoning_ext.reading import Prepared, recipe_rows
@@ -133,8 +134,9 @@ def _questions(rows: Dataset) -> list[str]:
             "decontaminate", f"found the columns {', '.join(rows.column_names)}; write dataset_format for it"
         )
     try:
-        texts = [prompt_text(value, ("user",)) for value in rows[column] if value is not None]
-    except (TypeError, KeyError) as error:
+        values = [read_chat(value, column) if isinstance(value, list) else value for value in rows[column]]
+        texts = [prompt_text(value, ("user",)) for value in values if value is not None]
+    except (TypeError, KeyError, ValueError) as error:
         raise DataError("decontaminate", f"the column {column} holds no text; write dataset_format for it") from error
     questions = [text for text in texts if split_words(text)]
     if not questions:
@@ -206,7 +208,9 @@ def has_sides(row: dict[str, Any]) -> bool:
     """
     for side in SIDES:
         messages = row[side]
-        if messages and (not isinstance(messages, list) or [m.get("role") for m in messages] != ["assistant"]):
+        if messages and (
+            not isinstance(messages, list) or [isinstance(m, dict) and m.get("role") for m in messages] != ["assistant"]
+        ):
             problem = f"the column {side} holds {messages!r:.60}, allowed: text, or one message of the assistant"
             raise DataError("dataset_name", f"{problem}; write dataset_format: preferences for whole conversations")
     return all(row[side] and think.content(row[side]).strip() for side in SIDES)

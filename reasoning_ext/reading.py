@@ -15,6 +15,7 @@ from reasoning_ext.files import write_whole
 from reasoning_ext.mixtures import TASK, entries, mix
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import NOT_COLUMNS
 from reasoning_ext.sources import has_one_split, is_generator, load_rows, refuse_split
 
 if TYPE_CHECKING:
@@ -128,6 +129,9 @@ def _entry_rows(entry: Recipe, split_key: str, max_samples: int | None, prepared
     elif split_key == "dataset_test_split" and split_key not in entry.values and has_one_split(_source(entry)):
         more["split"] = "train, the only one"
     prepared.note(entry.get("dataset_name"), rows, dropped, **more)
+    if entry.stage not in ROW_COLUMNS and (names := [name for name in columns_of(rows) if name in NOT_COLUMNS]):
+        rows = rows.remove_columns(names)
+        prepared.note(f"without {', '.join(names)}, names of TRL's that rewards cannot read", rows, 0)
     return rows
 
 

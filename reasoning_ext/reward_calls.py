@@ -18,6 +18,7 @@ from typing import Any
 
 from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
+from reasoning_ext.fields import fits
 from reasoning_ext.plugins import where
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, read_columns
 from reasoning_ext.shown import print
@@ -59,7 +60,7 @@ def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
     rewards[0].logs_whole = decoder.contract.changes_text
 
 
-def call_reward(reward: "Reward", **kwargs: Any) -> Values:
+def call_reward(reward: "Reward", /, **kwargs: Any) -> Values:
     """Call a reward outside of a trainer, waiting for an asynchronous one."""
     at_rest = {
         "trainer_state": _StateAtRest(),
@@ -115,7 +116,7 @@ class Reward:
         self._seen: tuple[list, dict[str, Any], Values] | None = None
         self._extra_columns: set[str] = set()
 
-    def __call__(self, completions: list, **kwargs: Any) -> Values:
+    def __call__(self, /, completions: list, **kwargs: Any) -> Values:
         """Score N completions; `kwargs` are TRL's inputs and the data set's columns, N values each."""
         known = self._known(completions, kwargs)
         if known is not None:
@@ -188,8 +189,10 @@ class Reward:
     def _arguments(self, completions: list, kwargs: dict[str, Any]) -> dict[str, Any]:
         aliases = [pair for name, column in SAME_COLUMN.items() for pair in ((name, column), (column, name))]
         given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
-        options = {} if self.spec.plugin.is_factory else self.spec.options
-        arguments = {"completions": self._whole(completions, kwargs), **kwargs, **given, **options}
+        plugin = self.spec.plugin
+        options = {} if plugin.is_factory else self.spec.options
+        columns = {name: v for name, v in kwargs.items() if name not in plugin.options or fits(v, plugin.options[name])}
+        arguments = {"completions": self._whole(completions, kwargs), **columns, **given, **options}
         return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 
     def _whole(self, completions: list, kwargs: dict[str, Any]) -> list:
@@ -289,7 +292,7 @@ class Reward:
 class AsyncReward(Reward):
     """The same for an `async def` reward, which TRL awaits together with the other asynchronous ones."""
 
-    async def __call__(self, completions: list, **kwargs: Any) -> Values:  # type: ignore[override]
+    async def __call__(self, /, completions: list, **kwargs: Any) -> Values:  # type: ignore[override]
         """Score N completions, as `Reward` does."""
         self._log_columns(completions, kwargs)
         chosen = self._chosen(completions, kwargs)

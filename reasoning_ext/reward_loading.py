@@ -23,10 +23,20 @@ from typing import Any
 from reasoning_ext.errors import UserError
 from reasoning_ext.fields import describe, fits
 from reasoning_ext.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin, names_in
+from reasoning_ext.think import WHOLE
 
 HOMES = ["reasoning_ext.rewards", "trl.rewards"]
 PASSED = ("prompt", "completion", "prompts", "completions", "completion_ids")  # no columns that `when` can look at
 SCORED = ("completions", "completion_ids", "prompts")  # a reward takes one of them by name
+NOT_COLUMNS = (*TRL_REWARD_INPUTS, "self", "image", "images", WHOLE)  # TRL and this layer pass or read them themselves
+TABLE = (
+    "prompt",
+    "completion",
+    "step",
+    "advantage",
+    WHOLE,
+    *NOT_COLUMNS,
+)  # or write them into the table of completions
 LAYER_OPTIONS = ("weight", "gate", "when", "schedule", "timeout", "isolate")
 DEFAULT_TIMEOUT, MAX_TIMEOUT = 60.0, 86_400
 SAME_COLUMN = {"solution": "answer"}  # TRL's own rewards ask for `solution`; formatters call the gold `answer`
@@ -111,6 +121,13 @@ def parse_rewards(entries: list | str | None, base: Path) -> list[RewardSpec]:
     for i, spec in enumerate(specs):
         if spec.name in [other.name for other in specs[:i]]:
             raise EntryError((i,), f"found {spec.name} twice, allowed: once, because its name is its metric's name")
+    for i, spec in enumerate(specs):
+        names = {*TABLE, *(other.name for other in specs)}
+        if clash := next((column for column in (*spec.columns, *spec.when) if column in names), None):
+            problem = (
+                f"{spec.name} asks for the column {clash}, a name that TRL's inputs and tables of completions have"
+            )
+            raise EntryError((i,), f"{problem}; give it another name, in the reward and with rename_columns")
     if specs and not any(spec.weight or any(w for _, w in spec.schedule) for spec in specs):
         raise EntryError((), "found the weight 0 for every reward, allowed: at least one weight that is not 0")
     for i, spec in enumerate(specs):

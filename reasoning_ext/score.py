@@ -19,11 +19,10 @@ from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import check_columns
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.lineage import run_of, run_recipe
-from reasoning_ext.plugins import TRL_REWARD_INPUTS
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import Values, build_rewards, call_reward
-from reasoning_ext.reward_loading import RewardSpec, needed_columns, parse_rewards
+from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards
 from reasoning_ext.run_dir import RECIPE, damage, is_run
 from reasoning_ext.shown import print
 from reasoning_ext.sources import read_jsonl
@@ -95,7 +94,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
             raise UserError(
                 f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
             )
-    ours = {"prompt", "completion", *TRL_REWARD_INPUTS} - {"completion_ids"}
+    ours = {"prompt", "completion", *NOT_COLUMNS} - {"completion_ids"}
     columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
     completions = _whole([_conversation(row["completion"]) for row in rows])
     prompts = [row.get("prompt") for row in rows]
@@ -120,12 +119,11 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
     rows = [row for file in files for row in _read_file(file)]
-    rows = [row for row in rows if not (isinstance(row, dict) and row.get("error"))]  # a server gave no completion
+    # a server gave no completion; another table may have a column of that name
+    rows = [row for row in rows if not (isinstance(row, dict) and row.get("error") and _failed(row))]
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
-    ids: dict[
-        int, list[int]
-    ] = {}  # by length: what counts is how many there are, and they are the largest part of a row
+    ids: dict[int, list[int]] = {}  # by length: what counts is how many there are; they are the largest part of a row
     for i, row in enumerate(rows):
         completion = row.get("completion") if isinstance(row, dict) else None
         messages = isinstance(completion, list) and completion and isinstance(completion[-1], dict)
@@ -139,9 +137,16 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
             raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
         if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
             row["completion"] = row.pop(think.WHOLE)
+        if not isinstance(row.get("completion_ids"), list):
+            row.pop("completion_ids", None)  # a column of that name that holds something else
         if isinstance(row.get("tokens"), int):
             row["completion_ids"] = ids.setdefault(row["tokens"], [0] * row["tokens"])
     return rows
+
+
+def _failed(row: dict[str, Any]) -> bool:
+    """Tell whether a row with an error is one of our stages', or has no text at all."""
+    return "sample_index" in row or row.get("completion") == ""
 
 
 def _read_file(file: Path) -> list[Any]:
@@ -200,7 +205,7 @@ def _groups(rows: list[dict[str, Any]]) -> list[list[int]]:
     """List the rows of each prompt, at each step of a training."""
     groups: dict[tuple, list[int]] = defaultdict(list)
     for i, row in enumerate(rows):
-        groups[str(row.get("model")), row.get("step"), str(row.get("prompt_index", row.get("prompt")))].append(i)
+        groups[str(row.get("model")), str(row.get("step")), str(row.get("prompt_index", row.get("prompt")))].append(i)
     return list(groups.values())
 
 

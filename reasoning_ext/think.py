@@ -70,6 +70,13 @@ def content(completion: str | list[dict[str, Any]]) -> str:
     return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
 
 
+def without_nulls(value: Any) -> Any:
+    """Return a message, or what stands in one, without the fields that Arrow fills with None where other rows have them."""
+    if isinstance(value, dict):
+        return {name: without_nulls(part) for name, part in value.items() if part is not None}
+    return [without_nulls(part) for part in value] if isinstance(value, list) else value
+
+
 def with_prefix(completions: list, prefix: str) -> list:
     """Put a prefix in front of each completion's text, in either of TRL's two forms, leaving the originals alone."""
     if not prefix:

@@ -105,7 +105,13 @@ def test_a_jsonl_file_with_a_recipes_rewards(cli, tmp_path, write_recipe):
     write_recipe("stage: sample\nreward_funcs: [length_penalty: {max_tokens: 10}]\n")
     rows = [{"prompt": "?", "completion": "x", "tokens": n} for n in (5, 10)]
     failed = {"prompt": "?", "completion": "", "error": "time-out"}  # no completion, so nothing to score
-    lines = "".join(json.dumps(row) + "\n" for row in (failed, *rows[:2]))
+    filtered = {
+        **failed,
+        "completion": "some",
+        "sample_index": 1,
+        "tokens": 99,
+    }  # a server cut it short for a reason of its own
+    lines = "".join(json.dumps(row) + "\n" for row in (failed, filtered, *rows[:2]))
     (tmp_path / "samples.jsonl").write_text(lines + '{"torn')
     result = cli("score", "samples.jsonl", "--recipe", "r.yaml")
     assert result.code == 0 and "mean -0.7500" in result.out

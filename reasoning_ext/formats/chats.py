@@ -2,12 +2,15 @@
 
 from typing import Any
 
-from reasoning_ext.formats._chat import is_answered, plain, turns
+from reasoning_ext.formats._chat import REASONING, is_answered, read_chat, turns
 from reasoning_ext.formats._common import gold_text, said, text
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
     """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are; others are kept.
+
+    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column of its
+    own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion.
 
     Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
 
@@ -24,6 +27,10 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
         golds = row["answer"]
         texts = [gold_text(gold) for gold in (golds if isinstance(golds, list) else [golds])]
         row["answer"] = [text for text in texts if text is not None] if isinstance(golds, list) else texts[0]
+    thoughts = {name: row[name] for name in REASONING if isinstance(row.get(name), str)}
+    if thoughts and row.get("completion"):
+        chat = row["completion"] if isinstance(row["completion"], list) else said(str(row["completion"]))
+        row["completion"] = [*chat[:-1], {**chat[-1], **thoughts}]
     return row
 
 
@@ -36,12 +43,11 @@ def messages(row: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: the chat does not end with an assistant message after a prompt, or a content is not text.
     """
-    chat = row["messages"]
+    chat = read_chat(row["messages"], "messages") if row["messages"] else []
     if not chat or chat[-1]["role"] != "assistant":
         raise ValueError("the last of the column messages is not from the assistant")
     if len(chat) < 2:
         raise ValueError("the column messages holds one message and no prompt before it")
-    chat = [plain(message, "messages") for message in chat]
     rest = {name: value for name, value in row.items() if name != "messages"}
     return {**rest, "prompt": chat[:-1], "completion": chat[-1:]}
 

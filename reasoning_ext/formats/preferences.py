@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from reasoning_ext.formats._chat import plain
+from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.formats._common import items
 
 
@@ -18,7 +18,7 @@ def preferences(row: dict[str, Any]) -> dict[str, Any] | None:
     """
     chats = []
     for column in ("chosen", "rejected"):
-        chat = [plain(message, column) for message in items(row, column)]
+        chat = read_chat(items(row, column), column)
         if len(chat) < 2 or chat[-1]["role"] != "assistant":
             raise ValueError(f"the column {column} does not end with an assistant's message after a prompt")
         chats.append(chat)
