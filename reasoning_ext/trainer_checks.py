@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
+import logging
 import math
 import os
 import re
@@ -52,8 +53,7 @@ def trainer_findings(recipe: Recipe) -> list[Finding]:
         _sampling(recipe)
         if recipe.stage not in TRAINED:
             return []
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # `run` gives them
+        with _quiet():  # `run` gives warnings
             _refuse_numbers(recipe)
             _trackers(recipe)
             _packages(recipe)
@@ -116,6 +116,18 @@ def _sampling(recipe: Recipe) -> None:
     for key, (kind, value) in made.items():
         with refusals(recipe, kind, key):
             getattr(import_module("transformers"), kind)(value if key == "top_k" else float(value))
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back what libraries warn of when they are imported and used, by Python's warnings and by its logging."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -379,10 +379,17 @@ def test_the_card_that_is_found_is_the_one_that_a_run_would_take(said, visible, 
     assert (card and (card.name, card.memory // 2**20)) == expected
 
 
-def test_check_says_whether_it_fits_and_imports_no_torch_for_it(cli):
+def test_check_says_whether_it_fits_and_imports_no_torch_for_it(cli, tmp_path):
     recipe = ROOT / "recipes" / "qwen3_8b" / "2_grpo.yaml"
-    result = cli("check", recipe, "--offline", "--gpu", "24GB")
+    sample = (
+        tmp_path / "sample.yaml"
+    )  # a trainer's config, or what draws tokens otherwise than by default, is built, with torch
+    text = recipe.with_name("3_sample.yaml").read_text()
+    sample.write_text(text.replace("temperature: 1.0\n", "").replace("runs/qwen3_8b/2_grpo", "Qwen/Qwen3-8B"))
+    result = cli("check", sample, "--offline", "--gpu", "24GB")
     assert result.code == 0 and "fits a card of 24 GB" in result.out and result.heavy == []
+    result = cli("check", recipe, "--offline", "--gpu", "24GB")
+    assert result.code == 0 and "fits a card of 24 GB" in result.out
     assert "KV cache" in result.out and "weights in 4 bits" in result.out
     result = cli("check", recipe, "--offline", "--gpu", "8GB", "--tokens-per-second", "5000")
     assert result.code == 2 and "the plan does not fit a card of 8 GB" in result.err
