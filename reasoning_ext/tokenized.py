@@ -87,17 +87,16 @@ def tokenize(tokenizer: Any, row: Rendered) -> Tokens:
     text = (row.thought + row.answer).removesuffix(row.end)
     pieces = _pieces(text, row.ends)
     added: list[str] = []
-    ids, exact = _go_on(tokenizer, row.prompt, prompt_ids, pieces)
+    ids, exact, thought = _go_on(tokenizer, row.prompt, prompt_ids, pieces, len(row.thought))
     if not exact:  # some tokenizers add or take a space beside added tokens, so these are tokenized by themselves
         added = sorted((token for token in tokenizer.get_added_vocab() if token in text), key=len, reverse=True)
-        ids, exact = _go_on(tokenizer, row.prompt, prompt_ids, _around(pieces, added))
+        ids, exact, thought = _go_on(tokenizer, row.prompt, prompt_ids, _around(pieces, added), len(row.thought))
     end_ids = _ids(tokenizer, row.end)
-    thought = 0
-    if row.thought and row.answer:
+    if not (row.thought and row.answer):
+        thought = len(ids + end_ids) if row.thought else 0
+    elif thought is None:  # a tokenizer that does not tell which token a letter is in
         head = _go_on(tokenizer, row.prompt, prompt_ids, _around(_pieces(row.thought, row.ends), added))[0]
         thought = common(head, ids)
-    elif row.thought:
-        thought = len(ids + end_ids)
     return Tokens([*prompt_ids, *ids, *end_ids], len(prompt_ids), thought, exact, len(pieces) > 1)
 
 
@@ -177,9 +176,10 @@ def tokenize_rows(
 
 def convert_rows(rows: Dataset, convert: Callable[[dict[str, Any], int], dict[str, Any]]) -> Dataset:
     """Put tokens in the place of rows; `convert` makes them of a row and its number."""
-    convert(next(iter(rows)), 0)  # outside of map, whose own exceptions hide the reason
-    names = columns_of(rows)
-    arguments = {"desc": "Tokenizing", "load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
+    names, is_whole = columns_of(rows), hasattr(rows, "num_rows")
+    if not is_whole:
+        convert(next(iter(rows)), 0)  # a stream fails when it is read, which is late
+    arguments = {"desc": "Tokenizing", "load_from_cache_file": False} if is_whole else {}
     return rows.map(convert, with_indices=True, remove_columns=names, **arguments)
 
 
@@ -233,28 +233,42 @@ def _around(pieces: list[str], tokens: list[str]) -> list[str]:
     return [part for piece in pieces for part in re.split(pattern, piece) if part]
 
 
-def _go_on(tokenizer: Any, prompt: str, prompt_ids: list[int], pieces: list[str]) -> tuple[list[int], bool]:
+def _go_on(
+    tokenizer: Any, prompt: str, prompt_ids: list[int], pieces: list[str], cut: int = 0
+) -> tuple[list[int], bool, int | None]:
     """Tokenize the pieces of a text behind a prompt, each in the first of several contexts where nothing is added or lost.
 
     Returns:
-        `(the ids of all, whether they decode to the text)`.
+        `(the ids of all, whether they decode to the text, how many of them lie before its letter number cut)`; None for the
+        last where the tokenizer does not tell.
     """
     ids: list[int] = []
     exact = True
+    start, before_cut = 0, None
     for i, piece in enumerate(pieces):
         before, first = decode(tokenizer, prompt_ids + ids), None
         for context in [prompt, "", *ANCHORS] if i == 0 else ["", *ANCHORS]:
-            more = _after(tokenizer, context, prompt_ids if context == prompt else _ids(tokenizer, context), piece)
-            if more is not None and decode(tokenizer, prompt_ids + ids + more) == before + piece:
+            context_ids = prompt_ids if context == prompt else _ids(tokenizer, context)
+            more = _after(tokenizer, context, context_ids, piece, cut - start)
+            if more is not None and decode(tokenizer, prompt_ids + ids + more[0]) == before + piece:
                 break
             first = more if first is None else first
         else:
             more, exact = first, False
-        ids += more or []
-    return ids, exact
+        if more:
+            before_cut = before_cut if more[1] is None else len(ids) + more[1]
+            ids += more[0]
+        start += len(piece)
+    return ids, exact, before_cut
 
 
-def _after(tokenizer: Any, context: str, context_ids: list[int], text: str) -> list[int] | None:
-    """Return the ids of a text behind a context, or None where the two merge."""
-    ids = _ids(tokenizer, context + text)
-    return ids[len(context_ids) :] if ids[: len(context_ids)] == context_ids else None
+def _after(
+    tokenizer: Any, context: str, context_ids: list[int], text: str, cut: int
+) -> tuple[list[int], int | None] | None:
+    """Return the ids of a text behind a context, and how many lie before its letter number cut; None where the two merge."""
+    made = tokenizer(context + text, add_special_tokens=False, verbose=False)
+    ids, taken = list(made["input_ids"]), len(context_ids)
+    if ids[:taken] != context_ids:
+        return None
+    at = made.char_to_token(len(context) + cut) if 0 <= cut < len(text) and tokenizer.is_fast else None
+    return ids[taken:], None if at is None else at - taken
