@@ -67,6 +67,36 @@ def test_texts_and_numbers_of_json_stay_as_they_are_written(tmp_path, streaming)
     assert read('["2024-01-02", null]', "[7]", "[]") == [["2024-01-02"], ["7"], []]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+def test_numbers_among_texts_leave_the_texts_alone(tmp_path, streaming):
+    chat = [{"role": "user", "content": "3+4"}, {"role": "assistant", "content": 7}, {"role": "user", "content": "so?"}]
+    rows = [{"prompt": chat, "answer": ["1", 2]}, {"prompt": "and 1+1?", "answer": ["x"]}]
+    texts = [{"prompt": "p", "answer": ["x", 2]}, {"prompt": "q", "answer": ["y"]}]
+    file = put(tmp_path, "texts.jsonl", "".join(json.dumps(row) + "\n" for row in texts))
+    assert golds(file, tmp_path, streaming) == [["x", "2"], ["y"]]
+    file = put(tmp_path, "chats.jsonl", json.dumps({**rows[0]}) + "\n")
+    [row] = format_rows(load_rows(file, tmp_path, streaming=streaming), find_format(None, tmp_path))
+    assert [message["content"] for message in row["prompt"]] == ["3+4", "7", "so?"]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_infinity_is_no_gold(tmp_path, streaming):
+    lines = '{"prompt": "p", "answer": Infinity}\n{"prompt": "p", "answer": 0.5}\n'
+    assert golds(put(tmp_path, "rows.jsonl", lines), tmp_path, streaming) == [None, "0.5"]
+
+
+def test_a_stream_has_the_columns_of_its_first_rows(tmp_path):
+    rows = [{"question": "1+4?", "answer": "#### 5"}, {"question": "1+5?", "answer": "#### 6", "level": 2}]
+    file = put(tmp_path, "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    read = load_rows(file, tmp_path, streaming=True)
+    assert [row["level"] for row in read] == [None, 2]
+    made = list(format_rows(read, find_format("gsm8k", tmp_path)))
+    assert [sorted(row) for row in made] == [["answer", "completion", "prompt"]] * 2
+    late = put(tmp_path, "late.jsonl", (json.dumps(rows[0]) + "\n") * 300 + json.dumps(rows[1]) + "\n")
+    with pytest.raises(DataError, match=r"late\.jsonl:301: .*level"):
+        list(load_rows(late, tmp_path, streaming=True))
+
+
 def test_numbers_of_json_are_numbers(tmp_path):
     lines = (
         '{"step": 1, "share": 0.5, "at": {"on": "2024-01-02"}}\n{"step": 9007199254740993, "share": 2, "at": null}\n'
