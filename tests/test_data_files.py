@@ -8,6 +8,7 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import TINY
 
 from reasoning_ext.data import DataError, find_format, format_rows
 from reasoning_ext.preparation import has_gold
@@ -77,6 +78,20 @@ def test_numbers_among_texts_leave_the_texts_alone(tmp_path, streaming):
     file = put(tmp_path, "chats.jsonl", json.dumps({**rows[0]}) + "\n")
     [row] = format_rows(load_rows(file, tmp_path, streaming=streaming), find_format(None, tmp_path))
     assert [message["content"] for message in row["prompt"]] == ["3+4", "7", "so?"]
+
+
+def test_a_gold_that_may_be_a_lost_value_is_refused_with_its_row_and_judged_as_a_text(cli, tmp_path, write_recipe):
+    put(tmp_path, "rows.csv", "prompt,answer\nhow many?,None\n2+2?,4\n")
+    start = f"stage: grpo\nmodel_name_or_path: {TINY}/model\nfrom_scratch: true\nuse_cpu: true\nmax_steps: 1\n"
+    start += "num_generations: 2\nper_device_train_batch_size: 2\noutput_dir: out\ndataset_name: ./rows.csv\n"
+    write_recipe(f"{start}reward_funcs: [math_answer]\n")
+    refused = cli("check", "--offline", "r.yaml")
+    assert refused.code == 2 and "row 0: 'None'" in refused.err and "exact_answer" in refused.err
+    write_recipe(f"{start}reward_funcs: [exact_answer]\n")
+    assert cli("check", "--offline", "r.yaml").code == 0
+    table = {"completion": ["<think>x</think>None", "<think>x</think>3"], "answer": ["None"] * 2, "prompt": ["?"] * 2}
+    pq.write_table(pa.table(table), tmp_path / "table.parquet")
+    assert "mean 0.5000" in cli("score", "table.parquet", "--reward", "exact_answer").out
 
 
 @pytest.mark.parametrize("streaming", [False, True])
