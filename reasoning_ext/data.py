@@ -254,7 +254,10 @@ def _each_turn(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def columns_of(rows: Dataset) -> list[str]:
     """Return the names of a data set's columns; a stream that does not say is asked for its first row."""
-    return list(rows.column_names or next(iter(rows)))
+    names = rows.column_names or next(iter(rows), None)
+    if names is None:
+        raise DataError("dataset_name", "no row of the stream is left: each lacks its gold, its completion or its pair")
+    return list(names)
 
 
 def check_columns(columns: list[str], needed: dict[str, str]) -> None:

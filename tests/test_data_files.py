@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY
 
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError, columns_of, find_format, format_rows
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.sources import load_rows
 
@@ -110,6 +110,11 @@ def test_a_stream_has_the_columns_of_its_first_rows(tmp_path):
     late = put(tmp_path, "late.jsonl", (json.dumps(rows[0]) + "\n") * 300 + json.dumps(rows[1]) + "\n")
     with pytest.raises(DataError, match=r"late\.jsonl:301: .*level"):
         list(load_rows(late, tmp_path, streaming=True))
+
+
+def test_a_stream_of_which_no_row_is_left_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="no row"):
+        columns_of(datasets.IterableDataset.from_generator(lambda: iter(())))
 
 
 def test_numbers_of_json_are_numbers(tmp_path):
