@@ -94,7 +94,7 @@ def format_rows(
         return {name: [row.get(name) for row in new] for name in columns}
 
     arguments: dict[str, Any] = {"with_indices": True, "batched": True, "batch_size": BATCH}
-    arguments["remove_columns"] = list(rows.column_names or [])
+    arguments["remove_columns"] = columns_of(rows)
     if not hasattr(rows, "num_rows"):
         return rows.map(convert_batch, **arguments)
     # Not from the cache: it knows a function by its name, so that an edited format would give the old rows.
@@ -183,8 +183,8 @@ def _features(rows: Dataset, convert: Callable[[dict[str, Any], int], list], plu
         try:
             schema = pa.Table.from_pylist(made).schema
             found = schema if found is None else pa.unify_schemas([found, schema], promote_options="permissive")
-        except (pa.ArrowException, OverflowError) as error:
-            raise _mixed(plugin, _culprit(made, found) or str(error)) from error
+        except (ValueError, TypeError, NotImplementedError, OverflowError) as error:  # Arrow's own are among them
+            raise _mixed(plugin, odd_column(made, found) or str(error)) from error
         if not whole and not any(pa.types.is_null(kind) for kind in found.types):
             break
     return Features.from_arrow_schema(pa.schema([(field.name, filled(field.type)) for field in found]))
@@ -201,8 +201,8 @@ def filled(kind: Any) -> Any:
     return pa.list_(filled(kind.value_type)) if pa.types.is_list(kind) else kind
 
 
-def _culprit(rows: list[dict[str, Any]], earlier: Any) -> str:
-    """Name the column whose values are of different kinds."""
+def odd_column(rows: list[dict[str, Any]], earlier: Any = None) -> str:
+    """Name the column whose values are of different kinds, or none that a column holds, and what Arrow says."""
     import pyarrow as pa
 
     for name in rows[0]:
@@ -210,7 +210,7 @@ def _culprit(rows: list[dict[str, Any]], earlier: Any) -> str:
             kind = pa.Table.from_pylist([{name: row.get(name)} for row in rows]).schema
             if earlier is not None:
                 pa.unify_schemas([pa.schema([earlier.field(name)]), kind], promote_options="permissive")
-        except (pa.ArrowException, OverflowError) as error:
+        except (ValueError, TypeError, NotImplementedError, OverflowError) as error:
             return f"{name}: {error}"
     return ""
 
@@ -254,7 +254,10 @@ def _each_turn(row: dict[str, Any]) -> list[dict[str, Any]]:
 
 def columns_of(rows: Dataset) -> list[str]:
     """Return the names of a data set's columns; a stream that does not say is asked for its first row."""
-    return list(rows.column_names or next(iter(rows)))
+    names = rows.column_names or next(iter(rows), None)
+    if names is None:
+        raise DataError("dataset_name", "no row of the stream is left: each lacks its gold, its completion or its pair")
+    return list(names)
 
 
 def check_columns(columns: list[str], needed: dict[str, str]) -> None:

@@ -14,6 +14,7 @@ import math
 import sys
 from collections.abc import Iterator
 from decimal import Decimal
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -29,6 +30,7 @@ COMPRESSED = (".gz", ".zst", ".bz2")  # JSON, CSV and TSV alone
 ALLOWED = f"{', '.join(SUFFIXES)}, all but the last also with {', '.join(COMPRESSED)}"
 DEPTH = 64  # of objects and lists in each other; those who read the rows recurse
 DIGITS = 17  # a double's own; more are meant
+FIRST = 200  # rows of a stream that tell its columns
 _LINES = "allowed: one JSON object a line, or a file that is one list of objects"
 _OTHER = {
     b"PK\x03\x04": "a zip file", b"\x1f\x8b": "gzip without .gz", b"PAR1": "parquet", b"\x28\xb5\x2f\xfd": "zstd without .zst",
@@ -118,6 +120,16 @@ class _Kind:
             return pa.string()
         return pa.float64() if "numbers" in kinds else pa.int64()
 
+    def writes_numbers(self, kind: Any) -> bool:
+        """Tell whether numbers are text somewhere in this Arrow type."""
+        import pyarrow as pa
+
+        if pa.types.is_struct(kind):
+            return any(part.writes_numbers(kind.field(name).type) for name, part in self.fields.items())
+        if pa.types.is_list(kind):
+            return self.items is not None and self.items.writes_numbers(kind.value_type)
+        return pa.types.is_string(kind) and bool(self.seen.keys() - {"texts"})
+
 
 def kind_of(path: Path) -> str | None:
     """Tell how a file is read by the end of its name: json, csv, tsv, parquet; None for what is no data file."""
@@ -126,13 +138,48 @@ def kind_of(path: Path) -> str | None:
     return None if packed and kind == "parquet" else kind
 
 
-def rows_of(files: list[str], stamps: Any = None) -> Iterator[dict[str, Any]]:
+def rows_of(files: list[str], stamps: Any = None, mixed: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
     """Read the rows of JSON and CSV files, one after another; `stamps` tell an edited file from one in a cache.
+
+    Args:
+        files: their paths.
+        stamps: not read.
+        mixed: the Arrow types of columns in which numbers are text: `datasets` would write the texts beside them in quotes.
 
     Raises:
         DataError: the first fault, with file and line.
     """
-    return (row for _, row in _numbered(files))
+    for _, row in _numbered(files):
+        yield row | {name: _as_text(row.get(name), kind) for name, kind in mixed.items()} if mixed else row
+
+
+def stream_of(files: list[str]) -> Iterator[dict[str, Any]]:
+    """Read the rows of files as they go, each with the columns of all that come first.
+
+    Raises:
+        DataError: as `rows_of`; a later row has a column that those have not.
+    """
+    rows = _numbered(files)
+    first = [*islice(rows, FIRST)]
+    names = dict.fromkeys(name for _, row in first for name in row)
+    for place, row in chain(first, rows):
+        if new := [name for name in row if name not in names]:
+            problem = f"{place}: found the column {new[0]}, which the first {FIRST} rows do not have, allowed with"
+            raise DataError("dataset_name", f"{problem} dataset_streaming: true: {', '.join(names)}")
+        yield {name: row.get(name) for name in names}
+
+
+def _as_text(value: Any, kind: Any) -> Any:
+    """Write the numbers of a value as text where its Arrow type says text; infinity is none."""
+    import pyarrow as pa
+
+    if isinstance(value, list):
+        return [_as_text(part, kind.value_type) for part in value]
+    if isinstance(value, dict):
+        return {name: _as_text(part, kind.field(name).type) for name, part in value.items()}
+    if value is None or isinstance(value, str) or not pa.types.is_string(kind):
+        return value
+    return str(value) if isinstance(value, int | _Decimal) else None
 
 
 def table(files: list[str]) -> Dataset:
@@ -150,9 +197,13 @@ def table(files: list[str]) -> Dataset:
     if not whole.fields:
         found = "a header and no rows" if kind_of(Path(files[0])) in ("csv", "tsv") else "no rows"
         raise DataError("dataset_name", f"{files[0]} has {found}")
-    features = Features.from_arrow_schema(pa.schema([(name, kind.arrow(name)) for name, kind in whole.fields.items()]))
+    kinds = {name: kind.arrow(name) for name, kind in whole.fields.items()}
+    features = Features.from_arrow_schema(pa.schema([*kinds.items()]))
+    mixed = {name: kinds[name] for name, kind in whole.fields.items() if kind.writes_numbers(kinds[name])}
     stamps = tuple((Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files)
-    return Dataset.from_generator(rows_of, features=features, gen_kwargs={"files": files, "stamps": stamps})
+    return Dataset.from_generator(
+        rows_of, features=features, gen_kwargs={"files": files, "stamps": stamps, "mixed": mixed}
+    )
 
 
 def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -304,7 +355,9 @@ def _csv(opened: BinaryIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any]
                 yield line, {name: field or None for name, field in zip(names, fields, strict=True)}
             line = reader.line_num + 1
     except csv.Error as error:
-        raise _Fault(line, f"found a row whose quotes do not close ({error}), allowed: pairs of quotes") from error
+        raise _Fault(
+            line, f"found a row that is no CSV ({error}), allowed: lines that end with a line feed, and pairs of quotes"
+        ) from error
 
 
 def _lines(opened: BinaryIO) -> Iterator[str]:

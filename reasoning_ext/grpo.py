@@ -5,9 +5,9 @@ Departure from TRL's defaults: every completion is kept in `completions/` (`log_
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
-from reasoning_ext import think
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
@@ -108,10 +108,14 @@ def _check_enough(rows: Any, prompts: int) -> None:
 
 
 def _prompts(recipe: Recipe, prepared: Prepared) -> Any:
-    """Return the rows of `recipe_prompts`, their prompts written as the template wants them, since TRL renders them."""
+    """Return the rows of `recipe_prompts`, whose prompts are written as the template wants them, since TRL renders them.
+
+    That happens when a row is read: in a column of Arrow every message would get the fields of all others, as nulls.
+    """
     rows, contract = recipe_prompts(recipe, prepared)
-    if not contract.parts and not contract.field and contract.open.strip() == think.OPEN:
-        return rows
-    arguments = {"load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
-    written = rows.map(lambda row: {"prompts": contract.messages(row["prompt"])}, **arguments)
-    return written.remove_columns("prompt").rename_column("prompts", "prompt")  # a column keeps the fields that it had
+    write = functools.partial(_written, contract)
+    return rows.with_transform(write) if hasattr(rows, "num_rows") else rows.map(write, batched=True)
+
+
+def _written(contract: Contract, rows: dict[str, list]) -> dict[str, list]:
+    return {**rows, "prompt": [contract.messages(prompt) for prompt in rows["prompt"]]}

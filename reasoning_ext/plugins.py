@@ -71,6 +71,7 @@ class Plugin:
         takes_any: it has `**kwargs`, without which TRL cannot call it.
         takes: all of its parameters by name.
         unread: its signature is not known, because no code may be run to see it.
+        numbers: parameters without an annotation whose default is a number.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Plugin:
     takes_any: bool = True
     takes: tuple[str, ...] = ()
     unread: bool = False
+    numbers: tuple[str, ...] = ()
 
     @property
     def is_factory(self) -> bool:
@@ -296,7 +298,8 @@ def _from_source(name: str, file: Path, module: str | None, node: _Function) -> 
     defaults: list[ast.expr | None] = [None] * (len(positional) - len(arguments.defaults)) + list(arguments.defaults)
     pairs = [*zip(positional, defaults, strict=True), *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)]
     parameters = [
-        (a.arg, default is None, ast.unparse(a.annotation) if a.annotation else "Any") for a, default in pairs
+        (a.arg, default is None, ast.unparse(a.annotation) if a.annotation else _implied(default))
+        for a, default in pairs
     ]
     is_async = isinstance(node, ast.AsyncFunctionDef)
     return _plugin(name, file, module, parameters, is_async, arguments.kwarg is not None)
@@ -314,12 +317,19 @@ def _from_object(name: str, file: Path, module: str | None) -> Plugin:
     if isinstance(found, type):
         raise LookupError(f"{name} in {file} is a class, allowed: a function, or an instance with __call__")
     listed = [
-        (p.name, p.default is p.empty, "Any" if p.annotation is p.empty else _written(p.annotation))
+        (p.name, p.default is p.empty, _implied(p.default) if p.annotation is p.empty else _written(p.annotation))
         for p in parameters
         if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)
     ]
     is_async = inspect.iscoroutinefunction(found) or inspect.iscoroutinefunction(type(found).__call__)
     return _plugin(name, file, module, listed, is_async, any(p.kind is p.VAR_KEYWORD for p in parameters))
+
+
+def _implied(default: Any) -> str:
+    """Return the annotation of a parameter that has none: `""` with a number as its default, so that it is no column."""
+    value = default.operand if isinstance(default, ast.UnaryOp) else default  # -1
+    value = value.value if isinstance(value, ast.Constant) else value
+    return "" if isinstance(value, int | float) else "Any"
 
 
 def _written(annotation: Any) -> str:
@@ -331,9 +341,10 @@ def _plugin(
 ) -> Plugin:
     """Build a plug-in from its parameters: the name, whether it has no default, its annotation."""
     required = tuple(name for name, needed, _ in parameters if needed)
-    options = {name: kind for name, needed, kind in parameters if not needed and name not in TRL_REWARD_INPUTS}
+    options = {name: kind or "Any" for name, needed, kind in parameters if not needed and name not in TRL_REWARD_INPUTS}
     takes = tuple(name for name, _, _ in parameters)
-    return Plugin(name, file, module, name, required, options, is_async, takes_any, takes)
+    numbers = tuple(name for name, _, kind in parameters if not kind)
+    return Plugin(name, file, module, name, required, options, is_async, takes_any, takes, numbers=numbers)
 
 
 @cache

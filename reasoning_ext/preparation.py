@@ -146,7 +146,8 @@ def _questions(rows: Dataset) -> list[str]:
 
 def has_gold(answer: Any) -> bool:
     """Tell whether an answer is one that a completion could be compared with."""
-    return answer is not None and answer != [] and answer == answer and bool(str(answer).strip())  # NaN is not NaN
+    is_empty = isinstance(answer, list) and not answer
+    return answer is not None and not is_empty and answer == answer and bool(str(answer).strip())  # NaN is not NaN
 
 
 def has_completion(row: dict[str, Any]) -> bool:

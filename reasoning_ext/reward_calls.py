@@ -191,7 +191,8 @@ class Reward:
         given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
         plugin = self.spec.plugin
         options = {} if plugin.is_factory else self.spec.options
-        columns = {name: v for name, v in kwargs.items() if name not in plugin.options or fits(v, plugin.options[name])}
+        settings = plugin.options | dict.fromkeys(plugin.numbers, "float | None")  # no column fills them
+        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(v, settings[name])}
         arguments = {"completions": self._whole(completions, kwargs), **columns, **given, **options}
         return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 

@@ -259,8 +259,10 @@ def _read_golds_of(
     if share <= allowed:
         return said, None, warning
     key = "max_unreadable_golds" if "max_unreadable_golds" in recipe.values else "dataset_name"
+    words = any(str(read[i]).strip().lower() in ("none", "null", "nan") for i, _ in bad)  # what a lost value leaves
+    hint = "; where that is the answer, exact_answer compares texts" if words else ""
     problem = f"{len(bad)} of {len(read)} golds cannot be read ({first}); mend them, or allow it"
-    return said, recipe.error(key, f"{problem} with max_unreadable_golds"), warning
+    return said, recipe.error(key, f"{problem} with max_unreadable_golds{hint}"), warning
 
 
 def _shown(gold: Any) -> str:

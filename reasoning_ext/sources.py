@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import DataError
-from reasoning_ext.data_files import ALLOWED, kind_of, rows_of, table
+from reasoning_ext.data import DataError, odd_column
+from reasoning_ext.data_files import ALLOWED, kind_of, stream_of, table
 from reasoning_ext.held_out import SPLITS, split_off
 from reasoning_ext.plugins import Plugin, find_plugin, where
 from reasoning_ext.run_dir import unfinished
@@ -228,7 +228,7 @@ def _read_files(kind: str | None, files: list[str], split: str, streaming: bool)
         _check_parquet(files)
         return datasets.load_dataset(kind, data_files={"train": files}, split=split, streaming=streaming)
     if streaming:
-        return datasets.IterableDataset.from_generator(rows_of, gen_kwargs={"files": files})
+        return datasets.IterableDataset.from_generator(stream_of, gen_kwargs={"files": files})
     rows = table(files)
     if split == "train":
         return rows
@@ -289,10 +289,15 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
     try:
         made = list(plugin.load()(split=split, **gen_kwargs))
         columns = dict.fromkeys(name for row in made for name in row)  # from_list looks at the first row alone
-        return Dataset.from_list([{name: row.get(name) for name in columns} for row in made])
+        made = [{name: row.get(name) for name in columns} for row in made]
     except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise DataError("dataset_name", f"{where(plugin.file, error)} failed: {reason}") from error
+    try:
+        return Dataset.from_list(made)
+    except (ValueError, TypeError, OverflowError) as error:
+        problem = f"{plugin.name} gives what no column holds: {odd_column(made) or error}"
+        raise DataError("dataset_name", " ".join(problem.split())[:300]) from error
 
 
 def _local_split(split: str) -> str:

@@ -64,11 +64,15 @@ def test_when_may_not_look_at_another_rewards_name(tmp_path):
 
 def test_a_column_does_not_fill_a_setting_of_its_name(tmp_path):
     (tmp_path / "mine.py").write_text(
-        "def mine(completions, *, factor: float = 2.0, hint=None, **kwargs):\n"
-        "    return [factor + len(h) for h in hint]\n"
+        "def mine(completions, *, factor: float = 2.0, least=-1, hint=None, **kwargs):\n"
+        "    return [max(least, factor + len(h)) for h in hint]\n"
+        "also = (lambda f: f)(mine)\n"
     )
-    [reward] = build_rewards(parse_rewards(["mine.py"], tmp_path))
-    assert call_reward(reward, completions=["a"], factor=["p"], hint=["abc"]) == [5.0]
+    for name in ("mine.py", "mine.py:also"):
+        [reward] = build_rewards(parse_rewards([name], tmp_path))
+        assert call_reward(reward, completions=["a"], factor=["p"], least=["q"], hint=["abc"]) == [5.0]
+        [reward] = build_rewards(parse_rewards([{name: {"least": 9}}], tmp_path))
+        assert call_reward(reward, completions=["a"], least=["q"], hint=["abc"]) == [9.0]
 
 
 def test_an_older_table_is_scored(cli, tmp_path):

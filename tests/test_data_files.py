@@ -8,8 +8,9 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from conftest import TINY
 
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError, columns_of, find_format, format_rows
 from reasoning_ext.preparation import has_gold
 from reasoning_ext.sources import load_rows
 
@@ -65,6 +66,55 @@ def test_texts_and_numbers_of_json_stay_as_they_are_written(tmp_path, streaming)
     assert read('"x"', "7", "6.10") == ["x", "7", "6.10"]
     assert read("true", "false") == ["true", "false"]
     assert read('["2024-01-02", null]', "[7]", "[]") == [["2024-01-02"], ["7"], []]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_numbers_among_texts_leave_the_texts_alone(tmp_path, streaming):
+    chat = [{"role": "user", "content": "3+4"}, {"role": "assistant", "content": 7}, {"role": "user", "content": "so?"}]
+    rows = [{"prompt": chat, "answer": ["1", 2]}, {"prompt": "and 1+1?", "answer": ["x"]}]
+    texts = [{"prompt": "p", "answer": ["x", 2]}, {"prompt": "q", "answer": ["y"]}]
+    file = put(tmp_path, "texts.jsonl", "".join(json.dumps(row) + "\n" for row in texts))
+    assert golds(file, tmp_path, streaming) == [["x", "2"], ["y"]]
+    file = put(tmp_path, "chats.jsonl", json.dumps({**rows[0]}) + "\n")
+    [row] = format_rows(load_rows(file, tmp_path, streaming=streaming), find_format(None, tmp_path))
+    assert [message["content"] for message in row["prompt"]] == ["3+4", "7", "so?"]
+
+
+def test_a_gold_that_may_be_a_lost_value_is_refused_with_its_row_and_judged_as_a_text(cli, tmp_path, write_recipe):
+    put(tmp_path, "rows.csv", "prompt,answer\nhow many?,None\n2+2?,4\n")
+    start = f"stage: grpo\nmodel_name_or_path: {TINY}/model\nfrom_scratch: true\nuse_cpu: true\nmax_steps: 1\n"
+    start += "num_generations: 2\nper_device_train_batch_size: 2\noutput_dir: out\ndataset_name: ./rows.csv\n"
+    write_recipe(f"{start}reward_funcs: [math_answer]\n")
+    refused = cli("check", "--offline", "r.yaml")
+    assert refused.code == 2 and "row 0: 'None'" in refused.err and "exact_answer" in refused.err
+    write_recipe(f"{start}reward_funcs: [exact_answer]\n")
+    assert cli("check", "--offline", "r.yaml").code == 0
+    table = {"completion": ["<think>x</think>None", "<think>x</think>3"], "answer": ["None"] * 2, "prompt": ["?"] * 2}
+    pq.write_table(pa.table(table), tmp_path / "table.parquet")
+    assert "mean 0.5000" in cli("score", "table.parquet", "--reward", "exact_answer").out
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_infinity_is_no_gold(tmp_path, streaming):
+    lines = '{"prompt": "p", "answer": Infinity}\n{"prompt": "p", "answer": 0.5}\n'
+    assert golds(put(tmp_path, "rows.jsonl", lines), tmp_path, streaming) == [None, "0.5"]
+
+
+def test_a_stream_has_the_columns_of_its_first_rows(tmp_path):
+    rows = [{"question": "1+4?", "answer": "#### 5"}, {"question": "1+5?", "answer": "#### 6", "level": 2}]
+    file = put(tmp_path, "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    read = load_rows(file, tmp_path, streaming=True)
+    assert [row["level"] for row in read] == [None, 2]
+    made = list(format_rows(read, find_format("gsm8k", tmp_path)))
+    assert [sorted(row) for row in made] == [["answer", "completion", "prompt"]] * 2
+    late = put(tmp_path, "late.jsonl", (json.dumps(rows[0]) + "\n") * 300 + json.dumps(rows[1]) + "\n")
+    with pytest.raises(DataError, match=r"late\.jsonl:301: .*level"):
+        list(load_rows(late, tmp_path, streaming=True))
+
+
+def test_a_stream_of_which_no_row_is_left_is_one_line(tmp_path):
+    with pytest.raises(DataError, match="no row"):
+        columns_of(datasets.IterableDataset.from_generator(lambda: iter(())))
 
 
 def test_numbers_of_json_are_numbers(tmp_path):

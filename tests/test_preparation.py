@@ -254,6 +254,7 @@ BAD = [
     (ROW % "'hard' if n > 3 else 1", "own gives values of different kinds in one column: more: "),
     (ROW % "['x'] if n > 3 else 'x'", "own gives values of different kinds in one column: more: "),
     (ROW % "object()", "own gives values of different kinds in one column: more: "),
+    (ROW % "'\\ud83d'", "own gives values of different kinds in one column: more: "),
 ]
 
 

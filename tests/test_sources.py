@@ -210,6 +210,14 @@ def test_a_torn_last_line_is_left_out_of_our_own_files(tmp_path):
     assert read_jsonl(file) == ROWS[:2]
 
 
+@pytest.mark.parametrize("gold", ["'x'", "10**30", "'\\ud83d'", "[7, 'x']"])
+def test_what_no_column_holds_of_a_generator_is_refused_with_the_column(tmp_path, gold):
+    (tmp_path / "odd.py").write_text(
+        f"def odd(split):\n    return [dict(prompt='p', answer=7), dict(prompt='p', answer={gold})]\n"
+    )
+    assert "answer" in str(refused("odd.py", tmp_path))
+
+
 def test_a_generator_that_fails_is_named_with_its_line(tmp_path):
     (tmp_path / "bad.py").write_text(
         "def bad(num_rows=3, split='train'):\n    for i in range(num_rows):\n        yield 1 / 0\n"

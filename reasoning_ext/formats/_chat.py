@@ -24,6 +24,8 @@ def read_chat(value: Any, column: str) -> list[dict[str, Any]]:
         if calls or message["role"] in TOOL_ROLES:
             found = f"{calls} in a message" if calls else f"a message of the role {message['role']}"
             raise ValueError(f"the column {column} has {found}; rows with tools are not supported, leave them out")
+        if (known := ROLES.get(message["role"].lower(), message["role"])) != message["role"]:
+            raise ValueError(f"the column {column} has a message of the role {message['role']}, allowed: {known}")
     return chat
 
 

@@ -10,7 +10,7 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
     """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are; others are kept.
 
     A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column of its
-    own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion.
+    own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody knows whose.
 
     Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
 
@@ -27,7 +27,10 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
         golds = row["answer"]
         texts = [gold_text(gold) for gold in (golds if isinstance(golds, list) else [golds])]
         row["answer"] = [text for text in texts if text is not None] if isinstance(golds, list) else texts[0]
-    thoughts = {name: row[name] for name in REASONING if isinstance(row.get(name), str)}
+    thoughts = {name: row[name] for name in REASONING if isinstance(row.get(name), str | list | dict)}
+    if {"chosen", "rejected"} <= row.keys() and (name := next((n for n in REASONING[:2] if thoughts.get(n)), None)):
+        whose = "put it into the message whose thought it is, or rename it with rename_columns"
+        raise ValueError(f"the column {name} stands beside chosen and rejected; {whose}")
     if thoughts and row.get("completion"):
         chat = row["completion"] if isinstance(row["completion"], list) else said(str(row["completion"]))
         row["completion"] = [*chat[:-1], {**chat[-1], **thoughts}]
