@@ -50,6 +50,9 @@ NAMES = (
 )  # fmt: skip
 
 
+JSON_FILES = ("accelerator_config", "deepspeed", "fsdp_config")  # or what such a file holds
+
+
 @dataclass
 class Recipe:
     """A checked recipe.
@@ -89,7 +92,8 @@ class Recipe:
     def config_values(self, classes: tuple) -> dict[str, Any]:
         """Return the values that belong to the given classes, to build TRL's config with."""
         known = class_keys(*classes)
-        return {name: value for name, value in self.values.items() if name in known}
+        values = {name: value for name, value in self.values.items() if name in known}
+        return values | {name: self.local(v) for name in JSON_FILES if isinstance(v := values.get(name), str)}
 
     def error(self, path: str | tuple, problem: str) -> RecipeError:
         """Build the one-line error for a key or a path into a key's value."""

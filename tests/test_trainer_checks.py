@@ -1,6 +1,7 @@
 """What a trainer would refuse when it is built is one line of `check` that blames the key."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,12 @@ def recipe(tmp_path, text: str):
         ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_kwargs"),
         ("optim: galore_adamw\noptim_target_modules: [x]", "optim"),
         ("use_liger_kernel: true", "use_liger_kernel"),
-        ("fsdp: full_shard", "fsdp"),
+        ("fsdp: full_shard\nuse_cpu: true", "fsdp"),
+        ("deepspeed: ./ds.json", "deepspeed"),
+        ("log_level: loud", "log_level"),
+        ("use_peft: true\nlora_target_modules: [q_proj, c_attn]", "lora_target_modules"),
+        ("use_peft: true\nlora_modules_to_save: [score]", "lora_modules_to_save"),
+        ("use_peft: true\nlora_target_parameters: [experts.gate_up_proj]", "lora_target_parameters"),
         ("attn_implementation: flash_atention", "attn_implementation"),
         ("torch_compile_mode: fastest", "torch_compile_mode"),
         ("gradient_checkpointing_kwargs: {nonsense: 1}", "gradient_checkpointing_kwargs"),
@@ -67,6 +73,11 @@ def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
         "",
         "bf16: true",
         "use_peft: true",
+        "use_peft: true\nlora_target_modules: [all-linear]\nlora_modules_to_save: [lm_head, embed_tokens, norm]",
+        "use_peft: true\nlora_target_modules: [q_proj]",
+        "use_peft: true\nlora_target_modules: [self_attn.q_proj, layers.1.mlp.up_proj]",
+        "use_peft: true\nlora_dropout: 0.0\nlora_target_parameters: [mlp.up_proj.weight]",
+        "log_level: info",
         "report_to: none",
         "lr_scheduler_type: cosine",
         "optim: adamw_8bit",
@@ -74,6 +85,35 @@ def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
 )
 def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
     assert trainer_findings(recipe(tmp_path, text + "\n")) == []
+
+
+def test_what_several_processes_do_is_judged_where_they_run(tmp_path):
+    split = recipe(tmp_path, "fsdp: full_shard\n")
+    assert [(found.level, found.key) for found in trainer_findings(split)] == [("warning", "fsdp")]
+    assert [(found.level, found.key) for found in trainer_findings(split, run=True)] == [("error", "fsdp")]
+
+
+def test_whoever_has_a_token_may_check_offline_what_will_be_pushed(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    pushed = recipe(tmp_path, "push_to_hub: true\n")
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    assert trainer_findings(pushed) == []
+    assert [found.key for found in trainer_findings(pushed, run=True)] == ["push_to_hub"]
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert [found.key for found in trainer_findings(pushed)] == ["push_to_hub"]
+
+
+def test_an_adapter_that_the_trainer_would_ignore_is_refused_where_it_says_so(tmp_path):
+    head = recipe(tmp_path, "use_peft: true\nlora_target_modules: [q_proj, lm_head]\n")
+    says = hasattr(import_module("trl.trainer.sft_trainer"), "BaseTunerLayer")
+    assert [found.key for found in trainer_findings(head)] == (["lora_target_modules"] if says else [])
+
+
+def test_a_file_of_settings_is_looked_for_beside_the_recipe(tmp_path):
+    (tmp_path / "a.json").write_text('{"even_batches": false}')
+    assert trainer_findings(recipe(tmp_path, "accelerator_config: ./a.json\n")) == []
 
 
 def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
