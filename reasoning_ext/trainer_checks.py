@@ -94,6 +94,25 @@ def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
         raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
 
 
+@contextlib.contextmanager
+def named_refusals(recipe: Recipe) -> Iterator[None]:
+    """Turn what a library says of a key by its name, while it trains, into one line; everything else is left as it is.
+
+    Raises:
+        KeyProblem: it named a key that the recipe sets.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except REFUSALS as error:
+        text = " ".join(str(error).split())
+        key = next((word for word in re.findall(r"\w+", text) if "_" in word and word in recipe.values), None)
+        if key is None:
+            raise
+        raise KeyProblem(key, f"the training was refused: {text[:600]}") from error
+
+
 def _blamed(recipe: Recipe, text: str) -> str:
     """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
     words = re.findall(r"[\w.-]+", text.casefold())
@@ -174,7 +193,7 @@ def _trackers(recipe: Recipe) -> None:
     named = recipe.get("report_to")
     known, here = integration_utils.INTEGRATION_TO_CALLBACK, None
     for name in named if isinstance(named, list) else [named]:
-        if name in (None, "none", "all"):
+        if name in (None, "none", "all") and named in (name, [name]):
             continue
         if name not in known:
             raise KeyProblem("report_to", f"found {name}, allowed: none, all, {', '.join(known)}")
@@ -215,14 +234,15 @@ def _packages(recipe: Recipe) -> None:
 
         if mode not in (known := [*torch._inductor.list_mode_options(), "default"]):
             raise KeyProblem("torch_compile_mode", f"found {mode}, allowed: {', '.join(dict.fromkeys(known))}")
-    if given := recipe.get("gradient_checkpointing_kwargs"):
+    for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        if not isinstance(given := recipe.values.get(key), dict) or not given:
+            continue
         from torch.utils.checkpoint import checkpoint
 
         known = [*[*inspect.signature(checkpoint).parameters][2:-1], "preserve_rng_state"]  # behind function, *args
         for name in given:
             if name not in known:
-                problem = f"found {name}, allowed: {', '.join(known)}"
-                raise KeyProblem("gradient_checkpointing_kwargs", problem)
+                raise KeyProblem(key, f"found {name}, allowed: {', '.join(known)}")
 
 
 def _hub(recipe: Recipe, run: bool) -> None:

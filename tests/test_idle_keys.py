@@ -60,6 +60,23 @@ def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_faul
     assert refused(tmp_path, "sft", "max_seq_length: 64\nbackend: unsloth", backend="trl") == []
 
 
+@pytest.mark.parametrize(
+    ("stage", "text", "right"),
+    [
+        ("dpo", "loss_type: []", "loss_type: [sigmoid]"),
+        ("dpo", "train_sampling_strategy: group_by_length", "train_sampling_strategy: sequential"),
+        ("dpo", "ref_model_sync_steps: 0\nsync_ref_model: true", "ref_model_sync_steps: 1\nsync_ref_model: true"),
+        ("sft", "eval_accumulation_steps: 0", "eval_accumulation_steps: 1"),
+        ("grpo", "top_entropy_quantile: -0.5", "top_entropy_quantile: 0.2"),
+        ("grpo", "chat_template_kwargs: {tools: []}", "chat_template_kwargs: {enable_thinking: true}"),
+    ],
+)
+def test_values_that_end_a_training_at_its_first_steps_are_refused(tmp_path, stage, text, right):
+    key = text.partition(":")[0]
+    assert [name.partition(".")[0] for name in refused(tmp_path, stage, text)] == [key]
+    assert refused(tmp_path, stage, right) == []
+
+
 @pytest.mark.parametrize("rule", [*NEEDS, *IDLE])
 def test_every_rule_is_about_keys_that_there_are(rule):
     names, deciding, _ = rule

@@ -8,8 +8,9 @@ import pytest
 
 from reasoning_ext.check import Result
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.trainer_checks import refusals, trainer_findings
+from reasoning_ext.trainer_checks import named_refusals, refusals, trainer_findings
 
 MODEL = Path(__file__).parent.parent / "recipes" / "tiny" / "model"
 HEAD = (
@@ -27,6 +28,8 @@ def recipe(tmp_path, text: str):
     [
         ("report_to: wandbb", "report_to"),
         ("report_to: [none, clearml]", "report_to"),
+        ("report_to: [none, none]", "report_to"),
+        ("activation_checkpointing_kwargs: {nonsense: 1}", "activation_checkpointing_kwargs"),
         ("use_peft: true\nlora_target_modules: [c_attn]", "lora_target_modules"),
         ("use_peft: true\nlora_r: 0", "lora_r"),
         ("learning_rate: -1e-5", "learning_rate"),
@@ -79,6 +82,8 @@ def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
         "use_peft: true\nlora_dropout: 0.0\nlora_target_parameters: [mlp.up_proj.weight]",
         "log_level: info",
         "report_to: none",
+        "report_to: [none]",
+        """gradient_checkpointing_kwargs: '{"use_reentrant": false}'""",
         "lr_scheduler_type: cosine",
         "optim: adamw_8bit",
     ],
@@ -121,6 +126,22 @@ def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
     text = "use_cpu: true\nmax_length: 128\nper_device_train_batch_size: 4\ndataloader_drop_last: true\n"
     result = Result(recipe(tmp_path, text), [], offline=True, errors=[])
     assert [f.key for f in result.findings if f.level == "error"] == ["dataloader_drop_last"]
+
+
+def test_what_a_training_says_of_a_key_is_one_line_and_the_rest_is_left(tmp_path):
+    best = recipe(tmp_path, "metric_for_best_model: nonsense\n")
+    with pytest.raises(KeyProblem) as caught, named_refusals(best):
+        raise KeyError("`metric_for_best_model` is 'eval_nonsense',\nwhich is not found")
+    assert caught.value.key == "metric_for_best_model" and "\n" not in str(caught.value)
+    with pytest.raises(KeyError), named_refusals(best):
+        raise KeyError("stage")
+
+
+def test_a_whole_number_is_one_where_a_fraction_may_stand(tmp_path):
+    values = recipe(tmp_path, "learning_rate: 1\nwarmup_steps: 3\nmax_steps: 2\n").config_values(SFT_CONFIG)
+    assert {key: type(values[key]) for key in values if key != "output_dir"} == {
+        "learning_rate": float, "warmup_steps": int, "max_steps": int,
+    }  # fmt: skip
 
 
 def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
