@@ -58,7 +58,7 @@ def test_another_name_is_opened_in_the_same_way_but_for_what_is_overridden(write
 def test_the_default_engine_opens_and_answers(write_recipe):
     from reasoning_ext.engines.opening import sampling_settings
 
-    recipe = load_recipe(write_recipe(SAMPLE + "max_completion_length: 5"))
+    recipe = load_recipe(write_recipe(SAMPLE + "max_completion_length: 5\ntemperature: 2\nrepetition_penalty: 2"))
     engine = open_engine(recipe)
     [[completion]] = engine.generate([[{"role": "user", "content": "1+1"}]], [(0, 0)], sampling_settings(recipe))
     assert (completion.prompt, completion.sample) == (0, 0) and 0 < completion.tokens <= 5
