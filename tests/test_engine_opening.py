@@ -69,3 +69,10 @@ def test_what_an_engine_cannot_open_names_the_recipes_key(write_recipe):
     with pytest.raises(EngineError, match="needs weights") as error:
         open_engine(load_recipe(write_recipe(SAMPLE + "engine: vllm")))
     assert error.value.key == "from_scratch"
+
+
+def test_a_single_modules_name_stays_a_name():
+    from reasoning_ext.engines.source import model_config
+
+    assert model_config({"lora_target_modules": ["q_proj"]}).lora_target_modules == ["q_proj"]
+    assert model_config({"lora_target_modules": ["all-linear"]}).lora_target_modules == "all-linear"
