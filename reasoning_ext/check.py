@@ -130,9 +130,9 @@ class Result:
         if not self.errors:  # a value that was refused would count as changed
             self._check_folder(problems)
         self.errors += [str(problem) for problem in problems]
-        refused = [] if self.errors else trainer_findings(recipe)
+        refused = [] if self.errors else trainer_findings(recipe, run=not self.whole)
         self.findings += refused
-        if self.errors or refused:
+        if self.errors or any(finding.level == "error" for finding in refused):
             self.unread = "not read, because of the errors"
         else:
             self.findings += forgotten(recipe, self.earlier)
@@ -176,7 +176,7 @@ class Result:
         self.errors += [str(error) for error in found.errors]
         if self.whole and not self.offline and found.errors and on_hub(recipe):
             self.findings.append(Finding("note", "", "check --offline leaves out what only the hub has"))
-        if self.whole and not found.errors:
+        if self.whole and not self.unread and not found.errors:
             counts, findings = overlap_findings(recipe, found.prepared.rows, self.earlier, not self.offline)
             found.facts |= {"in_training_data": counts} if counts else {}
             self.findings += findings

@@ -31,7 +31,11 @@ COUNTS = (
     "per_device_train_batch_size", "per_device_eval_batch_size", "gradient_accumulation_steps", "generation_batch_size",
     "steps_per_generation", "num_iterations", "max_samples", "max_length", "max_seq_length", "max_prompt_length",
     "max_completion_length", "keep", "precompute_ref_batch_size",
-    "dataloader_prefetch_factor", "dataset_num_proc", "pad_to_multiple_of",
+    "dataloader_prefetch_factor", "dataset_num_proc", "pad_to_multiple_of", "eval_accumulation_steps", "ref_model_sync_steps",
+)  # fmt: skip
+RENDERED_WITH = (  # what is told to a tokenizer beside the variables of its template
+    "conversation", "messages", "tools", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
+    "return_dict", "return_tensors", "return_assistant_tokens_mask",
 )  # fmt: skip
 BATCH_KEYS = (
     "num_generations", "per_device_train_batch_size", "gradient_accumulation_steps", "generation_batch_size",
@@ -91,7 +95,11 @@ def weight_errors(recipe: Recipe) -> Errors:
 
 
 def tag_errors(recipe: Recipe) -> Errors:
-    """Yield what is wrong with `think_tags`."""
+    """Yield what is wrong with `think_tags` and `chat_template_kwargs`."""
+    for name in recipe.get("chat_template_kwargs") or {}:
+        if name in RENDERED_WITH:
+            problem = "found an argument of the tokenizer's, allowed: variables that the template reads"
+            yield recipe.error(("chat_template_kwargs", name), problem)
     tags = recipe.get("think_tags")
     if tags is not None and not (
         len(tags) == 2 and all(isinstance(t, str) and t.strip() for t in tags) and tags[0] != tags[1]
@@ -140,6 +148,11 @@ def dpo_errors(recipe: Recipe) -> Errors:
         yield recipe.error("from_scratch", f"{problem}; train it with stage sft first")
     if not (math.isfinite(recipe.get("beta")) and recipe.get("beta") > 0):
         yield recipe.error("beta", f"found {recipe.get('beta')}, allowed: above 0, 0.1 for example")
+    if recipe.get("loss_type") == []:
+        yield recipe.error("loss_type", "found [], allowed: one or more, [sigmoid] for example")
+    if (order := recipe.get("train_sampling_strategy")) in ("group_by_length", "batch_rebalance"):
+        problem = f"found {order}, allowed: random, sequential; a pair's length is not known to the trainer"
+        yield recipe.error("train_sampling_strategy", problem)
     context, limit = recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH, recipe.get("max_length")
     written = isinstance(recipe.values.get("max_length"), int)  # said in context_errors
     if recipe.get("backend") == "unsloth" and not written and (limit is None or limit > context):
@@ -225,6 +238,9 @@ def generation_errors(recipe: Recipe) -> Errors:
 
 def batch_errors(recipe: Recipe) -> Errors:
     """Yield what TRL's own arithmetic of generation batches would refuse, before TRL is imported."""
+    share = recipe.get("top_entropy_quantile")
+    if not 0 <= share <= 1:
+        yield recipe.error("top_entropy_quantile", f"found {share}, allowed: a share of the tokens, from 0 to 1")
     generations = recipe.get("num_generations")
     if generations is None or generations < 2:
         yield recipe.error(

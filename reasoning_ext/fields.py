@@ -173,7 +173,10 @@ def _choices_in(text: str) -> tuple[str, ...]:
         return tuple(bullets)
     quoted = r"""`["']([^`"']++)["']`"""
     phrase = re.search(rf"(?:one of|either|at the|values are:)((?:\s*+(?:,\s*+)?(?:or\s*+)?{quoted}){{2,}})", text)
-    return tuple(re.findall(quoted, phrase.group(1))) if phrase else ()
+    if phrase:
+        return tuple(re.findall(quoted, phrase.group(1)))
+    plain = re.search(r"values are:((?:,?\s+`\w+`(?:\s+\(default\))?){2,})", text)
+    return tuple(re.findall(r"`(\w+)`", plain.group(1))) if plain else ()
 
 
 def _documented(docstring: str) -> Iterator[tuple[str, tuple[str, str]]]:

@@ -34,13 +34,12 @@ NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("precompute_ref_batch_size", "precompute_ref_log_probs", (True,)),
     ("packing_strategy", "packing eval_packing", (True,)),
     ("hub_*", "push_to_hub", (True,)),
-    ("num_completions_to_print log_unique_prompts log_completions_hub_repo", "log_completions", (True,)),
     ("transformers_continuous_batching_config", "use_transformers_continuous_batching", (True,)),
     ("eval_steps", "eval_strategy", ("steps",)),
 )  # fmt: skip
 # the keys, the key that decides, the values with which they do nothing
 IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
-    ("eval_delay eval_on_start eval_packing num_generations_eval", "eval_strategy", ("no",)),
+    ("do_eval eval_delay eval_on_start eval_packing num_generations_eval", "eval_strategy", ("no",)),
     ("metric_for_best_model greater_is_better", "eval_strategy", ("no",)),
     ("use_bias_correction_kl sync_ref_model", "beta", (0,)),
     ("warmup_steps", "lr_scheduler_type", ("constant", "reduce_lr_on_plateau")),

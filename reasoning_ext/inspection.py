@@ -166,6 +166,9 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
 
     tokenizer = recipe_tokenizer(recipe, model)
     options = template_options(recipe)
+    for key in ("pad_token", "eos_token"):
+        if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():
+            raise KeyProblem(key, f"found {token}, which is no token of {model}; leave it out, or name one that it has")
     if not found.errors and (Path(model or "") / "config.json").is_file():
         from transformers import AutoConfig
 

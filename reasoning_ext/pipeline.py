@@ -35,6 +35,7 @@ from reasoning_ext.run_dir import (
     world_size,
 )
 from reasoning_ext.run_lock import locked
+from reasoning_ext.trainer_checks import named_refusals
 
 STAGE_FUNCTIONS = {
     "sft": "reasoning_ext.sft:run_sft",
@@ -176,7 +177,9 @@ def _run_stage(recipe: Recipe, run: RunDir) -> int:
         quiet()
         _disable_caching()
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
-        return getattr(importlib.import_module(module), function)(recipe, run)
+        stage = getattr(importlib.import_module(module), function)
+        with named_refusals(recipe):
+            return stage(recipe, run)
     except KeyProblem as error:
         raise recipe.error(error.key, str(error)) from error
     finally:

@@ -39,6 +39,7 @@ MANAGED = {
     "hub_token": "a token is read from the environment variable HF_TOKEN alone",
     "local_rank": "`accelerate launch` sets it",
     "ignore_bias_buffers": "nothing here reads it",
+    "include_for_metrics": "nothing here reads it",
     "assistant_only_loss": "the completion alone is trained on; see train_on and assistant_turns",
     "completion_only_loss": "the completion alone is trained on; see train_on",
     "dataset_text_field": "rows have prompt and completion; see rename_columns",
@@ -48,6 +49,9 @@ NAMES = (
     "output_dir", "dataset_name", "dataset_config", "model_name_or_path", "chat_template_path", "dataset_format", "datasets",
     "decontaminate", "reward_funcs", "logging_dir", "deepspeed", "gen_kwargs",
 )  # fmt: skip
+
+
+JSON_FILES = ("accelerator_config", "deepspeed", "fsdp_config")  # or what such a file holds
 
 
 @dataclass
@@ -89,7 +93,14 @@ class Recipe:
     def config_values(self, classes: tuple) -> dict[str, Any]:
         """Return the values that belong to the given classes, to build TRL's config with."""
         known = class_keys(*classes)
-        return {name: value for name, value in self.values.items() if name in known}
+        values = {name: value for name, value in self.values.items() if name in known}
+        for (
+            name,
+            value,
+        ) in values.items():  # transformers refuses `temperature: 2` when it draws; steps are counts or shares
+            if type(value) is int and known[name].annotation.startswith("float") and not name.endswith("_steps"):
+                values[name] = float(value)
+        return values | {name: self.local(v) for name in JSON_FILES if isinstance(v := values.get(name), str)}
 
     def error(self, path: str | tuple, problem: str) -> RecipeError:
         """Build the one-line error for a key or a path into a key's value."""

@@ -15,11 +15,12 @@ import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
+from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
 from reasoning_ext.findings import Finding
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
@@ -43,12 +44,15 @@ REFUSALS = (
 ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
 
 
-def trainer_findings(recipe: Recipe) -> list[Finding]:
+def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
     """Build what a trainer is built from, and return an error for the first thing that is refused.
 
     Args:
         recipe: a recipe without errors of its own; where its stage trains nothing, the sampling alone is built.
+        run: it is about to run here; a check may be made elsewhere, where there is one process and no network.
     """
+    alone = f"found {recipe.values.get('fsdp')} in one process, allowed: several, under accelerate launch"
+    fsdp = recipe.values.get("fsdp") and world_size() == 1
     try:
         _sampling(recipe)
         if recipe.stage not in TRAINED:
@@ -57,13 +61,16 @@ def trainer_findings(recipe: Recipe) -> list[Finding]:
             _refuse_numbers(recipe)
             _trackers(recipe)
             _packages(recipe)
+            if fsdp and (run or recipe.get("use_cpu")):
+                raise KeyProblem("fsdp", alone)
+            _hub(recipe, run)
             if world_size() == 1:  # building a config joins the other processes, for good and as a CPU's
                 with _left_as_found():
                     _optimizer(recipe, _config(recipe))
             _adapter(recipe)
     except KeyProblem as problem:
         return [Finding("error", problem.key, str(problem))]
-    return []
+    return [Finding("warning", "fsdp", alone)] if fsdp else []
 
 
 @contextlib.contextmanager
@@ -85,6 +92,25 @@ def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
     except REFUSALS as error:
         text = " ".join(str(error).split()) or type(error).__name__
         raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
+
+
+@contextlib.contextmanager
+def named_refusals(recipe: Recipe) -> Iterator[None]:
+    """Turn what a library says of a key by its name, while it trains, into one line; everything else is left as it is.
+
+    Raises:
+        KeyProblem: it named a key that the recipe sets.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except REFUSALS as error:
+        text = " ".join(str(error).split())
+        key = next((word for word in re.findall(r"\w+", text) if "_" in word and word in recipe.values), None)
+        if key is None:
+            raise
+        raise KeyProblem(key, f"the training was refused: {text[:600]}") from error
 
 
 def _blamed(recipe: Recipe, text: str) -> str:
@@ -167,7 +193,7 @@ def _trackers(recipe: Recipe) -> None:
     named = recipe.get("report_to")
     known, here = integration_utils.INTEGRATION_TO_CALLBACK, None
     for name in named if isinstance(named, list) else [named]:
-        if name in (None, "none", "all"):
+        if name in (None, "none", "all") and named in (name, [name]):
             continue
         if name not in known:
             raise KeyProblem("report_to", f"found {name}, allowed: none, all, {', '.join(known)}")
@@ -178,14 +204,20 @@ def _trackers(recipe: Recipe) -> None:
 
 
 def _packages(recipe: Recipe) -> None:
-    """Refuse names of attention and compilers that there are not, Liger's kernels where they are not installed, FSDP alone."""
+    """Refuse names of attention and compilers that there are not, Liger's kernels and DeepSpeed where they are not installed."""
     from transformers.utils import is_liger_kernel_available
+    from transformers.utils.logging import get_log_levels_dict
 
     if recipe.get("use_liger_kernel") and not is_liger_kernel_available():
         raise KeyProblem("use_liger_kernel", "found true, but it is not installed here; pip install liger-kernel")
-    if recipe.get("fsdp") and world_size() == 1:
-        problem = f"found {recipe.get('fsdp')} in one process, allowed: under accelerate launch, as check then too"
-        raise KeyProblem("fsdp", problem)
+    if recipe.get("deepspeed") and find_spec("deepspeed") is None:
+        raise KeyProblem(
+            "deepspeed", f"found {recipe.get('deepspeed')}, but it is not installed here; pip install deepspeed"
+        )
+    levels = [*get_log_levels_dict(), "passive"]
+    for key in ("log_level", "log_level_replica"):
+        if (level := recipe.get(key)) not in levels:
+            raise KeyProblem(key, f"found {level!r}, allowed: {', '.join(levels)}")
     attention = recipe.get("attn_implementation")
     if (
         attention and recipe.get("backend") == "trl" and not set("/|") & set(attention)
@@ -202,14 +234,25 @@ def _packages(recipe: Recipe) -> None:
 
         if mode not in (known := [*torch._inductor.list_mode_options(), "default"]):
             raise KeyProblem("torch_compile_mode", f"found {mode}, allowed: {', '.join(dict.fromkeys(known))}")
-    if given := recipe.get("gradient_checkpointing_kwargs"):
+    for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
+        if not isinstance(given := recipe.values.get(key), dict) or not given:
+            continue
         from torch.utils.checkpoint import checkpoint
 
         known = [*[*inspect.signature(checkpoint).parameters][2:-1], "preserve_rng_state"]  # behind function, *args
         for name in given:
             if name not in known:
-                problem = f"found {name}, allowed: {', '.join(known)}"
-                raise KeyProblem("gradient_checkpointing_kwargs", problem)
+                raise KeyProblem(key, f"found {name}, allowed: {', '.join(known)}")
+
+
+def _hub(recipe: Recipe, run: bool) -> None:
+    """Refuse to push where the hub will not let."""
+    if recipe.get("push_to_hub"):
+        from huggingface_hub import constants, get_token
+
+        why = "the hub is not asked offline" if run and constants.is_offline_mode() else ""
+        if why := "there is no token; set HF_TOKEN" if get_token() is None else why:
+            raise KeyProblem("push_to_hub", f"found true, but {why}; or leave it out, and use reasoning-ext export")
 
 
 def _config(recipe: Recipe) -> Any:
@@ -218,12 +261,6 @@ def _config(recipe: Recipe) -> Any:
     cls = getattr(import_module("trl"), name)
     values = recipe.config_values(classes) | ANYWHERE
     values.pop("reward_weights", None)
-    if recipe.get("push_to_hub"):
-        from huggingface_hub import constants, get_token
-
-        if constants.is_offline_mode() or get_token() is None:
-            why = "the hub is not asked offline" if constants.is_offline_mode() else "there is no token; set HF_TOKEN"
-            raise KeyProblem("push_to_hub", f"found true, but {why}; or leave it out, and use reasoning-ext export")
     with refusals(recipe, name):
         return cls(**{key: value for key, value in values.items() if key in inspect.signature(cls).parameters})
 
@@ -264,15 +301,35 @@ def _adapter(recipe: Recipe) -> None:
     import torch
     from peft import get_peft_model
     from transformers import AutoConfig, AutoModelForCausalLM
-    from trl import ModelConfig, get_peft_config
+    from trl import get_peft_config
+
+    from reasoning_ext.engines.source import model_source
 
     try:
-        shape = AutoConfig.from_pretrained(name)
+        shape = AutoConfig.from_pretrained(name, trust_remote_code=False)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(shape)
     except Exception:  # whoever loads the model says what is wrong with it
         return
     with refusals(recipe, "PEFT", "lora_target_modules" if "lora_target_modules" in recipe.values else "use_peft"):
-        values = recipe.config_values(MODEL_CONFIG) | {"load_in_4bit": False, "load_in_8bit": False}
+        config = model_source(recipe, trainable=True).config()
+        modules = [part for part, _ in model.named_modules()]
+        parameters = [part for part, _ in model.named_parameters()]
         with torch.device("meta"):
-            get_peft_model(model, get_peft_config(ModelConfig(**values)))
+            adapted = get_peft_model(model, get_peft_config(config))
+    for key, parts, before in (
+        ("lora_target_modules", modules, "."),
+        ("lora_modules_to_save", modules, ""),
+        ("lora_target_parameters", parameters, "."),
+    ):
+        wanted = getattr(config, key) or []
+        for one in [] if isinstance(wanted, str) else wanted:  # PEFT leaves out without a word what it does not find
+            if not any(part == one or part.endswith(f"{before}{one}") for part in parts):
+                known = sorted(
+                    {".".join(part.split(".")[-2 if parts is parameters else -1 :]) for part in parts} - {""}
+                )
+                raise KeyProblem(key, f"found {one}, which the model has not, allowed: {', '.join(known)[:400]}")
+    tuned = getattr(import_module(f"trl.trainer.{recipe.stage}_trainer"), "BaseTunerLayer", ())
+    if recipe.get("backend") == "trl" and isinstance(adapted.get_output_embeddings(), tuned):
+        problem = "found the output layer, whose adapter TRL would not train, allowed: in lora_modules_to_save"
+        raise KeyProblem("lora_target_modules", problem)

@@ -58,7 +58,7 @@ def test_another_name_is_opened_in_the_same_way_but_for_what_is_overridden(write
 def test_the_default_engine_opens_and_answers(write_recipe):
     from reasoning_ext.engines.opening import sampling_settings
 
-    recipe = load_recipe(write_recipe(SAMPLE + "max_completion_length: 5"))
+    recipe = load_recipe(write_recipe(SAMPLE + "max_completion_length: 5\ntemperature: 2\nrepetition_penalty: 2"))
     engine = open_engine(recipe)
     [[completion]] = engine.generate([[{"role": "user", "content": "1+1"}]], [(0, 0)], sampling_settings(recipe))
     assert (completion.prompt, completion.sample) == (0, 0) and 0 < completion.tokens <= 5
@@ -69,3 +69,10 @@ def test_what_an_engine_cannot_open_names_the_recipes_key(write_recipe):
     with pytest.raises(EngineError, match="needs weights") as error:
         open_engine(load_recipe(write_recipe(SAMPLE + "engine: vllm")))
     assert error.value.key == "from_scratch"
+
+
+def test_a_single_modules_name_stays_a_name():
+    from reasoning_ext.engines.source import model_config
+
+    assert model_config({"lora_target_modules": ["q_proj"]}).lora_target_modules == ["q_proj"]
+    assert model_config({"lora_target_modules": ["all-linear"]}).lora_target_modules == "all-linear"

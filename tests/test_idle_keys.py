@@ -40,7 +40,7 @@ def refused(tmp_path, stage, text, **overrides):
         ("grpo", "delta: 1.5\nloss_type: sapo", "LOSS"),
         ("grpo", "ref_model_sync_steps: 5", "sync_ref_model: true\nbeta: 0.1"),
         ("grpo", "sync_ref_model: true", "beta: 0.1"),
-        ("grpo", "num_completions_to_print: 5", "log_completions: true"),
+        ("sft", "do_eval: true", "eval_strategy: epoch"),
         ("dpo", "precompute_ref_batch_size: 5", "precompute_ref_log_probs: true"),
         ("dpo", "label_smoothing: 0.1", "loss_type: [sigmoid, robust]"),
     ],
@@ -54,9 +54,27 @@ def test_a_key_without_effect_is_refused_and_with_effect_it_is_not(tmp_path, sta
 
 def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_fault(tmp_path):
     assert refused(tmp_path, "sft", "lora_dropout: 0.0") == []
+    assert refused(tmp_path, "grpo", "num_completions_to_print: 5") == []  # completions are logged in any case
     assert refused(tmp_path, "sft", "use_dora: false") == []
     assert refused(tmp_path, "sft", "lora_r: 4\nuse_peft: true", use_peft="false") == []
     assert refused(tmp_path, "sft", "max_seq_length: 64\nbackend: unsloth", backend="trl") == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "right"),
+    [
+        ("dpo", "loss_type: []", "loss_type: [sigmoid]"),
+        ("dpo", "train_sampling_strategy: group_by_length", "train_sampling_strategy: sequential"),
+        ("dpo", "ref_model_sync_steps: 0\nsync_ref_model: true", "ref_model_sync_steps: 1\nsync_ref_model: true"),
+        ("sft", "eval_accumulation_steps: 0", "eval_accumulation_steps: 1"),
+        ("grpo", "top_entropy_quantile: -0.5", "top_entropy_quantile: 0.2"),
+        ("grpo", "chat_template_kwargs: {tools: []}", "chat_template_kwargs: {enable_thinking: true}"),
+    ],
+)
+def test_values_that_end_a_training_at_its_first_steps_are_refused(tmp_path, stage, text, right):
+    key = text.partition(":")[0]
+    assert [name.partition(".")[0] for name in refused(tmp_path, stage, text)] == [key]
+    assert refused(tmp_path, stage, right) == []
 
 
 @pytest.mark.parametrize("rule", [*NEEDS, *IDLE])

@@ -208,6 +208,13 @@ def test_held_out_rows_are_looked_at_before_a_training_that_asks_for_them(check)
     assert "dataset_test_split: found test, but rows.jsonl has one split" in error
 
 
+@pytest.mark.parametrize("key", ["pad_token", "eos_token"])
+def test_a_token_that_the_tokenizer_has_not_is_refused(check, key):
+    [error] = said(check(SFT + f"{key}: <|nowhere|>\n"), "error")
+    assert f"{key}: found <|nowhere|>" in error
+    assert said(check(SFT + f"{key}: <|end|>\n"), "error") == []
+
+
 def test_what_only_the_hub_has_is_left_out_offline(check):
     notes = said(check(SFT + "decontaminate: [org/questions]\nchat_template_path: org/model\n"), "note")
     assert "decontaminate: org/questions on the hub, not compared with offline" in notes
@@ -215,6 +222,8 @@ def test_what_only_the_hub_has_is_left_out_offline(check):
     result = check(SFT.replace("./rows.jsonl", "org/rows"))
     assert result.unread == "org/rows on the hub, not read offline" and not result.failed
     assert result.inspection.contract is not None  # the tokenizer is here
+    result = check(SFT.replace("./rows.jsonl", "org/rows") + "eval_strategy: steps\neval_steps: 5\n")
+    assert result.unread == "org/rows on the hub, not read offline" and not result.failed
 
 
 def test_other_evaluation_sets_are_still_compared_with_offline(check):

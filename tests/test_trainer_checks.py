@@ -1,14 +1,16 @@
 """What a trainer would refuse when it is built is one line of `check` that blames the key."""
 
 import os
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
 from reasoning_ext.check import Result
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.trainer_checks import refusals, trainer_findings
+from reasoning_ext.trainer_checks import named_refusals, refusals, trainer_findings
 
 MODEL = Path(__file__).parent.parent / "recipes" / "tiny" / "model"
 HEAD = (
@@ -26,6 +28,8 @@ def recipe(tmp_path, text: str):
     [
         ("report_to: wandbb", "report_to"),
         ("report_to: [none, clearml]", "report_to"),
+        ("report_to: [none, none]", "report_to"),
+        ("activation_checkpointing_kwargs: {nonsense: 1}", "activation_checkpointing_kwargs"),
         ("use_peft: true\nlora_target_modules: [c_attn]", "lora_target_modules"),
         ("use_peft: true\nlora_r: 0", "lora_r"),
         ("learning_rate: -1e-5", "learning_rate"),
@@ -33,7 +37,12 @@ def recipe(tmp_path, text: str):
         ("lr_scheduler_type: cosine\nlr_scheduler_kwargs: {nonsense: 1}", "lr_scheduler_kwargs"),
         ("optim: galore_adamw\noptim_target_modules: [x]", "optim"),
         ("use_liger_kernel: true", "use_liger_kernel"),
-        ("fsdp: full_shard", "fsdp"),
+        ("fsdp: full_shard\nuse_cpu: true", "fsdp"),
+        ("deepspeed: ./ds.json", "deepspeed"),
+        ("log_level: loud", "log_level"),
+        ("use_peft: true\nlora_target_modules: [q_proj, c_attn]", "lora_target_modules"),
+        ("use_peft: true\nlora_modules_to_save: [score]", "lora_modules_to_save"),
+        ("use_peft: true\nlora_target_parameters: [experts.gate_up_proj]", "lora_target_parameters"),
         ("attn_implementation: flash_atention", "attn_implementation"),
         ("torch_compile_mode: fastest", "torch_compile_mode"),
         ("gradient_checkpointing_kwargs: {nonsense: 1}", "gradient_checkpointing_kwargs"),
@@ -67,7 +76,14 @@ def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
         "",
         "bf16: true",
         "use_peft: true",
+        "use_peft: true\nlora_target_modules: [all-linear]\nlora_modules_to_save: [lm_head, embed_tokens, norm]",
+        "use_peft: true\nlora_target_modules: [q_proj]",
+        "use_peft: true\nlora_target_modules: [self_attn.q_proj, layers.1.mlp.up_proj]",
+        "use_peft: true\nlora_dropout: 0.0\nlora_target_parameters: [mlp.up_proj.weight]",
+        "log_level: info",
         "report_to: none",
+        "report_to: [none]",
+        """gradient_checkpointing_kwargs: '{"use_reentrant": false}'""",
         "lr_scheduler_type: cosine",
         "optim: adamw_8bit",
     ],
@@ -76,11 +92,56 @@ def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
     assert trainer_findings(recipe(tmp_path, text + "\n")) == []
 
 
+def test_what_several_processes_do_is_judged_where_they_run(tmp_path):
+    split = recipe(tmp_path, "fsdp: full_shard\n")
+    assert [(found.level, found.key) for found in trainer_findings(split)] == [("warning", "fsdp")]
+    assert [(found.level, found.key) for found in trainer_findings(split, run=True)] == [("error", "fsdp")]
+
+
+def test_whoever_has_a_token_may_check_offline_what_will_be_pushed(tmp_path, monkeypatch):
+    from huggingface_hub import constants
+
+    pushed = recipe(tmp_path, "push_to_hub: true\n")
+    monkeypatch.setattr(constants, "is_offline_mode", lambda: True)
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    assert trainer_findings(pushed) == []
+    assert [found.key for found in trainer_findings(pushed, run=True)] == ["push_to_hub"]
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    assert [found.key for found in trainer_findings(pushed)] == ["push_to_hub"]
+
+
+def test_an_adapter_that_the_trainer_would_ignore_is_refused_where_it_says_so(tmp_path):
+    head = recipe(tmp_path, "use_peft: true\nlora_target_modules: [q_proj, lm_head]\n")
+    says = hasattr(import_module("trl.trainer.sft_trainer"), "BaseTunerLayer")
+    assert [found.key for found in trainer_findings(head)] == (["lora_target_modules"] if says else [])
+
+
+def test_a_file_of_settings_is_looked_for_beside_the_recipe(tmp_path):
+    (tmp_path / "a.json").write_text('{"even_batches": false}')
+    assert trainer_findings(recipe(tmp_path, "accelerator_config: ./a.json\n")) == []
+
+
 def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n' * 3)
     text = "use_cpu: true\nmax_length: 128\nper_device_train_batch_size: 4\ndataloader_drop_last: true\n"
     result = Result(recipe(tmp_path, text), [], offline=True, errors=[])
     assert [f.key for f in result.findings if f.level == "error"] == ["dataloader_drop_last"]
+
+
+def test_what_a_training_says_of_a_key_is_one_line_and_the_rest_is_left(tmp_path):
+    best = recipe(tmp_path, "metric_for_best_model: nonsense\n")
+    with pytest.raises(KeyProblem) as caught, named_refusals(best):
+        raise KeyError("`metric_for_best_model` is 'eval_nonsense',\nwhich is not found")
+    assert caught.value.key == "metric_for_best_model" and "\n" not in str(caught.value)
+    with pytest.raises(KeyError), named_refusals(best):
+        raise KeyError("stage")
+
+
+def test_a_whole_number_is_one_where_a_fraction_may_stand(tmp_path):
+    values = recipe(tmp_path, "learning_rate: 1\nwarmup_steps: 3\nmax_steps: 2\n").config_values(SFT_CONFIG)
+    assert {key: type(values[key]) for key in values if key != "output_dir"} == {
+        "learning_rate": float, "warmup_steps": int, "max_steps": int,
+    }  # fmt: skip
 
 
 def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.engines.options import OPTIONS
 from reasoning_ext.engines.source import model_source
+from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.generation import Engine, EngineError, SamplingSettings
 
 if TYPE_CHECKING:
@@ -57,7 +58,8 @@ def server_problem(recipe: Recipe, model: str) -> str:
 
 def sampling_settings(recipe: Recipe, **changed: Any) -> SamplingSettings:
     """Return how a recipe's completions are drawn, with some values changed."""
-    values: dict[str, Any] = {name: recipe.get(name) for name in SETTINGS} | changed
+    written = recipe.config_values(GRPO_CONFIG)  # as TRL gets them, a temperature of 2 as 2.0
+    values: dict[str, Any] = {name: written.get(name, recipe.get(name)) for name in SETTINGS} | changed
     values |= {name: recipe.get(name) or {} for name in ("generation_kwargs", "chat_template_kwargs")}
     return SamplingSettings(**values)
 

@@ -48,16 +48,10 @@ class ModelSource:
 
     def config(self) -> ModelConfig:
         """Build TRL's ModelConfig."""
-        from trl import ModelConfig
-
         choice, known = self.choice(), class_keys(*MODEL_CONFIG)
         values = {name: value for name, value in self.values.items() if name in known}
         values |= {"dtype": choice.dtype, "attn_implementation": choice.attn_implementation}
-        config = ModelConfig(**values)
-        targets = config.lora_target_modules
-        if isinstance(targets, str) and targets.isidentifier():
-            config.lora_target_modules = [targets]  # TRL takes it out of its list, and PEFT reads a pattern
-        return config
+        return model_config(values)
 
     def load(self) -> Loaded:
         """Open the model with its tokenizer.
@@ -105,6 +99,17 @@ def model_source(recipe: Recipe, trainable: bool, name: str | None = None, **ove
     name = recipe.local(name or recipe.values["model_name_or_path"])
     batch_size = recipe.get("per_device_eval_batch_size")
     return ModelSource(name, recipe.values, options, recipe.get("use_cpu"), batch_size)
+
+
+def model_config(values: dict[str, Any]) -> ModelConfig:
+    """Build TRL's ModelConfig, in which a single module's name stays a name."""
+    from trl import ModelConfig
+
+    config = ModelConfig(**values)
+    targets = config.lora_target_modules
+    if isinstance(targets, str) and targets.isidentifier():
+        config.lora_target_modules = [targets]  # TRL takes it out of its list, and PEFT reads a pattern
+    return config
 
 
 def template_options(recipe: Recipe) -> dict[str, Any]:

@@ -59,9 +59,10 @@ def build_trainer(
         MemoryTraceError: as in `trace_training`.
     """
     from torch.utils.data import SequentialSampler
-    from trl import DPOTrainer, GRPOTrainer, ModelConfig, SFTTrainer, get_peft_config
+    from trl import DPOTrainer, GRPOTrainer, SFTTrainer, get_peft_config
     from trl.trainer import dpo_trainer, grpo_trainer
 
+    from reasoning_ext.engines.source import model_config as build_config
     from reasoning_ext.memory.gpu_stand_ins import replaced
 
     model = _build_model(model_config, load)
@@ -69,7 +70,7 @@ def build_trainer(
     try:
         arguments: dict[str, Any] = {
             "model": model, "args": _arguments(stage, training, workload, folder, steps, accumulation), "train_dataset": data,
-            "processing_class": _tokenizer(), "peft_config": get_peft_config(ModelConfig(**load)),
+            "processing_class": _tokenizer(), "peft_config": get_peft_config(build_config(load)),
         }  # fmt: skip
         if stage == "sft":
             trainer: Any = SFTTrainer(**arguments)
