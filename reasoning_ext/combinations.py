@@ -76,6 +76,9 @@ def context_errors(recipe: Recipe) -> Errors:
 def weight_errors(recipe: Recipe) -> Errors:
     """Yield combinations of quantisation, adapters and random weights that cannot work."""
     yield from context_errors(recipe)
+    if "trust_remote_code" in (recipe.get("model_init_kwargs") or {}):  # which would be neither listed nor held back
+        place = ("model_init_kwargs", "trust_remote_code")
+        yield recipe.error(place, "found here, allowed: trust_remote_code: true as a key of the recipe")
     bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
     if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         yield recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")

@@ -68,10 +68,12 @@ def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_faul
         ("dpo", "ref_model_sync_steps: 0\nsync_ref_model: true", "ref_model_sync_steps: 1\nsync_ref_model: true"),
         ("sft", "eval_accumulation_steps: 0", "eval_accumulation_steps: 1"),
         ("grpo", "top_entropy_quantile: -0.5", "top_entropy_quantile: 0.2"),
+        ("sft", "model_init_kwargs: {trust_remote_code: true}", "model_init_kwargs: {low_cpu_mem_usage: true}"),
+        ("eval", "model_init_kwargs: {trust_remote_code: true}", "trust_remote_code: true"),
         ("grpo", "chat_template_kwargs: {tools: []}", "chat_template_kwargs: {enable_thinking: true}"),
     ],
 )
-def test_values_that_end_a_training_at_its_first_steps_are_refused(tmp_path, stage, text, right):
+def test_values_that_do_harm_are_refused(tmp_path, stage, text, right):
     key = text.partition(":")[0]
     assert [name.partition(".")[0] for name in refused(tmp_path, stage, text)] == [key]
     assert refused(tmp_path, stage, right) == []
