@@ -111,6 +111,9 @@ def score(
     ] = None,
 ) -> None:
     """Replay rewards over saved completions."""
+    from reasoning_ext.network import settle
+
+    settle([])
     from reasoning_ext.score import score_and_print
 
     score_and_print(completions, recipe, reward or [])
@@ -144,6 +147,9 @@ def ask(
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
 ) -> None:
     """Ask a model, watch it think, and take a vote."""
+    from reasoning_ext.network import settle
+
+    settle([])
     from reasoning_ext.ask import ask_and_print
 
     ask_and_print(model, question, n, temperature, max_completion_length, seed, system_prompt)
@@ -169,6 +175,9 @@ def export(
 
     quantization = quantization.lower()
     check_arguments(to, what, quantization, repo_id, public)
+    from reasoning_ext.network import settle
+
+    settle([])
     from reasoning_ext.export import export_run
 
     export_run(

@@ -6,7 +6,7 @@ import re
 import resource
 import sys
 
-from reasoning_ext.shown import visible, without_secrets
+from reasoning_ext.shown import unsaid, visible, without_secrets
 
 # what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
 LIMITS = (
@@ -37,7 +37,7 @@ class UserError(ValueError):
     """Something the user wrote or named is wrong; the command line prints the message alone and exits with 2."""
 
     def __init__(self, message: object = ""):
-        super().__init__(without_secrets(str(message)))
+        super().__init__(unsaid(without_secrets(str(message))))
 
 
 def refuse_little_memory() -> None:

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from reasoning_ext.shown import without_secrets
+from reasoning_ext.shown import unsaid, without_secrets
 
 Level = Literal["error", "warning", "note"]
 
@@ -24,7 +24,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         """Take secrets out of what was found."""
-        object.__setattr__(self, "text", without_secrets(self.text))
+        object.__setattr__(self, "text", unsaid(without_secrets(self.text)))
 
     def as_dict(self) -> dict[str, Any]:
         """Return the finding for `check --json`."""

@@ -184,7 +184,9 @@ def _ending(reason: Any) -> str | None:
     if isinstance(reason, dict):
         reason = reason.get("type") or reason.get("reason")
     word = str(reason or "").strip()
-    plain = word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_")
+    plain = (
+        word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_").removeprefix("finishreason.")
+    )
     return next((name for name, said in ENDINGS.items() if plain in (name, *said)), None if plain in UNTOLD else word)
 
 

@@ -27,6 +27,7 @@ from reasoning_ext.fields import (
     dataclass_keys,
 )
 from reasoning_ext.own_keys import RENAMED, STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
+from reasoning_ext.shown import without_secrets
 from reasoning_ext.yaml_reading import parse_value, read_yaml
 
 GENERATION_KEYS = (
@@ -185,6 +186,7 @@ def load_recipe(
             values[key] = os.path.abspath(value) if dotted else value
             lines = {place: line for place, line in lines.items() if place[0] != key} | {(key,): 0}
     values = {key: _at_home(value) for key, value in values.items()}
+    without_secrets(values)  # from here on nothing says them
     recipe = Recipe(path, stage, values, keys, lines)
     for key, value in list(values.items()):
         if error := _key_error(recipe, key, value):

@@ -21,7 +21,7 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.fields import fits
 from reasoning_ext.plugins import where
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, read_columns
-from reasoning_ext.shown import print
+from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.think import WHOLE, content
 from reasoning_ext.verifier.pool import Failure, Pool
 
@@ -285,7 +285,8 @@ class Reward:
         return [None] * count
 
     def _count(self, problem: str, count: int, kwargs: dict[str, Any]) -> None:
-        print(f"reward {self.__name__}: {count} completions without a reward: {problem}", file=sys.stderr)
+        said = without_secrets(problem)
+        print(f"reward {self.__name__}: {count} completions without a reward: {said}", file=sys.stderr)
         if kwargs.get("log_metric") is not None:
             kwargs["log_metric"](f"{self.__name__}/errors", float(count))
 

@@ -7,6 +7,7 @@ Whatever the package prints goes through `print` of this module, which writes su
 from __future__ import annotations
 
 import builtins
+import os
 import re
 from typing import Any
 
@@ -28,6 +29,11 @@ SECRETS = (
     (re.compile(r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}"), "[redacted]"),
 )  # fmt: skip
 
+HEARD: set[str] = (
+    set()
+)  # values that stood under secret names: whatever prints them, a reward's error for example, they are not said
+LEAST = 8  # characters of a value that is kept secret by itself: "EMPTY" is a key for many a server
+
 
 def visible(text: str) -> str:
     r"""Write characters that nobody sees, but that command a terminal, turn the words round them about or tell two names apart.
@@ -41,8 +47,16 @@ def visible(text: str) -> str:
 
 
 def print(*values: object, **kwargs: Any) -> None:
-    """Print as Python does, with control characters to be read."""
-    builtins.print(*(visible(str(value)) for value in values), **kwargs)
+    """Print as Python does, with control characters to be read, and without values that are known to be secrets."""
+    builtins.print(*(visible(unsaid(str(value))) for value in values), **kwargs)
+
+
+def unsaid(text: str) -> str:
+    """Return a text without the secrets that the recipe and the environment hold, however they came to stand in it."""
+    held = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name) or name.endswith("_TOKEN")}
+    for secret in sorted(HEARD | held, key=len, reverse=True):
+        text = text.replace(secret, "[redacted]") if len(secret) >= LEAST else text
+    return text
 
 
 def without_secrets(value: Any) -> Any:
@@ -56,6 +70,7 @@ def without_secrets(value: Any) -> Any:
             value = pattern.sub(put, value)
         return value
     if isinstance(value, dict):
+        HEARD.update(part for key, part in value.items() if SECRET_NAME.search(str(key)) and isinstance(part, str))
         return {
             key: "[redacted]"
             if SECRET_NAME.search(str(key)) and isinstance(part, str) and part

@@ -71,10 +71,11 @@ def _isolate(roots: list[str]) -> None:
         else:
             os.close(os.open(top + root, os.O_CREAT))
         call("mount", root.encode(), (top + root).encode(), None, bind_recursively, None)
-    for folder in (f"{top}/box", "/proc/old"):
+    for folder in (f"{top}/box", f"{top}/in", "/proc/old"):
         os.mkdir(folder)
     with suppress(FileExistsError):  # Python itself may live below /tmp
         os.symlink("/box", f"{top}/tmp")
+    os.symlink("/in/stdin", f"{top}/dev/stdin")
     call("pivot_root", b"/proc", b"/proc/old")
     call("umount2", b"/old", 2)
     call("syscall", 442, -100, b"/", recursively, read_only, ctypes.sizeof(read_only))  # mount_setattr
@@ -133,8 +134,9 @@ def _passes(given: str, expected: str | None, job: dict, deadline: float) -> boo
         deadline: by `time.monotonic`.
     """
     libc = ctypes.CDLL(None)
-    libc.umount2(b"/box", 2)
-    libc.mount(b"tmpfs", b"/box", b"tmpfs", ctypes.c_ulong(0), b"size=64m,nr_inodes=4096,mode=777")
+    for folder, mode in ((b"/box", b"777"), (b"/in", b"755")):
+        libc.umount2(folder, 2)
+        libc.mount(b"tmpfs", folder, b"tmpfs", ctypes.c_ulong(0), b"size=64m,nr_inodes=4096,mode=" + mode)
     with open("/box/solution.py", "w", encoding="utf-8", errors="replace") as file:
         file.write(job["code"])
     ends = socket.socketpair()
@@ -157,6 +159,8 @@ def _passes(given: str, expected: str | None, job: dict, deadline: float) -> boo
             for end in ends:
                 end.close()  # so that each side notices the other's end
         else:
+            with open("/in/stdin", "wb") as file:  # for programs that open /dev/stdin
+                file.write(given.encode(errors="replace"))
             process = start(["solution.py"], job["user"], None, stdin=stdin, stdout=stdout)
         with suppress(subprocess.TimeoutExpired):
             process.wait(max(0.0, deadline - time.monotonic()))

@@ -9,8 +9,8 @@ Asserts run in a process of their own, apart from the code: plain values cross a
 classes stay where they are (`_border`), so that what equals everything equals nothing plain.
 
 What this does not give. It is no virtual machine: a bug in the kernel is a way out. Memory is limited for each of about
-a dozen processes, not for their sum. Installed packages can be read. Asserts cannot see what the code prints, await its
-coroutines, or calculate with its objects and plain values together and then compare with a plain value; and where they
+a dozen processes, not for their sum. Installed packages can be read. Asserts cannot see what the code prints, inherit from
+its classes, or calculate with its objects and plain values together and then compare with a plain value; and where they
 compare by a function that the code defines, they believe it.
 """
 
@@ -148,6 +148,9 @@ def _asserts(source: str) -> Program:
     compile(source, "tests", "exec")  # finds what parsing does not, `return` outside of a function for example
     used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
     used |= {node.name for node in ast.walk(tree) if isinstance(node, ast.alias)}  # from solution import f
+    modules = {a.asname or a.name for a in ast.walk(tree) if isinstance(a, ast.alias) and a.name == "solution"}
+    attributes = [node for node in ast.walk(tree) if isinstance(node, ast.Attribute)]  # import solution; solution.f
+    used |= {node.attr for node in attributes if isinstance(node.value, ast.Name) and node.value.id in modules}
     return json.dumps([source, sorted(used)]), None
 
 
@@ -172,6 +175,7 @@ def _run(code: str, programs: list[Program], partial: bool, seconds: float, memo
     """
     is_root = os.geteuid() == 0
     python_at = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/"}
+    python_at |= {path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))}
     job = {"code": code, "programs": programs, "partial": partial, "seconds": seconds, "memory": memory_mb << 20}
     job |= {"command": [sys.executable, "-I"], "roots": sorted({*SYSTEM, *python_at})}
     job |= {

@@ -246,6 +246,28 @@ def test_what_agrees_with_everything_earns_nothing(value, test):
 
 
 @sandboxed
+def test_a_module_that_tests_believe_is_the_real_one():
+    fake = "class math:\n    isclose = lambda *given: True\ndef f(): return 0"
+    assert run(fake, "assert math.isclose(f(), 2.5)")[0] == 0.0
+    assert run("import math\ndef f(): return 2.5", "assert math.isclose(f(), 2.5)")[0] == 1.0
+
+
+@sandboxed
+def test_standard_input_is_read_by_its_name_too():
+    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
+    assert run("import os\nassert not os.path.exists('/dev/stdin')\nx = 1", "assert x == 1")[0] == 1.0
+
+
+@sandboxed
+def test_packages_beside_pythons_own_folder_are_there(monkeypatch, tmp_path):
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "some.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    code = f"import os\nx = os.listdir({str(tmp_path / 'site-packages')!r})\ny = os.listdir({str(tmp_path)!r})"
+    assert run(code, "assert x == ['some.py'] and y == ['site-packages']")[0] == 1.0
+
+
+@sandboxed
 def test_honest_numbers_pass_where_what_agrees_does_not():
     tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
     for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
@@ -349,6 +371,32 @@ import math
 f = math.sqrt
 --
 assert math.isclose(f(2) ** 2, 2)
+== arguments by name that change
+def f(x, y=None): x.append(y)
+--
+x = []
+f(x=x, y=1)
+assert x == [1]
+== coroutines
+import asyncio
+async def f(x):
+    await asyncio.sleep(0)
+    return x * 2
+--
+import asyncio
+async def both():
+    return await asyncio.gather(f(1), f(2))
+assert asyncio.run(f(3)) == 6 and asyncio.run(both()) == [2, 4]
+== slices
+class L:
+    def __getitem__(s, k): return list(range(9))[k]
+--
+assert L()[1:3] == [1, 2] and L()[4] == 4
+== importing the code whole
+def f(x): return x
+--
+import solution as s
+assert s.f(1) == 1
 == importing the code
 def f(x): return x
 --

@@ -9,8 +9,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from conftest import TINY
+from typer.testing import CliRunner
 
 from reasoning_ext import network
+from reasoning_ext.cli import app
 from reasoning_ext.network import OFFLINE, SILENT, settle
 from reasoning_ext.recipe import load_recipe
 
@@ -35,6 +37,24 @@ def recipe(tmp_path, monkeypatch):
 def test_reports_are_off_unless_a_recipe_wants_them(recipe, values, silent):
     settle([recipe(**values)])
     assert all((name in os.environ) == silent for name in SILENT)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "does"),
+    [
+        (["score", "f"], "score.score_and_print"),
+        (["ask", "m", "?"], "ask.ask_and_print"),
+        (["export", "r"], "export.export_run"),
+    ],
+)
+def test_commands_without_a_recipe_report_nothing(monkeypatch, arguments, does):
+    for name in SILENT:
+        monkeypatch.setenv(name, "unset")
+    seen = {}
+    monkeypatch.setattr(
+        f"reasoning_ext.{does}", lambda *a, **k: seen.update({name: os.environ[name] for name in SILENT})
+    )
+    assert CliRunner().invoke(app, arguments).exit_code == 0 and seen == SILENT
 
 
 def test_the_hub_is_not_asked_where_everything_is_here(recipe, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import TINY
 
 from reasoning_ext import shown
 from reasoning_ext.errors import KeyProblem, UserError
@@ -72,6 +73,24 @@ def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp
 def test_secrets_in_a_text_are_hidden(text, hidden):
     assert hidden not in without_secrets(text)
     assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Finding("note", "", text).text
+
+
+def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOME_API_KEY", "of-the-environment")
+    (tmp_path / "reward.py").write_text(
+        "import os\ndef pays(completions, *, api_key='', **kwargs):\n"
+        "    raise OSError(f'https://me:hunter22@host {api_key} {os.environ[\"SOME_API_KEY\"]}')\n"
+    )
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "answer": "2", "completion": "2"}\n')
+    (tmp_path / "r.yaml").write_text(
+        f"stage: grpo\nmodel_name_or_path: {TINY}/model\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
+        "reward_funcs: [./reward.py:pays: {api_key: of-the-recipe}]\n"
+    )
+    for arguments in (["check", "--offline", "r.yaml"], ["score", "rows.jsonl", "--recipe", "r.yaml"]):
+        done = cli(*arguments)
+        said = done.out + done.err
+        assert done.code == 2 and "OSError" in said, said
+        assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in said]
 
 
 def test_what_is_no_secret_stays():

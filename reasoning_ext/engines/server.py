@@ -41,7 +41,7 @@ OTHER_TAGS = (
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )  # fmt: skip
 # tokens at a text's end that a server should have left out
-END = re.compile(r"(?:<\|\w{2,30}\|>|</s>|<eos>|<end_of_turn>)\s*\Z")
+END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z")
 LOOK_SECONDS, TRY_SECONDS = 5.0, 30.0  # that `reachable` waits for a list of models, and for one token
 
 
