@@ -20,7 +20,8 @@ from reasoning_ext.errors import KeyProblem
 USER, THOUGHT, ANSWER, NEXT = "zqjuq", "zqjtq", "zqjaq", "zqjnq"  # words that no template writes
 USER_TURN, NEXT_TURN = {"role": "user", "content": USER}, {"role": "user", "content": NEXT}
 REASONING_FIELDS = ("reasoning_content", "thinking")
-SECONDS, CHARACTERS, BYTES = 5.0, 20_000_000, 2**31  # that a template may take, of processor time, and write
+SECONDS, BYTES = 5.0, 2**31  # that a template may take, of processor time and memory
+CHARACTERS, TIMES = 1_000_000, 4  # that it may write, beside the messages so many times
 TOOL_CALL = {"type": "function", "function": {"name": "zqjfq", "arguments": {}}}
 
 
@@ -46,13 +47,13 @@ def render(tokenizer: Any, messages: Sequence[dict[str, Any]], prompt: bool, kwa
         Exception: whatever a template raises.
     """
     try:
-        with _deadline():
+        with _deadline(), _bounded_memory():
             text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **kwargs)
     except (_EndlessError, MemoryError) as error:
         endless = f"has no end: stopped after {SECONDS:g} s of processor time"
         does = endless if isinstance(error, _EndlessError) else "has no bound: no memory for what it writes"
         raise ContractError("model_name_or_path", f"the chat template {does}") from None
-    if len(text) > CHARACTERS:
+    if len(text) > CHARACTERS + TIMES * sum(len(str(message)) for message in messages):
         raise ContractError("model_name_or_path", f"the chat template has no bound: it writes {len(text)} characters")
     return text
 
@@ -126,8 +127,7 @@ class Probe:
     def render(self, *chat: dict[str, Any], prompt: bool = False) -> str:
         """Render messages, with the generation prompt or without; raises whatever the template raises."""
         messages = [in_parts(message) if self.parts else message for message in chat]
-        with _bounded_memory():
-            return render(self.tokenizer, messages, prompt, self.kwargs)
+        return render(self.tokenizer, messages, prompt, self.kwargs)
 
     def attempt(self, *chat: dict[str, Any], prompt: bool = False) -> str:
         """Render messages, or return "" where the template refuses them; one without an end is refused as a whole."""

@@ -98,7 +98,7 @@ class Recipe:
         for (
             name,
             value,
-        ) in values.items():  # transformers refuses `temperature: 2` when it draws; steps are counts or shares
+        ) in values.items():  # `temperature: 2` is refused when tokens are drawn; steps are counts or shares
             if type(value) is int and known[name].annotation.startswith("float") and not name.endswith("_steps"):
                 values[name] = float(value)
         return values | {name: self.local(v) for name in JSON_FILES if isinstance(v := values.get(name), str)}

@@ -86,12 +86,13 @@ def test_a_template_without_an_end_is_refused_as_a_whole(monkeypatch, template):
     assert find_contract(build("qwen3")).end == "<|im_end|>"
 
 
-def test_a_row_on_which_a_template_has_no_end_is_refused(monkeypatch):
+@pytest.mark.parametrize("evil", [LOOP, "{{ 'a' * 10 ** 10 }}", "{{ 'a' * 15 * 10 ** 6 }}"])
+def test_a_row_on_which_a_template_has_no_end_is_refused(monkeypatch, evil):
     monkeypatch.setattr(probes, "SECONDS", 0.5)
     tokenizer = build("qwen3")
-    tokenizer.chat_template = PLAIN + "{% if 'evil' in messages[0].content %}" + LOOP + "{% endif %}"
+    tokenizer.chat_template = PLAIN + "{% if 'evil' in messages[0].content %}" + evil + "{% endif %}"
     contract = find_contract(tokenizer)
-    with pytest.raises(ValueError, match="the chat template has no end"):
+    with pytest.raises(ValueError, match=r"the chat template has no (end|bound)"):
         render_prompt(tokenizer, contract, [{"role": "user", "content": "evil"}], {})
 
 
