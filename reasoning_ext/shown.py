@@ -21,7 +21,7 @@ SECRET_NAME = re.compile(
     re.I,
 )
 SECRETS = (
-    (re.compile(r"(?<=://)(?:[^\s/?#'\"]*|[^\s/@:'\"]+:[^\s'\"]*)@(?=[^\s/@])"), ""),  # user and password of a URL
+    (re.compile(r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"), ""),  # user and password
     (re.compile(r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|password|sig|signature)=)[^&\s'\"]+"), r"\1[redacted]"),
     (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"), r"\1[redacted]"),
     (re.compile(r"\b(?:sk|gsk|r8|nvapi)[-_](?=[\w-]*\d)[\w-]{16,}|\b(?:hf|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"),

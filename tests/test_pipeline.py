@@ -136,7 +136,6 @@ def test_ctrl_c_saves_and_exits_130_and_the_run_goes_on(finished, tmp_path):
     assert 0 < step < 60 and not (tmp_path / "out" / DONE).exists()
     process = subprocess.Popen([*RUN, "grpo.yaml", "--output_dir", "out", "--save_steps", "50"], cwd=tmp_path, text=True,
                                stdout=subprocess.PIPE)  # fmt: skip
-    assert "names code, which is run" in process.stdout.readline()
     assert f"goes on from out/checkpoint-{step}" in process.stdout.readline()
     process.kill()
     process.wait()
