@@ -45,7 +45,7 @@ def damage(checkpoint: Path) -> str:
         missing = [name for name in needed if not (checkpoint / name).is_file()]
         return f"{missing[0]} is missing" if missing else ""
     files = read_object(checkpoint / COMPLETE).get("files")
-    if not isinstance(files, dict):
+    if not isinstance(files, dict) or not all(isinstance(v, list) and len(v) == 2 for v in files.values()):
         return f"{COMPLETE} cannot be read"
     for name, (size, digest) in files.items():
         problem = size_problem(checkpoint / name, size)
@@ -62,7 +62,8 @@ def settle(path: Path) -> list[str]:
     Only the last checkpoints are read, until one is whole. Returns a line for each that was put aside.
     """
     for left in path.glob(".tmp*"):  # of a model that was being saved; safetensors writes so
-        left.unlink(missing_ok=True)
+        if left.is_file():
+            left.unlink()
     told = []
     for checkpoint in reversed(checkpoints(path)):
         if not (checkpoint / COMPLETE).is_file():

@@ -33,6 +33,10 @@ COUNTS = (
     "max_completion_length", "keep", "precompute_ref_batch_size",
     "dataloader_prefetch_factor", "dataset_num_proc", "pad_to_multiple_of", "eval_accumulation_steps", "ref_model_sync_steps",
 )  # fmt: skip
+RUNS_CODE = {
+    "trust_remote_code", "allow_all_kernels", "use_kernels", "kernel_config", "worker_cls", "worker_extension_cls",
+    "logits_processors",
+}  # fmt: skip
 RENDERED_WITH = (  # what is told to a tokenizer beside the variables of its template
     "conversation", "messages", "tools", "chat_template", "tokenize", "add_generation_prompt", "continue_final_message",
     "return_dict", "return_tensors", "return_assistant_tokens_mask",
@@ -73,12 +77,28 @@ def context_errors(recipe: Recipe) -> Errors:
         yield recipe.error("max_seq_length", f"{found} {context}, but {said} take {needed} tokens; write {needed}")
 
 
+def _passed_on(recipe: Recipe) -> list[tuple[tuple[str, ...], dict[str, Any]]]:
+    """List the mappings that are handed on to whoever builds a model, each with its place in the recipe."""
+    found: list[tuple[tuple[str, ...], Any]] = [(("model_init_kwargs",), recipe.values.get("model_init_kwargs"))]
+    place: tuple[str, ...] = ("engine_kwargs",)
+    options = recipe.values.get("engine_kwargs")
+    while isinstance(options, dict):  # Ray's have those of the engine that it runs
+        found.append(((*place, "engine_args"), options.get("engine_args")))
+        place, options = (*place, "engine_kwargs"), options.get("engine_kwargs")
+    return [(place, given) for place, given in found if isinstance(given, dict)]
+
+
 def weight_errors(recipe: Recipe) -> Errors:
     """Yield combinations of quantisation, adapters and random weights that cannot work."""
     yield from context_errors(recipe)
-    if "trust_remote_code" in (recipe.get("model_init_kwargs") or {}):  # which would be neither listed nor held back
-        place = ("model_init_kwargs", "trust_remote_code")
-        yield recipe.error(place, "found here, allowed: trust_remote_code: true as a key of the recipe")
+    for place, given in _passed_on(recipe):
+        for name in RUNS_CODE & given.keys():  # which would be neither listed nor held back
+            allowed = (
+                f"{name} as a key of the recipe" if name == "trust_remote_code" else "nothing that runs code unseen"
+            )
+            yield recipe.error((*place, name), f"found here, allowed: {allowed}")
+        if "/" in str(given.get("attn_implementation")):
+            yield recipe.error((*place, "attn_implementation"), "found a kernel here, allowed: as a key of the recipe")
     bits = next((key for key in ("load_in_4bit", "load_in_8bit") if recipe.get(key)), None)
     if bits and recipe.get("load_in_4bit") and recipe.get("load_in_8bit"):
         yield recipe.error("load_in_8bit", "found true beside load_in_4bit: true, allowed: one of them")

@@ -26,19 +26,20 @@ TURNS = ("messages", "conversations")
 SPLITS = ("train", "test")
 
 
-def split_off(rows: Dataset, test_size: float, split: str) -> Dataset:
+def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, str] | None = None) -> Dataset:
     """Return one of the two parts of raw rows, in their order.
 
     Args:
         rows: as they stand in the file.
         test_size: rows held out, a share below 1 or a number; a few more where the last problem has several rows.
         split: `train` or `test`.
+        renamed: `{column: the name that a recipe gives it}`, by which the problem is known.
 
     Raises:
         DataError: one of the parts would be empty.
     """
     wanted = math.ceil(test_size * rows.num_rows) if test_size < 1 else int(test_size)
-    digests = [_digest(key) for key in _keys(rows)]
+    digests = [_digest(key) for key in _keys(rows, renamed or {})]
     held: set[bytes] = set()
     for count, digest in enumerate(sorted(digests)):
         if count >= wanted and digest not in held:
@@ -52,9 +53,12 @@ def split_off(rows: Dataset, test_size: float, split: str) -> Dataset:
     return rows.select(chosen)
 
 
-def _keys(rows: Dataset) -> Iterator[str]:
+def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     """Yield what each row asks: the text of its question, or of its first turns of the user; else the whole row."""
-    columns = [name for name in (*QUESTIONS, *TURNS) if name in rows.column_names][:1] or rows.column_names
+    named = {name: column for column, name in renamed.items()}
+    asked = [named.get(name, name) for name in (*QUESTIONS, *TURNS)]
+    columns = [name for name in asked if name in rows.column_names][:1] or rows.column_names
+    columns += ["input"] if columns == ["instruction"] and "input" in rows.column_names else []
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):

@@ -16,6 +16,7 @@ from reasoning_ext.held_out import digests_of, read_problems, trained_digests
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import TRAINED
+from reasoning_ext.plugins import without_code
 from reasoning_ext.recipe import Recipe, RecipeError, load_recipe
 from reasoning_ext.run_dir import LINEAGE, RECIPE, is_run, written_recipe
 from reasoning_ext.run_reading import IN_TRAINING, in_training
@@ -228,8 +229,10 @@ def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterabl
         return f"the data of {folder.name} are yet to be made"
     if on_hub(recipe) and not hub:
         return f"the data of {folder.name} are on the hub"
+    listed = any(recipe is other for other in earlier)  # what is no recipe of the user's runs nothing
     try:
-        trained = trained_digests(prepare(recipe).rows)
+        with contextlib.nullcontext() if listed else without_code():
+            trained = trained_digests(prepare(recipe).rows)
     except UserError as error:
         return f"the data of {folder.name} cannot be read ({error})"
     return trained if trained is not None else f"the data of {folder.name} stream"

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import sys
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -56,11 +58,20 @@ def _needs_hub(recipe: Recipe) -> bool:
 
 def _hub_problem(url: str) -> str:
     """Ask the hub once, and say why it cannot be asked, or nothing."""
+    found = [f"the hub, {without_secrets(url)}, does not answer (timed out)"]
+    # by itself a time limit holds for each of its addresses, and for none of their names
+    asking = threading.Thread(target=lambda: found.append(_asked(url)), daemon=True)
+    asking.start()
+    asking.join(HUB_SECONDS)
+    return found[-1]
+
+
+def _asked(url: str) -> str:
     try:
         request = urllib.request.Request(url, method="HEAD")
         with urllib.request.urlopen(request, timeout=HUB_SECONDS):
             return ""
     except urllib.error.HTTPError as error:
         return f"the hub, {without_secrets(url)}, answers {error.code}" if error.code >= 500 else ""
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         return f"the hub, {without_secrets(url)}, does not answer ({getattr(error, 'reason', error)})"

@@ -52,7 +52,7 @@ RENAMED = {
     "block_size": "max_length", "max_response_length": "max_completion_length", "max_new_tokens": "max_completion_length",
     "response_length": "max_completion_length",
     "lora_rank": "lora_r", "lora_target": "lora_target_modules", "target_modules": "lora_target_modules",
-    "lora_target_linear": "write lora_target_modules: all-linear",
+    "lora_target_linear": "write lora_target_modules: [all-linear]",
     "finetuning_type": "write use_peft: true for LoRA, leave it out for all weights",
     "adapter": "write use_peft: true for LoRA, and load_in_4bit: true for QLoRA",
     "modules_to_save": "lora_modules_to_save", "additional_target": "lora_modules_to_save",
@@ -77,7 +77,7 @@ RENAMED = {
     "rollout_n": "num_generations", "num_return_sequences": "num_generations", "reward_functions": "reward_funcs",
     "rewards": "reward_funcs", "use_vllm_server": "write use_vllm: true and vllm_mode: server", "gpu_memory_utilization":
     "vllm_gpu_memory_utilization", "stage_type": "stage", "random_state": "seed", "output_path": "output_dir",
-    "max_train_samples": "max_samples", "val_set_size": "write eval_strategy: steps and dataset_test_split",
+    "max_train_samples": "max_samples", "val_set_size": "write test_size, and eval_strategy: steps",
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ from reasoning_ext.errors import KeyProblem
 from reasoning_ext.files import DiskError
 from reasoning_ext.named_inputs import code_line, input_sources, named_code, reads_earlier
 from reasoning_ext.own_keys import TRAINED
+from reasoning_ext.plugins import without_code
 from reasoning_ext.preflight import check_data, check_recipe
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
@@ -107,9 +108,9 @@ def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
         RecipeError: the first thing that is wrong.
     """
     made: list[Path] = []
-    checked = []
     for recipe in recipes:
-        checked.append(check_recipe(recipe, made))
+        with without_code():  # what there is to run is said first
+            check_recipe(recipe, made)
         if recipe.output_dir in made:
             raise recipe.error(
                 "output_dir", f"found {recipe.output_dir}, which an earlier recipe writes to; allowed: one a recipe"
@@ -122,6 +123,7 @@ def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
     for recipe in recipes:
         if not has_begun(recipe.output_dir) and (code := named_code(recipe)):
             say(f"{recipe.path.stem}: {code_line(code)}")
+    checked = [check_recipe(recipe, made[:i]) for i, recipe in enumerate(recipes)]
     backends = {recipe.get("backend") for recipe in recipes if recipe.stage in DATA_PARALLEL}
     if len(backends) > 1:
         raise recipes[0].error(

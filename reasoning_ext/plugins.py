@@ -187,7 +187,8 @@ def _import_beside(
     """Do what `__import__` does, for a file that may import those beside it."""
     top, _, rest = name.partition(".")
     file = next((f for f in (folder / top / "__init__.py", folder / f"{top}.py") if f.is_file()), None)
-    if level or file is None or top in sys.builtin_module_names:
+    own = (globals or {}).get("__file__")  # a file that is called as the library it uses means the library
+    if level or file is None or top in sys.builtin_module_names or (own and file.resolve() == Path(own).resolve()):
         return builtins.__import__(name, globals, locals, fromlist, level)
     module = import_file(file)
     whole = importlib.import_module(f"{module.__name__}.{rest}") if rest else module

@@ -165,6 +165,7 @@ def _format(entry: Recipe, split_key: str, limit: int | None) -> tuple[Dataset, 
         streaming=entry.get("dataset_streaming"),
         stage=entry.stage,
         test_size=entry.get("test_size"),
+        renamed=entry.get("rename_columns"),
     )
     read = rows.num_rows if hasattr(rows, "num_rows") else None
     dropped: list[int] = []

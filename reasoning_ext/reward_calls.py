@@ -30,6 +30,11 @@ _LOGGERS = ("log_extra", "log_metric")
 Values = list[float | None]
 
 
+def _said(column: Any) -> Any:
+    """Return what a column says, without the rows in which it says nothing."""
+    return [value for value in column if value is not None] if isinstance(column, list) else column
+
+
 class RewardError(UserError):
     """A reward that cannot be used: it fails again and again."""
 
@@ -192,7 +197,7 @@ class Reward:
         plugin = self.spec.plugin
         options = {} if plugin.is_factory else self.spec.options
         settings = plugin.options | dict.fromkeys(plugin.numbers, "float | None")  # no column fills them
-        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(v, settings[name])}
+        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(_said(v), settings[name])}
         arguments = {"completions": self._whole(completions, kwargs), **columns, **given, **options}
         return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 

@@ -119,8 +119,8 @@ def damage(path: Path, name: str) -> str:
     if not (path / DONE).is_file():
         return ""
     try:
-        files = json.loads((path / DONE).read_bytes()).get("files", {})
-    except (ValueError, AttributeError):
+        files = dict(json.loads((path / DONE).read_bytes()).get("files", {}))
+    except (ValueError, TypeError, AttributeError):
         return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
     for file, size in files.items():
         edited = file.endswith("config.json") and (path / file).is_file() and (path / file).stat().st_size > 0

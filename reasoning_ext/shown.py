@@ -22,17 +22,18 @@ SECRET_NAME = re.compile(
 )
 SECRETS = (
     (re.compile(r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"), ""),  # user and password
-    (re.compile(r"(?i)([?&](?:[\w-]*key|[\w-]*token|[\w-]*secret|password|sig|signature)=)[^&\s'\"]+"), r"\1[redacted]"),
-    (re.compile(r"(?i)(\bbearer\s+)[\w.~+/=-]{8,}"), r"\1[redacted]"),
-    (re.compile(r"\b(?:sk|gsk|r8|nvapi)[-_](?=[\w-]*\d)[\w-]{16,}|\b(?:hf|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"),
+    (re.compile(r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+"), r"\1[redacted]"),
+    (re.compile(r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=[\w.~+/=-]{0,200}\d))[\w.~+/=-]{8,}"), r"\1[redacted]"),
+    (re.compile(r"\bsk-(?:(?:proj|ant|svcacct|admin|or)-[\w-]{12,}|[A-Za-z0-9]{20,})|\bnvapi-[\w-]{20,}|\b(?:hf|gsk|r8|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"),
      "[redacted]"),
     (re.compile(r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}"), "[redacted]"),
 )  # fmt: skip
 
-HEARD: set[str] = (
-    set()
-)  # values that stood under secret names: whatever prints them, a reward's error for example, they are not said
+# values that stood under secret names: whatever prints them, a reward's error for example, they are not said
+HEARD: set[str] = set()
 LEAST = 8  # characters of a value that is kept secret by itself: "EMPTY" is a key for many a server
+HELD = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")  # in the environment, for values twice as long that are no `<token>`
+COLUMNS = ("rename_columns",)  # keys below which names are those of columns
 
 
 def visible(text: str) -> str:
@@ -53,7 +54,9 @@ def print(*values: object, **kwargs: Any) -> None:
 
 def unsaid(text: str) -> str:
     """Return a text without the secrets that the recipe and the environment hold, however they came to stand in it."""
-    held = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name) or name.endswith("_TOKEN")}
+    held = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
+    long = {value.strip() for name, value in os.environ.items() if name.endswith(HELD) and not value.startswith("<")}
+    held |= {value for value in long if len(value) >= 2 * LEAST}
     for secret in sorted(HEARD | held, key=len, reverse=True):
         text = text.replace(secret, "[redacted]") if len(secret) >= LEAST else text
     return text
@@ -74,6 +77,8 @@ def without_secrets(value: Any) -> Any:
         return {
             key: "[redacted]"
             if SECRET_NAME.search(str(key)) and isinstance(part, str) and part
+            else part
+            if key in COLUMNS
             else without_secrets(part)
             for key, part in value.items()
         }

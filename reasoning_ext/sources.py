@@ -90,6 +90,7 @@ def load_rows(
     streaming: bool = False,
     stage: str = "sft",
     test_size: float | None = None,
+    renamed: dict[str, str] | None = None,
 ) -> Dataset:
     """Read the raw rows of a data set.
 
@@ -105,6 +106,7 @@ def load_rows(
         streaming: read a hub data set, or files, as it goes.
         stage: what the rows are for.
         test_size: the split `train` is parted in two, `train` and `test`, as `held_out.split_off` does it.
+        renamed: names that the recipe gives to columns, for that.
 
     Returns:
         the rows; a data set that streams where `streaming` is true and the source is the hub or files.
@@ -120,7 +122,7 @@ def load_rows(
     try:
         read = "train" if test_size is not None else split
         rows = _read(name, folder, read, config, gen_kwargs or {}, max_samples, streaming, stage)
-        rows = rows if test_size is None else split_off(rows, test_size, split)
+        rows = rows if test_size is None else split_off(rows, test_size, split, renamed)
         is_whole = hasattr(rows, "num_rows")
         if max_samples is not None:
             # datasets 4 takes no more rows than there are
@@ -206,6 +208,7 @@ def _read_folder(folder: Path, split: str, streaming: bool) -> Dataset:
     """Read a folder of data files of one kind, of which `datasets` tells the splits by the files' names."""
     from datasets.data_files import DataFilesDict, get_data_patterns
 
+    folder = folder.absolute()  # as `datasets` names what it finds there
     files = sorted(f for f in folder.rglob("*") if kind_of(f) and not f.name.startswith("."))
     kinds = {kind_of(f) for f in files}
     if len(kinds) != 1:

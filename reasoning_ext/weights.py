@@ -144,9 +144,11 @@ def _judge(folder: Path, config: Any, tensors: dict[str, Any], init_kwargs: dict
             None, config=config, state_dict=tensors, device_map={"": "meta"}, output_loading_info=True,
             ignore_mismatched_sizes=True,
         )  # fmt: skip
-    if quantized:  # what else it reports is the quantiser's own
-        unknown = report["unexpected_keys"] if report["missing_keys"] else ()
-        report |= {"unexpected_keys": unknown, "mismatched_keys": ()}
+    if quantized:  # what a quantiser writes beside or in the place of a module's weight is its own
+        unknown = report["unexpected_keys"]
+        own = {key.rpartition(".")[0] for key in unknown} | {key.rpartition("_")[0] for key in unknown}
+        missing = {key for key in report["missing_keys"] if not {key, key.rpartition(".")[0]} & own}
+        report |= {"missing_keys": missing, "unexpected_keys": unknown if missing else (), "mismatched_keys": ()}
     return misfit(str(folder), model, report, init_kwargs)
 
 

@@ -65,6 +65,11 @@ def test_a_complete_of_an_older_version_counts_where_what_it_needs_is_there(tmp_
     assert damage(folder) == ""
     (folder / "scheduler.pt").unlink()
     assert damage(folder).startswith("scheduler.pt")
+    for files in ({"a": 1}, [1], {"a": [1]}):
+        (folder / COMPLETE).write_text(json.dumps({"files": files}))
+        assert damage(folder).startswith(COMPLETE)
+    (tmp_path / ".tmpdir").mkdir()
+    assert len(settle(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,14 @@ def test_a_column_does_not_fill_a_setting_of_its_name(tmp_path):
         assert call_reward(reward, completions=["a"], least=["q"], hint=["abc"]) == [9.0]
 
 
+def test_a_column_that_says_nothing_in_some_rows_still_reaches_a_reward(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "def mine(completions, level: list[str] | None = None, **kwargs):\n    return [float(v == 'x') for v in level]\n"
+    )
+    [reward] = build_rewards(parse_rewards(["mine.py"], tmp_path))
+    assert call_reward(reward, completions=["a", "b"], level=["x", None]) == [1.0, 0.0]
+
+
 def test_an_older_table_is_scored(cli, tmp_path):
     table = {"step": [1, 1], "prompt": ["?", "?"], "completion": [r"\boxed{7}", "8"], "answer": ["7", "7"]}
     table |= {name: ["x", "y"] for name in [*TRLS, *FREE, "math_answer", "error"] if name not in (*table, "whole")}

@@ -80,6 +80,21 @@ def test_a_problem_that_stands_in_several_rows_is_on_one_side(make):
     assert not squeezed[0] & squeezed[1] and len(squeezed[1]) == 6
 
 
+@pytest.mark.parametrize("name", ["frage", "instruction"])
+def test_a_problem_is_known_by_the_name_that_a_recipe_gives_its_column(make, name):
+    more = "{}+1" if name == "frage" else "Solve."
+    pairs = [(a, n) for a in range(10) for n in range(4)]
+    put("rows.jsonl", [{name: more.format(a), "input": f"{a}+1", "loesung": f"{a} {n}"} for a, n in pairs])
+    rename = (
+        {"frage": "prompt", "loesung": "completion"}
+        if name == "frage"
+        else {"input": "prompt", "loesung": "completion"}
+    )
+    recipe = make("a", **SFT | {"rename_columns": rename}, test_size=0.25)
+    parts = [asked(recipe_rows(recipe, f"dataset_{split}_split")) for split in ("train", "test")]
+    assert [len(part) for part in parts] == [28, 12] and not {*parts[0]} & {*parts[1]}
+
+
 @pytest.mark.parametrize("key", ["messages", "conversations"])
 def test_chats_are_parted_by_what_the_user_asks(make, key):
     role, text = ("role", "content") if key == "messages" else ("from", "value")
@@ -206,6 +221,20 @@ def test_what_is_not_known_is_not_called_held_out(make):
     rows = [{"rewards": {"r": 1.0}, "prompt_index": 0, "completion": "x", "tokens": 1, "finished": True}]
     answers = [row | {"sample_index": i} for row in rows for i in (-1, 0)]
     assert "in training data" not in metrics(answers, "r", found["sft"])
+
+
+def test_what_a_models_own_recipe_names_is_not_run_to_compare(make):
+    Path("evil.py").write_text(
+        "def evil(split):\n    open('ran', 'w')\n    return [{'prompt': '1', 'completion': '1'}]\n"
+    )
+    run = make("sft", **SFT | {"rename_columns": None}, dataset_name="./evil.py")
+    open_run(run.output_dir, run.values, {}, run.path)
+    finish(run.output_dir, 1.0)
+    run.path.unlink()  # of somebody else
+    evaluation = make("eval", **EVAL, model_name_or_path="runs/sft")
+    found = overlaps(evaluation, recipe_rows(evaluation, "dataset_test_split")["prompt"])
+    assert len(found["sft"].unknown) == 1 and not Path("ran").exists()
+    assert not overlaps(evaluation, ["1"], [run])["sft"].unknown and Path("ran").exists()  # listed with the recipes
 
 
 def test_a_lineage_that_ends_too_early_is_not_known(make, tmp_path):

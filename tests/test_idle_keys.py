@@ -70,6 +70,8 @@ def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_faul
         ("grpo", "top_entropy_quantile: -0.5", "top_entropy_quantile: 0.2"),
         ("sft", "model_init_kwargs: {trust_remote_code: true}", "model_init_kwargs: {low_cpu_mem_usage: true}"),
         ("eval", "model_init_kwargs: {trust_remote_code: true}", "trust_remote_code: true"),
+        ("sft", "model_init_kwargs: {attn_implementation: org/kernel}", "attn_implementation: org/kernel"),
+        ("eval", "engine_kwargs: {engine_args: {worker_extension_cls: a.B}}\nengine: vllm", "seed: 1"),
         ("grpo", "chat_template_kwargs: {tools: []}", "chat_template_kwargs: {enable_thinking: true}"),
     ],
 )

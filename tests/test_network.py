@@ -94,6 +94,17 @@ def test_a_hub_that_does_not_answer_costs_one_line(recipe, monkeypatch, capsys, 
     assert all((os.environ.get(name) == "1") == offline for name in OFFLINE)
 
 
+def test_the_deadline_of_the_hub_is_that_of_all_its_addresses_and_any_reply_is_one_line(monkeypatch):
+    done = threading.Event()
+    monkeypatch.setattr(network, "HUB_SECONDS", 0.2)
+    monkeypatch.setattr(network.urllib.request, "urlopen", lambda *a, **k: done.wait(60))
+    assert "does not answer" in network._hub_problem("http://host")
+    done.set()
+    monkeypatch.setattr(network, "HUB_SECONDS", 30)
+    monkeypatch.undo()
+    assert "does not answer" in network._hub_problem("http://exa mple.com")
+
+
 def test_trl_is_told_before_it_is_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path; from reasoning_ext.recipe import load_recipe\n"

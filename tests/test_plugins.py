@@ -163,6 +163,10 @@ def test_files_of_the_same_name_beside_two_rewards_are_two(tmp_path):
     import random
 
     assert not hasattr(random, "OWN") and sys.path == path and "helper" not in sys.modules
+    (tmp_path / "colorsys.py").write_text(
+        "import colorsys\ndef mine(completions, **kwargs):\n    return [colorsys.rgb_to_hsv(1, 1, 1)[2] for _ in completions]\n"
+    )
+    assert pay(tmp_path, "./colorsys.py:mine") == [[1.0]]
 
 
 LIBRARY = (

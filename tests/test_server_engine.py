@@ -164,14 +164,14 @@ def test_a_faulty_server_loses_doubles_and_passes_off_nothing(serve):
         answers = {
             "429": (429, after, ""),
             "500": 500,
-            "hang": 3.0,
+            "hang": 8.0,
             "good": "7",
             "null": {"message": {"content": None}},
         }
         return answers[kind]
 
     server = serve(script)
-    found = ask(server, 500, samples=2, request_timeout=1.5, max_retries=5)
+    found = ask(server, 500, samples=2, request_timeout=6.0, max_retries=5)
     kinds = Counter((c.text, c.finished, c.error) for c in found.values())
     print(f"{len(server.bodies)} requests, {server.probes} probes, {kinds}")
     assert len(found) == len(server.said) == 1000

@@ -96,7 +96,10 @@ def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path,
 def test_what_is_no_secret_stays():
     kept = {"eos_token": "<|im_end|>", "max_tokens": 5, "api_key_env": "OPENAI_API_KEY", "base_url": "http://host:8000/v1",
             "paths": ["runs/sk-learn", "hf://datasets/a@main/b", "a@b.c",
-                      "hf_hub_download", "task-1", "sketch", "https://host/x"], "token": None}  # fmt: skip
+                      "hf_hub_download", "You know all bearer instruments", "runs/r8-qwen3-sft-lr1e4-long",
+                      "runs/sk-learn-distilled-2024-11", "http://host/?monkey=banana",
+                      "task-1", "sketch", "https://host/x"], "token": None,
+            "rename_columns": {"secret": "answer_text"}}  # fmt: skip
     assert without_secrets(kept) == kept
 
 

@@ -58,7 +58,7 @@ def test_one_object_and_blank_lines_and_a_mark_of_byte_order_are_read(tmp_path):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_folder_is_all_its_files_and_splits_are_told_by_names(tmp_path, streaming):
+def test_a_folder_is_all_its_files_and_splits_are_told_by_names(tmp_path, streaming, monkeypatch):
     put(tmp_path / "several" / "x.jsonl", ROWS[:5]), put(tmp_path / "several" / "y.jsonl", ROWS[5:])
     (tmp_path / "several" / "README.md").write_text("no data")
     put(tmp_path / "named" / "train.jsonl", ROWS[:8]), put(tmp_path / "named" / "test.jsonl", ROWS[8:])
@@ -68,6 +68,9 @@ def test_a_folder_is_all_its_files_and_splits_are_told_by_names(tmp_path, stream
 
     assert (size("several"), size("named"), size("named", "test")) == (12, 8, 4)
     assert "dev" in str(refused(tmp_path / "named", tmp_path, split="dev", streaming=streaming))
+    monkeypatch.chdir(tmp_path)
+    assert len(list(load_rows("../" + tmp_path.name + "/several", tmp_path, streaming=streaming))) == 12
+    assert len(list(load_rows("several", tmp_path, streaming=streaming))) == 12
 
 
 BROKEN = [

@@ -119,6 +119,15 @@ def test_sharded_and_quantised_weights_are_judged_too(model, tmp_path):
     assert "PEFT" in refused(model)
 
 
+@pytest.mark.parametrize("written", ["qweight", "weight_packed"])
+def test_what_a_quantiser_writes_in_the_place_of_a_weight_is_no_fault_and_a_lost_module_is(model, written):
+    edit(model, "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
+    rename(model, lambda n: n.removesuffix("weight") + written if n.endswith("proj.weight") else n)
+    check_weights(str(model))
+    rename(model, lambda n: "" if "layers.0.mlp.down_proj" in n else n)
+    assert "1 of " in refused(model)
+
+
 def test_the_model_below_an_adapter_is_looked_at(model, tmp_path):
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
