@@ -24,7 +24,7 @@ from reasoning_ext import think
 from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
-from reasoning_ext.files import append_lines, write_whole
+from reasoning_ext.files import append_lines, mend, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.lineage import Overlap, overlap_lines, overlaps
 from reasoning_ext.model import is_adapter
@@ -64,6 +64,7 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
     path = run.path / ANSWERS
+    mend(path)  # what is drawn is appended
     have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
     rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
     trained = overlaps(recipe, (row["prompt"] for row in table))
