@@ -217,7 +217,8 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
     columns = Counter(name for figures in results.values() for name in figures)
     said = in_training(results)
-    table = Table(title=f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else ""))
+    title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
+    table = Table(title=Text(visible(title), style="table.title"))
     for name in ("model", *columns):
         table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
     for label, figures in results.items():
