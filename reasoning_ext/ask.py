@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import re
 import sys
 import warnings
 from collections import Counter
@@ -48,6 +49,8 @@ def ask_and_print(
         ModelError: the model cannot be loaded.
         UserError: the question leaves no room in the model's context.
     """
+    if re.search("[\ud800-\udfff]", question + (system_prompt or "")):  # as the system hands bytes on that are no text
+        raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
     _quiet()
     from rich.console import Console
     from trl import ModelConfig

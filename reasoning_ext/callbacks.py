@@ -180,18 +180,27 @@ class FlatGroups(TrainerCallback):
 
     def _flat_logs(self, state: TrainerState) -> int:
         """Return how many logs there are, if all of them are of groups without a difference, else 0."""
-        logged = [row[FLAT] for row in state.log_history if FLAT in row]
-        return len(logged) if logged and min(logged) == 1.0 else 0
+        logged = [row[FLAT] == 1.0 or not _scored(row) for row in state.log_history if FLAT in row]
+        return len(logged) if all(logged) else 0
 
     def _warn(self, state: TrainerState, when: str) -> None:
         if not state.is_world_process_zero:
             return
-        rewards = [row["reward"] for row in state.log_history if isinstance(row.get("reward"), int | float)]
+        rewards = [row["reward"] for row in state.log_history if _scored(row)]
         mean = sum(rewards) / len(rewards) if rewards else 0.0
         hint = "easier problems, a model that sometimes gets them right, or a reward that pays in part"
         if rewards and min(rewards) == max(rewards) and mean > 0:
             hint = "harder problems, or a reward that not every completion earns"
+        elif not rewards:
+            hint = "a reward that applies to these completions"
+        said = f"mean {mean:.4g}" if rewards else "none of them had any"
         print(
-            f"grpo  warning: {when} had a group two different rewards (mean {mean:.4g}), so nothing is learnt; use {hint}; "
+            f"grpo  warning: {when} had a group two different rewards ({said}), so nothing is learnt; use {hint}; "
             "a higher temperature or num_generations; completions/ has what was scored", flush=True,
         )  # fmt: skip
+
+
+def _scored(row: dict[str, Any]) -> bool:
+    """Tell whether a log has a mean reward: TRL calls groups without any reward different."""
+    reward = row.get("reward")
+    return isinstance(reward, int | float) and not math.isnan(reward)

@@ -143,7 +143,7 @@ def ask(
     n: Annotated[int, typer.Option("-n", min=1, help="Completions to draw and vote over.")] = 1,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion, at most.")] = 2048,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
 ) -> None:
     """Ask a model, watch it think, and take a vote."""

@@ -24,7 +24,7 @@ from reasoning_ext import think
 from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
-from reasoning_ext.files import append_lines, write_whole
+from reasoning_ext.files import append_lines, mend, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.lineage import Overlap, overlap_lines, overlaps
 from reasoning_ext.model import is_adapter
@@ -64,6 +64,7 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
     path = run.path / ANSWERS
+    mend(path)  # what is drawn is appended
     have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
     rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
     trained = overlaps(recipe, (row["prompt"] for row in table))
@@ -216,7 +217,8 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
 
     columns = Counter(name for figures in results.values() for name in figures)
     said = in_training(results)
-    table = Table(title=f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else ""))
+    title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
+    table = Table(title=Text(visible(title), style="table.title"))
     for name in ("model", *columns):
         table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
     for label, figures in results.items():

@@ -8,6 +8,7 @@ import io
 import math
 import statistics
 import textwrap
+import warnings
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -16,6 +17,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from reasoning_ext.shown import visible
 
 INK, FAINT, FIRST, SECOND = "#010203", "#010204", "#010205", "#010206"
 CSS = {INK: "currentColor", FAINT: "var(--line)", FIRST: "var(--first)", SECOND: "var(--second)"}
@@ -193,7 +196,8 @@ def _plain(axes: Axes, colours: dict[str, str], grid: Literal["x", "y"]) -> None
 
 
 def _label(name: str, longest: int, width: int = 100) -> str:
-    """Shorten a label and break it into lines."""
+    """Shorten a label and break it into lines, with control characters to be read: fonts have none of them."""
+    name = visible(name)
     return "\n".join(textwrap.wrap(name if len(name) <= longest else name[: longest - 1] + "…", width))
 
 
@@ -201,7 +205,8 @@ def _svg(figure: Figure) -> str:
     """Write a figure as an SVG element; text stays text, which is smaller and takes the page's font and colour."""
     figure.patch.set_visible(False)
     text = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reasoning-ext"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "reasoning-ext"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # the page's font draws it
         figure.savefig(text, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]

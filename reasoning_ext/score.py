@@ -18,6 +18,7 @@ from reasoning_ext import think
 from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import check_columns
 from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.formats._chat import plain
 from reasoning_ext.lineage import run_of, run_recipe
 from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import load_recipe
@@ -135,6 +136,11 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
             )
             has = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
             raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
+        if isinstance(completion, list):  # as data are read: content in parts, a thought in a field of its own
+            try:
+                row["completion"] = [plain(message, "completion") for message in completion]
+            except ValueError as error:
+                raise UserError(f"score: row {i}: {error}") from error
         if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
             row["completion"] = row.pop(think.WHOLE)
         if not isinstance(row.get("completion_ids"), list):

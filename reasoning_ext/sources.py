@@ -173,11 +173,14 @@ def _at_most(max_samples: int | None, gen_kwargs: dict[str, Any]) -> dict[str, A
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file; a torn last line, which a crash leaves, is left out."""
+    """Read a JSONL file; a torn last line, which a crash leaves, is left out, and a whole one without its newline is not."""
     rows = []
     for line in path.read_bytes().splitlines(keepends=True):
-        if line.endswith(b"\n") and line.strip():
-            rows.append(json.loads(line))
+        try:
+            rows += [json.loads(line)] if line.strip() else []
+        except ValueError:
+            if line.endswith(b"\n"):
+                raise
     return rows
 
 

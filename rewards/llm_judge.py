@@ -229,7 +229,7 @@ async def _post(client: Any, server: _Server, body: dict[str, Any]) -> Any:
         else:
             server.responded = True
             status = status_of(response)
-            server.served |= status == 200
+            server.served |= status == 200 and not _is_error(response)
             if status == 200 and not is_page(response):
                 return response
             problem = answered(response, server.api_key_env)
@@ -239,6 +239,14 @@ async def _post(client: Any, server: _Server, body: dict[str, Any]) -> Any:
         if attempt < server.max_retries:
             await asyncio.sleep(retry_delay(attempt, retry_after))
     raise _GaveUpError(f"no answer from {shown_url(server.url)} in {server.max_retries + 1} tries, the last: {problem}")
+
+
+def _is_error(response: Any) -> bool:
+    """Tell whether a response of status 200 holds something else in the place of its choices, as `{"error": ...}`."""
+    with suppress(ValueError, RecursionError):
+        data = response.json()
+        return isinstance(data, dict) and "choices" not in data
+    return False
 
 
 def _verdict(response: Any, api_key_env: str) -> _Verdict:

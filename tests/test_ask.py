@@ -117,6 +117,12 @@ def test_what_fills_the_context_ends_there_or_is_refused(trained, monkeypatch, c
         ask("3+4*7" * 60)
 
 
+def test_a_question_that_is_no_text_is_refused(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    with pytest.raises(UserError, match="UTF-8"):
+        ask("3+4\udcff")
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 100])
 def test_the_thought_alone_is_dimmed_however_it_comes(size):
     text, shown = " <think>6*7</think>The answer: <b>42</b>", ""

@@ -1,6 +1,7 @@
 """What a run says while it trains: TRL's names, the pace, a GRPO run that learns nothing; and the card that it leaves."""
 
 import json
+import math
 
 import pytest
 from conftest import TINY
@@ -38,6 +39,14 @@ def test_one_group_with_two_rewards_is_enough_for_silence(capsys):
     assert sum(counts) == 0 and end == ""
     counts, end = warnings([1.0] * 20 + [0.5] + [1.0] * 19, capsys)
     assert sum(counts) == 1 and end == ""
+
+
+@pytest.mark.parametrize("reward", [math.nan, None])
+def test_a_run_without_any_reward_is_warned_of_too(capsys, reward):
+    counts, end = warnings([0.0] * 4, capsys, max_steps=4, rewards=[reward] * 4)
+    assert sum(counts) == 1 and "applies to these" in end
+    counts, end = warnings([0.0] * 4, capsys, rewards=[reward] * 3 + [0.5])
+    assert end == ""
 
 
 def test_what_to_do_depends_on_whether_all_is_wrong_or_all_is_right(capsys):

@@ -203,3 +203,10 @@ def test_what_the_model_itself_failed_to_give_counts_as_wrong(evaluate):
         and figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
     )
     assert "not judged" not in figures
+
+
+def test_labels_are_text_in_the_tables_title_too(capsys):
+    figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "in training data": 3}
+    module.print_table(dict.fromkeys(("[red]a[/red]", "[/]", "b\x1b[2J\u202e"), figures))
+    out = capsys.readouterr().out
+    assert out.count("[red]a[/red]") == out.count("[/]") == 2 and "\x1b" not in out and "\u202e" not in out

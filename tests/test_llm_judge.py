@@ -145,7 +145,7 @@ def test_a_conversation_is_shown_with_its_roles(serve):
         ({"message": {"content": '{"score": 3}'}, "finish_reason": "length"}, None),
         ({"message": {"content": '{"score": 3}'}}, 0.3), ({"message": {"content": '{"score": 3}'}, "finish_reason": "STOP"}, 0.3),
         ({"message": {"content": [{"type": "thinking", "thinking": "x"}, {"type": "text", "text": '{"score": 3}'}]}}, 0.3),
-        ((200, {}, '{"error": "no memory"}'), None), ({"message": None}, None), ({}, None),
+        ({"message": None}, None), ({}, None),
         ((200, {}, "<html>"), None), ((200, {}, "[]"), None), ((200, {}, '{"choices": []}'), None), ((200, {}, ""), None),
     ],
 )  # fmt: skip
@@ -153,6 +153,13 @@ def test_a_reply_is_read_strictly(serve, reply, reward):
     server = serve(reply)
     assert judge(server, ["a"]) == ([reward], float(reward is None))
     assert len(server.bodies) == 1
+
+
+def test_an_error_with_status_200_is_no_verdict_and_ends_the_run_where_nothing_else_came(serve):
+    error = (200, {}, '{"error": "no memory"}')
+    with pytest.raises(RuntimeError, match="no memory"):
+        judge(serve(error), ["a", "b"])
+    assert judge(serve(lambda answer, _: error if answer == "a" else '{"score": 5}'), ["a", "b"]) == ([None, 0.5], 1.0)
 
 
 def test_no_answer_earns_nothing_and_costs_no_request(serve):

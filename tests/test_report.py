@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 import yaml
 
-from reasoning_ext import run_reading
+from reasoning_ext import figures, run_reading
 from reasoning_ext.errors import UserError
 from reasoning_ext.report import extremes, render, save_curves, split_text, write_report
 from reasoning_ext.run_reading import read_run
@@ -406,3 +406,10 @@ def test_joiners_that_a_script_or_an_emoji_needs_are_left():
     for text in ("می\u200cخواهم", "\U0001f468\u200d\U0001f469", "क्\u200dष", "❤\ufe0f", "a\r\nb\tc"):
         assert visible(text) == text
     assert visible("sf\u200dt") != "sf\u200dt"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ["\x1b]0;t\x07\u202ea", "蒸馏"])
+def test_a_label_that_the_figures_font_lacks_is_drawn_without_a_word(label):
+    svg = figures.bars_svg({label: {"greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}})
+    assert "\x1b" not in svg and "\u202e" not in svg

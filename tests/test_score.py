@@ -64,6 +64,21 @@ def test_an_opening_tag_that_a_template_wrote_is_put_back(cli, tmp_path):
 
 
 @pytest.mark.parametrize(
+    "message",
+    [
+        {"content": [{"type": "thinking", "thinking": "3+4"}, {"type": "text", "text": "7"}]},
+        {"content": "7", "reasoning_content": "3+4", "tool_calls": None},
+        {"content": "<think>3+4</think>7", "reasoning_content": None},
+    ],
+)
+def test_messages_are_read_as_those_of_data(cli, tmp_path, message):
+    row = {"prompt": "?", "completion": [{"role": "assistant", **message}], "answer": "7"}
+    (tmp_path / "x.jsonl").write_text(json.dumps(row))
+    out = cli("score", "x.jsonl", "--reward", "math_answer", "--reward", "think_format").out
+    assert "total                        mean 2.0000" in out
+
+
+@pytest.mark.parametrize(
     ("lines", "said"),
     [
         ("{", "x.jsonl cannot be read"), ('{"completion": 3}', "row 0 has the completion 3, allowed: a text or messages"),

@@ -588,10 +588,17 @@ def test_what_stands_in_the_place_of_completions_ends_the_run_and_is_shown(serve
     assert len(server.bodies) <= 64 and "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("body", ['{"error": "quota exceeded"}', '{"detail": "quota exceeded"}'])
+def test_an_error_without_a_status_ends_the_run_where_nothing_else_came(serve, body):
+    server = serve((200, {}, body))
+    with pytest.raises(EngineError, match="quota exceeded"):
+        ask(server, 2, max_retries=0)
+
+
 def test_why_completions_fail_is_printed_once(serve, capsys):
-    server = serve((200, {}, '{"error": "out of\\nmemory"}'))
-    found = ask(server, 5, max_retries=0)
-    assert {c.error for c in found.values()} == {"no reply"}
+    server = serve(lambda body, _: "7" if body["messages"] == prompt(0) else (200, {}, '{"error": "out of\\nmemory"}'))
+    found = ask(server, 5, max_retries=0, max_concurrency=1)
+    assert sorted(c.error for c in found.values()) == ["", *["no reply"] * 4]
     [line] = capsys.readouterr().err.splitlines()
     assert "memory" in line and server.url in line
 

@@ -211,6 +211,8 @@ def test_a_torn_last_line_is_left_out_of_our_own_files(tmp_path):
     file = put(tmp_path / "rows.jsonl", ROWS[:2])
     file.write_text(file.read_text() + '{"prompt": "2+')
     assert read_jsonl(file) == ROWS[:2]
+    file.write_text("\n".join(map(json.dumps, ROWS[:2])))
+    assert read_jsonl(file) == ROWS[:2]  # whole, without its newline
 
 
 @pytest.mark.parametrize("gold", ["'x'", "10**30", "'\\ud83d'", "[7, 'x']"])

@@ -20,6 +20,7 @@ from reasoning_ext.openai_client import CONNECT_SECONDS, key_problem, shown_url
 FAILURES_IN_A_ROW = 4
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 5.0  # seconds; a dead endpoint's last probe must fall near the end of give_up_seconds
 EMPTY, TOO_EARLY = "empty", "http 429"  # errors that do not say that the server is broken
+NO_REPLY = "no reply"  # status 200 with something else
 
 
 class Failure(NamedTuple):

@@ -30,7 +30,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
-from reasoning_ext.engines.endpoints import EMPTY, TOO_EARLY, Endpoint, Endpoints, Failure, base_urls, refused
+from reasoning_ext.engines.endpoints import EMPTY, NO_REPLY, TOO_EARLY, Endpoint, Endpoints, Failure, base_urls, refused
 from reasoning_ext.engines.options import ServerOptions
 from reasoning_ext.generation import Completion, Key
 from reasoning_ext.openai_client import (
@@ -194,7 +194,8 @@ class InFlight:
     async def _answer(self, body: dict[str, Any]) -> Reply | Failure:
         """Send a request in as many tries as it may have.
 
-        Without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
+        Where all that ever came with status 200 is no reply, an error for example, there is no use in going on. Otherwise,
+        without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
         until a probe tells. The tries that bring 429 are not counted; `_limited` ends them.
         """
         began, tries, too_early, was_empty = self.endpoints.clock(), 0, 0, False
@@ -216,6 +217,8 @@ class InFlight:
                 if was_empty or not empty:
                     return Failure(EMPTY) if empty else found
                 was_empty, found = True, Failure(EMPTY)
+            elif tries > self.options.max_retries and found.error == NO_REPLY and self.answered is None:
+                raise refused(endpoint, 0, self.options.api_key_env)
             elif tries > self.options.max_retries and self.endpoints.answered_at > began:
                 return found
             await asyncio.sleep(retry_delay(tries - 1, found.retry_after))
@@ -257,9 +260,7 @@ class InFlight:
             endpoint.problem = answered(response, self.options.api_key_env)
             if is_page(response) if status == 200 else not temporary(status):
                 raise refused(endpoint, status, self.options.api_key_env)
-            failure = Failure(
-                "no reply" if status == 200 else f"http {status}", response.headers.get("retry-after", "")
-            )
+            failure = Failure(NO_REPLY if status == 200 else f"http {status}", response.headers.get("retry-after", ""))
             if status == 429:
                 self._limited()
                 return failure
