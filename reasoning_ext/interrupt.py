@@ -72,7 +72,7 @@ class Interrupt:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested, self.code = True, 128 + number
         handle_signals(stop_at_once)
-        _tell(f"\n{self.promise}; press Ctrl-C again to stop at once\n")
+        _tell(f"\n{self.promise}; a second signal, Ctrl-C again, stops at once\n")
 
 
 def _tell(text: str) -> None:

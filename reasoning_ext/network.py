@@ -34,7 +34,11 @@ def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
     """
     if not any(recipe.get("telemetry") for recipe in recipes):
         os.environ.update(SILENT)
-    if not offline and not any(os.environ.get(name) for name in OFFLINE) and any(map(_needs_hub, recipes)):
+    if (
+        not offline
+        and not any(os.environ.get(name) for name in OFFLINE)
+        and any(_needs_hub(recipe, recipes) for recipe in recipes)
+    ):
         problem = _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
         if problem:
             print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
@@ -44,8 +48,8 @@ def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
     return offline
 
 
-def _needs_hub(recipe: Recipe) -> bool:
-    """Tell whether a recipe names a model or data that may be on the hub."""
+def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
+    """Tell whether a recipe names a model or data that may be on the hub, and is none that another recipe makes."""
     from reasoning_ext.generation_checks import asks_server
     from reasoning_ext.inspection import on_hub
     from reasoning_ext.named_inputs import eval_models
@@ -53,7 +57,8 @@ def _needs_hub(recipe: Recipe) -> bool:
 
     found = [] if asks_server(recipe) else [recipe.values.get("model_name_or_path"), *eval_models(recipe).values()]
     names = [name for name in (*found, recipe.values.get("chat_template_path")) if isinstance(name, str)]
-    return any(local_source(recipe.local(name)) is None for name in names) or on_hub(recipe)
+    made = {str(other.get("output_dir")) for other in others}
+    return any(local_source(recipe.local(name)) is None and name not in made for name in names) or on_hub(recipe)
 
 
 def _hub_problem(url: str) -> str:

@@ -200,6 +200,10 @@ def quiet() -> None:
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    # of tied weights, which are written once: what is read was compared with its hashes
+    logging.getLogger("transformers.trainer").addFilter(
+        lambda told: "missing keys in the checkpoint" not in str(told.msg)
+    )
     if not sys.stdout.isatty():
         from transformers.utils import logging as transformers_logging
 

@@ -28,6 +28,7 @@ from reasoning_ext.run_dir import RECIPE, damage, is_run
 from reasoning_ext.shown import print
 from reasoning_ext.sources import read_jsonl
 
+MOST_TOKENS = 2**22  # of one completion; a column of that name with more counts something else
 SHOWN, SHOWN_CHARACTERS = 2, 300
 MOST_ROWS = 200_000  # lines of a JSONL file: those of a sampling run may be a million, and all rows are held at once
 
@@ -145,7 +146,7 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
             row["completion"] = row.pop(think.WHOLE)
         if not isinstance(row.get("completion_ids"), list):
             row.pop("completion_ids", None)  # a column of that name that holds something else
-        if isinstance(row.get("tokens"), int):
+        if isinstance(row.get("tokens"), int) and 0 <= row["tokens"] <= MOST_TOKENS:
             row["completion_ids"] = ids.setdefault(row["tokens"], [0] * row["tokens"])
     return rows
 

@@ -78,6 +78,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
     problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    if "'\\t'" in problem:
+        return "found a tab, allowed: spaces"
     return problem if problem.startswith("found ") else f"this YAML cannot be read: {problem}"
 
 

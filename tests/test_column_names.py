@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 from conftest import TINY
 
-from reasoning_ext.reward_calls import build_rewards, call_reward
+from reasoning_ext.reward_calls import RewardError, build_rewards, call_reward
 from reasoning_ext.reward_loading import EntryError, parse_rewards
 
 TRLS = ["completions", "prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments"]
@@ -81,6 +81,13 @@ def test_a_column_that_says_nothing_in_some_rows_still_reaches_a_reward(tmp_path
     )
     [reward] = build_rewards(parse_rewards(["mine.py"], tmp_path))
     assert call_reward(reward, completions=["a", "b"], level=["x", None]) == [1.0, 0.0]
+
+
+def test_a_reward_that_returns_texts_fails(tmp_path):
+    (tmp_path / "mine.py").write_text("def mine(completions, **kwargs):\n    return ['1' for _ in completions]\n")
+    [reward] = build_rewards(parse_rewards(["mine.py"], tmp_path), tolerated=0)
+    with pytest.raises(RewardError, match="mine"):
+        call_reward(reward, completions=["a"])
 
 
 def test_an_older_table_is_scored(cli, tmp_path):
