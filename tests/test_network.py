@@ -109,7 +109,7 @@ def test_trl_is_told_before_it_is_imported(tmp_path):
     code = (
         "import sys; from pathlib import Path; from reasoning_ext.recipe import load_recipe\n"
         "from reasoning_ext.network import _needs_hub, settle\n"
-        "recipe = load_recipe(Path('r.yaml')); settle([recipe]); assert _needs_hub(recipe) is True\n"
+        "recipe = load_recipe(Path('r.yaml')); settle([recipe]); assert _needs_hub(recipe, []) is True\n"
         "assert 'huggingface_hub' not in sys.modules\n"
     )
     (tmp_path / "r.yaml").write_text(
