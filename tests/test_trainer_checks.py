@@ -8,7 +8,7 @@ import pytest
 
 from reasoning_ext.check import Result
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.fields import SFT_CONFIG
+from reasoning_ext.fields import SFT_CONFIG, class_keys
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.trainer_checks import named_refusals, refusals, trainer_findings
 
@@ -62,6 +62,8 @@ def recipe(tmp_path, text: str):
     ],
 )
 def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
+    if key.startswith("activation_checkpointing") and key not in class_keys(*SFT_CONFIG):
+        pytest.skip("TRL 1.14 has no such key")
     found = trainer_findings(recipe(tmp_path, text + "\n"))
     assert [(finding.level, finding.key) for finding in found] == [("error", key)]
     assert "\n" not in found[0].text
