@@ -200,7 +200,7 @@ class Result:
             if self.recipe.stage in FROM_DATA
             else 0
         )
-        if rows is not None and batch and self.recipe.get("dataloader_drop_last") and rows < batch:
+        if rows is not None and rows < batch and self.recipe.get("dataloader_drop_last"):
             text = f"found true with {rows} rows and batches of {batch}, of which none is full; leave it out"
             self.findings.append(Finding("error", "dataloader_drop_last", text))
         if rows is not None and rows < prompts:

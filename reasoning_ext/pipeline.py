@@ -200,14 +200,16 @@ def quiet() -> None:
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    # of tied weights, which are written once: what is read was compared with its hashes
-    logging.getLogger("transformers.trainer").addFilter(
-        lambda told: "missing keys in the checkpoint" not in str(told.msg)
-    )
+    logging.getLogger("transformers.trainer").addFilter(_is_no_tied_weight)
     if not sys.stdout.isatty():
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
+
+
+def _is_no_tied_weight(told: logging.LogRecord) -> bool:
+    """Leave out what transformers says of tied weights, which are written once; a checkpoint was compared with its hashes."""
+    return "missing keys in the checkpoint" not in str(told.msg)
 
 
 def _free_memory() -> None:
