@@ -1,6 +1,5 @@
 """Timing that holds on a slow or busy machine: processor time, best of several, no garbage collection, a yardstick."""
 
-import functools
 import re
 import resource
 import time
@@ -20,9 +19,8 @@ def child_seconds(call):
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-@functools.cache
 def slowness():
-    """Return how much slower this machine is than one that finds 200,000 words in 15 ms, at least 1.
+    """Return how much slower this machine is at the moment than one that finds 200,000 words in 15 ms, at least 1.
 
     An idle core of 2023 takes about that; a limit in seconds is multiplied with it.
     """
