@@ -217,7 +217,7 @@ class Result:
             return
         lengths = self.inspection.lengths if self.inspection and self.recipe.stage not in FROM_DATA else []
         prompt = max(lengths, default=None)
-        self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt, options.exact)
+        self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt)
         if options.card and self.memory.plan is None:
             self.findings.append(
                 Finding("warning", "model_name_or_path", f"no plan for {options.card.name}: {self.memory.why}")
