@@ -2,7 +2,7 @@
 
 The peak of a step is linear in the tokens and in the widths of a layer (hidden, queries, keys, intermediate), but for which
 operation is the highest: in the feed-forward part, in attention, or at the head. So it is the largest of a few planes. They
-are fitted to traces (`reasoning_ext.memory.trace`) of two-layer models of many widths, for each family of architectures and
+are fitted to traces (`memory_trace.trace`) of two-layer models of many widths, for each family of architectures and
 each way to train, and written to `reasoning_ext/memory/activation_coefficients.json`, which the memory plan reads.
 
     python benchmarks/fit_activations.py                # about 30 minutes on one core; needs no GPU
@@ -20,8 +20,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
-
-from reasoning_ext.memory.trace import Workload, trace_training
+from memory_trace.trace import Workload, trace_training
 
 OUTPUT = Path(__file__).parent.parent / "reasoning_ext" / "memory" / "activation_coefficients.json"
 ROWS, LENGTH, VOCAB, HEAD_DIM, RANK = 512, 512, 4096, 128, 8  # many tokens, beside which the weights' own sizes vanish

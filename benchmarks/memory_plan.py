@@ -1,6 +1,6 @@
 """How right the memory plan is: its formulas against traces of TRL's own training step, part by part.
 
-Recipes of many shapes, lengths, batches, ranks and ways to train are planned twice, by formulas and by `--exact`'s trace. The
+Recipes of many shapes, lengths, batches, ranks and ways to train are planned twice, by formulas and by `memory_trace`. The
 weights, adapters and optimizer states of a trace are those of the real modules of transformers, PEFT and bitsandbytes' layout;
 its activations come from every operation of the step. What a card adds (kernels' workspaces, fragmentation) neither knows;
 `gpu_memory.py` measures it.
@@ -23,8 +23,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import yaml
+from memory_trace.recipes import trace_recipe
 
-from reasoning_ext.memory.exact import trace_recipe
 from reasoning_ext.memory.plan import Plan, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.recipe import Recipe, load_recipe

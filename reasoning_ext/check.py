@@ -25,7 +25,6 @@ import math
 import re
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -117,7 +116,9 @@ class Result:
         self.batch: dict[str, Any] = {}
         self.memory: MemoryReport | None = None
         self.cost = ""
-        self.findings: list[Finding] = [*_versions(recipe), *default_findings(recipe)]
+        quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
+        versions = version_findings(recipe.get("backend"), bool(recipe.values.get("use_vllm")), quantized)
+        self.findings: list[Finding] = [*versions, *default_findings(recipe)]
         problems: list[RecipeError] = []
         made = [other.output_dir for other in self.earlier]
         self.code, self.headed = named_code(recipe), False
@@ -217,7 +218,7 @@ class Result:
             return
         lengths = self.inspection.lengths if self.inspection and self.recipe.stage not in FROM_DATA else []
         prompt = max(lengths, default=None)
-        self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt, options.exact)
+        self.memory = report_memory(self.recipe, self.earlier, card, self.offline, prompt)
         if options.card and self.memory.plan is None:
             self.findings.append(
                 Finding("warning", "model_name_or_path", f"no plan for {options.card.name}: {self.memory.why}")
@@ -308,17 +309,6 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _versions(recipe: Recipe) -> list[Finding]:
-    """Compare the installed versions; a backend that is not installed here is a note, since a check may run elsewhere."""
-    backend, vllm = recipe.get("backend"), bool(recipe.values.get("use_vllm"))
-    wanted = {"unsloth": backend == "unsloth", "vllm": vllm}
-    missing = [name for name, needed in wanted.items() if needed and find_spec(name) is None]
-    quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
-    found = version_findings("trl" if "unsloth" in missing else backend, vllm and "vllm" not in missing, quantized)
-    text = "{0} is not installed here; `run` will ask for pip install 'reasoning-ext[{0}]'"
-    return found + [Finding("note", "", text.format(name)) for name in missing]
 
 
 def _beside(recipe: Recipe) -> list[Recipe]:

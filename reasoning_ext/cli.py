@@ -61,7 +61,6 @@ def check(
     show: Annotated[int, typer.Option(min=0, help="Print so many rows whole, as they come out.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
     gpu: Annotated[str | None, typer.Option(help="Plan for a card of this size, 24GB for example.")] = None,
-    exact: Annotated[bool, typer.Option("--exact", help="Trace a training step for its memory; needs no GPU.")] = False,
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
@@ -78,7 +77,7 @@ def check(
     from reasoning_ext.check import check_and_print
     from reasoning_ext.memory.check import MemoryOptions, parse_card
 
-    options = MemoryOptions(None if gpu is None else parse_card(gpu), exact, tokens_per_second)
+    options = MemoryOptions(None if gpu is None else parse_card(gpu), tokens_per_second)
     raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json, options))
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.batches import generation_of
 from reasoning_ext.errors import system_problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.hand_over import adapter_errors
@@ -276,16 +277,15 @@ def batch_errors(recipe: Recipe) -> Errors:
     numbers = [recipe.values.get(key) for key in BATCH_KEYS]
     if refused(recipe, *BATCH_KEYS) or any(number is not None and number < 1 for number in numbers):
         return  # said already
-    processes, rows = world_size(), recipe.get("per_device_train_batch_size")
-    step = rows * processes
-    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
-    given = recipe.values.get("generation_batch_size") is not None
-    size = recipe.get("generation_batch_size") or step * steps
+    made = generation_of(recipe)
+    step, size, given = made.batch, made.size, recipe.values.get("generation_batch_size") is not None
     key = "generation_batch_size" if given else "num_generations"
     if given and size % step:
         yield recipe.error(key, f"found {size}, allowed: a multiple of the batch of {step} completions a step")
     elif size % generations:
-        made_of = f"per_device_train_batch_size {rows} x {steps} steps x {processes} processes"
+        processes = world_size()
+        rows = f"per_device_train_batch_size {step // processes}"
+        made_of = f"{rows} x {made.steps} steps x {processes} processes"
         found = f"{size}" if given else f"{generations} with a generation batch of {size} ({made_of})"
         near = max(generations, round(size / generations) * generations)
         yield recipe.error(

@@ -13,7 +13,7 @@ from typing import Any
 from reasoning_ext.engines.opening import engine_name
 from reasoning_ext.errors import UserError
 from reasoning_ext.memory.edits import Edit, edits
-from reasoning_ext.memory.plan import GIB, USABLE, Plan, needed, plan
+from reasoning_ext.memory.plan import GIB, Plan, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
 from reasoning_ext.named_inputs import eval_models
@@ -42,12 +42,10 @@ class MemoryOptions:
 
     Attributes:
         card: what a plan is held against; None: the card that is found.
-        exact: trace a training step too.
         rate: tokens a second, to reckon hours with; None: `TOKENS_PER_SECOND`.
     """
 
     card: Card | None = None
-    exact: bool = False
     rate: int | None = None
 
 
@@ -61,7 +59,6 @@ class MemoryReport:
         card: what it was held against, None where no card is known.
         fits: whether it fits the card, None where no card is known.
         edits: what would make it fit.
-        traced: `{phase: bytes}` of `--exact`, with the seconds that it took.
     """
 
     plan: Plan | None = None
@@ -69,7 +66,6 @@ class MemoryReport:
     card: Card | None = None
     fits: bool | None = None
     edits: list[Edit] = field(default_factory=list)
-    traced: dict[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for `check --json`, sizes in bytes."""
@@ -79,7 +75,7 @@ class MemoryReport:
         changes = [{"write": edit.text, "saves": edit.saved, "peak": edit.plan.peak} for edit in self.edits]
         return {
             "phases": self.plan.phases, "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
-            "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes, "traced": self.traced,
+            "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes,
         }  # fmt: skip
 
     def lines(self) -> list[str]:
@@ -92,8 +88,6 @@ class MemoryReport:
         for phase, parts in sorted(self.plan.phases.items(), key=lambda item: -sum(item[1].values())):
             shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
             found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
-        if self.traced:
-            found.append(f"  {self._traced()}")
         setup = self.plan.setup
         if setup.assumed:
             found.append(f"  with prompts of {setup.prompt} tokens, which were not measured")
@@ -111,10 +105,6 @@ class MemoryReport:
             lines.append("    that is not enough; take a smaller model or a larger card")
         return lines
 
-    def traced_needs(self) -> int:
-        """Return the bytes that a card must have for the traced step."""
-        return needed(max(self.traced.get("phases", {"": 0}).values()))
-
     def short(self) -> str:
         """Say in one line what is needed and what to write."""
         assert self.plan is not None
@@ -122,8 +112,6 @@ class MemoryReport:
         if self.plan.engine_lacks:
             made = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
             return f"{made}; raise vllm_gpu_memory_utilization, or take a larger card"
-        if not self.edits and self.traced_needs() > self.plan.needed:
-            return f"{_gib(self.traced_needs())} GiB are needed by the traced step; write smaller batches or lengths"
         write = ", then ".join(edit.text for edit in self.edits)
         enough = "" if self._enough() else ", which is not enough: take a smaller model or a larger card"
         return f"{made}; write {write}{enough}" if write else f"{made}; take a smaller model or a larger card"
@@ -138,13 +126,6 @@ class MemoryReport:
             return "vllm_gpu_memory_utilization"
         return self.edits[0].text.partition(":")[0] if self.edits else "model_name_or_path"
 
-    def _traced(self) -> str:
-        if "why" in self.traced:
-            return f"not traced: {self.traced['why']}"
-        shown = ", ".join(f"{phase} {_gib(n)}" for phase, n in self.traced["phases"].items())
-        note = f" ({self.traced['note']})" if self.traced["note"] else ""
-        return f"traced in {self.traced['seconds']:.0f} s{note}: {shown}"
-
     def _verdict(self) -> str:
         if self.card is None:
             return ""
@@ -153,7 +134,7 @@ class MemoryReport:
 
 
 def report_memory(
-    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None, exact: bool
+    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None
 ) -> MemoryReport:
     """Plan what a recipe needs on the card.
 
@@ -163,10 +144,6 @@ def report_memory(
         card: what it is held against.
         offline: do not ask the hub for a config.
         prompt: tokens of the longest prompt, where it is known.
-        exact: trace a training step too.
-
-    Raises:
-        MemoryTraceError: the step cannot be traced.
     """
     if (engine := engine_name(recipe)) != "transformers":
         return MemoryReport(why=ELSEWHERE[engine])
@@ -178,16 +155,10 @@ def report_memory(
         return MemoryReport(why=str(error))
     memory = card.memory if card else None
     made = max((plan(setup, memory) for setup in setups), key=lambda one: one.needed)
-    setup, report = made.setup, MemoryReport(made, card=card)
+    report = MemoryReport(made, card=card)
     if card is not None:
         report.fits = made.fits(card.memory)
         report.edits = [] if report.fits else edits(made, card.memory)
-    if exact and setup.trains:
-        from reasoning_ext.memory.exact import trace_recipe
-
-        report.traced = trace_recipe(recipe, makers, setup, offline)
-        if card is not None and setup.backend == "trl" and report.traced_needs() > card.memory * USABLE:
-            report.fits = False
     return report
 
 

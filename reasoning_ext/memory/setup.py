@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.batches import generation_of
 from reasoning_ext.devices import Device, choose
 from reasoning_ext.fields import module_source
 from reasoning_ext.memory.parts import BYTES
@@ -239,6 +240,5 @@ def _batches(recipe: Recipe, prompt: int | None) -> tuple[int, int, int, int]:
     completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
     if recipe.stage != "grpo":
         return 0, prompt, completion, recipe.get("per_device_eval_batch_size")
-    rows = recipe.get("per_device_train_batch_size")
-    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
-    return rows, prompt, completion, recipe.get("generation_batch_size") or rows * steps
+    made = generation_of(recipe, processes=1)
+    return made.batch, prompt, completion, made.size

@@ -62,8 +62,8 @@ def build_trainer(
     from trl import DPOTrainer, GRPOTrainer, SFTTrainer, get_peft_config
     from trl.trainer import dpo_trainer, grpo_trainer
 
+    from memory_trace.gpu_stand_ins import replaced
     from reasoning_ext.engines.source import model_config as build_config
-    from reasoning_ext.memory.gpu_stand_ins import replaced
 
     model = _build_model(model_config, load)
     data = _dataset(stage, workload, steps * accumulation)
@@ -119,7 +119,7 @@ def _quantised(model: Any, quantisation: Any, dtype: Any) -> Any:
     from transformers.quantizers.auto import AutoHfQuantizer
     from transformers.quantizers.base import get_keys_to_not_convert
 
-    from reasoning_ext.memory.gpu_stand_ins import Packed4bit, Packed8bit
+    from memory_trace.gpu_stand_ins import Packed4bit, Packed8bit
 
     left = get_keys_to_not_convert(model)
     for name, module in list(model.named_modules()):

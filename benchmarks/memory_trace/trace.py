@@ -1,4 +1,4 @@
-"""`check --exact`: the memory of a recipe's training step, traced on tensors without data; no GPU, no weights.
+"""The memory of a recipe's training step, traced on tensors without data; no GPU, no weights.
 
 TRL's own trainer trains one step: its loss, its chunks of the vocabulary, accelerate's autocast, PEFT's layers, the
 checkpointing and the optimizer are the real ones. The model is built under a FakeTensorMode, and `LiveStorages` counts
@@ -27,10 +27,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.memory.traced_trainer import MemoryTraceError, Workload, build_trainer
+from memory_trace.traced_trainer import MemoryTraceError, Workload, build_trainer
 
 if TYPE_CHECKING:
-    from reasoning_ext.memory.live_storages import LiveStorages
+    from memory_trace.live_storages import LiveStorages
 
 FORWARD_BACKWARD, OPTIMIZER_STEP, LOG_PROBABILITIES = "forward and backward", "optimizer step", "log-probabilities"
 OPTIMIZERS = (
@@ -103,7 +103,7 @@ def trace_training(
         stack.enter_context(_undisturbed())
         from torch._subclasses.fake_tensor import FakeTensorMode
 
-        from reasoning_ext.memory.live_storages import LiveStorages
+        from memory_trace.live_storages import LiveStorages
 
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         fake = FakeTensorMode(allow_non_fake_inputs=True)
@@ -219,7 +219,7 @@ def _without_data(masked: bool, kernels: str) -> Iterator[None]:
     import torch
     from transformers import masking_utils
 
-    from reasoning_ext.memory.gpu_stand_ins import kernels_of_a_gpu, replaced
+    from memory_trace.gpu_stand_ins import kernels_of_a_gpu, replaced
 
     def nothing(*args: Any, **kwargs: Any) -> None:
         return None

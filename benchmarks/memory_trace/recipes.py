@@ -1,13 +1,13 @@
-"""`check --exact`: a recipe's training step, traced (see `trace`); imports torch and TRL."""
+"""A recipe's training step, traced (see `trace`)."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from memory_trace.trace import MemoryTraceError, Workload, trace_training
 from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
 from reasoning_ext.memory.setup import Setup, model_source
 from reasoning_ext.memory.shapes import config_of
-from reasoning_ext.memory.trace import MemoryTraceError, Workload, trace_training
 from reasoning_ext.recipe import Recipe
 
 
