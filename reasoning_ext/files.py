@@ -56,6 +56,20 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to, which gets its name in the end, or is removed when anything goes wrong."""
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        part.mkdir(parents=True)
+        yield part
+        os.sync()
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
     """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
 

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reasoning_ext.markdown import plain, shorten
 from reasoning_ext.merging import find_source
-from reasoning_ext.model_card import plain, shorten, write_card
+from reasoning_ext.model_card import write_export_card
 
 EVIL = "</pre><script>alert(1)</script> [x](javascript:alert(1)) ![y](http://e) | `a` **b**\n---\nlicense: mit\n# Title ```"
 TOKEN = "hf_aVerySecretToken1234"
@@ -53,7 +54,7 @@ def runs(tmp_path, monkeypatch):
 def card(run, to="merged-16bit", comparison="99.0% of 800 tokens equal"):
     folder = Path("export")
     folder.mkdir(exist_ok=True)
-    write_card(folder, find_source(Path(run)), to, comparison, "2026-01-02")
+    write_export_card(folder, find_source(Path(run)), to, comparison, "2026-01-02")
     text = (folder / "README.md").read_text()
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
