@@ -26,8 +26,8 @@ from reasoning_ext.lineage import EXPORT
 from reasoning_ext.markdown import shorten
 from reasoning_ext.merging import ExportError, Source, base_weights, find_source, load_trained, merge, run_tokenizer
 from reasoning_ext.model_card import write_export_card
-from reasoning_ext.process import free_memory, quiet
-from reasoning_ext.run_dir import DONE, fingerprint, say, versions
+from reasoning_ext.process import free_memory, quiet, versions
+from reasoning_ext.run_dir import DONE, fingerprint, say
 
 TARGETS = ("merged-16bit", "adapter", "gguf", "hub")
 MERGED, ADAPTER, GGUF, HUB = TARGETS

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import markdown
 from reasoning_ext.files import read_object
 from reasoning_ext.markdown import license_of, plain
-from reasoning_ext.run_dir import LINEAGE, is_run, versions
+from reasoning_ext.process import versions
+from reasoning_ext.run_dir import LINEAGE, is_run
 from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, weights_of
 
 if TYPE_CHECKING:

@@ -26,13 +26,13 @@ from reasoning_ext.run_dir import (
     has_begun,
     is_done,
     is_main,
+    locked,
     open_run,
     other_choice,
     refuse_other_recipe,
     say,
     world_size,
 )
-from reasoning_ext.run_lock import locked
 from reasoning_ext.trainer_checks import named_refusals
 
 STAGE_FUNCTIONS = {

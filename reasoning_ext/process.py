@@ -1,11 +1,18 @@
-"""What a process that loads models keeps to itself, and what it gives back."""
+"""What a process runs with, what of its libraries' words it keeps to itself, and the memory that it gives back."""
 
 from __future__ import annotations
 
 import gc
 import logging
+import platform
 import sys
 import warnings
+from importlib.metadata import PackageNotFoundError, version
+
+PACKAGES = (
+    "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
+    "unsloth", "vllm",
+)  # fmt: skip
 
 
 def quiet() -> None:
@@ -30,3 +37,14 @@ def free_memory() -> None:
     gc.collect()
     if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
         sys.modules["torch"].cuda.empty_cache()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that take part, of Python and of the system."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found | {"python": platform.python_version(), "platform": platform.platform()}

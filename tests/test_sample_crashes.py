@@ -13,8 +13,7 @@ import pytest
 from kill_sampling import BATCH, answer
 
 from reasoning_ext.files import DiskError, append_lines, write_whole
-from reasoning_ext.run_dir import DONE, RunDirError
-from reasoning_ext.run_lock import locked
+from reasoning_ext.run_dir import DONE, RunDirError, locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
 
@@ -183,7 +182,7 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(small_disk, cli):
 HOLDER = """
 import sys, time
 from pathlib import Path
-from reasoning_ext.run_lock import locked
+from reasoning_ext.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     if len(sys.argv) > 2:
