@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_ext.engines.options import OPTIONS, ServerOptions
+from reasoning_ext.engines.options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
@@ -79,8 +79,6 @@ def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
     yield from _argument_errors(recipe, engine)
     if engine == "server":
         yield from _server_errors(recipe, specs)
-        from reasoning_ext.engines.endpoints import server_problems
-
         for line in [] if wrong else server_problems(ServerOptions(**given)):
             name, _, text = line.partition(": ")
             yield recipe.error(("engine_kwargs", name), text)
