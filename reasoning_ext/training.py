@@ -18,9 +18,9 @@ from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.tokenized import drop_long_prompts
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 
@@ -112,7 +112,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
     if missing:
         problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
         raise recipe.error("unsloth_config", problem)
-    with refusals(recipe, cls.__name__):
+    with refusals(recipe.values, cls.__name__):
         config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
     keep_trl_values(recipe, config)
     refuse_changes(recipe, config)
