@@ -228,7 +228,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
         if recipe.stage != "eval" and hub:
             evaluation_questions(recipe)
     else:
-        from reasoning_ext.tokenized import count_tokens
+        from reasoning_ext.rendering import count_tokens
 
         count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
         found.prepared = prepare(recipe if hub else _without_hub(recipe, found), split, count, specs)

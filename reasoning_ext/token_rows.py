@@ -12,8 +12,9 @@ from reasoning_ext.held_out import write_problems
 from reasoning_ext.model import Loaded
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.rendering import count_tokens
 from reasoning_ext.run_dir import RunDir, say
-from reasoning_ext.tokenized import MOST_INEXACT, count_tokens
+from reasoning_ext.tokenized import MOST_INEXACT
 from reasoning_ext.training import recipe_model, recipe_tokenizer, template_options
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.contract import Contract, decode
 from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.rendering import Rendered, render_prompt, render_row
+from reasoning_ext.rendering import Rendered, count_tokens, render_prompt, render_row
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -135,11 +135,6 @@ def prompt_length(
     except ValueError as error:
         raise DataError("dataset_name", f"row {index}: {error}") from error
     return count_tokens(tokenizer, text)
-
-
-def count_tokens(tokenizer: Any, text: str) -> int:
-    """Return how many tokens a text has, without any that a tokenizer adds and without a warning about its length."""
-    return len(_ids(tokenizer, text))
 
 
 def tokenize_rows(
