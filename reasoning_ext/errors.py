@@ -5,6 +5,7 @@ import os
 import re
 import resource
 import sys
+from typing import Any
 
 from reasoning_ext.shown import unsaid, visible, without_secrets
 
@@ -52,9 +53,9 @@ def refuse_little_memory() -> None:
 
 
 class KeyProblem(UserError):
-    """The same, where one key of the recipe is to blame; whoever knows the recipe adds its file and line."""
+    """The same, where one key of the recipe, or a path into its value, is to blame; whoever has it adds its file and line."""
 
-    def __init__(self, key: str, problem: str):
+    def __init__(self, key: Any, problem: str):
         super().__init__(problem)
         self.key = key
 

@@ -25,10 +25,11 @@ from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.metrics import GREEDY, metrics
 from reasoning_ext.model import is_adapter
 from reasoning_ext.named_inputs import eval_models
-from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.row_options import TEST, row_options
+from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
@@ -53,7 +54,7 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
         RewardError: a reward failed.
     """
     specs = parse_rewards(recipe.get("reward_funcs") or EVAL_REWARDS, recipe.folder)
-    rows = recipe_rows(recipe, "dataset_test_split")
+    rows = prepare(row_options(recipe), TEST).rows
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
     models, path = eval_models(recipe), run.path / ANSWERS

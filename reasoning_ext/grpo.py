@@ -12,13 +12,15 @@ from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.held_out import write_problems
-from reasoning_ext.preparation import Prepared, prepare
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
 from reasoning_ext.refusals import refusals
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.row_options import TEST, row_options
+from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
 
@@ -38,7 +40,8 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 
     specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
-    prepared = prepare(recipe, specs=specs)
+    options = row_options(recipe)
+    prepared = prepare(options, specs=specs)
     rows = prepared.rows
     check_columns(columns_of(rows), {"prompt": "stage grpo"} | needed_columns(specs))
     config = build_config(
@@ -51,7 +54,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     )
     for error in reference_errors(recipe):
         raise error
-    held_out = _prompts(recipe, prepare(recipe, "dataset_test_split", specs=specs)) if config.do_eval else None
+    held_out = _prompts(recipe, prepare(options, TEST, specs=specs)) if config.do_eval else None
     if held_out is not None:
         check_columns(columns_of(held_out), {"prompt": "stage grpo"} | needed_columns(specs))
     rows = _prompts(recipe, prepared)

@@ -17,15 +17,17 @@ from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
-from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
+from reasoning_ext.measuring import measure
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import WEIGHTS, eval_models
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.plugins import no_code
 from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
-from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
+from reasoning_ext.rows import prepare, read_rows
 from reasoning_ext.sources import is_generator, local_source
 from reasoning_ext.weights import check_weights, vocabulary_problem
 
@@ -83,7 +85,6 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    measure = {"sft": measure_rows, "dpo": measure_pairs}.get(recipe.stage, measure_prompts)
     steps: list[Callable[[], None]] = [
         lambda: _read_weights(recipe),
         lambda: _read_tokenizer(recipe, found, model, hub),
@@ -130,12 +131,12 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    named = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
-    return any(_is_hub_name(entry, name) for entry, name in named if name)
+    named = [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
+    return any(map(_is_hub_name, named))
 
 
-def _is_hub_name(recipe: Recipe, name: str) -> bool:
-    return not is_generator(name) and ":" not in name and local_source(recipe.local(name)) is None
+def _is_hub_name(name: str) -> bool:
+    return not is_generator(name) and ":" not in name and local_source(name) is None
 
 
 def _placed(recipe: Recipe, error: KeyProblem) -> RecipeError:
@@ -222,22 +223,19 @@ def _judge_contract(found: Inspection) -> None:
 
 
 def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: bool, whole: bool) -> None:
-    split = "dataset_test_split" if recipe.stage == "eval" else "dataset_train_split"
-    if recipe.stage == "eval" or not whole:
-        found.prepared.rows = recipe_rows(recipe, split, None if whole else SAMPLE, prepared=found.prepared)
-        if recipe.stage != "eval" and hub:
-            evaluation_questions(recipe)
-    else:
-        from reasoning_ext.rendering import count_tokens
+    from reasoning_ext.decontamination import evaluation_questions
+    from reasoning_ext.rendering import count_tokens
 
-        count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
-        found.prepared = prepare(recipe if hub else _without_hub(recipe, found), split, count, specs)
+    options, split = row_options(recipe), TEST if recipe.stage == "eval" else TRAIN
+    count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
+    options = options if hub else _without_hub(options, found)
+    found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
+    if not whole and hub and recipe.stage != "eval":
+        evaluation_questions(options)
     rows = found.prepared.rows
     names = columns_of(rows)
     check_columns(names, stage_columns(recipe, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
-    if not whole:
-        rows = rows.filter(lambda row: stays(recipe, row))
     found.numbers, found.rows = _sample(rows)
     _judge_golds(found)
     if whole and hasattr(rows, "num_rows") and recipe.stage != "eval" and recipe.get("deduplicate") == "none":
@@ -256,18 +254,17 @@ def _judge_golds(found: Inspection) -> None:
 def _read_held_out(recipe: Recipe) -> None:
     """Read the first held-out rows of a training that is evaluated as it goes."""
     if recipe.stage in TRAINED and recipe.get("eval_strategy") not in (None, "no"):
-        recipe_rows(recipe, "dataset_test_split", CHECKED_ROWS)
+        read_rows(row_options(recipe), TEST, CHECKED_ROWS)
 
 
-def _without_hub(recipe: Recipe, found: Inspection) -> Recipe:
-    """Return the recipe without the evaluation sets that only the hub has."""
-    named = [(e.get("dataset_name") if isinstance(e, dict) else e) for e in recipe.get("decontaminate") or []]
-    left_out = [name for name in named if isinstance(name, str) and _is_hub_name(recipe, name)]
-    if not left_out:
-        return recipe
-    found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
-    kept = [e for e, name in zip(recipe.get("decontaminate"), named, strict=True) if name not in left_out]
-    return replace(recipe, values=recipe.values | {"decontaminate": kept or None})
+def _without_hub(options: RowOptions, found: Inspection) -> RowOptions:
+    """Leave out the evaluation sets that only the hub has."""
+    named = [e.get("dataset_name") if isinstance(e, dict) else e for e in options.decontaminate]
+    left_out = [name for name in named if isinstance(name, str) and _is_hub_name(options.local(name))]
+    if left_out:
+        found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
+    kept = [e for e, name in zip(options.decontaminate, named, strict=True) if name not in left_out]
+    return replace(options, decontaminate=kept)
 
 
 def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:

@@ -121,11 +121,11 @@ def check_data(recipe: Recipe, specs: list[RewardSpec]) -> list[dict]:
     Raises:
         RecipeError: the data set cannot be read, does not fit its format, or lacks a column.
     """
-    from reasoning_ext.preparation import recipe_rows
+    from reasoning_ext.row_options import TEST, TRAIN, row_options
+    from reasoning_ext.rows import read_rows
 
-    split = "dataset_test_split" if recipe.stage == "eval" else "dataset_train_split"
     try:
-        rows = recipe_rows(recipe, split, CHECKED_ROWS)
+        rows = read_rows(row_options(recipe), TEST if recipe.stage == "eval" else TRAIN, CHECKED_ROWS)
         needed = stage_columns(recipe, specs)
         check_columns(columns_of(rows), needed)
     except KeyProblem as error:

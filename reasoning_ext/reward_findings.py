@@ -14,9 +14,9 @@ from reasoning_ext.dry_run import Table
 from reasoning_ext.errors import UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.preflight import reward_weights
-from reasoning_ext.preparation import has_gold
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.rows import has_gold
 
 JUDGE = "math_answer"
 OURS = tuple(f"reasoning_ext.rewards.{name}" for name in (JUDGE, "exact_answer", "choice_answer"))

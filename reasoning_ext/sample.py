@@ -22,10 +22,11 @@ from reasoning_ext.engines.opening import engine_name, open_engine, sampling_set
 from reasoning_ext.generation import Engine, EngineError
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.preflight import stage_columns
-from reasoning_ext.preparation import has_gold, prepare
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import has_gold, prepare
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.sampling.card import write_dataset_card
 from reasoning_ext.sampling.outputs import write_outputs, write_summary
@@ -58,7 +59,7 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         DiskError: the disk is full.
     """
     specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
-    prepared = prepare(recipe, specs=specs)
+    prepared = prepare(row_options(recipe), specs=specs)
     table = prepared.rows
     if recipe.get("min_agreement") is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)

@@ -32,7 +32,7 @@ def write_dataset_card(
         folder: the run's folder.
         recipe: the resolved recipe.
         summary: what `outputs.Counts.summary` returns.
-        steps: what became of the data set's rows, as `reading.Prepared.steps` has it.
+        steps: what became of the data set's rows, as `prepared.Prepared.steps` has it.
         adaptive: whether prompts were left alone once enough was accepted.
     """
     header = {

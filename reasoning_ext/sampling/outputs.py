@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from reasoning_ext.files import whole_file, write_whole
-from reasoning_ext.preparation import has_gold
+from reasoning_ext.rows import has_gold
 from reasoning_ext.sampling.pairs import Solved, make_pairs
 from reasoning_ext.sampling.selection import Rules, agreeing
 from reasoning_ext.sampling.store import CUT_OFF, RIGHT, STATES, UNJUDGED, WRONG, Samples
