@@ -62,21 +62,24 @@ def ask_and_print(
     system = (system or "") if system_prompt is None else system_prompt
     loaded = load_model(model, ModelConfig(dtype="auto"), options)
     prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
-    settings = SamplingSettings(
-        max_completion_length=max_completion_length, temperature=temperature, seed=seed,
-        chat_template_kwargs=options.chat_template_kwargs,
-    )  # fmt: skip
+    kwargs = options.chat_template_kwargs
+    inputs, room = _inputs(loaded, prompt, kwargs)
+    most = min(max_completion_length, room)
+    settings = SamplingSettings(most, temperature, seed=seed, chat_template_kwargs=kwargs)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    room = _room(loaded.model, _inputs(loaded, prompt, settings)["input_ids"].shape[1])
-    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
-    settings = replace(settings, max_completion_length=min(max_completion_length, room))
-    texts = [_stream(loaded, prompt, settings, seed, console, why)]
+    text, cut_off = _stream(loaded, inputs, settings, console)
+    if cut_off:
+        why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
+        console.print(f"cut off after {cut_off} tokens, {why}", markup=False)
+    texts = [text]
     for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
         for completion in batch:
             texts.append(completion.text)
-            console.print(visible(f"completion {len(texts)} of {n}: {_short(completion.text)}"), markup=False)
+            answer = " ".join((think.answer(completion.text) or "").split()) or "(no answer)"
+            short = answer[:SHOWN] + " ..." * (len(answer) > SHOWN)
+            console.print(visible(f"completion {len(texts)} of {n}: {short}"), markup=False)
     if n > 1:
         console.print(visible(vote_line(texts)), markup=False)
 
@@ -88,11 +91,10 @@ def vote_line(completions: list[str]) -> str:
     'vote: 42 (3 of 5), 41 (1 of 5), (no answer) (1 of 5)'
     """
     said = [think.answer(text) or "" for text in completions]
-    groups = same_answers(completions)
-    written = [Counter(answer_of(said[i]) for i in group) for group in groups]
+    written = [Counter(answer_of(said[i]) for i in group) for group in same_answers(completions)]
     counts = [(wordings.most_common(1)[0][0], wordings.total()) for wordings in written]
-    without = len(said) - sum(count for _, count in counts)
-    counts += [("(no answer)", without)] if without else []
+    if without := len(said) - sum(count for _, count in counts):
+        counts.append(("(no answer)", without))
     return "vote: " + ", ".join(f"{answer} ({count} of {len(said)})" for answer, count in counts)
 
 
@@ -134,40 +136,28 @@ def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
     return system, replace(options, chat_template_kwargs=kwargs, think_tags=recipe.get("think_tags"))
 
 
-def _short(completion: str) -> str:
-    answer = " ".join((think.answer(completion) or "").split())
-    return answer[:SHOWN] + " ..." * (len(answer) > SHOWN) if answer else "(no answer)"
+def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]) -> tuple[Any, int]:
+    """Return a prompt in tokens, and how many a completion may have before the model's context is full.
 
-
-def _inputs(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings) -> Any:
-
+    Raises:
+        UserError: none, or the chat template refuses the prompt.
+    """
     try:
-        text = render_prompt(loaded.tokenizer, loaded.contract, prompt, settings.chat_template_kwargs)
+        text = render_prompt(loaded.tokenizer, loaded.contract, prompt, kwargs)
     except ValueError as error:
         raise UserError(f"ask: {error}") from error
     inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False).to(loaded.model.device)
     inputs.pop("token_type_ids", None)
-    return inputs
-
-
-def _room(model: Any, taken: int) -> int:
-    """Return how many tokens a completion may have before the model's context is full.
-
-    Raises:
-        UserError: none.
-    """
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
+    taken = inputs["input_ids"].shape[1]
+    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     if taken >= context:
-        raise UserError(
-            f"ask: found a question of {taken} tokens, allowed: fewer than the model's context of {context}"
-        )
-    return int(context - taken)
+        problem = f"found a question of {taken} tokens, allowed: fewer than the model's context of {context}"
+        raise UserError(f"ask: {problem}")
+    return inputs, int(context - taken)
 
 
-def _stream(
-    loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings, seed: int, console: Any, why: str = ""
-) -> str:
-    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
+def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> tuple[str, int]:
+    """Print one completion as it comes, its thought dimmed; return it whole, and after how many tokens it was cut off, or 0."""
     import torch
     from transformers import TextStreamer
 
@@ -176,7 +166,6 @@ def _stream(
 
     model, tokenizer, contract = loaded.model, loaded.tokenizer, loaded.contract
     decode, stops = decoder(tokenizer, contract), stop_ids(model, tokenizer, contract)
-    ends = {*stops, *decode.stop_ids}
 
     class Streamer(TextStreamer):
         """Transformers' own, to this console, letter by letter, without the tokens that end a turn."""
@@ -191,7 +180,7 @@ def _stream(
             """Take the prompt's ids, then one id at a time."""
             if not self.next_tokens_are_prompt:
                 self.ids.append(int(value.flatten()[-1]))
-            if not self.ids or self.ids[-1] not in ends:
+            if not self.ids or self.ids[-1] not in {*stops, *decode.stop_ids}:
                 super().put(value)
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
@@ -206,9 +195,7 @@ def _stream(
             """Hold back nothing, as it does for scripts without spaces, but what is not yet a whole letter."""
             return cp != 0xFFFD
 
-    torch.manual_seed(seed)
-    inputs, streamer = _inputs(loaded, prompt, settings), Streamer()
+    torch.manual_seed(settings.seed)
+    streamer = Streamer()
     model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
-    if not {*streamer.ids[-1:]} & {*stops}:
-        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
-    return decode(streamer.ids)
+    return decode(streamer.ids), 0 if {*streamer.ids[-1:]} & {*stops} else len(streamer.ids)

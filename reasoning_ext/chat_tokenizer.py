@@ -44,14 +44,18 @@ def load_tokenizer(
     Raises:
         TokenizerError: it cannot be loaded or has no way to end a turn.
     """
+    tokenizer = _pretrained(name, "model_name_or_path", revision=revision, trust_remote_code=trust_remote_code)
+    return prepare_tokenizer(tokenizer, chat_template_path)
+
+
+def _pretrained(name: str, key: str, **arguments: Any) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, **arguments)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
-        raise TokenizerError("model_name_or_path", f"cannot load the tokenizer of {name}: {reason}") from error
-    return prepare_tokenizer(tokenizer, chat_template_path)
+        raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
@@ -86,13 +90,7 @@ def _template(path: str) -> str:
             return file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError("chat_template_path", f"found {path}, which is no UTF-8 text: {error}") from error
-    from transformers import AutoTokenizer
-
-    try:
-        template = AutoTokenizer.from_pretrained(path).chat_template
-    except Exception as error:
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError("chat_template_path", f"cannot load the tokenizer of {path}: {reason}") from error
+    template: str = _pretrained(path, "chat_template_path").chat_template
     if not template:
         raise TokenizerError("chat_template_path", f"found {path}, whose tokenizer has no chat template")
     return template

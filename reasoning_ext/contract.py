@@ -17,20 +17,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.probes import (
-    ANSWER,
-    NEXT_TURN,
-    THOUGHT,
-    USER_TURN,
-    ContractError,
-    Probe,
-    Tags,
-    dropped,
-    fate,
-    in_parts,
-    split_prompt,
-    turn_end,
-)
+from reasoning_ext.probes import ANSWER, NEXT_TURN, THOUGHT, USER_TURN, Probe, Tags, in_parts, split_prompt, turn_end
+from reasoning_ext.probes import ContractError as ContractError
 
 
 @dataclass(frozen=True)
@@ -70,9 +58,14 @@ class Contract:
     field: str = ""
 
     @property
+    def own_tags(self) -> bool:
+        """Tell whether the model writes other tags than `<think>`."""
+        return (self.open.strip(), self.close.strip()) != (think.OPEN, think.CLOSE)
+
+    @property
     def changes_text(self) -> bool:
         """Tell whether what a trainer decodes is not yet a whole completion."""
-        return bool(self.prefix or self.special or self.parser or self.open.strip() != think.OPEN)
+        return bool(self.prefix or self.special or self.parser or self.own_tags)
 
     def whole(self, text: str) -> str:
         """Make a generated text whole: `<think>...</think>answer`, whatever the tags and whoever wrote the opening one.
@@ -81,37 +74,37 @@ class Contract:
             text: what the model wrote after the generation prompt, its tags included, without the end of the turn.
         """
         text = self.prefix + text
-        if not self.prefix and self.plain_lead.strip() and text.startswith(self.plain_lead):
-            text = text[len(self.plain_lead) :]
-        if self.open.strip() == think.OPEN and self.close.strip() == think.CLOSE:
+        if not self.prefix and self.plain_lead.strip():
+            text = text.removeprefix(self.plain_lead)
+        if not self.own_tags:
             return text
         # Found without the white space that the template writes with the tags: a model may leave it out.
-        before, opened, rest = text.partition(self.open.strip())
+        (left, opening, right), (before_close, closing, after_close) = _sides(self.open), _sides(self.close)
+        before, opened, rest = text.partition(opening)
         if not opened or before.strip():
             return text
-        thought, closed, answer = rest.partition(self.close.strip())
-        thought = thought.removeprefix(_after(self.open)).removesuffix(_before(self.close))
-        whole = f"{before.removesuffix(_before(self.open))}{think.OPEN}{thought}"
-        return whole + (f"{think.CLOSE}{answer.removeprefix(_after(self.close))}" if closed else "")
+        thought, closed, answer = rest.partition(closing)
+        thought = thought.removeprefix(right).removesuffix(before_close)
+        whole = f"{before.removesuffix(left)}{think.OPEN}{thought}"
+        return whole + (f"{think.CLOSE}{answer.removeprefix(after_close)}" if closed else "")
 
     def native(self, completion: str) -> str:
         """Write a whole completion with the model's own tags; the white space around the parts goes with tags of channels."""
-        opened = completion.lstrip().startswith(think.OPEN)
-        if not opened:
+        inside = completion.lstrip()
+        if not inside.startswith(think.OPEN):
             return self.plain_lead + completion
-        if self.open.strip() == think.OPEN and self.close.strip() == think.CLOSE:
-            return self.thought_lead + completion.lstrip()
-        thought, closed, answer = completion.lstrip()[len(think.OPEN) :].partition(think.CLOSE)
+        if not self.own_tags:
+            return self.thought_lead + inside
+        thought, closed, answer = inside[len(think.OPEN) :].partition(think.CLOSE)
         if "<|" in self.open:
             thought, answer = thought.strip(), answer.strip()
         return f"{self.thought_lead}{self.open}{thought}" + (f"{self.close}{answer}" if closed else "")
 
     def messages(self, chat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """Write a conversation as the template wants it: thoughts of earlier turns in its own form, contents in parts."""
-        return [self._message(message) for message in chat]
+        return [self._message(think.without_nulls(message)) for message in chat]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
-        message = think.without_nulls(message)
         text = message.get("content")
         if not isinstance(text, str):
             return message
@@ -124,12 +117,10 @@ class Contract:
         return in_parts(message) if self.parts else message
 
 
-def _before(tag: str) -> str:
-    return tag[: len(tag) - len(tag.lstrip())]
-
-
-def _after(tag: str) -> str:
-    return tag[len(tag.rstrip()) :]
+def _sides(tag: str) -> tuple[str, str, str]:
+    """Take a tag apart: the white space before it, the tag, the white space behind it."""
+    before, inside, after = tag.partition(tag.strip())
+    return before, inside, after
 
 
 @dataclass(frozen=True)
@@ -156,14 +147,14 @@ class Decoder:
 
     def messages(self, completions: list, completion_ids: list[list[int]]) -> list:
         """Write whole completions in the form that TRL has them in; those of several messages (tools) are left alone."""
-        return [
-            c
-            if isinstance(c, list) and len(c) != 1
-            else self(ids)
-            if isinstance(c, str)
-            else [{"role": "assistant", "content": self(ids)}]
-            for c, ids in zip(completions, completion_ids, strict=True)
-        ]
+        made: list = []
+        for completion, ids in zip(completions, completion_ids, strict=True):
+            if isinstance(completion, str):
+                made.append(self(ids))
+            else:
+                one = len(completion) == 1
+                made.append([{"role": "assistant", "content": self(ids)}] if one else completion)
+        return made
 
 
 def decoder(tokenizer: Any, contract: Contract) -> Decoder:
@@ -192,10 +183,7 @@ def find_contract(
         ContractError: the template cannot render a question and an answer.
     """
     probe = Probe(tokenizer, chat_template_kwargs or {})
-    try:
-        prompt, plain = probe.begin()
-    except ValueError as error:
-        raise ContractError("model_name_or_path", str(error)) from error
+    prompt, plain = probe.begin()
     tags = Tags(*think_tags) if think_tags else probe.tags(prompt)
     base, prefix, empty = split_prompt(prompt, tags.open, tags.close)
     said = plain[len(base) :].partition(ANSWER)[0] if plain.startswith(base) else ""
@@ -215,11 +203,17 @@ def find_contract(
         plain_lead=plain_lead,
         end=end,
         end_id=end_id,
-        history=fate(probe.attempt(USER_TURN, traced, NEXT_TURN)),
-        target=fate(probe.attempt(USER_TURN, traced)),
+        history=probe.fate(USER_TURN, traced, NEXT_TURN),
+        target=probe.fate(USER_TURN, traced),
         adds_empty=has_tags,
-        special=any(dropped(tokenizer, tag) for tag in (tags.open, tags.close)),
+        special=any(_dropped(tokenizer, tag) for tag in (tags.open, tags.close)),
         parser=any(getattr(tokenizer, name, None) for name in ("response_template", "response_schema")),
         parts=probe.parts,
         field=tags.field,
     )
+
+
+def _dropped(tokenizer: Any, tag: str) -> bool:
+    """Tell whether decoding without special tokens loses some of a tag."""
+    ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
+    return "".join(tokenizer.decode(ids, skip_special_tokens=True).split()) != "".join(tag.split())

@@ -13,9 +13,9 @@ from reasoning_ext.fields import DPO_CONFIG
 from reasoning_ext.model import Loaded
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 
@@ -53,7 +53,7 @@ def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
-    with refusals(recipe, "DPOTrainer"):
+    with refusals(recipe.values, "DPOTrainer"):
         return TokenizedDPOTrainer(
             model=loaded.model,
             args=config,

@@ -15,13 +15,13 @@ from reasoning_ext.held_out import write_problems
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.refusals import refusals
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.row_options import TEST, row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
 
 
@@ -69,7 +69,7 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
         load_reference_as(loaded, recipe, config)
-    with refusals(recipe, "GRPOTrainer"):
+    with refusals(recipe.values, "GRPOTrainer"):
         trainer = GRPOTrainer(
             model=loaded.model,
             reward_funcs=rewards,

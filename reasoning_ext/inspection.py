@@ -224,7 +224,7 @@ def _judge_contract(found: Inspection) -> None:
 
 def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: bool, whole: bool) -> None:
     from reasoning_ext.decontamination import evaluation_questions
-    from reasoning_ext.tokenized import count_tokens
+    from reasoning_ext.rendering import count_tokens
 
     options, split = row_options(recipe), TEST if recipe.stage == "eval" else TRAIN
     count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None

@@ -17,6 +17,7 @@ from reasoning_ext.plugins import without_code
 from reasoning_ext.preflight import check_data, check_recipe
 from reasoning_ext.process import free_memory, quiet
 from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.refusals import named_refusals
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import (
     RunDir,
@@ -33,7 +34,6 @@ from reasoning_ext.run_dir import (
     say,
     world_size,
 )
-from reasoning_ext.trainer_checks import named_refusals
 
 STAGE_FUNCTIONS = {
     "sft": "reasoning_ext.sft:run_sft",
@@ -177,7 +177,7 @@ def _run_stage(recipe: Recipe, run: RunDir) -> int:
         _disable_caching()
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
         stage = getattr(importlib.import_module(module), function)
-        with named_refusals(recipe):
+        with named_refusals(recipe.values):
             return stage(recipe, run)
     except KeyProblem as error:
         raise recipe.error(error.key, str(error)) from error

@@ -138,11 +138,16 @@ class Probe:
         except Exception:  # a template raises whatever it likes at what it does not expect
             return ""
 
+    def fate(self, *chat: dict[str, Any]) -> str:
+        """Say what becomes of the thought in a conversation: "kept", "stripped", or "refused" where nothing is rendered."""
+        rendered = self.attempt(*chat)
+        return "refused" if not rendered else "kept" if THOUGHT in rendered else "stripped"
+
     def begin(self) -> tuple[str, str]:
         """Render a question with the generation prompt, and a question with its answer.
 
         Raises:
-            ValueError: the template refuses them or leaves one out.
+            ContractError: the template refuses them or leaves one out.
         """
         self.parts = USER not in self.attempt(USER_TURN, prompt=True)
         try:
@@ -150,10 +155,12 @@ class Probe:
             plain = self.render(USER_TURN, {"role": "assistant", "content": ANSWER})
         except Exception as error:  # a template raises whatever it likes
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(f"the chat template cannot render a question and an answer: {reason}") from error
+            problem = f"the chat template cannot render a question and an answer: {reason}"
+            raise ContractError("model_name_or_path", problem) from error
         if USER not in prompt or ANSWER not in plain:
             lost = "the question" if USER not in prompt else "the answer"
-            raise ValueError(f"the chat template leaves out {lost}; set chat_template_path to another one")
+            problem = f"the chat template leaves out {lost}; set chat_template_path to another one"
+            raise ContractError("model_name_or_path", problem)
         return prompt, plain
 
     def tags(self, prompt: str) -> Tags:
@@ -210,17 +217,6 @@ def split_prompt(prompt: str, opened: str = think.OPEN, closed: str = think.CLOS
     return prompt, "", ""
 
 
-def fate(rendered: str) -> str:
-    """Say what became of the thought in a rendered probe: "kept", "stripped", or "refused" where nothing was rendered."""
-    return "refused" if not rendered else "kept" if THOUGHT in rendered else "stripped"
-
-
-def dropped(tokenizer: Any, tag: str) -> bool:
-    """Tell whether decoding without special tokens loses some of a tag."""
-    ids = tokenizer(tag, add_special_tokens=False)["input_ids"]
-    return "".join(tokenizer.decode(ids, skip_special_tokens=True).split()) != "".join(tag.split())
-
-
 def turn_end(tokenizer: Any, last: str, followed: str) -> tuple[str, int | None]:
     """Find what ends a turn: the added tokens behind the answer, whether or not a turn follows, else the next one's opener.
 
@@ -234,24 +230,18 @@ def turn_end(tokenizer: Any, last: str, followed: str) -> tuple[str, int | None]
     """
     added = {token.content: i for i, token in tokenizer.added_tokens_decoder.items() if token.content}
     rests = [text.partition(ANSWER)[2].partition(NEXT)[0] for text in (last, followed)]
-    run = _run(_shared(*rests), added)
+    run, shared = [], _shared(*rests)
+    while found := [token for token in added if shared.startswith(token)]:
+        run.append(max(found, key=len))
+        shared = shared.removeprefix(run[-1])
     if run:
         return "".join(run), added[run[-1]]
     for rest in rests:
-        found = [(rest.index(token), -len(token), token) for token in added if token in rest]
+        found = [token for token in added if token in rest]
         if found:
-            token = min(found)[2]
+            token = min(found, key=lambda token: (rest.index(token), -len(token), token))
             return token, added[token]
     return tokenizer.eos_token or "", tokenizer.eos_token_id
-
-
-def _run(text: str, tokens: Sequence[str] | dict[str, int]) -> list[str]:
-    """List the tokens that a text begins with, one right behind the other."""
-    run = []
-    while found := [token for token in tokens if text.startswith(token)]:
-        run.append(max(found, key=len))
-        text = text[len(run[-1]) :]
-    return run
 
 
 def _shared(a: str, b: str) -> str:

@@ -74,25 +74,22 @@ def render_row(
     if not completion.strip():
         raise ValueError("the completion is empty")
     base, prefix, empty = split_prompt(prompt, contract.open, contract.close)
-    text = contract.native(completion)
-    opened = contract.open.strip()
-    if completion.lstrip().startswith(think.OPEN):
-        prompt = base + prefix
-        if prefix:
-            text = text.lstrip()[len(opened) :]
-            gap = prefix[len(opened) :]
-            text = text[len(gap) :] if text.startswith(gap) else text
-    elif prefix:
-        prompt = base
-    elif empty:
-        text = text[len(contract.plain_lead) :] if contract.plain_lead else text
-    thought, closed, answer = text.rpartition(contract.close.strip())
-    ends = (contract.end, _ends(tokenizer, contract))
+    text, ends = contract.native(completion), (contract.end, _ends(tokenizer, contract))
     if not completion.lstrip().startswith(think.OPEN):
-        return Rendered(prompt, "", text + contract.end, *ends)
+        text = text.removeprefix(contract.plain_lead) if empty else text
+        return Rendered(base if prefix else prompt, "", text + contract.end, *ends)
+    if prefix:
+        opened = contract.open.strip()
+        text = text.lstrip().removeprefix(opened).removeprefix(prefix.removeprefix(opened))
+    thought, closed, answer = text.rpartition(contract.close.strip())
     if not closed:
-        return Rendered(prompt, text + contract.end, "", *ends)
-    return Rendered(prompt, thought + closed, answer + contract.end, *ends)
+        return Rendered(base + prefix, text + contract.end, "", *ends)
+    return Rendered(base + prefix, thought + closed, answer + contract.end, *ends)
+
+
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """Return how many tokens a text has, without any that a tokenizer adds and without a warning about its length."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
 def _ends(tokenizer: Any, contract: Contract) -> tuple[str, ...]:

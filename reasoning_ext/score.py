@@ -5,14 +5,14 @@ parquet or JSONL file with the columns `prompt`, `completion` and what the rewar
 made up for: the opening tag, where every thought is closed and none is opened, and token ids, with the run's own tokenizer.
 """
 
+from __future__ import annotations
+
 import itertools
 import json
 import math
-import statistics
 import time
-from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.combinations import EVAL_REWARDS
@@ -27,6 +27,9 @@ from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec, needed_columns
 from reasoning_ext.run_dir import RECIPE, damage, is_run
 from reasoning_ext.shown import print
 from reasoning_ext.sources import read_jsonl
+
+if TYPE_CHECKING:
+    import pandas
 
 MOST_TOKENS = 2**22  # of one completion; a column of that name with more counts something else
 SHOWN, SHOWN_CHARACTERS = 2, 300
@@ -44,6 +47,34 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
     Raises:
         UserError: no file, no reward, or a column is missing.
     """
+    import pandas
+
+    specs, weights = _rewards(path, recipe_path, names)
+    rows = read_completions(path)
+    if problem := damage(path, str(path)):
+        print(f"score  {problem}")
+    if any("completion_ids" in spec.plugin.required for spec in specs):
+        _add_token_ids(rows, path)
+    values, seconds = score_rows(rows, specs)
+    table = pandas.DataFrame(dict(enumerate(values)), dtype=float)  # a column a reward, NaN where it does not apply
+    totals = (table * weights).sum(axis=1, min_count=1)
+    # the rows of one prompt, at one step of a training
+    names = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
+    groups = pandas.Series(names)
+    print(f"{len(rows)} completions of {groups.nunique()} prompts")
+    for i, (spec, weight, taken) in enumerate(zip(specs, weights, seconds, strict=True)):
+        print(_line(f"{spec.name} x {weight:g}", table[i], groups) + f"  {1000 * taken / len(rows):.2f} ms each")
+    if len(specs) > 1:
+        print(_line("total", totals, groups))
+        pairs = table.corr().stack().dropna()
+        found = [f"{specs[i].name} ~ {specs[j].name} {value:+.2f}" for (i, j), value in pairs.items() if i < j]
+        print("correlation: " + (", ".join(found) or "none, because at most one of them varies"))
+    _print_changes(pandas.DataFrame({"logged": map(_logged, rows), "total": totals, "group": groups}).dropna())
+    _print_extremes(rows, totals)
+
+
+def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[list[RewardSpec], list[float]]:
+    """Return the rewards of a recipe, of the run that a file is of, and those that are named, and their weights."""
     specs, weights = [], []
     run = next((run for folder in (path, *path.parents[:2]) if (run := run_of(folder))), None)
     if recipe_path is None and not names and run is not None:
@@ -52,29 +83,12 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
         own = recipe_path.name == RECIPE and is_run(recipe_path.parent)
         recipe = run_recipe(recipe_path.parent) if own else load_recipe(recipe_path)
         entries = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
-        entries = entries or (EVAL_REWARDS if recipe.stage == "eval" else None)
-        specs = parse_rewards(entries, recipe.folder)
+        specs = parse_rewards(entries or (EVAL_REWARDS if recipe.stage == "eval" else None), recipe.folder)
         weights = list(reward_weights(recipe, specs))
-    specs += parse_rewards(list(names), Path.cwd())
-    weights += [spec.weight for spec in specs[len(weights) :]]
-    if not specs:
+    named = parse_rewards(list(names), Path.cwd())
+    if not specs + named:
         raise UserError("score: found no reward, allowed: --reward NAME, or --recipe of a stage with reward_funcs")
-    rows = read_completions(path)
-    if problem := damage(path, str(path)):
-        print(f"score  {problem}")
-    if any("completion_ids" in spec.plugin.required for spec in specs):
-        _add_token_ids(rows, path)
-    values, seconds = score_rows(rows, specs)
-    groups = _groups(rows)
-    print(f"{len(rows)} completions of {len(groups)} prompts")
-    for spec, weight, column, taken in zip(specs, weights, values, seconds, strict=True):
-        print(_line(f"{spec.name} x {weight:g}", column, groups) + f"  {1000 * taken / len(rows):.2f} ms each")
-    totals = [_total([column[i] for column in values], weights) for i in range(len(rows))]
-    if len(specs) > 1:
-        print(_line("total", totals, groups))
-        _print_correlations(specs, values)
-    _print_changes(rows, totals, groups)
-    _print_extremes(rows, totals)
+    return specs + named, weights + [spec.weight for spec in named]
 
 
 def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[list[Values], list[float]]:
@@ -120,28 +134,21 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
-    rows = [row for file in files for row in _read_file(file)]
-    # a server gave no completion; another table may have a column of that name
-    rows = [row for row in rows if not (isinstance(row, dict) and row.get("error") and _failed(row))]
+    rows = [row for file in files for row in _read_file(file) if not _failed(row)]
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
     ids: dict[int, list[int]] = {}  # by length: what counts is how many there are; they are the largest part of a row
     for i, row in enumerate(rows):
-        completion = row.get("completion") if isinstance(row, dict) else None
-        messages = isinstance(completion, list) and completion and isinstance(completion[-1], dict)
-        if not (isinstance(completion, str) or messages):
-            found = (
-                f"the completion {completion!r}"
-                if isinstance(row, dict) and "completion" in row
-                else "no column completion"
-            )
-            has = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
+        given = row.get("completion") if isinstance(row, dict) else None
+        if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
+            columns = row if isinstance(row, dict) else {}
+            found = f"the completion {given!r}" if "completion" in columns else "no column completion"
+            has = f"; there are {', '.join(columns)}" if isinstance(row, dict) else ""
             raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
-        if isinstance(completion, list):  # as data are read: content in parts, a thought in a field of its own
-            try:
-                row["completion"] = [plain(message, "completion") for message in completion]
-            except ValueError as error:
-                raise UserError(f"score: row {i}: {error}") from error
+        try:  # as data are read: content in parts, a thought in a field of its own
+            row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
+        except ValueError as error:
+            raise UserError(f"score: row {i}: {error}") from error
         if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
             row["completion"] = row.pop(think.WHOLE)
         if not isinstance(row.get("completion_ids"), list):
@@ -151,14 +158,16 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _failed(row: dict[str, Any]) -> bool:
-    """Tell whether a row with an error is one of our stages', or has no text at all."""
-    return "sample_index" in row or row.get("completion") == ""
+def _failed(row: Any) -> bool:
+    """Tell whether a server gave no completion: a row with an error that is one of our stages', or has no text at all."""
+    return bool(isinstance(row, dict) and row.get("error") and ("sample_index" in row or row.get("completion") == ""))
 
 
 def _read_file(file: Path) -> list[Any]:
+    import pyarrow.parquet
+
     try:
-        return _read_parquet(file) if file.suffix == ".parquet" else _read_lines(file)
+        return pyarrow.parquet.read_table(file).to_pylist() if file.suffix == ".parquet" else _read_lines(file)
     except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
         allowed = "parquet, or JSONL, an object a line"
         raise UserError(f"score: {file} cannot be read ({error}), allowed: {allowed}") from error
@@ -172,12 +181,6 @@ def _read_lines(file: Path) -> list[Any]:
         print(f"score  the first {MOST_ROWS} of {count} completions")
         lines.seek(0)
         return [json.loads(line) for line in itertools.islice(lines, MOST_ROWS) if line.strip()]
-
-
-def _read_parquet(file: Path) -> list[Any]:
-    import pyarrow.parquet
-
-    return pyarrow.parquet.read_table(file).to_pylist()
 
 
 def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
@@ -194,13 +197,13 @@ def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
 
 def _whole(completions: list) -> list:
     """Put the opening tag back that a template wrote, where most of the closed thoughts were never opened."""
-    closed = [text for text in map(think.content, completions) if think.CLOSE in text]
-    unopened = [text for text in closed if think.OPEN not in text.partition(think.CLOSE)[0]]
-    if 2 * len(unopened) <= len(closed):
+    before = [think.content(completion).partition(think.CLOSE) for completion in completions]
+    opened = [think.OPEN in thought for thought, closed, _ in before if closed]
+    if 2 * sum(opened) >= len(opened):
         return completions
     return [
-        think.with_prefix([c], think.OPEN)[0] if think.OPEN not in think.content(c).partition(think.CLOSE)[0] else c
-        for c in completions
+        completion if think.OPEN in thought else think.with_prefix([completion], think.OPEN)[0]
+        for completion, (thought, _, _) in zip(completions, before, strict=True)
     ]
 
 
@@ -208,39 +211,14 @@ def _conversation(completion: Any) -> Any:
     return [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
 
 
-def _groups(rows: list[dict[str, Any]]) -> list[list[int]]:
-    """List the rows of each prompt, at each step of a training."""
-    groups: dict[tuple, list[int]] = defaultdict(list)
-    for i, row in enumerate(rows):
-        groups[str(row.get("model")), str(row.get("step")), str(row.get("prompt_index", row.get("prompt")))].append(i)
-    return list(groups.values())
-
-
-def _line(name: str, values: Values, groups: list[list[int]]) -> str:
-    given = [value for value in values if value is not None]
-    if not given:
+def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
+    given, grouped = column.dropna(), column.groupby(groups)
+    if given.empty:
         return f"{name:28s} applies to none"
-    flat = [len({values[i] for i in group}) == 1 for group in groups if len(group) > 1]
-    line = f"{name:28s} mean {statistics.fmean(given):.4f}  std {statistics.pstdev(given):.4f}"
-    line += f"  min {min(given):g}  max {max(given):g}  not applicable {len(values) - len(given)}"
-    return line + (f"  groups without variance {sum(flat) / len(flat):.0%}" if flat else "")
-
-
-def _total(values: Values, weights: list[float]) -> float | None:
-    given = [value * weight for value, weight in zip(values, weights, strict=True) if value is not None]
-    return sum(given) if given else None
-
-
-def _print_correlations(specs: list[RewardSpec], values: list[Values]) -> None:
-    found = []
-    for (left, a), (right, b) in itertools.combinations(zip(specs, values, strict=True), 2):
-        pairs = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-        varied = len({x for x, _ in pairs}) > 1 and len({y for _, y in pairs}) > 1
-        if varied:
-            found.append(
-                f"{left.name} ~ {right.name} {statistics.correlation(*map(list, zip(*pairs, strict=True))):+.2f}"
-            )
-    print("correlation: " + (", ".join(found) or "none, because at most one of them varies"))
+    flat = (grouped.nunique(dropna=False) == 1)[grouped.size() > 1]
+    line = f"{name:28s} mean {given.mean():.4f}  std {given.std(ddof=0):.4f}"
+    line += f"  min {given.min():g}  max {given.max():g}  not applicable {len(column) - len(given)}"
+    return line + (f"  groups without variance {flat.mean():.0%}" if len(flat) else "")
 
 
 def _logged(row: dict[str, Any]) -> float | None:
@@ -253,21 +231,18 @@ def _logged(row: dict[str, Any]) -> float | None:
     return sum(known) if known else None
 
 
-def _print_changes(rows: list[dict[str, Any]], totals: Values, groups: list[list[int]]) -> None:
-    """Print how the order inside the groups differs from that of the logged rewards."""
-    logged = [_logged(row) for row in rows]
+def _print_changes(table: pandas.DataFrame) -> None:
+    """Print how the order of `total` inside each `group` differs from that of `logged`."""
     ranked = tied = turned = best_changed = compared = 0
-    for group in groups:
-        known = [(logged[i], totals[i]) for i in group if logged[i] is not None and totals[i] is not None]
-        for (a, x), (b, y) in itertools.combinations(known, 2):
-            if a != b:
-                ranked += 1
-                tied += x == y
-                turned += (a < b and x > y) or (a > b and x < y)  # type: ignore[operator]
-        if len({a for a, _ in known}) > 1:
-            compared += 1
-            best = max(x for _, x in known)  # type: ignore[type-var]
-            best_changed += not any(x == best for a, x in known if a == max(a for a, _ in known))  # type: ignore[type-var]
+    for _, group in table.groupby("group"):
+        logged, total = group["logged"].to_numpy(), group["total"].to_numpy()
+        for i in range(1, len(group)):
+            before, after = logged[:i] - logged[i], total[:i] - total[i]
+            ranked += int((before != 0).sum())
+            tied += int(((before != 0) & (after == 0)).sum())
+            turned += int((before * after < 0).sum())
+        compared += int(logged.min() < logged.max())
+        best_changed += int(total[logged == logged.max()].max() < total.max())
     if ranked:
         print(
             f"against the logged rewards: of {ranked} ranked pairs {turned / ranked:.1%} turn round and {tied / ranked:.1%} "
@@ -275,11 +250,11 @@ def _print_changes(rows: list[dict[str, Any]], totals: Values, groups: list[list
         )
 
 
-def _print_extremes(rows: list[dict[str, Any]], totals: Values) -> None:
-    order = sorted((i for i, total in enumerate(totals) if total is not None), key=lambda i: totals[i] or 0.0)
+def _print_extremes(rows: list[dict[str, Any]], totals: pandas.Series) -> None:
+    order = list(totals.dropna().sort_values(kind="stable").index)
     count = min(SHOWN, max(1, len(order) // 2))
-    lowest, highest = order[:count], order[: -count - 1 : -1]
-    for name, chosen in (("highest", highest), ("lowest", [i for i in lowest if i not in highest])):
+    highest = order[: -count - 1 : -1]
+    for name, chosen in (("highest", highest), ("lowest", [i for i in order[:count] if i not in highest])):
         for i in chosen:
             text = " ".join(think.content(rows[i]["completion"]).split())
             shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:100]} ... {text[100 - SHOWN_CHARACTERS :]}"

@@ -10,10 +10,10 @@ from typing import Any
 
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
 from reasoning_ext.tokenized import LossOptions
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 
@@ -38,7 +38,7 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
         from reasoning_ext.weighted_loss import weigh
 
         arguments = weigh(loaded.model, loaded.tokenizer, config)
-    with refusals(recipe, "SFTTrainer"):
+    with refusals(recipe.values, "SFTTrainer"):
         trainer = SFTTrainer(
             model=loaded.model,
             args=config,

@@ -11,11 +11,12 @@ from reasoning_ext.held_out import write_problems
 from reasoning_ext.model import Loaded
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.rendering import count_tokens
 from reasoning_ext.row_options import TEST, TRAIN, row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.token_sets import MOST_INEXACT, drop_overlong, tokenize_rows
-from reasoning_ext.tokenized import LossOptions, count_tokens
+from reasoning_ext.tokenized import LossOptions
 from reasoning_ext.training import recipe_model, recipe_tokenizer, template_options
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from reasoning_ext.contract import Contract, decode
 from reasoning_ext.data import SIDES, DataError
-from reasoning_ext.rendering import Rendered, render_prompt, render_row
+from reasoning_ext.rendering import Rendered, count_tokens, render_prompt, render_row
 
 IGNORED = -100  # what torch's cross-entropy leaves out
 ANCHORS = ("\n", "=")  # behind these a tokenizer that begins each text with a space adds none
@@ -128,11 +128,6 @@ def prompt_length(
     except ValueError as error:
         raise DataError("dataset_name", f"row {index}: {error}") from error
     return count_tokens(tokenizer, text)
-
-
-def count_tokens(tokenizer: Any, text: str) -> int:
-    """Return how many tokens a text has, without any that a tokenizer adds and without a warning about its length."""
-    return len(_ids(tokenizer, text))
 
 
 @dataclass(frozen=True)

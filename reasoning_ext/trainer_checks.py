@@ -11,7 +11,6 @@ import inspect
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,12 +18,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.errors import KeyProblem
 from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
 from reasoning_ext.findings import Finding
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import world_size
 
 CONFIGS = {"sft": ("SFTConfig", SFT_CONFIG), "grpo": ("GRPOConfig", GRPO_CONFIG), "dpo": ("DPOConfig", DPO_CONFIG)}
@@ -37,10 +37,6 @@ DRAWN = {
     "min_p": "MinPLogitsWarper", "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
 }  # fmt: skip
 SEEDS = 2**32  # numpy takes none from there on
-REFUSALS = (
-    ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError, FileNotFoundError, ArithmeticError,
-    AssertionError, re.error,
-)  # fmt: skip
 ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
 
 
@@ -73,62 +69,6 @@ def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
     return [Finding("warning", "fsdp", alone)] if fsdp else []
 
 
-@contextlib.contextmanager
-def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
-    """Turn what a library's constructor refuses into one line.
-
-    Args:
-        recipe: the recipe.
-        what: what is built.
-        key: to blame where the message names no key that the recipe sets.
-
-    Raises:
-        KeyProblem: it was refused.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except REFUSALS as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
-
-
-@contextlib.contextmanager
-def named_refusals(recipe: Recipe) -> Iterator[None]:
-    """Turn what a library says of a key by its name, while it trains, into one line; everything else is left as it is.
-
-    Raises:
-        KeyProblem: it named a key that the recipe sets.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except REFUSALS as error:
-        text = " ".join(str(error).split())
-        key = next((word for word in re.findall(r"\w+", text) if "_" in word and word in recipe.values), None)
-        if key is None:
-            raise
-        raise KeyProblem(key, f"the training was refused: {text[:600]}") from error
-
-
-def _blamed(recipe: Recipe, text: str) -> str:
-    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
-    words = re.findall(r"[\w.-]+", text.casefold())
-    own = {key: value for key, value in recipe.values.items() if key not in ("stage", "backend")}
-    named = [word for word in re.findall(r"\w+", text) if word in own]
-    for kinds in (str, (int, float)):  # a number may stand there by chance
-        repeated = []
-        for key, value in own.items():
-            parts = [part for part in (value if isinstance(value, list | dict) else [value]) if isinstance(part, kinds)]
-            if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
-                repeated.append(key)
-        if not named and len(repeated) == 1:
-            return repeated[0]
-    return named[0] if named else ""
-
-
 def _sampling(recipe: Recipe) -> None:
     """Build what transformers draws tokens with, as far as the recipe sets it; what is 0 or null is left out there."""
     if "temperature" not in recipe.keys or (
@@ -140,7 +80,7 @@ def _sampling(recipe: Recipe) -> None:
     made = {key: (kind, value) for key, kind in DRAWN.items() if (value := recipe.values.get(key)) is not None}
     made = {key: (kind, value) for key, (kind, value) in made.items() if value != 0 or key == "repetition_penalty"}
     for key, (kind, value) in made.items():
-        with refusals(recipe, kind, key):
+        with refusals(recipe.values, kind, key):
             getattr(import_module("transformers"), kind)(value if key == "top_k" else float(value))
 
 
@@ -261,7 +201,7 @@ def _config(recipe: Recipe) -> Any:
     cls = getattr(import_module("trl"), name)
     values = recipe.config_values(classes) | ANYWHERE
     values.pop("reward_weights", None)
-    with refusals(recipe, name):
+    with refusals(recipe.values, name):
         return cls(**{key: value for key, value in values.items() if key in inspect.signature(cls).parameters})
 
 
@@ -271,7 +211,7 @@ def _optimizer(recipe: Recipe, config: Any) -> None:
     from transformers import Trainer, get_scheduler
 
     weight = torch.nn.Parameter(torch.zeros(1))
-    with refusals(recipe, "the optimizer", "optim"):
+    with refusals(recipe.values, "the optimizer", "optim"):
         try:
             made, arguments = Trainer.get_optimizer_cls_and_kwargs(config)
         except ValueError as error:
@@ -284,7 +224,7 @@ def _optimizer(recipe: Recipe, config: Any) -> None:
         ):
             made, arguments = torch.optim.AdamW, {"lr": config.learning_rate}
         optimizer = made([weight], **arguments)
-    with refusals(recipe, "the schedule", "lr_scheduler_type"):
+    with refusals(recipe.values, "the schedule", "lr_scheduler_type"):
         steps = max(config.max_steps, 10)
         get_scheduler(
             config.lr_scheduler_type, optimizer, config.get_warmup_steps(steps), steps, config.lr_scheduler_kwargs
@@ -311,7 +251,9 @@ def _adapter(recipe: Recipe) -> None:
             model = AutoModelForCausalLM.from_config(shape)
     except Exception:  # whoever loads the model says what is wrong with it
         return
-    with refusals(recipe, "PEFT", "lora_target_modules" if "lora_target_modules" in recipe.values else "use_peft"):
+    with refusals(
+        recipe.values, "PEFT", "lora_target_modules" if "lora_target_modules" in recipe.values else "use_peft"
+    ):
         config = model_source(recipe, trainable=True).config()
         modules = [part for part, _ in model.named_modules()]
         parameters = [part for part, _ in model.named_parameters()]

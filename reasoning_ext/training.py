@@ -18,9 +18,9 @@ from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.token_sets import drop_long_prompts
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 
@@ -114,7 +114,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
             own = [field for field in known if field.startswith("unsloth")]
             problem = f"found {name}, which {cls.__name__} has not here, allowed: {', '.join(sorted(own)) or 'nothing'}"
             raise recipe.error(("unsloth_config", name), f"{problem} (Unsloth adds its fields on a GPU alone)")
-    with refusals(recipe, cls.__name__):
+    with refusals(recipe.values, cls.__name__):
         config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
     keep_trl_values(recipe, config)
     refuse_changes(recipe, config)

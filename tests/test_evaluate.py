@@ -9,8 +9,9 @@ import pytest
 
 import reasoning_ext.evaluate as module
 from reasoning_ext.data import DataError
-from reasoning_ext.evaluate import interval, majority_right, metrics, pass_at_k, run_eval
+from reasoning_ext.evaluate import run_eval
 from reasoning_ext.generation import Completion, EngineError
+from reasoning_ext.metrics import interval, majority_right, metrics, pass_at_k
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
 from reasoning_ext.run_dir import open_run

@@ -9,9 +9,9 @@ from conftest import TINY
 
 from reasoning_ext.check import Result
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.evaluate import metrics
 from reasoning_ext.held_out import PROBLEMS, digests_of, write_problems
 from reasoning_ext.lineage import overlap_lines, overlaps
+from reasoning_ext.metrics import metrics
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.prepared import Prepared

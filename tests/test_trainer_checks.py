@@ -10,7 +10,8 @@ from reasoning_ext.check import Result
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.fields import SFT_CONFIG, class_keys
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.trainer_checks import named_refusals, refusals, trainer_findings
+from reasoning_ext.refusals import named_refusals, refusals
+from reasoning_ext.trainer_checks import trainer_findings
 
 MODEL = Path(__file__).parent.parent / "recipes" / "tiny" / "model"
 HEAD = (
@@ -132,10 +133,10 @@ def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
 
 def test_what_a_training_says_of_a_key_is_one_line_and_the_rest_is_left(tmp_path):
     best = recipe(tmp_path, "metric_for_best_model: nonsense\n")
-    with pytest.raises(KeyProblem) as caught, named_refusals(best):
+    with pytest.raises(KeyProblem) as caught, named_refusals(best.values):
         raise KeyError("`metric_for_best_model` is 'eval_nonsense',\nwhich is not found")
     assert caught.value.key == "metric_for_best_model" and "\n" not in str(caught.value)
-    with pytest.raises(KeyError), named_refusals(best):
+    with pytest.raises(KeyError), named_refusals(best.values):
         raise KeyError("stage")
 
 
@@ -147,7 +148,7 @@ def test_a_whole_number_is_one_where_a_fraction_may_stand(tmp_path):
 
 
 def test_what_a_constructor_refuses_blames_the_key_that_it_names(tmp_path):
-    with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n"), "a trainer"):
+    with pytest.raises(KeyProblem) as caught, refusals(recipe(tmp_path, "optim: adafactor\n").values, "a trainer"):
         raise TypeError("optim must\nbe another")
     assert caught.value.key == "optim" and "\n" not in str(caught.value)
 

@@ -23,9 +23,8 @@ from transformers.generation import logits_process
 from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.model import Loaded
-from reasoning_ext.rendering import render_prompt
+from reasoning_ext.rendering import count_tokens, render_prompt
 from reasoning_ext.shown import print
-from reasoning_ext.tokenized import count_tokens
 
 FINISHED_SHARE = 8  # one row in so many must have ended before the batch is made smaller, since that copies the cache
 # In generate's own order: the setting, the class that applies it, the value that leaves everything as it is.
