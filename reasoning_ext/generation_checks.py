@@ -39,16 +39,24 @@ DECIDED = {
     "logits_processor": "leave it out",
 }
 SENT = dict.fromkeys(("model", "messages", "stream"), "leave it out")  # and in a server's requests
-VLLM_KEYS = ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl")
-QUANTIZED = ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant")
-# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does
-UNREAD: dict[str, tuple[str, ...]] = {
+OUT = "leave it out"
+VLLM_KEYS = dict.fromkeys(
+    ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl"), OUT
+)
+WEIGHTS = dict.fromkeys(
+    ("attn_implementation", "max_seq_length", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"),
+    OUT,
+)
+SERVERS_OWN = ("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "trust_remote_code")
+# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does; what to do
+UNREAD: dict[str, dict[str, str]] = {
     "transformers": VLLM_KEYS,
-    "vllm": ("attn_implementation", "max_seq_length", *QUANTIZED),
-    "server": (
-        *("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "attn_implementation"),
-        *("trust_remote_code", "max_seq_length", *QUANTIZED, *VLLM_KEYS),
-    ),
+    "vllm": WEIGHTS
+    | {
+        "load_in_8bit": "write load_in_4bit, or name weights that are stored so",
+        "model_init_kwargs": "write engine_kwargs: {engine_args: ...}",
+    },
+    "server": WEIGHTS | VLLM_KEYS | dict.fromkeys(SERVERS_OWN, OUT),
 }
 
 
@@ -88,9 +96,9 @@ def _unread_errors(recipe: Recipe, engine: Any, given: dict[Any, Any]) -> Errors
     """What is null, false or empty asks for nothing and is let through."""
     inner = given.get("engine", "vllm") if engine == "ray" else engine
     name = f"{engine} over {inner}" if engine == "ray" else engine
-    for key in UNREAD.get(inner, ()) if isinstance(inner, str) else ():
+    for key, todo in UNREAD.get(inner, {}).items() if isinstance(inner, str) else ():
         if key in recipe.keys and (value := recipe.values.get(key)):
-            yield recipe.error(key, f"found {value} with engine: {name}, which does not read it; leave it out")
+            yield recipe.error(key, f"found {value} with engine: {name}, which does not read it; {todo}")
 
 
 def _argument_errors(recipe: Recipe, engine: Any) -> Errors:

@@ -77,6 +77,12 @@ CASES = {
          f"max_seq_length: found 4096 with engine: vllm, {UNREAD}",
          f"bnb_4bit_quant_type: found fp4 with engine: vllm, {UNREAD}"],
     ),
+    "8 bits and transformers' arguments with vLLM": (
+        "engine: vllm\nload_in_8bit: true\nmodel_init_kwargs: {a: 1}",
+        ["load_in_8bit: found True with engine: vllm, which does not read it; write load_in_4bit, or name weights that are "
+         "stored so",
+         "model_init_kwargs: found {'a': 1} with engine: vllm, which does not read it; write engine_kwargs: {engine_args: ...}"],
+    ),
     "transformers' keys with Ray's default": (
         "engine: ray\nattn_implementation: sdpa", [f"attn_implementation: found sdpa with engine: ray over vllm, {UNREAD}"],
     ),
@@ -177,7 +183,7 @@ def test_what_is_wrong_is_said_with_its_line(name, rows_file, write_recipe):
     text = SAMPLE + more + "\n"
     path = write_recipe(text)
     said = [line.removeprefix(f"{path}:").partition(": ") for line in errors(path)]
-    assert [message for _, _, message in said] == expected
+    assert sorted(message for _, _, message in said) == sorted(expected)
     for number, _, message in said:
         key = message.partition(":")[0].partition(".")[0]
         assert text.splitlines()[int(number) - 1].startswith(f"{key}:")
