@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable
 
 from reasoning_ext.verifier import algebra, lists, names, quantities
-from reasoning_ext.verifier.exact import cut, decide, sides, split_items
+from reasoning_ext.verifier.exact import INEQUALITY, cut, decide, sides, split_items
 from reasoning_ext.verifier.formula import read
-from reasoning_ext.verifier.lists import INEQUALITY, Same, Verdict
+from reasoning_ext.verifier.lists import Same, Verdict
 from reasoning_ext.verifier.numbers import split_quantities, split_unit
 from reasoning_ext.verifier.regions import equal_regions, read_region
 from reasoning_ext.verifier.statement import plain
@@ -28,7 +28,6 @@ _CHARGE = re.compile(r"\^\s*+\{?+([0-9]?+[+-])\}?+(?![0-9A-Za-z])")
 _CHEMICAL_MARKUP = re.compile(r"\\(?:text|mathrm|ce)(?![a-z])|[{}_\s]")
 _COUNTED = re.compile("[A-Z][a-z]?[0-9+-]")
 _CHEMICAL = re.compile(r"(?:[A-Z][a-z]?+|\(|\)|[0-9]++|[+-])++")
-_COLON = re.compile(":")
 MAX_DEPTH = 6
 
 
@@ -123,7 +122,7 @@ _RULES: tuple[Callable[[str, str, Same], Verdict], ...] = (
 def _has_readable_parts(gold: str) -> bool:
     """Tell whether a gold is a list, an equation, a quantity or a chain of what can be read."""
     items = split_items(gold)
-    parts = list(items.items) if items else [*cut(gold, _COLON)] if ":" in gold else sides(gold)
+    parts = list(items.items) if items else [*cut(gold, ":")] if ":" in gold else sides(gold)
     if len(parts) == 1:
         rest = split_unit(gold)[0]
         return rest != gold and _is_readable(rest)

@@ -5,20 +5,13 @@ written (`numbers`, `values.exact`), with their units, and lists of them, in ord
 """
 
 import re
-from collections.abc import Iterator
+from contextlib import suppress
 from datetime import date, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 from reasoning_ext.verifier.formula import letters, read
-from reasoning_ext.verifier.numbers import (
-    DECIMAL_COMMA,
-    Number,
-    number,
-    same,
-    same_in_base,
-    split_unit,
-)
+from reasoning_ext.verifier.numbers import DECIMAL_COMMA, Number, number, same, same_in_base, split_unit
 from reasoning_ext.verifier.rational import exact
 from reasoning_ext.verifier.units import unit_key
 
@@ -29,7 +22,6 @@ _OPEN, _CLOSE = ("(", "[", "{", r"\{"), (")", "]", "}", r"\}")
 _COMMA = re.compile(
     r",|\\text\s*+\{\s*+,?\s*+(?:and|or)\s*+,?\s*+\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])"
 )
-_SEMICOLON = re.compile(";")
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|\\equiv(?![A-Za-z])")
 _COLON = re.compile(r":(?!=)")
 _CLOCK = re.compile(
@@ -40,12 +32,8 @@ PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a leng
 _DATE = re.compile(
     r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}|[A-Za-z]{3,9}\.? \d{1,2}(?:,? \d{4})?|\d{1,2} [A-Za-z]{3,9}(?:,? \d{4})?"
 )
-_DATE_FORMS = (
-    "%Y-%m-%d",
-    "%m/%d/%Y",
-    "%Y/%m/%d",
-    *(f"{day}{year}" for day in ("%B %d", "%b %d", "%d %B", "%d %b") for year in (" %Y", "")),
-)
+_DATE_FORMS = ("%Y-%m-%d", "%m/%d/%Y", "%Y/%m/%d", "%B %d %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y")
+INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 
 
 class Items(NamedTuple):
@@ -135,17 +123,11 @@ def _same_moment(gold: str, answer: str) -> bool | None:
 
 def _day(text: str) -> date | None:
     text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
-    if not _DATE.fullmatch(text):
-        return None
-    for form in _DATE_FORMS:
-        try:
-            known, year = (
-                text.replace(",", "").replace(".", ""),
-                "" if "%Y" in form else " 1904",
-            )  # no year: a leap year
-            return datetime.strptime(known + year, form + (" %Y" if year else "")).date()
-        except ValueError:
-            continue
+    bare = text.replace(",", "").replace(".", "")
+    for written in (bare, f"{bare} 1904") if _DATE.fullmatch(text) else ():  # no year: a leap year
+        for form in _DATE_FORMS:
+            with suppress(ValueError):
+                return datetime.strptime(written, form).date()
     return None
 
 
@@ -156,9 +138,10 @@ def _clock(match: re.Match) -> tuple[int, bool]:
     return (hour % 12 + 12 * (half == "p") if half else hour) * 60 + minute, bool(half) or hour > 12
 
 
-def cut(text: str, separator: re.Pattern) -> list[str]:
+def cut(text: str, separator: str | re.Pattern) -> list[str]:
     """Take a text apart at the separators that stand in no bracket; where the brackets are those of intervals, any close any."""
     parts, start, depth, end = [], 0, 0, 0
+    separator = re.compile(separator)
     for match in _TOKEN.finditer(text):
         token = match.group()
         if match.start() < end:
@@ -192,9 +175,9 @@ def named(text: str) -> tuple[str, str]:
         if (
             len(parts) == 2
             and parts[1]
+            and r"\approx" not in text
             and is_name(parts[0])
             and not _DENIES.search(parts[0])
-            and r"\approx" not in text
         ):
             return key(parts[0]), parts[1]
     elif match := re.match(r"([A-Z])'?\s*+(?=\(.*,)", text):
@@ -202,14 +185,9 @@ def named(text: str) -> tuple[str, str]:
             return match[1], text[match.end() :]
     elif ":" in text:
         parts = cut(text, _COLON)
-        label = parts[0].strip()
-        if (
-            len(parts) == 2
-            and len(label) > 1
-            and parts[1].strip()
-            and re.fullmatch(r"[A-Za-z][A-Za-z _]*+", re.sub(r"\\text|[{}]", "", label))
-        ):
-            return ("", text) if _DENIES.search(label) else (key(label).lower(), parts[1].strip())
+        label, said = parts[0].strip(), len(parts) == 2 and parts[1].strip()
+        if said and len(label) > 1 and re.fullmatch(r"[A-Za-z][A-Za-z _]*+", re.sub(r"\\text|[{}]", "", label)):
+            return ("", text) if _DENIES.search(label) else (key(label).lower(), said)
     return "", text
 
 
@@ -220,12 +198,8 @@ def is_name(text: str) -> bool:
     Arithmetic is none: digits stand only in brackets, in an index or in a limit, and there is no operator outside them.
     """
     before, depth, has_letter = "", 0, False
-    for match in _TOKEN.finditer(text):
-        token = match.group()
-        if token in ("(", "{", "[") or (token == r"\{"):
-            depth += 1
-        elif token in _CLOSE:
-            depth -= 1
+    for token in _TOKEN.findall(text):
+        depth += (token in _OPEN) - (token in _CLOSE)
         has_letter |= token.isalpha() or token.startswith("\\")
         plain = token.isalpha() or token.startswith("\\") or token in "_^'|,: ()[]{}"
         index = token.isdigit() and (before.isalpha() or (before in ("_", "^") and token != "2"))
@@ -245,9 +219,8 @@ def split_items(text: str) -> Items | None:
     (Items(opening='\\{', closing='\\}', items=('1', '(2, 3)')), ('19', '46', '82'))
     """
     opening, closing, inside = _brackets(text.strip())
-    cuts = cut(inside, _SEMICOLON)
-    if len(cuts) == 1:
-        cuts = cut(inside, _COMMA)
+    cuts = cut(inside, ";")
+    cuts = cut(inside, _COMMA) if len(cuts) == 1 else cuts
     items = tuple(item for item in (part.strip() for part in cuts) if item)
     opening, closing = _OUTWARD.get(opening, opening), _OUTWARD.get("-" + closing, closing)
     return Items(opening, closing, items) if opening or len(items) > 1 else None
@@ -264,15 +237,11 @@ def _brackets(text: str) -> tuple[str, str, str]:
     if not opening or not closing or (opening == r"\{") != (closing == r"\}") or len(text) < 2:
         return "", "", text
     depth = 0
-    for token in _tokens(inside):
+    for token in _TOKEN.findall(inside):
         depth += (token in _OPEN) - (token in _CLOSE)
         if depth < 0:
             return "", "", text
     return (opening, closing, inside) if depth == 0 else ("", "", text)
-
-
-def _tokens(text: str) -> Iterator[str]:
-    return (match.group() for match in _TOKEN.finditer(text))
 
 
 def _decide_items(gold: str, answer: str) -> bool | None:

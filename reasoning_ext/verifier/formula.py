@@ -13,13 +13,11 @@ What is not read gives None and is math-verify's: sums, integrals, limits, matri
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import Any
 
 from reasoning_ext.verifier.reader import Reader
-from reasoning_ext.verifier.tokens import Unreadable, tokens
+from reasoning_ext.verifier.tokens import Tree, Unreadable, tokens
 
-Tree = tuple[Any, ...]
-MAX_LENGTH = 2_000
+MAX_LENGTH, MAX_DEPTH = 2_000, 60
 _PAIR = re.compile(r"[(\[]\s*+\d{1,3}(?:,\d{3})++\s*+[)\]]")  # (1,234) is a point
 
 
@@ -35,9 +33,17 @@ def read(text: str) -> Tree | None:
     try:
         reader = Reader(list(tokens(text)))
         tree = reader.sum()
-        return tree if reader.at == len(reader.tokens) else None
+        return tree if reader.at == len(reader.tokens) and not _is_deep(tree) else None
     except (Unreadable, IndexError, RecursionError):
         return None
+
+
+def _is_deep(tree: Tree) -> bool:
+    """Tell whether a tree is so deep that what walks it might not come back."""
+    level = [tree]
+    for _ in range(MAX_DEPTH):
+        level = [part for one in level for part in one[1:] if isinstance(part, tuple)]
+    return bool(level)
 
 
 def letters(tree: Tree) -> frozenset[str]:

@@ -4,8 +4,9 @@ A rule takes two clean texts and `same`, which compares parts of them, and retur
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
+from typing import Any
 
 from reasoning_ext.verifier import algebra
 from reasoning_ext.verifier.exact import Items, cut, is_ordered, named, same_brackets, split_items, value
@@ -13,7 +14,6 @@ from reasoning_ext.verifier.numbers import number
 
 Verdict = bool | None
 Same = Callable[[str, str], bool]
-INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 APPROX = re.compile(r"\\approx(?![A-Za-z])")
 _MATRIX = re.compile(r"\\begin\s*+\{pmatrix\}((?:[^\\]|\\(?!end\b))*+)\\end\s*+\{pmatrix\}")
 SIGNS = re.compile(r"\\(pm|mp)(?![A-Za-z])")
@@ -21,31 +21,28 @@ _PART = re.compile(r"(?:\\text\s*+\{\s*+)?+(?:\(([a-h]|i{1,3}|iv|[1-6])\)|\b([a-
 _LABELS = ("abcdefgh", ("i", "ii", "iii", "iv"), "123456")
 MANY = 20  # elements of a list that is no answer to a single value
 _OR = re.compile(r"\bor\b")
-_COLON, _COMMA = re.compile(":"), re.compile(",")
 
 
 def matrices(gold: str, answer: str, same: Same) -> Verdict:
     """Matrices entry by entry; a column or row is also the tuple of its entries."""
-    rows = [_rows(side) for side in (gold, answer)]
-    if rows[0] is None and rows[1] is None:
+    rows: list[Any] = [_rows(side) for side in (gold, answer)]
+    if rows == [None, None]:
         return None
-    if rows[0] is None or rows[1] is None:
-        other = split_items(gold if rows[0] is None else answer)
-        vector = next(side for side in rows if side is not None)
+    if None in rows:
+        bare = rows.index(None)
+        vector, other = rows[1 - bare], split_items((gold, answer)[bare])
         flat = [entry for row in vector for entry in row]
-        if (
-            other is None
-            or other.opening not in ("(", "[")
-            or len(flat) != len(other.items)
-            or min(len(vector), len(vector[0])) > 1
-        ):
+        is_vector = min(len(vector), len(vector[0])) == 1
+        if other is None or other.opening not in ("(", "[") or len(flat) != len(other.items) or not is_vector:
             return None
-        rows = [[flat if side is vector else list(other.items)] for side in rows]
+        rows[bare], rows[1 - bare] = [other.items], [flat]
     left, right = rows
-    if [len(row) for row in left or ()] != [len(row) for row in right or ()]:
-        return False
-    pairs = zip([e for row in left or () for e in row], [e for row in right or () for e in row], strict=True)
-    return all(same(g, a) for g, a in pairs)
+    return len(left) == len(right) and all(in_order(g, a, same) for g, a in zip(left, right, strict=True))
+
+
+def in_order(gold: Sequence[str], answer: Sequence[str], same: Same) -> bool:
+    """Compare one by one."""
+    return len(gold) == len(answer) and all(same(g, a) for g, a in zip(gold, answer, strict=True))
 
 
 def _rows(text: str) -> list[list[str]] | None:
@@ -55,23 +52,23 @@ def _rows(text: str) -> list[list[str]] | None:
     if match := re.fullmatch(r"(?i:matrix)\s*+\((.*)\)", text, re.DOTALL):
         inside = match[1].strip()
         inside = inside[1:-1] if inside.startswith("[[") else inside
-        lists = [split_items(row) for row in cut(inside, _COMMA)]
+        lists = [split_items(row) for row in cut(inside, ",")]
         return [list(row.items) for row in lists if row] if all(lists) else None
     return None
 
 
 def labelled_parts(gold: str, answer: str, same: Same) -> Verdict:
     """`(a) 3 (b) 5` part by part."""
-    left, right = _parts(gold), _parts(answer)
-    if left is None and right is None:
+    parts: list[Any] = [_parts(side) for side in (gold, answer)]
+    if parts == [None, None]:
         return None
-    if left is None or right is None:
-        bare = split_items(gold if left is None else answer)
-        parts = left or right or []
-        if bare is None or len(bare.items) != len(parts):
+    if None in parts:
+        bare = parts.index(None)
+        other = split_items((gold, answer)[bare])
+        if other is None or len(other.items) != len(parts[1 - bare]):
             return None
-        left, right = (list(bare.items), right or []) if left is None else (left, list(bare.items))
-    return len(left) == len(right) and all(same(g, a) for g, a in zip(left, right, strict=True))
+        parts[bare] = other.items
+    return in_order(parts[0], parts[1], same)
 
 
 def _parts(text: str) -> list[str] | None:
@@ -109,9 +106,8 @@ def _with_signs(text: str) -> list[str] | None:
     if len(kinds) > 3:
         return None
     if "mp" in kinds or len(kinds) < 2:
-        choices = [tuple(sign if kind == "pm" else other for kind in kinds) for sign, other in ("+-", "-+")][
-            : 2 if kinds else 1
-        ]
+        choices = [tuple(sign if kind == "pm" else other for kind in kinds) for sign, other in ("+-", "-+")]
+        choices = choices if kinds else choices[:1]
     else:
         choices = list(product("+-", repeat=len(kinds)))
     pieces = SIGNS.split(text)[::2]
@@ -123,12 +119,10 @@ def sequences(gold: str, answer: str, same: Same) -> Verdict:
     if r"\ldots" not in gold:
         endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not APPROX.search(answer)
         return False if endless else None
-    left, right = ([part.strip() for part in cut(side, _COMMA) if part.strip()] for side in (gold, answer))
+    left, right = ([part.strip() for part in cut(side, ",") if part.strip()] for side in (gold, answer))
     if len(left) < 2:
         return None
-    return len(left) == len(right) and all(
-        g == a if r"\ldots" in g + a else same(g, a) for g, a in zip(left, right, strict=True)
-    )
+    return in_order(left, right, lambda g, a: g == a if r"\ldots" in g + a else same(g, a))
 
 
 def ratios(gold: str, answer: str, same: Same) -> Verdict:
@@ -136,9 +130,9 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
     if ":" not in gold and ":" not in answer:
         return None
     gold, answer = (named(side)[1] if "=" in side else side for side in (gold, answer))
-    left, right = ([part.strip() for part in cut(side, _COLON)] for side in (gold, answer))
+    left, right = ([part.strip() for part in cut(side, ":")] for side in (gold, answer))
     if any(part[:1] == "0" and part != "0" and "." not in part for part in left + right):
-        return len(left) == len(right) and all(same(g, a) for g, a in zip(left, right, strict=True))
+        return in_order(left, right, same)
     if len(left) + len(right) == 3 and all(algebra.is_number(part) for part in left + right):
         pair, single = (left, answer) if len(left) == 2 else (right, gold)
         quotient = rf"\frac{{{pair[0]}}}{{{pair[1]}}}"
@@ -147,9 +141,8 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
         return False  # 0:0
     if len(left) != len(right) or len(left) < 2:
         return None if len(left) == len(right) else False
-    return all(
-        same(rf"({g})({right[0]})", rf"({a})({left[0]})") for g, a in zip(left[1:], right[1:], strict=True)
-    ) or all(same(g, a) for g, a in zip(left, right, strict=True))
+    ours, theirs = ([rf"({part})({other[0]})" for part in side[1:]] for side, other in ((left, right), (right, left)))
+    return in_order(ours, theirs, same) or in_order(left, right, same)
 
 
 def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
@@ -167,9 +160,7 @@ def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
         return False
     left, right = (side._replace(items=_with_names_off(side.items)) for side in (left, right))
     if is_ordered(left, right):
-        return len(left.items) == len(right.items) and all(
-            same(g, a) for g, a in zip(left.items, right.items, strict=True)
-        )
+        return in_order(left.items, right.items, same)
     is_set = r"\{" in (left.opening, right.opening) or left.items[0].startswith("(")
     return same_elements(list(left.items), list(right.items), same, is_set)
 
@@ -183,7 +174,7 @@ def _single(left: Items, right: Items, same: Same) -> Verdict:
     """Compare `(x)` with `(x)` and `\\{x\\}` with `\\{x\\}`; round brackets around one thing say nothing."""
     if not left.items or not right.items:
         return not left.items and not right.items
-    if left.opening == right.opening and left.closing == right.closing and left.opening in (r"\{", "["):
+    if left[:2] == right[:2] and left.opening in (r"\{", "["):
         return same(left.items[0], right.items[0])
     return None
 

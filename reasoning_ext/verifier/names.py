@@ -7,14 +7,13 @@ import re
 from fractions import Fraction
 
 from reasoning_ext.verifier import algebra, quantities
-from reasoning_ext.verifier.exact import PRODUCT, Items, cut, is_name, key, named, sides, split_items
-from reasoning_ext.verifier.lists import APPROX, INEQUALITY, SIGNS, Same, Verdict, both_signs, same_elements
+from reasoning_ext.verifier.exact import INEQUALITY, PRODUCT, Items, cut, is_name, key, named, sides, split_items
+from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
 from reasoning_ext.verifier.units import unit_key
 from reasoning_ext.verifier.words import same_words
 
-_SEMICOLON = re.compile(";")
 _FUNCTION = re.compile(r"([A-Za-z](?:_\{?\w\}?|'|\^\{-1\})?)\s*+\(([A-Za-z](?:,\s*+[A-Za-z])*+)\)")
 _OR = re.compile(r"\\text\s*+\{[^{}]*+\bor\b[^{}]*+\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![a-z])")
 _JOINS = re.compile(r"\\text\s*+\{\s*+(?:if|for|when)\s*+\}|\b(?:if|for|when|is)\b|\\quad|,\s*+\Z|\A\s*+,")
@@ -85,7 +84,7 @@ def solutions(gold: str, answer: str, same: Same) -> Verdict:
 
 def _rounds(text: str) -> list[str] | None:
     """List solutions that are written one after the other, each with the same names."""
-    semicolon = cut(text, _SEMICOLON)
+    semicolon = cut(text, ";")
     if len(semicolon) > 1:
         return [part.strip() for part in semicolon] if all("=" in part and "," in part for part in semicolon) else None
     pairs = _pairs(text) if "=" in text else None

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import sympy
 
 from reasoning_ext.verifier.algebra import X, equal_trees, fraction, to_sympy
-from reasoning_ext.verifier.exact import cut, split_items
+from reasoning_ext.verifier.exact import INEQUALITY, cut, split_items
 from reasoning_ext.verifier.formula import Tree, holds, letters, read
 
 _OR = re.compile(
@@ -153,7 +153,7 @@ def read_region(text: str) -> Any:
     if built := _BUILT.fullmatch(text.strip()):
         text = built[2].strip()
         text = text.removesuffix("\\").strip()
-    elif text.startswith(r"\{") and text.endswith(r"\}") and re.search(r"[<>]|\\(?:le|ge|neq)(?![a-z])", text):
+    elif text.startswith(r"\{") and text.endswith(r"\}") and INEQUALITY.search(text):
         text = text[2:-2]
     text = _APPLIED.sub("y", text)
     parts = [[_piece(piece.strip()) for piece in cut(part, _AND) if piece.strip()] for part in cut(text, _OR)]

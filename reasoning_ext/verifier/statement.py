@@ -35,7 +35,6 @@ _WHERE_DEFINED = re.compile(
 _TO = re.compile(r"(?<=[\d}])\s*+(?:\\text\s*+\{\s*+to\s*+\}|\bto\b)\s*+(?=[\d\\])")
 _SPELLED = re.compile(r"(Eq|Interval(?:\.[a-zA-Z]+)?)\s*+\((.*),([^,]*)\)", re.DOTALL)
 _BRACKETS = {"Interval": "[]", "Interval.open": "()", "Interval.Ropen": "[)", "Interval.Lopen": "(]"}
-_COMMA = re.compile(",")
 
 
 @lru_cache(maxsize=4096)
@@ -82,11 +81,11 @@ def _from_maxima(text: str) -> str:
         turned = {"<": r"\ge ", ">": r"\le ", "<=": ">", ">=": "<", r"\le ": ">", r"\ge ": "<"}
         return f"{negated[1]}{turned[negated[2]]}{negated[3]}"
     if call := re.fullmatch(r"(diff|int|sum|product)\((.*)\)(.*)", text):
-        return _calculus(call[1], [part.strip() for part in cut(call[2], _COMMA)]) + call[3]
+        return _calculus(call[1], [part.strip() for part in cut(call[2], ",")]) + call[3]
     for name, around in _SPANS.items():
         text = re.sub(rf"(?<![a-z]){name}\(([^(),]*+),([^(),]*+)\)", rf"{around[0]}\1,\2{around[1]}", text)
     united = re.fullmatch(r"%?union\((.*)\)", text)
-    return r" \cup ".join(cut(united[1], _COMMA)) if united else text
+    return r" \cup ".join(cut(united[1], ",")) if united else text
 
 
 def _calculus(name: str, parts: list[str]) -> str:

@@ -1,7 +1,11 @@
-"""Formulas taken apart into tokens: numbers, names of functions, letters, commands, signs."""
+"""What formulas are made of: tokens, the names of functions, and the parts of a tree that stand for them."""
 
 import re
 from collections.abc import Iterator
+from fractions import Fraction
+from typing import Any
+
+Tree = tuple[Any, ...]
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot asin acos atan acot sinh cosh tanh coth sech csch arsinh arcosh artanh "
@@ -13,6 +17,15 @@ GREEK = frozenset(
     "varphi chi "
     "psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar".split()
 )
+SAME = {
+    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "asinh": "arsinh", "acosh": "arcosh",
+    "atanh": "artanh", "sign": "sgn", "Abs": "abs", "ceiling": "ceil", "signum": "sgn", "realpart": "Re", "imagpart": "Im",
+    "lceil": "ceil", "lfloor": "floor", "Rational": "/",
+}  # fmt: skip
+INVERSE = {
+    "sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh",
+}  # fmt: skip
+SEVERAL = frozenset("gcd lcm max min mod binomial / root".split())
 NAMES = FUNCTIONS | {"Abs", "Rational"}
 _ASCII = NAMES | GREEK | {"pi"}
 _TOKEN = re.compile(
@@ -68,3 +81,23 @@ def _names(run: str, long: bool) -> Iterator[tuple[str, str]]:
         raise Unreadable  # a word
     else:
         yield from (("letter", letter) for letter in run)
+
+
+def as_number(text: str) -> Tree:
+    """Read a number's token."""
+    mantissa, _, power = text.partition("e")
+    whole, _, places = mantissa.partition(".")
+    value = Fraction(int(whole + places or "0"), 10 ** len(places))
+    return ("number", value * Fraction(10) ** int(power) if power else value)
+
+
+def called(name: str, arguments: list[Tree], index: Tree | None) -> Tree:
+    """Write roots, exponentials and logarithms with what they stand for."""
+    first = arguments[0]
+    if name in ("log", "lg"):
+        base = index or (arguments[1] if len(arguments) == 2 else ("number", Fraction(10)) if name == "lg" else None)
+        return ("log", first) if base is None else ("log", first, base)
+    if name in ("sqrt", "cbrt"):
+        degree = ("number", Fraction(3)) if name == "cbrt" else index or ("number", Fraction(2))
+        return ("root", first, degree)
+    return ("^", ("constant", "e"), first) if name == "exp" else (name, *arguments)

@@ -3,7 +3,7 @@ r"""Whether an answer is a value, or an expression that still has to be worked o
 import re
 from fractions import Fraction
 
-from reasoning_ext.verifier.exact import cut, named, sides, split_items
+from reasoning_ext.verifier.exact import INEQUALITY, cut, named, sides, split_items
 from reasoning_ext.verifier.formula import Tree, letters, read
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.rational import MORE_BITS, exact
@@ -30,15 +30,14 @@ def _parts(text: str) -> list[str]:
 
 
 _STEPS = re.compile(r"\\(?:int|sum|prod|lim|frac\s*+\{d\}|begin\s*+\{vmatrix\}|det)(?![a-z])")
-_RELATION = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 
 
 def _is_value(text: str) -> bool:
     plain, tree = number(text), read(text)
     if _STEPS.search(text):
         return False
-    if _RELATION.search(text):  # solved is `x < 2`, and not `|x - 1| < 2`
-        return any(len(side.strip()) == 1 and side.strip().isalpha() for side in cut(text, _RELATION))
+    if INEQUALITY.search(text):  # solved is `x < 2`, and not `|x - 1| < 2`
+        return any(len(side.strip()) == 1 and side.strip().isalpha() for side in cut(text, INEQUALITY))
     if plain is not None and "10" in text and not Fraction(1, 10**4) < abs(plain.value) < 10**6:
         return True  # in scientific notation
     if plain is not None and r"\frac" not in text and "/" not in text and "^" not in text:
