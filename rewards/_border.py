@@ -19,14 +19,18 @@ import socket
 import sys
 import types
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 SCALARS = (type(None), bool, int, float, str)
-SEQUENCES = (list, tuple, set, frozenset, collections.deque, bytes, bytearray)
+SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 MAPPINGS = (dict, collections.OrderedDict, collections.Counter, collections.defaultdict)
 RECIPES: dict[type, Callable[[Any], Any]] = {  # type -> its constructor's arguments
     complex: lambda v: (v.real, v.imag),
-    **dict.fromkeys((range, slice), lambda v: (v.start, v.stop, v.step)),
+    bytes: lambda v: (list(v),),
+    bytearray: lambda v: (list(v),),
+    range: lambda v: (v.start, v.stop, v.step),
+    slice: lambda v: (v.start, v.stop, v.step),
     decimal.Decimal: lambda v: (str(v),),
     fractions.Fraction: lambda v: (v.numerator, v.denominator),
     datetime.date: lambda v: (v.year, v.month, v.day),
@@ -35,23 +39,46 @@ RECIPES: dict[type, Callable[[Any], Any]] = {  # type -> its constructor's argum
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 KNOWN = {kind.__name__: kind for kind in (*SEQUENCES, *MAPPINGS[:3], *RECIPES)}
-HELD = (int, float, complex, str, *SEQUENCES, dict)  # what an object of a class of its own may hold
+HELD = (int, float, complex, str, bytes, *SEQUENCES, dict)  # what an object of a class of its own may hold
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
-PLAIN_CALLS = tuple("len abs int float str repr bool hash iter next round reversed complex".split())
+PLAIN_CALLS = (
+    "len",
+    "abs",
+    "int",
+    "float",
+    "str",
+    "repr",
+    "bool",
+    "hash",
+    "iter",
+    "next",
+    "round",
+    "reversed",
+    "complex",
+)
 OTHER_CALLS = ("neg", "pos", "invert", "index", "getitem", "setitem", "delitem")
-OPERATIONS: dict[str, Callable[..., Any]] = {name: getattr(builtins, name) for name in PLAIN_CALLS}
+
+
+def _turned(name: str, right: Any, left: Any) -> Any:
+    return getattr(operator, name)(left, right)
+
+
+OPERATIONS = {name: getattr(builtins, name) for name in PLAIN_CALLS}
 OPERATIONS |= {name: getattr(operator, name) for name in (*COMPARISONS, *BINARY, *OTHER_CALLS)}
-OPERATIONS |= {f"r{name}": (lambda do: lambda right, left: do(left, right))(OPERATIONS[name]) for name in BINARY}
+OPERATIONS |= {f"r{name}": partial(_turned, name) for name in BINARY}
 OPERATIONS |= {
     "call": lambda target, *given, **named: target(*given, **named),
-    "isinstance": lambda target, value: isinstance(value, target),
+    "isinstance": lambda t, v: isinstance(v, t),
     "await": lambda target: importlib.import_module("asyncio").run(target),
+}
+OPERATIONS |= {
     "enter": lambda target: target.__enter__(),
     "exit": lambda target, *error: target.__exit__(None, None, None),
 }
 LOOKS = {"get": getattr, "set": setattr, "held": lambda target: next(k(target) for k in HELD if isinstance(target, k))}
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object
+SHOWN = ("__name__", "__doc__", "__dict__")
 
 
 class Handle:
@@ -69,12 +96,18 @@ class Handle:
         return self._border.ask(what, self, *given, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in ("__name__", "__doc__", "__dict__"):
+        if name.startswith("__") and name not in SHOWN:
             raise AttributeError(name)
         return self._ask("get", name)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        self._ask("set", name, value)
+
     def __call__(self, *given: Any, **named: Any) -> Any:
         return self._ask("call", *given, **named)
+
+    def __instancecheck__(self, value: Any) -> bool:
+        return bool(self._ask("isinstance", value))
 
 
 def _method(name: str) -> Callable:
@@ -86,9 +119,10 @@ def _comparison(name: str) -> Callable:
         if isinstance(other, Handle):
             return bool(self._ask(name, other))
         try:
-            return OPERATIONS[name](self._ask("held"), other)
+            held = self._ask("held")
         except (StopIteration, TypeError):
             return NotImplemented  # so nothing plain equals it
+        return OPERATIONS[name](held, other)
 
     return compare
 
@@ -111,7 +145,6 @@ def _operator(name: str) -> Callable:
 
 for _name in (*PLAIN_CALLS, *OTHER_CALLS, "enter", "exit"):
     setattr(Handle, f"__{_name}__", _method(_name))
-Handle.__setattr__, Handle.__instancecheck__ = _method("set"), _method("isinstance")
 for _name in COMPARISONS:
     setattr(Handle, f"__{_name}__", _comparison(_name))
 for _name in BINARY:
@@ -120,15 +153,19 @@ for _name in BINARY:
 
 
 class Border:
-    """One end of the socket; `names` are the code's on its side, None on that of the tests.
+    """One end of the socket.
 
-    The tests' side shows the other only what it handed over, and no more of it than calls, operators and public attributes
-    of its own classes' objects.
+    Args:
+        fd: the socket.
+        names: on the code's side its names; None on the side of the tests, which shows the other only what it handed over
+            and no more of it than calls, operators and public attributes of its own classes' objects.
     """
 
     def __init__(self, fd: int, names: dict[str, Any] | None = None):
         self.file, self.names = socket.socket(fileno=fd).makefile("rw", encoding="ascii", newline="\n"), names
-        self.kept, self.handles, self.errors = dict[int, Any](), dict[int, Handle](), dict[tuple, type]()
+        self.kept: dict[int, Any] = {}
+        self.handles: dict[int, Handle] = {}
+        self.errors: dict[tuple[str, str], type] = {}
 
     def ask(self, what: str, target: Any, *given: Any, **named: Any) -> Any:
         """Ask the other side, and serve what it asks meanwhile; lists and the like come back as they are afterwards."""
@@ -171,10 +208,14 @@ class Border:
         return self.ask("await", Handle(self, number))
 
     def _send(self, *message: Any) -> None:
-        print(json.dumps(message), file=self.file, flush=True)
+        self.file.write(json.dumps(message) + "\n")
+        self.file.flush()
 
     def _receive(self) -> list:
-        return json.loads(self.file.readline() or os._exit(1))  # the other side has ended
+        line = self.file.readline()
+        if not line:
+            os._exit(1)  # the other side has ended
+        return json.loads(line)
 
     def pack(self, value: Any) -> Any:
         """Return JSON for a value: what it is, if it is plain, else where it is kept."""
@@ -208,16 +249,21 @@ class Border:
         [(name, parts)] = packed.items()
         if name == "mine":
             return self.handles.setdefault(parts, Handle(self, parts))
+        if name == "awaitable":
+            return self._awaited(parts)
         if name == "yours":
             return self.kept[parts]
+        if name == "module":
+            return importlib.import_module(parts)
+        if name == "type":
+            return _class(parts, object)
         if name == "error":
             base = _class(parts[1], Exception)
-            return base if parts[0] == parts[1] else self.errors.setdefault(tuple(parts), type(parts[0], (base,), {}))
+            same = parts[0] == parts[1]
+            return base if same else self.errors.setdefault(tuple(parts), type(str(parts[0]), (base,), {}))
         if name == "numpy":
-            array = importlib.import_module("numpy").array(self.unpack(parts[1]), dtype=parts[0])
-            return array if parts[2] else array[()]
-        if name in ("awaitable", "module", "type"):
-            return {"awaitable": self._awaited, "module": importlib.import_module, "type": _class}[name](parts)
+            made = importlib.import_module("numpy").array(self.unpack(parts[1]), dtype=parts[0])
+            return made if parts[2] else made[()]
         kind = KNOWN[name]
         if kind in MAPPINGS:
             return kind({self.unpack(key): self.unpack(part) for key, part in parts})
@@ -225,7 +271,7 @@ class Border:
         return kind(*values) if kind in RECIPES else kind(values)
 
 
-def _class(name: str, base: type = object) -> type:
+def _class(name: str, base: type) -> type:
     found = vars(builtins)[name]
     if not (isinstance(found, type) and issubclass(found, base)):
         raise TypeError(name)
@@ -234,8 +280,11 @@ def _class(name: str, base: type = object) -> type:
 
 def _become(value: Any, now: Any) -> None:
     """Give a list, dict, set or bytearray the content of another."""
-    value.clear()
-    (value.extend if isinstance(value, list | bytearray) else value.update)(now)
+    if isinstance(value, list | bytearray):
+        value[:] = now
+    elif isinstance(value, dict | set):
+        value.clear()
+        value.update(now)
 
 
 class _Names(dict):
@@ -254,21 +303,23 @@ class _Names(dict):
                 self.used.discard(name)
             elif isinstance(value, Handle | type | types.ModuleType):
                 self[name] = value
-        shadowed = {name for name in self.used if hasattr(builtins, name)}
-        for name in shadowed if shadowed != self.used else ():  # what they call by a built-in's name is the built-in
-            self.used.discard(name)
-            self.pop(name, None)
+        if not all(
+            hasattr(builtins, name) for name in self.used
+        ):  # what they call by a built-in's name is the built-in
+            for name in [name for name in self.used if hasattr(builtins, name)]:
+                self.used.discard(name)
+                self.pop(name, None)
 
     def __missing__(self, name: str) -> Any:
         if name not in self.used:
             raise KeyError(name)
         return self.border.ask("name", None, name)
 
-    def of_module(self, name: str) -> Any:
-        """Return what `solution.name` is."""
-        if name not in self.used:
-            raise AttributeError(name)
-        return self[name]
+
+def _look_up(names: _Names, name: str) -> Any:
+    if name not in names.used:
+        raise AttributeError(name)
+    return names[name]
 
 
 def hold_code(fd: int) -> None:
@@ -286,8 +337,8 @@ def hold_tests(fd: int) -> None:
     try:
         source, used = json.load(sys.stdin)
         names = _Names(Border(fd), used)
-        sys.modules["solution"] = types.ModuleType("solution")
-        vars(sys.modules["solution"]).update(__getattr__=names.of_module)
+        sys.modules["solution"] = module = types.ModuleType("solution")
+        vars(module).update(__getattr__=partial(_look_up, names))
         exec(compile(source, "tests", "exec"), names)  # noqa: S102  the tests of the data set, shut in like the code
     except BaseException:
         os._exit(1)

@@ -1,11 +1,11 @@
 """1.0 for code that passes its row's tests, 0.0 for code that does not; runs what a model wrote, if a recipe allows it.
 
-Every program runs in a sandbox of bubblewrap's (`_sandbox`), as a user without rights. It sees the system's and Python's
+Every completion runs in Linux namespaces of its own, as a user without rights. It sees the system's and Python's
 folders, read-only, and an empty folder of 64 MB; no home, no tokens, no other process, no network. Time, memory,
 processes and file sizes are limited, and whatever it started ends with it.
 
 A program that is tested by its output has to end by itself, without an error, and a process out of its reach compares.
-Asserts run in a sandbox of their own, apart from the code: plain values cross as data, and objects of the code's own
+Asserts run in a process of their own, apart from the code: plain values cross as data, and objects of the code's own
 classes stay where they are (`_border`), so that what equals everything equals nothing plain.
 
 What this does not give. It is no virtual machine: a bug in the kernel is a way out. Memory is limited for each of about
@@ -18,27 +18,35 @@ import ast
 import inspect
 import json
 import os
-import shutil
-import socket
+import random
 import subprocess
+import sys
 import textwrap
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from reasoning_ext.rewards import _border
-from reasoning_ext.rewards._sandbox import Limits, finish, in_memory, start
+from reasoning_ext.rewards import _border, _sandbox
 
 from reasoning_ext import think
 
+SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", "/dev/zero")
+ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/box", "TMPDIR": "/box"}
+ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a thread counts as a process
+GRACE_SECONDS = 10.0  # for a sandbox to start and to stop
+UNUSED_USERS = range(
+    61184, 65520, 2
+)  # systemd's, for services that have no user of their own; one for the code, the next for tests
 HELP = (
-    "it needs Linux 5.14, bubblewrap 0.7, util-linux, and user namespaces (sysctl user.max_user_namespaces and "
+    "it needs Linux 5.14, util-linux, and user namespaces (sysctl user.max_user_namespaces and "
     "kernel.apparmor_restrict_unprivileged_userns); a container needs --security-opt seccomp=unconfined "
     "--security-opt apparmor=unconfined, and --cap-add SYS_ADMIN where its user is root"
 )
-BORDER = inspect.getsource(_border)  # at once: the file may have changed by the first completion
+KEEPER, BORDER = map(
+    inspect.getsource, (_sandbox, _border)
+)  # at once: the files may have changed by the first completion
 Program = tuple[str, str | None]  # what it reads; what it has to print, or None for asserts
 
 
@@ -64,7 +72,7 @@ def code_tests(
         seconds: the time that a completion has for all its tests.
         memory_mb: the memory that each of its processes has.
         log_metric: TRL's, given by the trainer; counts rows whose tests cannot be read (`errors`), completions that ran
-            out of time (`timeouts`), and those whose sandbox broke, for want of memory perhaps (`breakdowns`).
+            out of time (`timeouts`), and those that broke the process that watched them (`breakdowns`).
 
     Returns:
         N rewards between 0.0 and 1.0: 0.0 where there is no code, None where the row's tests cannot be read.
@@ -91,8 +99,7 @@ def code_tests(
         if not programs:
             return None, "errors"
         code = _last_block(think.split(think.content(row[0])).answer or "")
-        limits = Limits(memory_mb << 20, seconds, time.monotonic() + seconds)
-        passed, problem = (0, "") if code is None else _run(code, programs, partial, limits)
+        passed, problem = (0, "") if code is None else _run(code, programs, partial, seconds, memory_mb)
         return (passed / len(programs) if partial else float(passed == len(programs))), problem
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
@@ -149,52 +156,43 @@ def _asserts(source: str) -> Program:
 
 @cache
 def _check_sandbox() -> None:
-    """Run a harmless program once.
+    """Run a harmless program once."""
+    try:
+        passed, _ = _run("print(1)", [("", "1")], False, GRACE_SECONDS, 512)
+    except OSError as error:
+        raise RuntimeError(f"code_tests cannot isolate code here ({error}); {HELP}") from error
+    if not passed:
+        raise RuntimeError(
+            f"code_tests: {sys.executable} does not run in the sandbox; its files must be below {sys.prefix}"
+        )
+
+
+def _run(code: str, programs: list[Program], partial: bool, seconds: float, memory_mb: int) -> tuple[int, str]:
+    """Run one completion's programs in a sandbox; return how many were right, and "timeouts", "breakdowns" or "".
 
     Raises:
-        RuntimeError: it does not run, or nothing isolates it.
+        OSError: there is no sandbox.
     """
-    if shutil.which("bwrap") is None:
-        raise RuntimeError("code_tests cannot isolate code here: bwrap is not installed; `apt install bubblewrap`")
+    is_root = os.geteuid() == 0
+    python_at = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/"}
+    python_at |= {path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))}
+    job = {"code": code, "programs": programs, "partial": partial, "seconds": seconds, "memory": memory_mb << 20}
+    job |= {"command": [sys.executable, "-I"], "roots": sorted({*SYSTEM, *python_at})}
+    job |= {
+        "border": BORDER,
+        "user": random.choice(UNUSED_USERS) if is_root else None,
+    }  # the limit of processes does not hold for root
+    namespaces = [*([] if is_root else ["--user", "--map-root-user"]), "--mount", "--net", "--ipc", "--pid"]
     try:
-        process, _ = start(["-c", ""], Limits(512 << 20, 10, 0), {}, stderr=subprocess.PIPE)
-        problem = process.communicate(timeout=30)[1].decode(errors="replace").strip().rpartition("\n")[2]
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise RuntimeError(f"code_tests cannot isolate code here ({error}); {HELP}") from error
-    if process.returncode:
-        raise RuntimeError(f"code_tests cannot isolate code here ({problem}); {HELP}")
-
-
-def _run(code: str, programs: list[Program], partial: bool, limits: Limits) -> tuple[int, str]:
-    """Run one completion's programs; return how many were right, and "timeouts", "breakdowns" or ""."""
-    passed, problem = 0, ""
-    for i, (given, expected) in enumerate(programs):
-        if passed == i or partial:
-            status = _asserts_hold(code, given, limits) if expected is None else _prints(code, given, expected, limits)
-            passed += status == 0
-            problem = "breakdowns" if status < 0 else problem
-    late = passed < len(programs) and time.monotonic() > limits.deadline
-    return passed, "timeouts" if late else problem
-
-
-def _prints(code: str, given: str, expected: str, limits: Limits) -> int:
-    """Run a program; return its exit status, or 1 where it has not printed what is expected."""
-    files = {"/box/solution.py": code, "/dev/stdin": given}  # for programs that open it by name
-    with in_memory(given) as stdin, in_memory() as stdout:
-        status = finish(start(["solution.py"], limits, files, stdin, stdout), limits.deadline)
-        stdout.seek(0)
-        printed = stdout.read(2 * len(expected.encode(errors="replace")) + 4096).decode(errors="replace")
-    lines, wanted = ([line.rstrip() for line in text.strip().splitlines()] for text in (printed, expected))
-    return status or int(lines != wanted)
-
-
-def _asserts_hold(code: str, given: str, limits: Limits) -> int:
-    """Run asserts in a sandbox, and the code in another one; return the exit status of the asserts' process."""
-    ends = socket.socketpair()
-    with in_memory(given) as stdin, ends[0], ends[1]:
-        holder = start(["-c", BORDER, "code"], limits, {"/box/solution.py": code}, end=ends[0])
-        tester = start(["-c", BORDER, "tests"], limits, {}, stdin, end=ends[1])
-        for end in ends:
-            end.close()  # so that each side notices the other's end
-        status = finish(tester, limits.deadline)
-        return -1 if finish(holder, 0) == -1 and status else status
+        done = subprocess.run(
+            ["unshare", *namespaces, "--fork", "--kill-child", "--", sys.executable, "-I", "-S", "-c", KEEPER],
+            input=json.dumps(job), encoding="utf-8", errors="replace", capture_output=True,
+            timeout=seconds + GRACE_SECONDS, start_new_session=True, cwd="/", env=ENVIRONMENT,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 0, "timeouts"
+    ready, _, result = done.stdout.partition("\n")
+    if ready != "ready":
+        raise OSError((done.stderr.strip().splitlines() or [f"unshare ended with {done.returncode}"])[-1])
+    passed, problem = json.loads(result) if result else (0, "breakdowns")
+    return passed, problem

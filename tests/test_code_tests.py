@@ -2,13 +2,11 @@
 
 import importlib
 import os
-import shutil
 import socket
 import subprocess
 import sys
 import tempfile
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -17,56 +15,57 @@ from reasoning_ext.rewards.code_tests import code_tests
 from tests.timing import seconds, slowness
 
 MODULE = importlib.import_module("reasoning_ext.rewards.code_tests")
+NAMESPACES = ["--mount", "--net", "--ipc", "--pid", "--fork"]
+UNSHARE = ["unshare", *([] if os.geteuid() == 0 else ["--user", "--map-root-user"]), *NAMESPACES, "true"]
 
 
-def _has_sandbox():
-    wall = ["--unshare-pid", "--unshare-net", *([] if os.geteuid() == 0 else ["--unshare-user"])]
-    command = ["bwrap", *wall, "--ro-bind", "/", "/", "true"]
-    return shutil.which("bwrap") is not None and subprocess.run(command, capture_output=True).returncode == 0
+def _has_namespaces():
+    try:
+        return subprocess.run(UNSHARE, capture_output=True).returncode == 0
+    except OSError:
+        return False
 
 
-sandboxed = pytest.mark.skipif(not _has_sandbox(), reason="bubblewrap is not there, or lets nobody make namespaces")
-
-
-def run_all(rows, **options):
-    """Return the rewards of N (code, tests), and what was counted."""
-    counted = {}
-    texts = [f"<think>hm</think>So:\n```python\n{code}\n```\n" for code, _ in rows]
-    completions = [[{"role": "assistant", "content": text}] for text in texts]
-    options = {"allow_code_execution": True, "log_metric": counted.__setitem__} | options
-    rewards = code_tests(
-        completions=completions, tests=[tests for _, tests in rows], prompts=["?"] * len(rows), **options
-    )
-    return rewards, counted
+sandboxed = pytest.mark.skipif(not _has_namespaces(), reason="this machine lets nobody unshare namespaces")
 
 
 def run(code, tests, **options):
-    return run_all([(code, tests)], **options)[0][0]
+    """Return the reward of one block of code, and what was counted."""
+    counted = {}
+    completion = [{"role": "assistant", "content": f"<think>hm</think>So:\n```python\n{code}\n```\n"}]
+    options = {"allow_code_execution": True, "log_metric": counted.__setitem__} | options
+    [reward] = code_tests(completions=[completion], tests=[tests], prompts=["?"], **options)
+    assert set(counted) == {"code_tests/errors", "code_tests/timeouts", "code_tests/breakdowns"}
+    return reward, counted["code_tests/errors"], counted["code_tests/timeouts"]
 
 
 def prints(code, expected, **options):
-    """Tell whether code prints what is expected."""
-    return run(code, [{"input": "", "output": expected}], **options) == 1.0
+    """Tell whether code prints what is expected, in time."""
+    return run(code, [{"input": "", "output": expected}], **options) == (1.0, 0.0, 0.0)
 
 
 def test_nothing_is_run_that_the_recipe_does_not_allow(monkeypatch):
-    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("it ran"))
+    monkeypatch.setattr(MODULE, "_run", lambda *a: pytest.fail("it ran"))
     for options in ({}, {"allow_code_execution": False}):
         with pytest.raises(ValueError, match="allow_code_execution: true"):
             code_tests(["```\nx = 1\n```"], ["assert x == 1"], **options)
-    for options in ({"seconds": 0}, {"seconds": -1.0}, {"memory_mb": 0}):
-        with pytest.raises(ValueError, match="positive"):
-            code_tests([], [], allow_code_execution=True, **options)
 
 
-@pytest.mark.parametrize(("there", "named"), [(False, "apt install bubblewrap"), (True, "no new namespace.*SYS_ADMIN")])
-def test_without_isolation_it_refuses_and_says_what_to_change(there, named, monkeypatch, tmp_path):
-    if there:
-        (tmp_path / "bwrap").write_text("#!/bin/sh\necho 'bwrap: no new namespace' >&2\nexit 1\n")
-        (tmp_path / "bwrap").chmod(0o755)
+@pytest.mark.parametrize("options", [{"seconds": 0}, {"seconds": -1.0}, {"memory_mb": 0}])
+def test_limits_must_be_positive(options):
+    with pytest.raises(ValueError, match="allowed: positive numbers"):
+        code_tests([], [], allow_code_execution=True, **options)
+
+
+@pytest.mark.parametrize("missing", ["unshare", "namespaces"])
+def test_without_isolation_it_refuses_and_says_what_to_change(missing, monkeypatch, tmp_path):
+    if missing == "namespaces":
+        (tmp_path / "unshare").write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1\n")
+        (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(MODULE.ENVIRONMENT, "PATH", str(tmp_path))
     MODULE._check_sandbox.cache_clear()
-    with pytest.raises(RuntimeError, match=named):
+    with pytest.raises(RuntimeError, match=r"cannot isolate code here \(.*unshare.*\); it needs .*seccomp=unconfined"):
         run("x = 1", "assert x == 1")
     MODULE._check_sandbox.cache_clear()
 
@@ -127,42 +126,53 @@ JUDGED = [
 
 
 @sandboxed
-def test_code_is_judged():
-    rewards, counted = run_all([row[:2] for row in JUDGED])
-    wrong = [(row, reward) for row, reward in zip(JUDGED, rewards, strict=True) if reward != row[2]]
-    assert wrong == [] and not any(counted.values())
+@pytest.mark.parametrize(("code", "tests", "reward"), JUDGED)
+def test_code_is_judged(code, tests, reward):
+    assert run(code, tests) == (reward, 0.0, 0.0)
 
 
 @sandboxed
-def test_a_share_of_the_tests_is_paid_on_demand():
-    for tests, share in (
-        (["assert x == 1", "assert x == 2", "assert x == 1", "assert x"], 0.75),
-        ([{"input": "", "output": "no"}, {"input": "", "output": "1"}], 0.5),
-    ):
-        assert run("x = 1\nprint(x)", tests, partial=True) == share
-        assert run("x = 1\nprint(x)", tests) == 0.0
+@pytest.mark.parametrize(
+    ("tests", "share"),
+    [(["assert x == 1", "assert x == 2", "assert x == 1", "assert x"], 0.75),
+     ([{"input": "", "output": "no"}, {"input": "", "output": "1"}], 0.5)],
+)  # fmt: skip
+def test_a_share_of_the_tests_is_paid_on_demand(tests, share):
+    assert run("x = 1\nprint(x)", tests, partial=True)[0] == share
+    assert run("x = 1\nprint(x)", tests)[0] == 0.0
 
 
 @sandboxed
-def test_tests_that_cannot_be_read_say_nothing_about_the_code():
-    unreadable = [
-        None, "", "# nothing", "assert add(", "return 1", "x\0", [], 3, ["assert x", 3], {"input": "", "output": ""},
-        [{"input": ""}], [{"input": "", "output": 3}], [{"input": None, "output": ""}], [["assert x"]], ["assert x", ""],
-    ]  # fmt: skip
-    rewards, counted = run_all([("x = 1", tests) for tests in unreadable])
-    assert rewards == [None] * len(unreadable) and counted["code_tests/errors"] == len(unreadable)
-    texts = ["x = 1", "<think>\n```python\nx = 1\n```\n</think>none", "<think>```\nx = 1\n```", ""]  # no code
-    assert code_tests(texts, ["assert x == 1"] * 4, allow_code_execution=True) == [0.0] * 4
+@pytest.mark.parametrize(
+    "tests",
+    [None, "", "# nothing", "assert add(", "return 1", "x\0", [], 3, ["assert x", 3], {"input": "", "output": ""},
+     [{"input": ""}], [{"input": "", "output": 3}], [{"input": None, "output": ""}], [["assert x"]], ["assert x", ""]],
+)  # fmt: skip
+def test_tests_that_cannot_be_read_say_nothing_about_the_code(tests):
+    assert run("x = 1", tests) == (None, 1.0, 0.0)
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "text", ["x = 1", "<think>\n```python\nx = 1\n```\n</think>none", "<think>```\nx = 1\n```", ""]
+)
+def test_no_code_in_the_answer_earns_nothing(text):
+    assert code_tests([text], ["assert x == 1"], allow_code_execution=True) == [0.0]
 
 
 @sandboxed
 def test_completions_run_side_by_side_and_keep_their_order(monkeypatch):
+    texts = [f"```python\nx = {i}\n```" for i in range(4)]
+    code_tests(texts, ["assert x"] * 4, allow_code_execution=True)  # tries the sandbox
+    meeting, alone = threading.Barrier(2), MODULE._run
+
+    def with_another(*job):
+        meeting.wait(60)
+        return alone(*job)
+
     monkeypatch.setattr(MODULE.os, "cpu_count", lambda: 2)
-    meeting = threading.Barrier(2)
-    monkeypatch.setattr(
-        MODULE, "_last_block", lambda answer, read=MODULE._last_block: (meeting.wait(60), read(answer))[1]
-    )
-    assert run_all([(f"x = {i}", "assert x % 2 == 0") for i in range(4)])[0] == [1.0, 0.0, 1.0, 0.0]
+    monkeypatch.setattr(MODULE, "_run", with_another)
+    assert code_tests(texts, ["assert x % 2 == 0"] * 4, allow_code_execution=True) == [1.0, 0.0, 1.0, 0.0]
 
 
 ANYTHING = "class A:\n    def __eq__(self, o): return True\n    def __hash__(self): return 0\n"
@@ -191,11 +201,18 @@ FAKES = {
 }
 
 
+ASSERTS = ["assert f([2, 1]) == [1, 2]", "assert sorted(f([2, 1])) == [1, 2]"]
+
+
 @sandboxed
-def test_success_cannot_be_faked_in_the_usual_ways():
-    test = "assert f([2, 1]) == [1, 2] or sorted(f([2, 1])) == [1, 2]"
-    rewards, _ = run_all([(code, test) for code in (*FAKES.values(), "def f(x): return sorted(x)")])
-    assert dict(zip([*FAKES, "right"], rewards, strict=True)) == dict.fromkeys(FAKES, 0.0) | {"right": 1.0}
+@pytest.mark.parametrize("trick", FAKES)
+def test_success_cannot_be_faked_in_the_usual_ways(trick):
+    assert run(FAKES[trick], ASSERTS, partial=True)[0] == 0.0
+
+
+@sandboxed
+def test_the_same_tests_pay_for_the_right_code():
+    assert run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
 
 
 AGREEABLE = """
@@ -214,31 +231,48 @@ class B:
 """
 
 
-COMPARED = [
-    "assert f() in (2.5, 3.5)", "assert f() in {2.5}", "assert 2.5 in f()", "assert abs(f() - 2.5) < 1e-6",
-    "assert math.isclose(f(), 2.5)", "assert 2.4 < f() < 2.6", "assert round(f() - 2.5, 3) == 0",
-    "assert (f() - 2.5) ** 2 < 1e-6", "assert {'a': [f()]} == {'a': [2.5]}", "assert not f() != 2.5",
-    "unittest.TestCase().assertAlmostEqual(f(), 2.5)", "assert (f() - 2.5).value == 0.0",
-]  # fmt: skip
+@sandboxed
+@pytest.mark.parametrize("value", ["A(0.1)", "B()", "[B()]", "ANY", "MagicMock()", "A", "{2.5: B()}"])
+@pytest.mark.parametrize(
+    "test",
+    ["assert f() in (2.5, 3.5)", "assert f() in {2.5}", "assert 2.5 in f()", "assert abs(f() - 2.5) < 1e-6",
+     "import math\nassert math.isclose(f(), 2.5)", "assert 2.4 < f() < 2.6", "assert round(f() - 2.5, 3) == 0",
+     "assert (f() - 2.5) ** 2 < 1e-6", "assert {'a': [f()]} == {'a': [2.5]}", "assert not f() != 2.5",
+     "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 2.5)", "assert (f() - 2.5).value == 0.0"],
+)  # fmt: skip
+def test_what_agrees_with_everything_earns_nothing(value, test):
+    if (value, test) != ("{2.5: B()}", "assert 2.5 in f()"):  # that holds
+        assert run(f"{AGREEABLE}\ndef f(): return {value}", test)[0] == 0.0
 
 
 @sandboxed
-def test_what_agrees_with_everything_earns_nothing():
-    """Each program fails as soon as one of the comparisons holds; honest numbers pass those that a number can."""
-    values = ["A(0.1)", "B()", "[B()]", "ANY", "MagicMock()", "A"]
-    none_holds = "import math, unittest\ndone = 0\n" + "".join(
-        f"try: {test}\nexcept Exception: done += 1\n" for test in COMPARED
-    )
-    rows = [
-        (f"{AGREEABLE}\ndef f(): return {value}", f"{none_holds}assert done == {len(COMPARED)}") for value in values
-    ]
-    assert dict(zip(values, run_all(rows)[0], strict=True)) == dict.fromkeys(values, 1.0)
-    honest = ["2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"]
-    tests = "import math\n" + "\n".join(test for test in COMPARED if "abs(" in test or "isclose" in test)
-    rows = [(f"def f(): return {value}", tests) for value in honest]
-    assert run_all([*rows, ("def f(): return 2.5", "\n".join(COMPARED[:2]))])[0] == [1.0] * 4
+def test_a_module_that_tests_believe_is_the_real_one():
     fake = "class math:\n    isclose = lambda *given: True\ndef f(): return 0"
-    assert run(fake, "assert math.isclose(f(), 2.5)") == 0.0
+    assert run(fake, "assert math.isclose(f(), 2.5)")[0] == 0.0
+    assert run("import math\ndef f(): return 2.5", "assert math.isclose(f(), 2.5)")[0] == 1.0
+
+
+@sandboxed
+def test_standard_input_is_read_by_its_name_too():
+    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
+    assert run("import os\nassert not os.path.exists('/dev/stdin')\nx = 1", "assert x == 1")[0] == 1.0
+
+
+@sandboxed
+def test_packages_beside_pythons_own_folder_are_there(monkeypatch, tmp_path):
+    (tmp_path / "site-packages").mkdir()
+    (tmp_path / "site-packages" / "some.py").touch()
+    monkeypatch.syspath_prepend(tmp_path / "site-packages")
+    code = f"import os\nx = os.listdir({str(tmp_path / 'site-packages')!r})\ny = os.listdir({str(tmp_path)!r})"
+    assert run(code, "assert x == ['some.py'] and y == ['site-packages']")[0] == 1.0
+
+
+@sandboxed
+def test_honest_numbers_pass_where_what_agrees_does_not():
+    tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
+    for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
+        assert run(f"def f(): return {value}", tests[1:])[0] == 1.0
+    assert run("def f(): return 2.5", tests)[0] == 1.0
 
 
 # "== kind", the code, "--", the tests
@@ -392,23 +426,26 @@ CROSSING = dict(part.split("\n", 1) for part in CROSSING.split("\n== ")[1:])
 
 
 @sandboxed
-def test_values_cross_between_tests_and_code():
-    rows = [tuple(text.split("\n--\n")) for text in CROSSING.values()]
-    assert dict(zip(CROSSING, run_all(rows, memory_mb=1024)[0], strict=True)) == dict.fromkeys(CROSSING, 1.0)
-    code, test = rows[0]
-    assert run(code, f"{test}\nassert False") == 0.0
+@pytest.mark.parametrize("kind", CROSSING)
+def test_values_cross_between_tests_and_code(kind):
+    code, test = CROSSING[kind].split("\n--\n")
+    memory = {"memory_mb": 1024} if kind == "arrays" else {}
+    assert run(code, test, **memory) == (1.0, 0.0, 0.0)
+    assert run(code, f"{test}\nassert False", **memory)[0] == 0.0
 
 
 @sandboxed
-def test_code_that_speaks_the_border_s_language_earns_nothing():
-    attacks = [
-        '["value", true, [null]]', '["value", {"yours": 0}, []]', '["value", {"module": "os"}, []]', "null", "[]", "{", "",
-        '["value", {"type": "exit"}, []]', '["raised", [{"type": "SystemExit"}, [0]], []]',
-        '["raised", [{"error": ["A", "SystemExit"]}, [0]], []]',
-    ]  # fmt: skip
-    code = "import os, sys\ndef f(*x):\n    os.write(int(sys.argv[2]), {!r}.encode() + b'\\n' * 2)\n    os._exit(0)"
-    rewards, _ = run_all([(code.format(attack), "assert f([2, 1]) == [1, 2]") for attack in attacks])
-    assert rewards == [0.0] * len(attacks)
+@pytest.mark.parametrize(
+    "attack",
+    ['["value", true, [null]]', '["value", {"yours": 0}, []]', '["value", {"module": "os"}, []]', "null", "[]", "{", "",
+     '["value", {"type": "exit"}, []]', '["raised", [{"type": "SystemExit"}, [0]], []]',
+     '["raised", [{"error": ["A", "SystemExit"]}, [0]], []]'],
+)  # fmt: skip
+def test_code_that_speaks_the_border_s_language_earns_nothing(attack):
+    code = (
+        f"import os, sys\ndef f(*x):\n    os.write(int(sys.argv[2]), {attack!r}.encode() + b'\\n' * 2)\n    os._exit(0)"
+    )
+    assert run(code, "assert f([2, 1]) == [1, 2]")[0] == 0.0
 
 
 @sandboxed
@@ -421,7 +458,7 @@ def f(g, n):
         else: return 'seen'
     return n.shown"""
     test = "class N: _hidden, shown = 1, 2\nassert f(lambda: 0, N()) == 2"
-    assert run(peek, test) == 1.0
+    assert run(peek, test) == (1.0, 0.0, 0.0)
 
 
 ENDLESS = [
@@ -434,11 +471,10 @@ ENDLESS = [
 
 
 @sandboxed
-def test_what_does_not_end_is_ended_and_counted():
-    rows = [(code, "assert x == 1") for code in ENDLESS]
-    rows += [(f"print(1, flush=True)\n{code}", [{"input": "", "output": "1"}] * 3) for code in ENDLESS]
-    rewards, counted = run_all(rows, seconds=0.5)
-    assert rewards == [0.0] * len(rows) and counted["code_tests/timeouts"] == len(rows)
+@pytest.mark.parametrize("code", ENDLESS)
+def test_what_does_not_end_is_ended_and_counted(code):
+    assert run(code, "assert x == 1", seconds=0.5) == (0.0, 0.0, 1.0)
+    assert run(f"print(1, flush=True)\n{code}", [{"input": "", "output": "1"}] * 3, seconds=0.5) == (0.0, 0.0, 1.0)
 
 
 @sandboxed
@@ -457,7 +493,7 @@ except OSError:
     os.remove('0')
     print(4 < written <= 8)"""
     assert prints(files, "True")
-    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == 0.0
+    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == (0.0, 0.0, 0.0)
     forks = """
 import os, time
 made = 0
@@ -488,7 +524,7 @@ print(libc.syscall(0x40000000 + 39) if x86 else -1, libc.syscall(425, 8, 0))
 """
     assert prints(code, "-1 -1 -1\nno memfd\n-1 -1")
     assert run(f"import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n"
-               f"    exec({code!r})", "assert out.getvalue() == '-1 -1 -1\\nno memfd\\n-1 -1\\n'") == 1.0  # fmt: skip
+               f"    exec({code!r})", "assert out.getvalue() == '-1 -1 -1\\nno memfd\\n-1 -1\\n'")[0] == 1.0  # fmt: skip
 
 
 @sandboxed
@@ -505,10 +541,7 @@ if os.fork() == 0:
 while not os.path.exists('/box/up'): pass
 print('up')"""
     assert prints(code, "up")
-    end = time.monotonic() + 10
-    while [p for p in Path("/proc").glob("[0-9]*/cmdline") if name in _read(p)]:
-        assert time.monotonic() < end, "it lives on"
-        time.sleep(0.05)
+    assert not [p for p in Path("/proc").glob("[0-9]*/cmdline") if name in _read(p)]
 
 
 def _read(path):
@@ -561,7 +594,7 @@ open('code_tests_was_here', 'x')
 print(os.listdir({str(tmp_path)!r}))"""
     (tmp_path / "file").touch()
     before = set(os.listdir(tempfile.gettempdir()))
-    assert run(f"import os{code}", [{"input": "", "output": "['file']"}] * 2) == 1.0
+    assert run(f"import os{code}", [{"input": "", "output": "['file']"}] * 2) == (1.0, 0.0, 0.0)
     assert not set(os.listdir(tempfile.gettempdir())) - before
 
 
@@ -573,31 +606,22 @@ libc = ctypes.CDLL(None)
 new_user_namespace, new_mount_namespace, clear_read_only = 0x10000000, 0x20000, (ctypes.c_uint64 * 4)(0, 1)
 print(libc.unshare(new_user_namespace), libc.unshare(new_mount_namespace), libc.umount2(b'/box', 2), libc.chroot(b'/box'))
 print(libc.syscall(442, -100, b'/usr', 0x8000, clear_read_only, 32), libc.ptrace(16, 1, 0, 0))
-clone, child_ended = (56 if os.uname().machine == 'x86_64' else 220), 17
-print(libc.syscall(clone, new_user_namespace | child_ended, 0, 0, 0, 0), libc.syscall(435, 0, 0))
 print(libc.prctl(39, 0, 0, 0, 0), 'new privileges are out')
 """
-    assert prints(code, "-1 -1 -1 -1\n-1 -1\n-1 -1\n1 new privileges are out")
+    assert prints(code, "-1 -1 -1 -1\n-1 -1\n1 new privileges are out")
 
 
 @sandboxed
-def test_standard_input_and_packages_beside_python_are_there(monkeypatch, tmp_path):
-    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}]) == 1.0
-    assert run("import os\nassert not os.path.exists('/dev/stdin')\nx = 1", "assert x == 1") == 1.0
-    (tmp_path / "site-packages").mkdir()
-    (tmp_path / "site-packages" / "some.py").touch()
-    monkeypatch.syspath_prepend(tmp_path / "site-packages")
-    code = f"import os\nx = os.listdir({str(tmp_path / 'site-packages')!r})\ny = os.listdir({str(tmp_path)!r})"
-    assert run(code, "assert x == ['some.py'] and y == ['site-packages']") == 1.0
-
-
-@sandboxed
-def test_code_cannot_break_what_watches_it_and_a_sandbox_that_somebody_kills_is_counted(monkeypatch):
-    code = "import os, resource\nprint(1, flush=True)\nfor limit in range(16):\n    resource.prlimit(1, limit, (1, 1))"
+def test_code_that_breaks_the_process_that_watches_it_stops_nothing():
+    code = "import resource\nprint(1, flush=True)\nfor limit in range(16):\n    resource.prlimit(1, limit, (1, 1))"
     run(code, [{"input": "", "output": "1"}] * 2, seconds=1)  # what it earns depends on who runs it
-    assert run(ADD, "assert add(1, 2) == 3") == 1.0
-    monkeypatch.setattr(
-        MODULE, "finish", lambda running, deadline, finish=MODULE.finish: running.process.kill() or finish(running, 1e9)
-    )
-    _, counted = run_all([("x", "assert x")] * 2)
+    assert run(ADD, "assert add(1, 2) == 3") == (1.0, 0.0, 0.0)
+
+
+def test_a_sandbox_without_result_is_counted(monkeypatch):
+    monkeypatch.setattr(MODULE, "_check_sandbox", lambda: None)
+    done = subprocess.CompletedProcess([], 137, stdout="ready\n", stderr="")
+    monkeypatch.setattr(MODULE.subprocess, "run", lambda *a, **k: done)
+    counted = {}
+    code_tests(["```\nx\n```"] * 2, ["assert x"] * 2, allow_code_execution=True, log_metric=counted.__setitem__)
     assert counted == {"code_tests/errors": 0.0, "code_tests/timeouts": 0.0, "code_tests/breakdowns": 2.0}
