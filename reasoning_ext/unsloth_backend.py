@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.fields import MODEL_CONFIG, class_keys
 from reasoning_ext.hand_over import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
-from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
+from reasoning_ext.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 
 if TYPE_CHECKING:
     from trl import ModelConfig
