@@ -360,11 +360,11 @@ def test_check_says_whether_it_fits_and_what_would_make_it(cli):
     assert "to make it fit, the cheapest first" in result.out and "at 5000 tokens a second" in result.out
 
 
-def test_check_json_holds_the_plan_in_bytes(cli):
-    recipe = ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml"
-    result = cli("check", recipe, "--offline", "--gpu", "8GB", "--json")
-    memory = json.loads(result.out)["recipes"][0]["facts"]["memory"]
+def test_the_plan_for_machines_is_in_bytes():
+    recipe = load_recipe(ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml")
+    memory = report_memory(recipe, [], parse_card("8GB"), True, None).as_dict()
     assert memory["fits"] is False and memory["edits"] and memory["peak"] == sum(memory["phases"]["training"].values())
+    assert json.loads(json.dumps(memory)) == memory
 
 
 def test_a_model_without_a_known_config_is_no_error(write_recipe):

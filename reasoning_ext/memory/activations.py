@@ -52,11 +52,15 @@ def training_bytes(setup: Setup, gradients: int) -> Bytes:
     last = table * copies  # of the embeddings' gradient, beside the sum that it is added to
     unfused = gradients if setup.optimizer in UNFUSED else 0  # roots of all second moments at once
     points = [
+        # backward through the last layer
         inside + Bytes(gradients=held + waiting if held else gradients // layers + head, checkpoints=kept * layers),
+        # backward and forward at the head
         at_head + Bytes(logits=_head(setup)),
         at_head + Bytes(logits=_head(setup, backward=False), cast=_cast(setup)),
+        # backward through the first layer, and into the embeddings
         inside + Bytes(gradients=gradients + (waiting if held else 0), checkpoints=kept),
         Bytes(gradients=gradients, embeddings_gradient=last),
+        # the optimizer's step
         Bytes(gradients=gradients, optimizer_temporaries=unfused),
     ]
     if setup.scored:  # the reference's forward pass, before the backward pass

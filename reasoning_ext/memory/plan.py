@@ -1,4 +1,4 @@
-"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas; torch is not imported.
+"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas.
 
 Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions before it trains), and
 `training` (SFT, DPO, GRPO; forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's
