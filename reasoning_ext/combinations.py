@@ -14,8 +14,8 @@ from reasoning_ext.batches import generation_of
 from reasoning_ext.errors import system_problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.hand_over import adapter_errors
+from reasoning_ext.loaded import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.mixtures import entries
-from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reference import reference_errors

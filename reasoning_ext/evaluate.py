@@ -21,9 +21,9 @@ from reasoning_ext.data import check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, mend, write_whole
 from reasoning_ext.generation import Completion, Engine, EngineError, Key, SamplingSettings, is_fault
+from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.metrics import GREEDY, metrics
-from reasoning_ext.model import is_adapter
 from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards

@@ -26,8 +26,9 @@ from reasoning_ext.fields import MODEL_CONFIG
 from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings
+from reasoning_ext.loaded import Loaded, LoadOptions
 from reasoning_ext.merging import ExportError, Source, load_weights
-from reasoning_ext.model import Loaded, LoadOptions, load_model
+from reasoning_ext.model import load_model
 from reasoning_ext.process import free_memory
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.rendering import render_prompt

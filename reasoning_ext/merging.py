@@ -16,7 +16,7 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import read_object
-from reasoning_ext.hand_over import MADE_FROM, is_adapter, named_base, put_adapter
+from reasoning_ext.hand_over import MADE_FROM, base_of, is_adapter, put_adapter
 from reasoning_ext.lineage import EXPORT, run_recipe
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
@@ -95,7 +95,7 @@ def _adapter_base(run: Path, recipe: Recipe) -> str:
 
     A base that the run made for itself goes where the run's folder goes.
     """
-    named = named_base(str(run))
+    named = base_of(str(run))
     own = run / Path(named).name
     if not Path(named).exists() and (own / "config.json").is_file():
         return str(own)
@@ -146,7 +146,7 @@ def base_weights(name: str | None) -> str:
     """Follow adapters on adapters down to the model that has weights of its own."""
     found = str(name)
     while is_adapter(found):
-        found = named_base(found)
+        found = base_of(found)
     return found
 
 
@@ -190,7 +190,7 @@ def load_trained(source: Source) -> Any:
 
 
 def _with_adapter(folder: str, source: Source) -> Any:
-    base = source.base if Path(folder) == source.path else named_base(folder)
+    base = source.base if Path(folder) == source.path else base_of(folder)
     model = load_weights(str(base), source)
     with loading(f"the adapter {folder} on {base}"):
         return put_adapter(model, folder).eval()

@@ -8,7 +8,7 @@ from typing import Any
 from reasoning_ext.contract import find_contract
 from reasoning_ext.data import ROW_COLUMNS, DataError, check_columns, columns_of
 from reasoning_ext.held_out import write_problems
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.rendering import count_tokens

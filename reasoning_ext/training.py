@@ -15,7 +15,7 @@ from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space, read_object
 from reasoning_ext.hand_over import adapter_errors
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals

@@ -250,7 +250,8 @@ def test_a_new_adapters_settings_are_refused_where_one_is_trained_further(lines,
 
 
 def test_merging_what_is_no_adapter_is_refused(tmp_path):
-    from reasoning_ext.model import LoadOptions, ModelError, _with_base
+    from reasoning_ext.loaded import LoadOptions, ModelError
+    from reasoning_ext.model import _with_base
 
     [error] = recipe_errors(
         f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nuse_peft: true\nmerge_adapter: true\n", tmp_path
@@ -346,7 +347,7 @@ def test_a_base_that_was_cut_off_leaves_nothing_and_the_next_one_sweeps_up(tmp_p
 def test_vllm_gets_room_for_the_rank_of_an_adapter_that_is_trained_further(adapter, tmp_path):
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions
+    from reasoning_ext.loaded import LoadOptions
     from reasoning_ext.unsloth_backend import _load_arguments
 
     def rank(name):

@@ -231,7 +231,8 @@ def test_tokens_that_came_with_another_template_are_loaded_and_merged(runs, tmp_
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, load_model
+    from reasoning_ext.loaded import LoadOptions
+    from reasoning_ext.model import load_model
 
     build("qwen3").save_pretrained("chatml")
     base = "base" if tied else "untied"
@@ -317,7 +318,8 @@ def test_an_adapter_on_an_adapter_is_exported_and_refused_elsewhere(adapter, run
     from safetensors.torch import load_file
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, ModelError, load_model
+    from reasoning_ext.loaded import LoadOptions, ModelError
+    from reasoning_ext.model import load_model
 
     run = changed_copy(runs(ON_ADAPTER, "second"), tmp_path / "nested")
     shutil.rmtree(run / "merged_base")

@@ -22,7 +22,7 @@ from transformers.generation import logits_process
 
 from reasoning_ext.contract import Contract, Decoder, decoder
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.rendering import count_tokens
 from reasoning_ext.shown import print
 

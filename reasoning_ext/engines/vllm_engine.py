@@ -20,7 +20,7 @@ from reasoning_ext.engines.options import VllmOptions
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
 from reasoning_ext.hand_over import ADAPTER, adapter_base, adapter_rank, is_adapter
-from reasoning_ext.model import base_revision
+from reasoning_ext.loaded import base_revision
 from reasoning_ext.weights import check_weights
 
 CHUNK = 4  # so many times the completions that run at once are asked for together: the last ones of a chunk run alone

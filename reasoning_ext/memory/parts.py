@@ -7,17 +7,66 @@ constant per 256 where it is nested) and `optim/optimizer.py` (8-bit states of t
 
 from __future__ import annotations
 
-import ast
 import math
 import re
-from functools import cache
+from dataclasses import astuple, dataclass, fields
 
-from reasoning_ext.fields import module_source
 from reasoning_ext.memory.shapes import Linear, Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BLOCK, NESTED_BLOCK, STATE_BLOCK, MIN_8BIT = 64, 256, 256, 4096
 MOMENTS = {"adamw": 2, "adam": 2, "ademamix": 3, "lion": 1, "rmsprop": 1, "adagrad": 1, "sgd": 0, "grokadamw": 3}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """What is alive at one moment, part by part, in bytes."""
+
+    weights: int = 0
+    rest: int = 0  # embeddings, head, norms, biases
+    lora: int = 0
+    modules_to_save: int = 0
+    reference_adapter: int = 0
+    reference_model: int = 0
+    optimizer_states: int = 0
+    optimizer_temporaries: int = 0
+    vllm: int = 0
+    kv_cache: int = 0
+    mask: int = 0
+    gradients: int = 0
+    embeddings_gradient: int = 0
+    checkpoints: int = 0
+    layer: int = 0
+    dequantised: int = 0
+    logits: int = 0
+    cast: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        """Add what is alive beside it."""
+        return Bytes(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(astuple(self))
+
+    def shown(self, bits: int) -> dict[str, int]:
+        """Return it for people and for `check --json`, without what is nothing; `bits` are those of the weights."""
+        named = NAMES | {
+            "weights": f"weights in {bits} bits",
+            "rest": "embeddings, head, norms" if bits in (4, 8) else "embeddings and norms",
+        }
+        sizes = {
+            named.get(field.name, field.name.replace("_", " ")): getattr(self, field.name) for field in fields(self)
+        }
+        return {name: size for name, size in sizes.items() if size}
+
+
+NAMES = {
+    "lora": "LoRA weights", "modules_to_save": "modules_to_save", "optimizer_temporaries": "optimizer's temporaries",
+    "vllm": "vLLM", "kv_cache": "KV cache", "embeddings_gradient": "embeddings' gradient", "layer": "one layer's activations",
+    "dequantised": "dequantised weight", "mask": "attention mask", "cast": "weights cast to 16 bits",
+}  # fmt: skip
 
 
 def four_bit_bytes(elements: int, nested: bool) -> int:
@@ -64,25 +113,12 @@ def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
     if targets == "all-linear":
         return list(shape.linears)
     if targets is None:
-        targets = _peft_targets().get(shape.model_type, [])  # PEFT refuses what it has no choice for
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
+
+        targets = OF_MODEL.get(shape.model_type, [])  # PEFT refuses what it has no choice for
     if isinstance(targets, str):
-        return [one for one in shape.linears if one.name == targets or re.fullmatch(targets, _path(one))]
+        return [one for one in shape.linears if one.name == targets or re.fullmatch(targets, one.path)]
     return [one for one in shape.linears if one.name in targets]
-
-
-def _path(linear: Linear) -> str:
-    part = "self_attn" if linear.name in ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj") else "mlp"
-    return f"model.layers.0.{part}.{linear.name}"
-
-
-@cache
-def _peft_targets() -> dict[str, list[str]]:
-    """Read PEFT's own choice of modules off its source, since importing it takes torch along."""
-    name = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
-    for node in module_source("peft", "utils/constants.py").body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
-            return ast.literal_eval(node.value)
-    return {}
 
 
 def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, dora: bool = False) -> list[int]:
