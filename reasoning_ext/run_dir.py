@@ -103,10 +103,9 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the folder is made if it is not there.
+    """Hold a run's folder, which is made if it is not there, until this process dies, however it dies; no child of it holds on.
 
-    The system lets go of the lock when the process dies, however it dies, and no child of it holds it. The file stays behind
-    and means nothing by itself; it names the last holder's process.
+    The file stays behind and means nothing by itself; it names the last holder's process.
 
     Raises:
         RunDirError: another process holds it.
