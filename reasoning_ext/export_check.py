@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.contract import Contract
-from reasoning_ext.errors import KeyProblem, RecipeError
+from reasoning_ext.errors import UserError
 from reasoning_ext.fields import MODEL_CONFIG
 from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.generation import SamplingSettings
@@ -143,7 +143,7 @@ def _own(source: Source) -> Iterator[Any]:
     yield from kept
     try:
         yield from _recipe_prompts(source.recipe)
-    except (KeyProblem, RecipeError) as error:
+    except UserError as error:
         if kept:
             return
         written = written_recipe(source.path)
@@ -211,7 +211,7 @@ def _change(source: Source, reference: Reference) -> float | None:
             if base.config.vocab_size == reference.log_probs_T_V[0].shape[1]:
                 return _mean_kl(reference, _read(base, reference.sequences))
             reason = "its vocabulary is another one"
-        except (ExportError, KeyProblem) as error:
+        except UserError as error:
             reason = str(error)
     say(f"export  not compared with its base: {reason}")
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import json
 import mmap
 import os
@@ -134,11 +135,8 @@ def fast_hash(file: Path) -> str:
 def _hashed(file: Path, size: int, changed: int) -> str:
     import xxhash  # datasets brings it
 
-    digest = xxhash.xxh3_128()
-    with file.open("rb", buffering=0) as f:
-        while block := f.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()
 
 
 def lives(process: int) -> bool:

@@ -69,7 +69,7 @@ def find_source(run: Path, base: str | None = None) -> Source:
 
     Raises:
         ExportError: it is no such run, or its base cannot be had.
-        RecipeError: its recipe cannot be read.
+        UserError: its recipe cannot be read.
     """
     recipe = run_recipe(run) if is_run(run) else None
     if recipe is None or recipe.stage not in TRAINED:
@@ -81,10 +81,8 @@ def find_source(run: Path, base: str | None = None) -> Source:
     if not adapter and not (run / "config.json").is_file():
         raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
     named = _adapter_base(run, recipe) if adapter else _trained_from(run, recipe)
-    if base is None or _same(base, named):
-        source = Source(run, recipe, adapter, base or named)
-    else:
-        source = Source(run, recipe, adapter, base, named)
+    other = base is not None and not _same(base, named)
+    source = Source(run, recipe, adapter, base or named, named if other else None)
     if adapter:
         _refuse_base(source)
     return source
@@ -171,7 +169,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     """Load whole weights as they are stored, on the accelerator where there is one; an adapter is merged into its base.
 
     Raises:
-        ExportError, KeyProblem: they cannot be loaded.
+        UserError: they cannot be loaded.
     """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM

@@ -12,7 +12,7 @@ from reasoning_ext.files import read_object
 from reasoning_ext.markdown import license_of, plain
 from reasoning_ext.process import versions
 from reasoning_ext.run_dir import LINEAGE, is_run
-from reasoning_ext.run_reading import Run, cell, in_training, key_of, read_run, weights_of
+from reasoning_ext.run_reading import Run, cell, columns, in_training, key_of, read_run, weights_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -166,13 +166,12 @@ def _is_run(name: str, run: Run) -> bool:
 
 def _table(run: Run, named: list[str]) -> str:
     """Write a table of models by figures; shares in per cent with their 95 % interval."""
-    columns = list(dict.fromkeys(name for figures in run.results.values() for name in figures))
     data = ", ".join(map(plain, _sources(run.recipe)[-1:]))
     said = in_training(run.results)
     title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold"
     title += f"; {plain(said)}:" if said else ":"
-    rows = [["model", *map(plain, columns)]]
+    rows = [["model", *map(plain, columns(run.results))]]
     for label, figures in run.results.items():
         shown = f"**{plain(label)}**" if label in named else plain(label)
-        rows.append([shown, *(plain(cell(figures.get(name))) for name in columns)])
+        rows.append([shown, *(plain(cell(figures.get(name))) for name in columns(run.results))])
     return f"{title}\n\n{markdown.table(rows)}"

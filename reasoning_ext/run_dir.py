@@ -19,7 +19,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,39 +74,28 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
         RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
     """
     refuse_other_recipe(path, recipe)
-    lineage = {"recipe": recipe_hash(recipe), "inputs": inputs}
-    if not is_run(path) or not has_begun(path):
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
-        write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
-        write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
-        _note(path, recipe_path)
-        return RunDir(path, False, None)
-    known = _lineage(path)
-    # of a folder an earlier version read the beginnings alone: it counts as the one of today
-    old = {what for what, mark in known["inputs"].items() if str(mark).startswith("folder:")}
-    before = known["inputs"] | {what: inputs[what] for what in old & inputs.keys()}
-    if before != inputs:
-        changed = difference(before, inputs)
-        raise RunDirError(
-            f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
-        )
-    _note(path, recipe_path)  # it may have been moved
-    done = is_done(path, recipe)
+    new = not is_run(path) or not has_begun(path)
+    if not new and (changed := difference(_inputs(path, inputs), inputs)):
+        hint = "choose another output_dir or remove the folder to make it again"
+        raise RunDirError(f"found {path}, made from other inputs ({changed}); {hint}")
+    done = not new and is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
+        path.mkdir(parents=True, exist_ok=True)
         (path / DONE).unlink(missing_ok=True)
         write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
-        if known != lineage:
-            write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
+        if new:
+            write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
+        write_whole(path / LINEAGE, json.dumps({"recipe": recipe_hash(recipe), "inputs": inputs}, indent=1))
+    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():  # it may have been moved
+        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
     return RunDir(path, done, last_checkpoint(path))
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run's folder for this process; the folder is made if it is not there.
+    """Hold a run's folder, which is made if it is not there, until this process dies, however it dies; no child of it holds on.
 
-    The system lets go of the lock when the process dies, however it dies, and no child of it holds it. The file stays behind
-    and means nothing by itself; it names the last holder's process.
+    The file stays behind and means nothing by itself; it names the last holder's process.
 
     Raises:
         RunDirError: another process holds it.
@@ -177,11 +166,6 @@ def other_choice(path: Path, recipe: dict[str, Any]) -> str:
     return f"longer than before: {changed}; its steps so far followed the {kind} schedule of the shorter run"
 
 
-def _note(path: Path, recipe_path: Path | None) -> None:
-    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():
-        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
-
-
 def written_recipe(path: Path) -> Path | None:
     """Return the recipe's file as a run noted it; it may be gone by now. None where the run noted none."""
     note = path / RECIPE_PATH
@@ -225,22 +209,25 @@ def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
 
 def _written(path: Path) -> dict[str, Any]:
     """Return the recipe that a folder holds."""
+    return _read(path / RECIPE, yaml.safe_load)
+
+
+def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
+    """Return what a folder was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
+    known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
+    if not isinstance(known, dict):
+        raise _damaged(path / LINEAGE)
+    return {what: now.get(what, mark) if str(mark).startswith("folder:") else mark for what, mark in known.items()}
+
+
+def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load((path / RECIPE).read_bytes())
+        found = load(file.read_bytes())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _damaged(path / RECIPE) from error
-    if not isinstance(recipe, dict):
-        raise _damaged(path / RECIPE)
-    return recipe
-
-
-def _lineage(path: Path) -> dict[str, Any]:
-    """Return what a folder was made of."""
-    try:
-        known = json.loads((path / LINEAGE).read_bytes())
-        return {"recipe": str(known["recipe"]), "inputs": dict(known["inputs"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(path / LINEAGE) from error
+        raise _damaged(file) from error
+    if not isinstance(found, dict):
+        raise _damaged(file)
+    return found
 
 
 def _damaged(file: Path) -> RunDirError:
