@@ -152,8 +152,8 @@ class Server:
     async def models(self) -> list[str] | None:
         """Return the names of the models that the server lists, None where it has no such list; raises as `ask`."""
         response = await self._answer(self._sdk.models.with_raw_response.list())
-        with suppress(ValueError, LookupError, TypeError):
-            return [str(entry["id"]) for entry in response.json()["data"]]
+        with suppress(LookupError, TypeError):
+            return [str(entry["id"]) for entry in body_of(response)["data"]]
         return None
 
     async def _answer(self, request: Awaitable[Any]) -> Any:
@@ -244,7 +244,7 @@ class Server:
             self._fails(endpoint, began)
             if status == 200:
                 raise _TryError(FaultError(NO_REPLY, endpoint.said()))
-        response.status_code = 404 if status == 200 else status
+        response.status_code = 404 if status < 300 else status  # a success is none without a reply
         return response
 
     def _works(self, endpoint: Endpoint) -> None:
