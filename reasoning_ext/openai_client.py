@@ -54,20 +54,16 @@ class FaultError(Exception):
         self.error, self.said = error, said
 
 
-class RefusedError(Exception):
-    """A request would be refused again: `status` is the server's, `said` its words."""
-
-    def __init__(self, status: int, said: str):
-        super().__init__(said)
-        self.status, self.said = status, said
+class RefusedError(FaultError):
+    """The request would be refused again: `error` is `http 404`, for example; `http 200` where a page came."""
 
 
 class _TryError(httpx.RequestError):
-    """What one try brought instead of a reply; the SDK repeats it as it does a broken connection."""
+    """One try brought no reply; the SDK repeats it as it does a broken connection."""
 
-    def __init__(self, error: str, said: str):
-        super().__init__(said)
-        self.error, self.said = error, said
+    def __init__(self, fault: FaultError):
+        super().__init__(fault.said)
+        self.fault = fault
 
 
 @dataclass(eq=False)
@@ -79,7 +75,6 @@ class Endpoint:
         active: tries under way.
         sent: tries so far.
         failures: tries that failed since the last that did not.
-        failing_since: when they began to, or None.
         problem: what the last failure was.
     """
 
@@ -87,20 +82,10 @@ class Endpoint:
     active: int = 0
     sent: int = 0
     failures: int = 0
-    failing_since: float | None = None
     problem: str = ""
 
     def said(self) -> str:
         return f"{shown_url(self.url)} {self.problem}"
-
-    def works(self) -> None:
-        self.failures, self.failing_since = 0, None
-
-    def fails(self, began: float) -> None:
-        """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
-        if self.failing_since is None:
-            self.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
-        self.failures += 1
 
 
 class Server:
@@ -116,6 +101,7 @@ class Server:
 
     Attributes:
         answered_at: when a request or a probe was last answered.
+        failing_since: since when nothing has been answered and something failed, or None.
         limited_since: since when 429 has been all that the server says, or None.
         responded: there was a response, with whatever status.
         served: there was one with status 200 and no error in it.
@@ -134,6 +120,7 @@ class Server:
         self.api_key_env, self.request_timeout = api_key_env, request_timeout
         self.max_concurrency, self.alone_after = max_concurrency, alone_after
         self.answered_at = time.monotonic()
+        self.failing_since: float | None = None
         self.limited_since: float | None = None
         self.responded = self.served = False
         self._sdk = openai.AsyncOpenAI(
@@ -160,33 +147,39 @@ class Server:
         messages = json.loads(writable(json.dumps(body["messages"], ensure_ascii=False)))
         more = {name: value for name, value in body.items() if name not in ("model", "messages")}
         create = self._sdk.chat.completions.with_raw_response.create
-        response = await self._answer(create(model=body["model"], messages=messages, extra_body=more))
-        return response.extensions["reply"]
+        return (await self._answer(create(model=body["model"], messages=messages, extra_body=more))).extensions["reply"]
 
     async def models(self) -> list[str] | None:
-        """Return the names of the models that the server lists, or None where it has no such list.
-
-        Raises:
-            FaultError, RefusedError: as `ask`.
-        """
+        """Return the names of the models that the server lists, None where it has no such list; raises as `ask`."""
         response = await self._answer(self._sdk.models.with_raw_response.list())
-        with suppress(ValueError, LookupError, TypeError):
-            return [str(entry["id"]) for entry in response.json()["data"]]
+        with suppress(LookupError, TypeError):
+            return [str(entry["id"]) for entry in body_of(response)["data"]]
         return None
+
+    async def _answer(self, request: Awaitable[Any]) -> Any:
+        """Return the HTTP response to a request of the SDK's."""
+        try:
+            return (await request).http_response
+        except openai.APIStatusError as error:
+            found = error.response.extensions
+            kind = FaultError if temporary(found["status"]) else RefusedError
+            raise kind(f"http {found['status']}", found["said"]) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            other = redacted(f"{type(cause).__name__} {cause}", self.api_key_env)
+            raise (cause.fault if isinstance(cause, _TryError) else FaultError("connection", other)) from None
 
     async def probe(self, endpoint: Endpoint, model: str) -> None:
         """Ask one endpoint for a single token, and note whether it answers; it may refuse it, too."""
-        seconds = min(CONNECT_SECONDS, self.request_timeout)
-        async with Server([endpoint.url], self.api_key_env, seconds) as server:
+        async with Server([endpoint.url], self.api_key_env, min(CONNECT_SECONDS, self.request_timeout)) as server:
             try:
                 await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
-            except (FaultError, RefusedError) as error:
+            except FaultError as error:
                 endpoint.problem = server.endpoints[0].problem
                 self.limited_since = self.limited_since or server.limited_since
-                if isinstance(error, FaultError):
-                    return
-        endpoint.works()
-        self._works()
+                if not isinstance(error, RefusedError):
+                    return self._fails(endpoint, time.monotonic())
+        return self._works(endpoint)
 
     def alone(self) -> list[Endpoint]:
         """Return the endpoints that are left alone."""
@@ -194,8 +187,8 @@ class Server:
 
     def dead_for(self) -> float:
         """Return for how many seconds every endpoint has failed; 0.0 if one is not left alone."""
-        since = [endpoint.failing_since for endpoint in self.alone() if endpoint.failing_since is not None]
-        return time.monotonic() - max(since) if len(since) == len(self.endpoints) else 0.0
+        all_alone = len(self.alone()) == len(self.endpoints)
+        return time.monotonic() - self.failing_since if all_alone and self.failing_since is not None else 0.0
 
     def problems(self) -> str:
         """Return what each endpoint's last failure was, in one line."""
@@ -222,17 +215,14 @@ class Server:
         except (httpx.RequestError, OSError) as error:
             is_late = isinstance(error, (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout))
             endpoint.problem = redacted(f"gave no answer: {type(error).__name__} {error}".strip(), self.api_key_env)
-            endpoint.fails(began)
-            raise _TryError("time-out" if is_late else "connection", endpoint.said()) from error
+            self._fails(endpoint, began)
+            raise _TryError(FaultError("time-out" if is_late else "connection", endpoint.said())) from error
         finally:
             endpoint.active -= 1
         self.responded = True
-        if request.url.path.endswith("/completions"):
-            return self._judged(endpoint, began, response)
-        response.extensions["said"] = f"{shown_url(endpoint.url)} {answered(response, self.api_key_env)}"
-        return response
+        return self._judged(endpoint, began, response, request.url.path.endswith("/completions"))
 
-    def _judged(self, endpoint: Endpoint, began: float, response: Any) -> Any:
+    def _judged(self, endpoint: Endpoint, began: float, response: Any, for_reply: bool) -> Any:
         """Note what a response says of its endpoint, and make it a reply, or an error by its status.
 
         Raises:
@@ -241,24 +231,31 @@ class Server:
         data = body_of(response)
         status = status_of(response.status_code, data)
         self.served |= status == 200 and not (isinstance(data, dict) and "choices" not in data)
-        if status == 200 and (reply := read_reply(data)) is not None:
-            endpoint.works()
-            self._works()
-            response.extensions["reply"] = reply
+        reply = read_reply(data) if status == 200 else None
+        response.extensions["reply"] = reply
+        if reply is not None or (status == 200 and not for_reply):
+            self._works(endpoint)
             return response
         endpoint.problem = answered(response, self.api_key_env)
         response.extensions |= {"status": status, "said": endpoint.said()}
         if status == 429:
             self.limited_since = self.limited_since or time.monotonic()
         elif temporary(status) or (status == 200 and not is_page(response)):
-            endpoint.fails(began)
+            self._fails(endpoint, began)
             if status == 200:
-                raise _TryError(NO_REPLY, endpoint.said())
-        response.status_code = 404 if status == 200 else status
+                raise _TryError(FaultError(NO_REPLY, endpoint.said()))
+        response.status_code = 404 if status < 300 else status  # a success is none without a reply
         return response
 
-    def _works(self) -> None:
-        self.answered_at, self.limited_since = time.monotonic(), None
+    def _works(self, endpoint: Endpoint) -> None:
+        endpoint.failures = 0
+        self.answered_at, self.failing_since, self.limited_since = time.monotonic(), None, None
+
+    def _fails(self, endpoint: Endpoint, began: float) -> None:
+        """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
+        endpoint.failures += 1
+        if self.failing_since is None:
+            self.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
 
     async def _free(self) -> Endpoint:
         """Wait for an endpoint with room for a try; of several, return one that does not fail and has the least to do."""
@@ -267,21 +264,6 @@ class Server:
             if able:
                 return min(able, key=lambda endpoint: (endpoint.failures > 0, endpoint.active, endpoint.sent))
             await asyncio.sleep(WAIT_SECONDS)
-
-    async def _answer(self, request: Any) -> Any:
-        """Return the HTTP response to a request of the SDK's."""
-        try:
-            return (await request).http_response
-        except openai.APIStatusError as error:
-            status, said = error.response.extensions.get("status", error.status_code), error.response.extensions["said"]
-            if temporary(status):
-                raise FaultError(f"http {status}", said) from None
-            raise RefusedError(status, said) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__
-            if isinstance(cause, _TryError):
-                raise FaultError(cause.error, cause.said) from None
-            raise FaultError("connection", redacted(f"{type(cause).__name__} {cause}", self.api_key_env)) from None
 
 
 class _Client(openai.DefaultAsyncHttpxClient):

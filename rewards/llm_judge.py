@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import secrets
-import threading
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -47,7 +46,6 @@ class _Case(NamedTuple):
 
 
 CACHE: dict[bytes, _Verdict] = {}
-_lock = threading.Lock()
 
 
 async def llm_judge(
@@ -108,26 +106,24 @@ async def llm_judge(
         _Case(rubric, _text(prompt), _answer(completion, include_thought), None if gold is None else str(gold))
         for prompt, completion, gold in zip(prompts, completions, references, strict=True)
     ]
-    verdicts, asked = {}, {}
-    for case in dict.fromkeys(case for case in cases if case.answer):
-        key = hashlib.sha256(json.dumps([base_url.rstrip("/"), model, *case]).encode()).digest()
-        if (verdict := _recall(key)) is None:
-            asked[case] = key
-        else:
-            verdicts[case] = verdict
-    if asked:
+    place = (base_url.rstrip("/"), model)
+    keys = {case: hashlib.sha256(json.dumps([*place, *case]).encode()).digest() for case in cases if case.answer}
+    verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
+    if asked := [case for case in keys if case not in verdicts]:
         from reasoning_ext.openai_client import Server
 
         async with Server([base_url], api_key_env, request_timeout, max_retries) as server:
             server.responded = server.served = bool(verdicts)
-            found = await _judge_all(server, model, list(asked), max_concurrency)
+            verdicts |= await _judge_all(server, model, asked, max_concurrency)
         if not server.served:
-            last = found[next(reversed(asked))].reply
-            raise RuntimeError(f"llm_judge: {shown_url(base_url)} judged nothing of {len(asked)}; {last}")
-        for case, verdict in found.items():
-            if verdict.score is not None:
-                _remember(asked[case], verdict)
-        verdicts |= found
+            said = f"{shown_url(base_url)} judged nothing of {len(asked)}; {verdicts[asked[-1]].reply}"
+            raise RuntimeError(f"llm_judge: {said}")
+    for case, verdict in verdicts.items():
+        CACHE.pop(keys[case], None)
+        if verdict.score is not None:
+            CACHE[keys[case]] = verdict  # the newest stands last
+    for key in list(CACHE)[: max(0, len(CACHE) - MAX_CACHED)]:
+        del CACHE[key]
     judged = [verdicts.get(case, _Verdict(0.0, "no answer to judge")) for case in cases]
     if log_metric is not None:
         log_metric("llm_judge/errors", float(sum(verdict.score is None for verdict in judged)))
@@ -163,11 +159,10 @@ async def _judge_all(server: Any, model: str, cases: list[_Case], max_concurrenc
         async with gate:
             try:
                 return _verdict(await server.ask({"model": model, "messages": [message], "temperature": 0}))
-            except RefusedError as refused:
-                raise RuntimeError(f"llm_judge: {refused.said}") from None
             except FaultError as fault:
-                if not server.responded:
-                    raise RuntimeError(f"llm_judge: {fault.said}; is the server up?") from None
+                if isinstance(fault, RefusedError) or not server.responded:
+                    hint = "" if server.responded else "; is the server up?"
+                    raise RuntimeError(f"llm_judge: {fault.said}{hint}") from None
                 return _Verdict(None, fault.said)
 
     try:
@@ -183,20 +178,6 @@ def _request(case: _Case) -> str:
     parts = {"question": case.question, "reference": case.reference, "answer": case.answer}
     data = "\n\n".join(f"<{n}-{mark}>\n{text}\n</{n}-{mark}>" for n, text in parts.items() if text is not None)
     return REQUEST.format(rubric=case.rubric, mark=mark, data=data)
-
-
-def _recall(key: bytes) -> _Verdict | None:
-    with _lock:
-        if key in CACHE:
-            CACHE[key] = CACHE.pop(key)  # the newest stands last
-        return CACHE.get(key)
-
-
-def _remember(key: bytes, verdict: _Verdict) -> None:
-    with _lock:
-        CACHE[key] = verdict
-        while len(CACHE) > MAX_CACHED:
-            del CACHE[next(iter(CACHE))]
 
 
 def _verdict(reply: Reply) -> _Verdict:

@@ -30,6 +30,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext.engines.options import ServerOptions
@@ -48,6 +49,7 @@ FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before a request is sent again
 EMPTY = "empty"  # an error that does not say that the server is broken
 
 
+@dataclass(eq=False)
 class InFlight:
     """One run over keys: a thread with an event loop, and the queue through which it hands over completions.
 
@@ -60,26 +62,18 @@ class InFlight:
         answered: a request that was answered in an earlier run; as an attribute, the last one.
     """
 
-    def __init__(
-        self,
-        model: str,
-        options: ServerOptions,
-        keys: Sequence[Key],
-        body: Callable[[Key], dict[str, Any]],
-        completion: Callable[[Key, Reply | str], Completion],
-        answered: dict[str, Any] | None = None,
-    ):
-        self.model, self.options, self.keys, self.body, self.completion = model, options, keys, body, completion
-        self.answered = answered
-        self._server = Server(
-            options.urls(),
-            options.api_key_env,
-            options.request_timeout,
-            options.max_retries,
-            options.max_concurrency,
-            ALONE_AFTER,
-        )
-        self._slots = options.max_concurrency * len(self._server.endpoints)
+    model: str
+    options: ServerOptions
+    keys: Sequence[Key]
+    body: Callable[[Key], dict[str, Any]]
+    completion: Callable[[Key, Reply | str], Completion]
+    answered: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        o = self.options
+        arguments = (o.urls(), o.api_key_env, o.request_timeout, o.max_retries, o.max_concurrency)
+        self._server = Server(*arguments, alone_after=ALONE_AFTER)
+        self._slots = o.max_concurrency * len(o.urls())
         self._room = asyncio.Semaphore(self._slots + UNREAD)
         self._arrived: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()  # None: the thread has ended
         self._put_back: list[Key] = []
@@ -197,14 +191,12 @@ class InFlight:
         while True:
             try:
                 reply = await self._server.ask(body)
-            except RefusedError as refused:
-                raise _refused(refused, self.options.api_key_env) from None
             except FaultError as fault:
+                if isinstance(fault, RefusedError) or (fault.error == NO_REPLY and self.answered is None):
+                    raise _refused(fault, self.options.api_key_env) from None
                 if fault.error == TOO_EARLY:
                     await asyncio.sleep(delay * random.uniform(1.0, 1.25))
                     delay = min(2 * delay, LONGEST_DELAY)
-                elif fault.error == NO_REPLY and self.answered is None:
-                    raise _refused(RefusedError(200, fault.said), self.options.api_key_env) from None
                 elif self._server.answered_at > began:
                     self._tell(fault)
                     return fault.error
@@ -242,16 +234,14 @@ class InFlight:
         return EngineError("engine_kwargs", f"{what}{problems}; {advice}, and run again to go on")
 
 
-def _refused(refused: RefusedError, api_key_env: str) -> EngineError:
+def _refused(fault: FaultError, api_key_env: str) -> EngineError:
     """Return the error for a request that would be refused again."""
-    wrong_model = refused.status == 404 and "model" in refused.said.lower()
-    if wrong_model:
-        return EngineError("model_name_or_path", refused.said)
+    if fault.error == "http 404" and "model" in fault.said.lower():
+        return EngineError("model_name_or_path", fault.said)
     key = f"; the key is read from the environment variable {api_key_env}"
     path = "; base_url has to end with /v1 on most servers"
-    return EngineError(
-        "engine_kwargs", refused.said + {401: key, 403: key, 404: path, 200: path}.get(refused.status, "")
-    )
+    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path, NO_REPLY: path}
+    return EngineError("engine_kwargs", fault.said + hints.get(fault.error, ""))
 
 
 def _first(errors: BaseException) -> BaseException:

@@ -205,32 +205,30 @@ def reachable(model: str, options: ServerOptions) -> str:
 
 async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
     """Return whether an endpoint answers, and what is wrong with it, or ""."""
-    from reasoning_ext.openai_client import PROBE, TOO_EARLY, FaultError, RefusedError, Server
+    from reasoning_ext.openai_client import PROBE, FaultError, RefusedError, Server
 
-    served: list[str] | None = None
+    is_listed = True
     try:
         async with Server([url], api_key_env, LOOK_SECONDS) as server:
             served = await server.models()
-    except RefusedError as refused:
-        hint = f"; the key is read from the environment variable {api_key_env}"
-        return True, refused.said + hint if refused.status in (401, 403) else ""  # else it has no such list
     except FaultError as fault:
-        if fault.error in ("http 408", TOO_EARLY):
-            return True, ""
-        if not fault.error.startswith("http "):
+        if fault.error in ("time-out", "connection"):
             return False, fault.said
-        said, failed = fault.said, True
+        if not fault.error.startswith("http 5"):  # else it has no such list
+            hint = f"; the key is read from the environment variable {api_key_env}"
+            return True, fault.said + hint if fault.error in ("http 401", "http 403") else ""
+        said, is_listed = fault.said, False
     else:
-        said, failed = _not_served(url, model, served or []), False
         if served is None or model in served:
             return True, ""
-    try:  # again, since a server may close the connection of an answer that it failed to give
+        said = _not_served(url, model, served)
+    try:  # twice, since a server may close the connection of an answer that it failed to give
         async with Server([url], api_key_env, TRY_SECONDS, max_retries=1) as server:
             await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
     except RefusedError as refused:
-        return True, refused.said if failed else said
+        return True, said if is_listed else refused.said
     except FaultError:
-        return not failed, said if failed else ""
+        return is_listed, "" if is_listed else said
     return True, ""
 
 
