@@ -21,9 +21,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
 from reasoning_ext.deduplication import normalise, prompt_text
 from reasoning_ext.formats._chat import read_chat
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.held_out import QUESTIONS
 from reasoning_ext.own_keys import QUESTION_KEYS
 from reasoning_ext.row_options import TEST, RowOptions

@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.data import (
-    ROW_COLUMNS,
-    SIDES,
-    DataError,
-    NoRowFits,
-    check_columns,
-    columns_of,
-    find_format,
-    format_rows,
-)
+from reasoning_ext.data import ROW_COLUMNS, SIDES, DataError, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.formatting import NoRowFits, find_format, format_rows
 from reasoning_ext.mixing import mix
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
