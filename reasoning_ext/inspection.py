@@ -5,16 +5,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import json
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.files import read_object
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.measuring import measure
@@ -85,23 +83,15 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    steps: list[Callable[[], None]] = [
-        lambda: _read_weights(recipe),
-        lambda: _read_tokenizer(recipe, found, model, hub),
-    ]
+    steps = [partial(_read_weights, recipe), partial(_read_tokenizer, recipe, found, model, hub)]
     if rows:
-        steps += [
-            lambda: _read_rows(recipe, specs, found, hub, whole),
-            lambda: _read_held_out(recipe),
-            lambda: measure(recipe, found, model) if found.contract and found.rows else None,
-        ]
+        steps += [partial(_read_rows, recipe, specs, found, hub, whole), partial(_read_held_out, recipe)]
+        steps.append(partial(measure, recipe, found, model))
     for step in steps:
         try:
             step()
-        except RecipeError as error:
-            found.errors.append(error)
-        except KeyProblem as error:
-            found.errors.append(_placed(recipe, error))
+        except (RecipeError, KeyProblem) as error:
+            found.errors.append(error if isinstance(error, RecipeError) else _placed(recipe, error))
     return found
 
 
@@ -119,10 +109,7 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
     if any((place / file).is_file() for file in ("tokenizer_config.json", "config.json")):
         return str(place)
     if (place / "adapter_config.json").is_file():  # without a tokenizer of its own: that of the model below it
-        with contextlib.suppress(ValueError, AttributeError):
-            return json.loads((place / "adapter_config.json").read_text(encoding="utf-8")).get(
-                "base_model_name_or_path"
-            )
+        return read_object(place / "adapter_config.json").get("base_model_name_or_path")
     maker = earlier.get(str(place.resolve()))
     if maker is not None and maker is not recipe:
         return tokenizer_source(maker, {path: other for path, other in earlier.items() if other is not maker})
@@ -206,11 +193,12 @@ def _judge_contract(found: Inspection) -> None:
 
     contract, tokenizer = found.contract, found.tokenizer
     if tokenizer.chat_template == DEFAULT_TEMPLATE:
-        text = (
-            "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is "
+        text = "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is saved"
+        found.add(
+            "note",
+            "chat_template_path",
+            f"{text} with the model; for another one name a .jinja file or a model that has one",
         )
-        text += "saved with the model; for another one name a .jinja file or a model that has one"
-        found.add("note", "chat_template_path", text)
     if contract.closed:
         text = "the generation prompt closes an empty thought, so that the model answers without thinking; "
         switch = "enable_thinking" in str(tokenizer.chat_template)
@@ -227,7 +215,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     from reasoning_ext.tokenized import count_tokens
 
     options, split = row_options(recipe), TEST if recipe.stage == "eval" else TRAIN
-    count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
+    count = partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
     options = options if hub else _without_hub(options, found)
     found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
     if not whole and hub and recipe.stage != "eval":
@@ -305,9 +293,8 @@ def _count_duplicates(recipe: Recipe, found: Inspection) -> None:
     """Note how many rows repeat an earlier one, where the recipe does not ask for them to be dropped."""
     from reasoning_ext.deduplication import deduplicate
 
-    rows = found.prepared.rows
+    rows, by = found.prepared.rows, "row" if recipe.stage in FROM_DATA else "prompt"
     rows = rows.select(range(min(COMPARED, rows.num_rows)))
-    by: Literal["row", "prompt"] = "row" if recipe.stage in FROM_DATA else "prompt"
     repeated = len(deduplicate(rows, "exact", by=by)[1])
     found.facts["duplicates"] = repeated
     if repeated:

@@ -85,7 +85,7 @@ def _prepared_rows(
         from reasoning_ext.deduplication import deduplicate
 
         by = "row" if options.stage in FROM_DATA else "prompt"
-        left, removed = deduplicate(rows, str(options.deduplicate), by=by)  # type: ignore[arg-type]
+        left, removed = deduplicate(rows, str(options.deduplicate), by=by)
         prepared.note(f"deduplicate {options.deduplicate}", left, len(removed))
         prepared.remove("deduplicate", rows, removed)
         rows = left
@@ -287,7 +287,7 @@ def _filtered(options: RowOptions, rows: Dataset, count: Callable[[str], int] | 
 
     filters = options.trace_filters or TraceFilters()
     filters = filters if count else replace(filters, min_tokens=None, max_tokens=None)
-    kept, records = filter_traces(rows, filters, count)
+    kept, records = filter_traces(rows, filters, count or len)
     left = rows.num_rows
     for record in records:
         step, left = f"trace_filters.{record['filter']}", left - record["dropped"]
