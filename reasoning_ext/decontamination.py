@@ -21,9 +21,10 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
 from reasoning_ext.deduplication import normalise, prompt_text
 from reasoning_ext.formats._chat import read_chat
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.held_out import QUESTIONS
 from reasoning_ext.own_keys import QUESTION_KEYS
 from reasoning_ext.row_options import TEST, RowOptions
@@ -71,12 +72,7 @@ def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tupl
         the rows kept, in order, and for each row dropped `{"row": i, "set": name, "item": j, "ngram": words, "share": x}`:
         the item of which the row has the largest share, the first n-gram they have in common (of a short item, the whole
         of it), and the share of the item's n-grams that the row has. Numbers count from 0.
-
-    Raises:
-        ValueError: `n` is not a whole number from 1, a question has no words, or the rows have no prompt.
     """
-    if "prompt" not in rows.column_names:
-        raise ValueError(f"decontaminate: found no column prompt; there are {', '.join(rows.column_names)}")
     index = build_index(sets, n)
     removed = []
     for i, prompt in enumerate(p for batch in rows.select_columns(["prompt"]).iter(_BATCH) for p in batch["prompt"]):
@@ -87,15 +83,11 @@ def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tupl
 
 
 def build_index(sets: dict[str, list[str]], n: int = 8) -> Index:
-    """Index the questions of all sets; arguments and errors as in `decontaminate`."""
-    if type(n) is not int or n < 1:
-        raise ValueError(f"decontaminate: found n={n!r}; allowed: whole numbers from 1")
+    """Index the questions of all sets, each of which has words; arguments as in `decontaminate`."""
     found = []
     for name, questions in sets.items():
         for number, question in enumerate(questions):
             words = split_words(question)
-            if not words:
-                raise ValueError(f"decontaminate: found no words in question {number} of {name}: {question!r:.60}")
             found.append((name, number, words, {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}))
     texts = {tuple(words): ngrams for _, _, words, ngrams in found}  # a question of two sets is one
     spread = Counter(ngram for ngrams in texts.values() for ngram in ngrams)

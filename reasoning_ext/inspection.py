@@ -5,11 +5,10 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
@@ -84,23 +83,15 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    steps: list[Callable[[], None]] = [
-        lambda: _read_weights(recipe),
-        lambda: _read_tokenizer(recipe, found, model, hub),
-    ]
+    steps = [partial(_read_weights, recipe), partial(_read_tokenizer, recipe, found, model, hub)]
     if rows:
-        steps += [
-            lambda: _read_rows(recipe, specs, found, hub, whole),
-            lambda: _read_held_out(recipe),
-            lambda: measure(recipe, found, model) if found.contract and found.rows else None,
-        ]
+        steps += [partial(_read_rows, recipe, specs, found, hub, whole), partial(_read_held_out, recipe)]
+        steps.append(partial(measure, recipe, found, model))
     for step in steps:
         try:
             step()
-        except RecipeError as error:
-            found.errors.append(error)
-        except KeyProblem as error:
-            found.errors.append(_placed(recipe, error))
+        except (RecipeError, KeyProblem) as error:
+            found.errors.append(error if isinstance(error, RecipeError) else _placed(recipe, error))
     return found
 
 
@@ -198,11 +189,12 @@ def _judge_contract(found: Inspection) -> None:
 
     contract, tokenizer = found.contract, found.tokenizer
     if tokenizer.chat_template == DEFAULT_TEMPLATE:
-        text = (
-            "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is "
+        text = "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is saved"
+        found.add(
+            "note",
+            "chat_template_path",
+            f"{text} with the model; for another one name a .jinja file or a model that has one",
         )
-        text += "saved with the model; for another one name a .jinja file or a model that has one"
-        found.add("note", "chat_template_path", text)
     if contract.closed:
         text = "the generation prompt closes an empty thought, so that the model answers without thinking; "
         switch = "enable_thinking" in str(tokenizer.chat_template)
@@ -219,7 +211,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     from reasoning_ext.rendering import count_tokens
 
     options, split = row_options(recipe), TEST if recipe.stage == "eval" else TRAIN
-    count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
+    count = partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
     options = options if hub else _without_hub(options, found)
     found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
     if not whole and hub and recipe.stage != "eval":
@@ -297,9 +289,8 @@ def _count_duplicates(recipe: Recipe, found: Inspection) -> None:
     """Note how many rows repeat an earlier one, where the recipe does not ask for them to be dropped."""
     from reasoning_ext.deduplication import deduplicate
 
-    rows = found.prepared.rows
+    rows, by = found.prepared.rows, "row" if recipe.stage in FROM_DATA else "prompt"
     rows = rows.select(range(min(COMPARED, rows.num_rows)))
-    by: Literal["row", "prompt"] = "row" if recipe.stage in FROM_DATA else "prompt"
     repeated = len(deduplicate(rows, "exact", by=by)[1])
     found.facts["duplicates"] = repeated
     if repeated:

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from reasoning_ext.data import FORMATS
 from reasoning_ext.errors import UserError
+from reasoning_ext.formatting import FORMATS
 from reasoning_ext.plugins import functions_at
 from reasoning_ext.recipe import MANAGED, STAGES, expand, stage_keys
 from reasoning_ext.reward_loading import HOMES

@@ -23,13 +23,15 @@ def measure(recipe: Recipe, found: Inspection, model: str | None) -> None:
 
     Args:
         recipe: the recipe.
-        found: has rows, tokenizer and contract; gets lengths, facts and findings. A pair is as long as its longer side, and
-            `mean_length` is that of both together; where completions are drawn, a row is its prompt.
+        found: has rows, and tokenizer and contract, or nothing is done; gets lengths, facts and findings. A pair is as long as
+            its longer side, and `mean_length` is that of both together; where completions are drawn, a row is its prompt.
         model: where the tokenizer came from.
 
     Raises:
         DataError: a row cannot be rendered, or trains nothing.
     """
+    if not found.contract or not found.rows:
+        return
     key = "max_length" if recipe.stage in FROM_DATA else "max_prompt_length"
     (_measure_answers if recipe.stage in FROM_DATA else _measure_prompts)(recipe, found)
     limit: Any = recipe.get(key) if key in recipe.keys else None

@@ -13,17 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.data import (
-    ROW_COLUMNS,
-    SIDES,
-    DataError,
-    NoRowFits,
-    check_columns,
-    columns_of,
-    find_format,
-    format_rows,
-)
+from reasoning_ext.data import ROW_COLUMNS, SIDES, DataError, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.formatting import NoRowFits, find_format, format_rows
 from reasoning_ext.mixing import mix
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
@@ -93,7 +85,7 @@ def _prepared_rows(
         from reasoning_ext.deduplication import deduplicate
 
         by = "row" if options.stage in FROM_DATA else "prompt"
-        left, removed = deduplicate(rows, str(options.deduplicate), by=by)  # type: ignore[arg-type]
+        left, removed = deduplicate(rows, str(options.deduplicate), by=by)
         prepared.note(f"deduplicate {options.deduplicate}", left, len(removed))
         prepared.remove("deduplicate", rows, removed)
         rows = left
@@ -295,7 +287,7 @@ def _filtered(options: RowOptions, rows: Dataset, count: Callable[[str], int] | 
 
     filters = options.trace_filters or TraceFilters()
     filters = filters if count else replace(filters, min_tokens=None, max_tokens=None)
-    kept, records = filter_traces(rows, filters, count)
+    kept, records = filter_traces(rows, filters, count or len)
     left = rows.num_rows
     for record in records:
         step, left = f"trace_filters.{record['filter']}", left - record["dropped"]

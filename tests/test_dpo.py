@@ -10,8 +10,9 @@ from conftest import TINY
 from reasoning_ext import dpo, pipeline
 from reasoning_ext.check import check_and_print
 from reasoning_ext.contract import decode, find_contract
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
 from reasoning_ext.errors import RecipeError
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.sources import load_rows

@@ -7,7 +7,8 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext.contract import Contract
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.rows import has_sides
 
 ASKED = [{"role": "user", "content": "3+4"}]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from reasoning_ext.check import check_and_print
-from reasoning_ext.data import find_format
+from reasoning_ext.formatting import find_format
 from reasoning_ext.plugins import NO_CODE
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import build_rewards, call_reward

@@ -6,8 +6,9 @@ import json
 import datasets
 import pytest
 
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
 from reasoning_ext.decontamination import evaluation_questions
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.named_inputs import input_sources
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_loading import parse_rewards
