@@ -8,6 +8,7 @@ points is as good as a proof (Schwartz and Zippel). `simplify` is not asked: it 
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -220,24 +221,25 @@ def _alternates(tree: Tree) -> bool:
     return any(_alternates(part) for part in tree[1:] if isinstance(part, tuple))
 
 
-def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enough: int = ENOUGH) -> bool:
-    real = unreal = 0
-    unlike = False
+def _at_points(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]]) -> Iterator[tuple[list[Any], Any]]:
+    """Yield both values wherever both have one, and by how much these may differ; None where they are exact."""
     for point in points:
         sides = [exact(side, point) for side in (left, right)]
         if None not in sides:
-            if sides[0] != sides[1]:
-                return False
-            real += 1
+            yield sides, None
             continue
-        try:
+        with suppress(TooLarge):
             found, tolerance = numeric((left, right), point, MOST_AT_POINTS)
-        except TooLarge:
-            continue
-        if None in found:
-            continue
+            if None not in found:
+                yield found, tolerance
+
+
+def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enough: int = ENOUGH) -> bool:
+    real = unreal = 0
+    unlike = False
+    for found, tolerance in _at_points(left, right, points):
+        same = found[0] == found[1] if tolerance is None else _same(found, tolerance)
         complex_sides = sum(bool(getattr(value, "imag", 0)) for value in found)
-        same = _same(found, tolerance)
         if complex_sides == 0:
             if not same:
                 return False
@@ -250,31 +252,18 @@ def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enoug
 def ratio(left: Tree, right: Tree) -> bool:
     """Tell whether two trees in the same letters differ by a constant factor other than 0."""
     names = sorted(letters(left) | letters(right))
-    left, right = folded(left), folded(right)
     found: list[Any] = []
-    for point in _points(names):
-        sides = [exact(side, point) for side in (left, right)]
-        if None not in sides:
-            if not sides[1] or not sides[0]:
-                return False
-            found.append(sides[0] / sides[1])
-            continue
-        try:
-            values, _ = numeric((left, right), point, MOST_AT_POINTS)
-        except TooLarge:
-            continue
-        if None not in values and values[0] and values[1]:
-            found.append(_quotient(values))
+    for values, tolerance in _at_points(folded(left), folded(right), _points(names)):
+        if all(values):
+            with mpmath.workdps(MOST_AT_POINTS):
+                found.append(values[0] / values[1])
+        elif tolerance is None:
+            return False
     first = found[0] if found else None
     return len(found) >= ENOUGH and all(
         one == first if isinstance(one, Fraction) and isinstance(first, Fraction) else _near(first, one)
         for one in found
     )
-
-
-def _quotient(values: list[Any]) -> Any:
-    with mpmath.workdps(MOST_AT_POINTS):
-        return values[0] / values[1]
 
 
 def _near(left: Any, right: Any) -> bool:
