@@ -241,159 +241,78 @@ def test_what_agrees_with_everything_earns_nothing():
     assert run(fake, "assert math.isclose(f(), 2.5)") == 0.0
 
 
-# "== kind", the code, "--", the tests
-CROSSING = r"""
-== changed arguments
-def f(x): x.sort(); x.append({1: 2})
---
-x = [2, 1]
-f(x)
-assert x == [1, 2, {1: 2}]
-== callbacks
-def f(g, xs): return [g(x) for x in xs]
---
-assert f(lambda x: x + 1, (1, 2)) == [2, 3]
-== built-ins as arguments
-def f(g, xs): return sorted(xs, key=g)
---
-assert f(len, ['aa', 'b']) == ['b', 'aa']
-== objects
-class S:
-    def __init__(s): s.x = []
-    def push(s, v): s.x.append(v)
-    def __len__(s): return len(s.x)
---
-s = S()
-s.push(3)
-assert len(s) == 1 and s.x == [3] and isinstance(s, S)
-== operators between objects
-class V:
-    def __init__(s, x): s.x = x
-    def __add__(s, o): return V(s.x + o.x)
-    def __mul__(s, k): return V(s.x * k)
-    def __eq__(s, o): return s.x == o.x
---
-assert V(1) + V(2) == V(3) and V(2) * 2 == V(4) and (V(1) + V(2)).x == 3
-== exceptions
-class Bad(ValueError): pass
-def f(x):
-    raise Bad('no', x) if x else ZeroDivisionError
---
-try: f(1)
-except Bad as e: assert e.args == ('no', 1)
-else: assert False
-try: f(0)
-except ZeroDivisionError: pass
-== generators
-def f(n):
-    yield from range(n)
---
-assert list(f(3)) == [0, 1, 2] and 2 in f(3)
-== globals that change
-x = []
-n = 0
-def f():
-    global n
-    x.append(1); n += 1
---
-f()
-assert x == [1] and n == 1
-== a function called like a built-in
-def sum(a, b): return a + b
---
-assert sum(10, 15) == 25
-== the tests' own classes
-def f(node):
-    node.left, node.right = node.right, node.left
-    return node
---
-class N:
-    def __init__(s, l, r): s.left, s.right = l, r
-n = N(1, None)
-assert f(n) is n and n.right == 1 and n.left is None
-== sets, tuples, bytes, big and odd numbers
-def f(*x): return x
---
-import math
-x = ({1, 2}, (3,), b'\xff', 10**5000, float('inf'), 1j, frozenset('a'), '\ud800')
-assert f(*x) == x and math.isnan(f(math.nan)[0])
-== fractions, decimals, dates
-from fractions import Fraction
-import datetime
-def f(x): return Fraction(x), datetime.date(2024, 1, x)
---
-from fractions import Fraction
-import datetime
-assert f(2) == (Fraction(2), datetime.date(2024, 1, 2))
-== arrays
-import numpy as np
-def f(x): return np.array(x) * 2.0, np.float64(1.5)
---
-import numpy as np
-a, b = f([1, 2])
-assert np.allclose(a, [2, 4]) and a.shape == (2,) and (a == np.array([2, 4])).all() and b == 1.5
-== modules that only the code imports
-import math
-f = math.sqrt
---
-assert math.isclose(f(2) ** 2, 2)
-== arguments by name that change
-def f(x, y=None): x.append(y)
---
-x = []
-f(x=x, y=1)
-assert x == [1]
-== coroutines
-import asyncio
-async def f(x):
-    await asyncio.sleep(0)
-    return x * 2
---
-import asyncio
-async def both():
-    return await asyncio.gather(f(1), f(2))
-assert asyncio.run(f(3)) == 6 and asyncio.run(both()) == [2, 4]
-== slices
-class L:
-    def __getitem__(s, k): return list(range(9))[k]
---
-assert L()[1:3] == [1, 2] and L()[4] == 4
-== importing the code whole
-def f(x): return x
---
-import solution as s
-assert s.f(1) == 1
-== importing the code
-def f(x): return x
---
-from solution import f as g
-assert g(1) == 1
-== defaultdict
-from collections import defaultdict
-def f():
-    d = defaultdict(int); d[1] += 2; return d
---
-assert f() == {1: 2}
-== a list of its own
-class L(list):
-    def second(s): return s[1]
-f = L
---
-assert f([1, 2]) == [1, 2] and f([1, 2]).second() == 2
-== a context
-from contextlib import contextmanager
-@contextmanager
-def f():
-    yield 3
---
-with f() as x: assert x == 3
-"""
-CROSSING = dict(part.split("\n", 1) for part in CROSSING.split("\n== ")[1:])
+# What crosses: the code, then the tests; lines are parted by `;;` where a statement needs its own.
+CROSSING = {
+    "changed arguments": ("def f(x): x.sort(); x.append({1: 2})", "x = [2, 1]; f(x); assert x == [1, 2, {1: 2}]"),
+    "arguments by name that change": ("def f(x, y=None): x.append(y)", "x = []; f(x=x, y=1); assert x == [1]"),
+    "callbacks": ("def f(g, xs): return [g(x) for x in xs]", "assert f(lambda x: x + 1, (1, 2)) == [2, 3]"),
+    "built-ins as arguments": ("def f(g, xs): return sorted(xs, key=g)", "assert f(len, ['aa', 'b']) == ['b', 'aa']"),
+    "objects": (
+        "class S:;;    def __init__(s): s.x = [];;    def push(s, v): s.x.append(v);;    def __len__(s): return len(s.x)",
+        "s = S(); s.push(3); assert len(s) == 1 and s.x == [3] and isinstance(s, S)",
+    ),
+    "operators between objects": (
+        "class V:;;    def __init__(s, x): s.x = x;;    def __add__(s, o): return V(s.x + o.x)"
+        ";;    def __mul__(s, k): return V(s.x * k);;    def __eq__(s, o): return s.x == o.x",
+        "assert V(1) + V(2) == V(3) and V(2) * 2 == V(4) and (V(1) + V(2)).x == 3",
+    ),
+    "exceptions": (
+        "class Bad(ValueError): pass;;def f(x): raise Bad('no', x) if x else ZeroDivisionError",
+        "try: f(1);;except Bad as e: assert e.args == ('no', 1);;else: assert False"
+        ";;try: f(0);;except ZeroDivisionError: pass",
+    ),
+    "generators": ("def f(n): yield from range(n)", "assert list(f(3)) == [0, 1, 2] and 2 in f(3)"),
+    "globals that change": ("x = []; n = 0;;def f(): global n; x.append(1); n += 1", "f(); assert x == [1] and n == 1"),
+    "a function called like a built-in": ("def sum(a, b): return a + b", "assert sum(10, 15) == 25"),
+    "the tests' own classes": (
+        "def f(node): node.left, node.right = node.right, node.left; return node",
+        "class N:;;    def __init__(s, l, r): s.left, s.right = l, r"
+        ";;n = N(1, None); assert f(n) is n and n.right == 1 and n.left is None",
+    ),
+    "sets, tuples, bytes, big and odd numbers": (
+        "def f(*x): return x",
+        "import math; x = ({1, 2}, (3,), b'\\xff', 10**5000, float('inf'), 1j, frozenset('a'), '\\ud800')"
+        ";;assert f(*x) == x and math.isnan(f(math.nan)[0])",
+    ),
+    "fractions, decimals, dates": (
+        "from fractions import Fraction; import datetime;;def f(x): return Fraction(x), datetime.date(2024, 1, x)",
+        "from fractions import Fraction; import datetime; assert f(2) == (Fraction(2), datetime.date(2024, 1, 2))",
+    ),
+    "arrays": (
+        "import numpy as np;;def f(x): return np.array(x) * 2.0, np.float64(1.5)",
+        "import numpy as np; a, b = f([1, 2])"
+        ";;assert np.allclose(a, [2, 4]) and a.shape == (2,) and (a == np.array([2, 4])).all() and b == 1.5",
+    ),
+    "modules that only the code imports": ("import math; f = math.sqrt", "assert math.isclose(f(2) ** 2, 2)"),
+    "coroutines": (
+        "import asyncio;;async def f(x): await asyncio.sleep(0); return x * 2",
+        "import asyncio;;async def both(): return await asyncio.gather(f(1), f(2))"
+        ";;assert asyncio.run(f(3)) == 6 and asyncio.run(both()) == [2, 4]",
+    ),
+    "slices": (
+        "class L:;;    def __getitem__(s, k): return list(range(9))[k]",
+        "assert L()[1:3] == [1, 2] and L()[4] == 4",
+    ),
+    "importing the code whole": ("def f(x): return x", "import solution as s; assert s.f(1) == 1"),
+    "importing the code": ("def f(x): return x", "from solution import f as g; assert g(1) == 1"),
+    "defaultdict": (
+        "from collections import defaultdict;;def f(): d = defaultdict(int); d[1] += 2; return d",
+        "assert f() == {1: 2}",
+    ),
+    "a list of its own": (
+        "class L(list):;;    def second(s): return s[1];;f = L",
+        "assert f([1, 2]) == [1, 2] and f([1, 2]).second() == 2",
+    ),
+    "a context": (
+        "from contextlib import contextmanager;;@contextmanager;;def f(): yield 3",
+        "with f() as x: assert x == 3",
+    ),
+}
 
 
 @sandboxed
 def test_values_cross_between_tests_and_code():
-    rows = [tuple(text.split("\n--\n")) for text in CROSSING.values()]
+    rows = [(code.replace(";;", "\n"), test.replace(";;", "\n")) for code, test in CROSSING.values()]
     assert dict(zip(CROSSING, run_all(rows, memory_mb=1024)[0], strict=True)) == dict.fromkeys(CROSSING, 1.0)
     code, test = rows[0]
     assert run(code, f"{test}\nassert False") == 0.0
