@@ -203,13 +203,9 @@ def split_quantities(text: str) -> list[tuple[str, str]]:
 
 def _is_unit(core: str, unit: str) -> bool:
     """Tell whether what stands behind a core may be a unit."""
-    if _NO_UNIT.search(unit) or not any(c.isalpha() for c in unit):
-        return False
-    if _POWER_ALONE.match(unit):
+    if _NO_UNIT.search(unit) or _POWER_ALONE.match(unit) or not any(c.isalpha() for c in unit):
         return False  # 42 squared
-    if "\\text" in unit and "circ" not in unit:
-        return True
-    if "\\Omega" in unit or "\\mu" in unit:
+    if ("\\text" in unit and "circ" not in unit) or "\\Omega" in unit or "\\mu" in unit:
         return True
     plain = re.sub(r"\\text\s*+\{[^{}]*+\}|\\circ|\\cdot", "", unit)
     words = re.findall("[A-Za-z]++", plain)

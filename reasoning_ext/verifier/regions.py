@@ -83,26 +83,17 @@ def equal_regions(gold: str, answer: str) -> bool | None:
 
 def _same_ends(left: Any, right: Any, main: str) -> bool | None:
     """Compare regions that are intervals, one by one, by their ends; None where it takes more than that."""
-    lists = [
-        [_as_interval(piece, main) for part in region for piece in part if len(part) == 1] for region in (left, right)
-    ]
-    if (
-        None in lists[0] + lists[1]
-        or [len(left), len(right)] != [len(found) for found in lists]
-        or len(left) != len(right)
-    ):
+    if len(left) != len(right) or any(len(part) != 1 for part in (*left, *right)):
         return None
-    same = all(
-        g.signs == a.signs
-        and all(g_end == a_end or _equal_ends(g_end, a_end) for g_end, a_end in zip(g.trees, a.trees, strict=True))
-        for g, a in zip(lists[0], lists[1], strict=True)
-        if g and a
-    )
+    pairs: list[Any] = [[_as_interval(part[0], main) for part in pair] for pair in zip(left, right, strict=True)]
+    if any(None in pair for pair in pairs):
+        return None
+    same = all(g.signs == a.signs and all(map(_equal_ends, g.trees, a.trees)) for g, a in pairs)
     return True if same else False if len(left) == 1 else None
 
 
 def _equal_ends(left: Tree, right: Tree) -> bool:
-    return not any(holds(side, {"oo", "-oo"}) for side in (left, right)) and equal_trees(left, right)
+    return left == right or (not any(holds(side, {"oo", "-oo"}) for side in (left, right)) and equal_trees(left, right))
 
 
 def _as_interval(piece: Piece, main: str) -> Piece | None:
