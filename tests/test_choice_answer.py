@@ -78,19 +78,18 @@ HEDGED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", SAYS_B)
 @pytest.mark.parametrize(
-    "columns", [{}, {"choices": [CITIES]}, {"choices": [None]}, {"choices": [{"text": CITIES, "label": [*"ABCD"]}]}]
+    "choices", [None, CITIES, {"text": CITIES, "label": [*"ABCD"]}], ids=["none", "listed", "with labels"]
 )
-def test_usual_phrasings_are_paid(text, columns):
-    assert choice_answer([text], ["B"], **columns) == [1.0]
-    assert choice_answer([[{"role": "assistant", "content": text}]], ["C"], **columns) == [0.0]
-
-
-@pytest.mark.parametrize("text", SAYS_B_ELSEWHERE)
-def test_usual_phrasings_of_other_languages_are_paid(text):
-    assert choice_answer([text] * 3, ["B", "A", "C"], choices=[CITIES] * 3) == [1.0, 0.0, 0.0]
-    assert choice_answer([text], ["B"]) == [1.0]
+def test_usual_phrasings_are_paid(choices):
+    texts = SAYS_B + SAYS_B_ELSEWHERE
+    columns = {"choices": [choices] * len(texts)}
+    found = zip(texts, choice_answer(texts, ["B"] * len(texts), **columns), strict=True)
+    assert [text for text, reward in found if reward != 1.0] == []
+    for other in "AC":
+        messages = [[{"role": "assistant", "content": text}] for text in texts]
+        assert not any(choice_answer(messages, [other] * len(texts), **columns))
+    assert choice_answer(SAYS_B, ["B"] * len(SAYS_B)) == [1.0] * len(SAYS_B)
 
 
 @pytest.mark.parametrize(
@@ -106,27 +105,18 @@ def test_texts_of_options_stand_between_letters_where_there_are_no_spaces(text, 
     assert choice_answer([text] * 2, ["A", "B"], choices=[options] * 2) == [float(letter == "A"), float(letter == "B")]
 
 
-@pytest.mark.parametrize("text", SAYS_PARIS)
-def test_an_option_may_be_said_by_its_text(text):
-    assert choice_answer([text] * 3, ["B", "Paris", "C"], choices=[CITIES] * 3) == [1.0, 1.0, 0.0]
+def test_an_option_may_be_said_by_its_text():
+    for text in SAYS_PARIS:
+        assert choice_answer([text] * 3, ["B", "Paris", "C"], choices=[CITIES] * 3) == [1.0, 1.0, 0.0], text
 
 
-@pytest.mark.parametrize("text", NOT_B + HEDGED)
-def test_other_answers_and_hedges_are_not_paid(text):
-    assert choice_answer([text], ["B"], choices=[CITIES]) == [0.0]
-
-
-@pytest.mark.parametrize("text", HEDGED)
-def test_a_hedge_pays_for_no_option(text):
-    assert choice_answer([text] * 4, [*"ABCD"], choices=[CITIES] * 4) == [0.0] * 4
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["It is a city", "A city.", "I think so", "I am not sure", "A tale of two", "The answer is a city", "It's a"],
-)
-def test_words_of_one_letter_are_not_options(text):
-    assert choice_answer([text] * 2, ["A", "I"]) == [0.0, 0.0]
+def test_other_answers_hedges_and_words_of_one_letter_are_not_paid():
+    for text in NOT_B:
+        assert choice_answer([text], ["B"], choices=[CITIES]) == [0.0], text
+    for text in HEDGED:
+        assert choice_answer([text] * 4, [*"ABCD"], choices=[CITIES] * 4) == [0.0] * 4, text
+    for text in "It is a city~A city.~I think so~I am not sure~A tale of two~The answer is a city~It's a".split("~"):
+        assert choice_answer([text] * 2, ["A", "I"]) == [0.0, 0.0], text
 
 
 @pytest.mark.parametrize(
@@ -162,12 +152,8 @@ def test_texts_of_options_that_look_like_something_else(text, choices, letter):
     assert choice_answer([text], [letter], choices=[choices]) == [1.0]
 
 
-@pytest.mark.parametrize("text", ["30", "3.5", "-3", "13"])
-def test_a_number_inside_another_is_not_an_option(text):
-    assert choice_answer([text], ["3"], choices=[["1", "3"]]) == [0.0]
-
-
-def test_private_characters_of_a_completion_are_not_read_as_options():
+def test_a_number_inside_another_and_private_characters_are_no_options():
+    assert choice_answer(["30", "3.5", "-3", "13"], ["3"] * 4, choices=[["1", "3"]] * 4) == [0.0] * 4
     assert choice_answer(["\ue001"], ["B"], choices=[CITIES]) == [0.0]
 
 
@@ -178,14 +164,12 @@ def test_a_recipe_needs_the_gold_and_not_the_choices():
     assert reward(completions=["B", "Paris"], answer=["B", "B"], choices=[CITIES] * 2, prompts=["", ""]) == [1.0, 1.0]
 
 
-@pytest.mark.parametrize(
-    "unit",
-    [
-        "answer is A ", "answer:,", r"\boxed{", r"\boxed{A}", r"\text{", "(", "A ", "A,", " ", "\n", "B is correct ",
-        "not ", "} ", "-", "if ", "ﷺ", "选B", "是正确的", "错", "not A, ", r"\boxed{A} or ", "<answer>", "La respuesta es ",
-    ],
-)  # fmt: skip
-def test_no_flood_takes_long(unit):
-    text = (unit * 200_000)[:200_000]
-    took = seconds(lambda: choice_answer([text, text + "$"], ["B", "B"], choices=[CITIES] * 2))
-    assert took < 0.1 * slowness()  # 50 ms each
+FLOODS = "answer is A ~answer:,~\\boxed{~\\boxed{A}~\\text{~(~A ~A,~ ~\n~B is correct ~not ~} ~-~if ~ﷺ~选B~是正确的~错~not A, ~"
+FLOODS += "\\boxed{A} or ~<answer>~La respuesta es "
+
+
+def test_no_flood_takes_long():
+    for unit in FLOODS.split("~"):
+        text = (unit * 200_000)[:200_000]
+        took = seconds(lambda text=text: choice_answer([text, text + "$"], ["B"] * 2, choices=[CITIES] * 2), repeat=2)
+        assert took < 0.1 * slowness(), unit  # 50 ms each

@@ -32,41 +32,36 @@ NOT_PARIS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("text", PARIS)
-def test_the_final_answer_is_found_and_cleaned(text):
-    assert exact_answer([text], ["Paris"]) == [1.0]
-    assert exact_answer([[{"role": "assistant", "content": text}]], [r"\text{Paris}"]) == [1.0]
-
-
-@pytest.mark.parametrize("text", NOT_PARIS)
 @pytest.mark.parametrize("match", ["any", "all"])
-def test_a_gold_that_only_occurs_is_not_paid(text, match):
-    assert exact_answer([text], ["Paris"], match=match) == [0.0]
+def test_the_final_answer_is_found_and_cleaned_and_a_gold_that_only_occurs_is_not_paid(match):
+    messages = [[{"role": "assistant", "content": text}] for text in PARIS]
+    wanted = {"any": PARIS, "all": PARIS[:20]}[match]
+    assert [text for text in wanted if exact_answer([text], ["Paris"], match=match) != [1.0]] == []
+    assert exact_answer(messages, [r"\text{Paris}"] * len(PARIS)) == [1.0] * len(PARIS)
+    assert [text for text in NOT_PARIS if exact_answer([text], ["Paris"], match=match) != [0.0]] == []
 
 
-@pytest.mark.parametrize(
-    "gold", ["5!", "-5", "+5", ".5", "5%", "n!", "C++", "C#", "(0,1)", "[0,1]", "?", "{a}", "__init__", "..."]
-)
-def test_what_changes_an_answer_is_not_cleaned_away(gold):
-    bare = gold.strip("!-+.%$#()[]{}?_") or "x"
-    assert exact_answer([gold, f"The answer is {gold}.", bare], [gold] * 3) == [1.0, float(gold != "..."), 0.0]
-    assert exact_answer([gold], [bare]) == [0.0]
-
-
-def test_letters_and_case():
-    cases = [("paris", "Paris", 0.0), ("STRASSE", "straße", 0.0), ("Paris", "Paris", 1.0), ("ﬁne", "fine", 1.0)]
-    for text, gold, kept in [*cases, ("50 cent", "50 Cent", 0.0)]:
-        assert exact_answer([text], [gold]) == [1.0]
-        assert exact_answer([text], [gold], ignore_case=False) == [kept]
-    assert exact_answer(["+ b", "a", "A"], ["a + b", "a b", "a"]) == [0.0, 0.0, 1.0]  # a letter is no article
+def test_what_changes_an_answer_is_not_cleaned_away():
+    for gold in "5! -5 +5 .5 5% n! C++ C# (0,1) [0,1] ? {a} __init__".split():
+        bare = gold.strip("!-+.%$#()[]{}?_") or "x"
+        assert exact_answer([gold, f"The answer is {gold}.", bare], [gold] * 3) == [1.0, 1.0, 0.0], gold
+        assert exact_answer([gold], [bare]) == [0.0], gold
     assert exact_answer(["(0,1)", "[0,1]"], ["[0,1]"] * 2) == [0.0, 1.0]
+    assert exact_answer(["...", "a"], ["..."] * 2) == [1.0, 0.0]
+    assert exact_answer(["42", "42.0"], [42, 42]) == [1.0, 0.0]
+    assert exact_answer(["+ b", "a", "A"], ["a + b", "a b", "a"]) == [0.0, 0.0, 1.0]  # a letter is no article
 
 
-@pytest.mark.parametrize(
-    ("text", "reward"), [("Paris", 1.0), ("lutetia.", 1.0), ("Rome", 0.0), ("Paris, Lutetia", 0.0), ("", 0.0)]
-)
-def test_a_list_holds_alternatives(text, reward):
-    assert exact_answer([text], [["Paris", "Lutetia", ""]]) == [reward]
+def test_case_is_kept_on_demand():
+    rows = [("paris", "Paris"), ("STRASSE", "straße"), ("50 cent", "50 Cent"), ("Paris", "Paris"), ("ﬁne", "fine")]
+    texts, golds = zip(*rows, strict=True)
+    assert exact_answer(texts, golds) == [1.0] * 5
+    assert exact_answer(texts, golds, ignore_case=False) == [0.0, 0.0, 0.0, 1.0, 1.0]
+
+
+def test_a_list_holds_alternatives():
+    texts = ["Paris", "lutetia.", "Rome", "Paris, Lutetia", ""]
+    assert exact_answer(texts, [["Paris", "Lutetia", ""]] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
 
 
 SETS = [
@@ -75,7 +70,8 @@ SETS = [
     "The answer is: red and green.", "Answer:\n* red\n* green\n\nHope it helps", "<answer>\ngreen\nred\n</answer>",
     "red, red, green", '"red" and **green**',
 ]  # fmt: skip
-NOT_THE_SET = ["red", "green", "red, green, blue", "red or green", "red green", "", "redgreen", "red, green, or blue"]
+NOT_THE_SET = "red~green~red, green, blue~red or green~red green~~redgreen~red, green, or blue~neither red nor green"
+NOT_THE_SET = NOT_THE_SET.split("~")
 
 
 @pytest.mark.parametrize("gold", [["red", "green"], ["green", "red"], ["red, green"], "red, green", "green and red"])
@@ -84,18 +80,18 @@ def test_match_all_wants_the_whole_set_in_any_order(gold):
     assert exact_answer(NOT_THE_SET, [gold] * len(NOT_THE_SET), match="all") == [0.0] * len(NOT_THE_SET)
 
 
-def test_sets_keep_signs_and_units():
-    for text, reward in [("3, -5", 1.0), ("-5 and 3", 1.0), ("3, 5", 0.0), ("3", 0.0)]:
-        assert exact_answer([text], [["3", "-5"]], match="all") == [reward]
-    for text, reward in [("$3, 5 cm", 1.0), ("5 and 3", 1.0), ("$5, 3 cm", 0.0), ("5 cm, 5", 0.0), ("5", 0.0)]:
-        assert exact_answer([text], [["5 cm", "3 dollars"]], match="all") == [reward]
+def test_match_all_keeps_signs_and_units():
+    assert exact_answer(["3, -5", "-5 and 3", "3, 5", "3"], [["3", "-5"]] * 4, match="all") == [1.0, 1.0, 0.0, 0.0]
+    texts = ["$3, 5 cm", "5 and 3", "$5, 3 cm", "5 cm, 5", "5"]
+    assert exact_answer(texts, [["5 cm", "3 dollars"]] * 5, match="all") == [1.0, 1.0, 0.0, 0.0, 0.0]
     assert exact_answer(["5 cm", "5 cm, 5 in"], [["5"]] * 2, match="all") == [1.0, 0.0]
 
 
-BESIDE = [" ", "", ", ", "/", " & ", "; ", "\n", "\n\n", " or ", " and ", ", or ", "$ or $", "\n2. ", "或", " oder "]
+BESIDE = [" ", "", ", ", "/", " & ", "; ", "\n", "\n\n", " or ", " and ", ", or ", r" \text{ or } ", "$ or $", "\n2. "]
+BESIDE += ["或", " oder "]
 
 
-@pytest.mark.parametrize("between", [*BESIDE, r" \text{ or } "])
+@pytest.mark.parametrize("between", BESIDE)
 def test_boxes_side_by_side_all_have_to_be_right(between):
     for first, second in (("Rome", "Paris"), ("Paris", "Rome")):
         text = rf"\boxed{{{first}}}{between}\boxed{{{second}}}"
@@ -135,32 +131,22 @@ def test_an_answer_is_introduced_in_many_languages(text, gold):
     assert exact_answer([text, f"{text}x"], [gold] * 2) == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    "text", ["答案不是巴黎", "答案是巴黎或罗马", "正解は巴黎ではない", "La respuesta no es 巴黎", "Ответ: не 巴黎"]
-)
-def test_no_language_pays_for_denials_and_hedges(text):
-    assert exact_answer([text], ["巴黎"]) == [0.0]
+def test_no_language_pays_for_denials_and_hedges():
+    texts = ["答案不是巴黎", "答案是巴黎或罗马", "正解は巴黎ではない", "La respuesta no es 巴黎", "Ответ: не 巴黎"]
+    assert exact_answer(texts, ["巴黎"] * 5) == [0.0] * 5
 
 
 @pytest.mark.parametrize("gold", ["pancreas", "the pancreas", "A pancreas."])
 def test_an_article_changes_nothing(gold):
-    texts = [
-        "pancreas",
-        "The pancreas.",
-        "The answer is a pancreas",
-        "Answer: **the pancreas**.",
-        "Answer: the **pancreas**",
-    ]
-    assert exact_answer(texts, [gold] * len(texts)) == [1.0] * len(texts)
+    texts = "pancreas~The pancreas.~The answer is a pancreas~Answer: **the pancreas**.~Answer: the **pancreas**".split(
+        "~"
+    )
+    assert exact_answer(texts, [gold] * 5) == [1.0] * 5
     assert exact_answer(["Pancreas and the pancreas"], [[gold]], match="all") == [1.0]
-    texts = [
-        "so it is called the pancreas",
-        "the pancreas or the liver",
-        "not the pancreas",
-        "the pancreas and liver",
-        "the",
-    ]
-    assert exact_answer(texts, [gold] * len(texts)) == [0.0] * len(texts)
+    texts = "so it is called the pancreas~the pancreas or the liver~not the pancreas~the pancreas and liver~the".split(
+        "~"
+    )
+    assert exact_answer(texts, [gold] * 5) == [0.0] * 5
 
 
 @pytest.mark.parametrize(
@@ -195,39 +181,28 @@ def test_the_examples_of_the_wording():
     assert result.attempted > 2 and result.failed == 0
 
 
-@pytest.mark.parametrize(
-    "gold", ["", " ", [], ["", " "], None, [None], float("nan"), [float("nan")], {"text": "Paris"}, [{}], [[]]]
-)
-@pytest.mark.parametrize("match", ["any", "all"])
-def test_an_empty_gold_says_nothing_about_the_answer(gold, match):
-    assert exact_answer(["Paris", "", "nan"], [gold] * 3, match=match) == [None] * 3
-
-
-def test_a_gold_that_is_a_number_is_compared_as_text():
-    assert exact_answer(["42", "42.0"], [42, 42]) == [1.0, 0.0]
-
-
-@pytest.mark.parametrize("match", ["some", "", None])
-def test_an_unknown_match_is_refused(match):
-    with pytest.raises(ValueError, match=r"found match=.*; allowed: any, all"):
-        exact_answer(["a"], ["a"], match=match)
+def test_an_empty_gold_says_nothing_about_the_answer():
+    for gold in ["", " ", [], ["", " "], None, [None], float("nan"), [float("nan")], {"text": "Paris"}, [{}], [[]]]:
+        for match in ("any", "all"):
+            assert exact_answer(["Paris", "", "nan"], [gold] * 3, match=match) == [None] * 3, gold
 
 
 def test_parameters_in_a_recipe():
     [reward] = build_rewards(parse_rewards([{"exact_answer": {"match": "all", "ignore_case": False}}], Path()))
     assert reward(completions=["b, a", "B, a"], answer=[["a", "b"]] * 2) == [1.0, 0.0]
+    for match in ("some", "", None):
+        with pytest.raises(ValueError, match="allowed: any, all"):
+            exact_answer(["a"], ["a"], match=match)
 
 
-FLOODS = [
-    "answer is ", r"\boxed{", r"\boxed{a}", r"\text{", "*", "`\"'", "\n", " ", "!", "- ", "a,", " and", "1. ", "answer**",
-    "<answer>", "ﷺ", "答案是", "</answer>", r"\boxed{a} or ", r"not \boxed{a}", "$5 ", "5 cm, ", "the ",
-]  # fmt: skip
+FLOODS = "answer is ~\\boxed{~\\boxed{a}~\\text{~*~`\"'~\n~ ~!~- ~a,~ and~1. ~answer**~<answer>~ﷺ~答案是~</answer>~"
+FLOODS += "\\boxed{a} or ~not \\boxed{a}~$5 ~5 cm, ~the "
 
 
-@pytest.mark.parametrize("unit", FLOODS)
 @pytest.mark.parametrize("match", ["any", "all"])
-def test_no_flood_takes_long(unit, match):
-    for length in (4_000, 200_000):
+@pytest.mark.parametrize("length", [4_000, 200_000])
+def test_no_flood_takes_long(match, length):
+    for unit in FLOODS.split("~"):
         text = (unit * length)[:length]
-        took = seconds(lambda text=text: exact_answer([text, text[:-1] + "x"], ["B", "B"], match=match), repeat=3)
-        assert took < 0.1 * slowness()  # 50 ms each
+        took = seconds(lambda text=text: exact_answer([text, text[:-1] + "x"], ["B", "B"], match=match), repeat=2)
+        assert took < 0.1 * slowness(), unit  # 50 ms each

@@ -9,47 +9,43 @@ from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import EntryError, parse_rewards
 from tests.timing import seconds, slowness
 
-
-@pytest.mark.parametrize(
-    ("script", "text"),
-    [
-        ("latin", "Plain English, naïve façade, Łódź, ﬁne, ＡＢＣ."), ("cyrillic", "Это просто текст"),
-        ("greek", "Η γλώσσα και η αλήθεια"), ("cjk", "今天天气很好，人々"), ("hangul", "안녕하세요"),
-        ("arabic", "مرحبا بالعالم"), ("hebrew", "שלום עולם"), ("devanagari", "नमस्ते दुनिया"),
-        ("thai", "สวัสดีชาวโลก"), ("cjk+hiragana+katakana", "私はコーヒーを飲みます。ﾃｽﾄ"),
-        (" CJK + Hiragana+KATAKANA ", "漢字とカナ"), ("latin+cyrillic", "text и текст"),
-    ],
-)  # fmt: skip
-def test_a_text_in_its_script_gets_one(script, text):
-    assert language([text, f"<think>{text}</think>{text}"], script=script) == [1.0, 1.0]
-    other = "hangul" if script != "hangul" else "cyrillic"
-    assert language([text], script=other) == [0.0]
-
-
-@pytest.mark.parametrize(
-    ("text", "share"),
-    [
-        ("abcд", 3 / 4),
-        ("<think>слово</think>seven", 0.5),
-        ("<think>seven</think>слово", 0.5),
-        ("so 因为 it", 4 / 6),
-        ("λόγος word", 4 / 9),
-        ("ᏣᎳᎩ abc", 0.5),
-    ],
-)
-def test_the_share_of_letters(text, share):
-    assert language([text]) == [pytest.approx(share)]
+IN_SCRIPT = {
+    "latin": "Plain English, naïve façade, Łódź, ﬁne, ＡＢＣ.",
+    "cyrillic": "Это просто текст",
+    "greek": "Η γλώσσα και η αλήθεια",
+    "cjk": "今天天气很好，人々",
+    "hangul": "안녕하세요",
+    "arabic": "مرحبا بالعالم",
+    "hebrew": "שלום עולם",
+    "devanagari": "नमस्ते दुनिया",
+    "thai": "สวัสดีชาวโลก",
+    "cjk+hiragana+katakana": "私はコーヒーを飲みます。ﾃｽﾄ",
+    " CJK + Hiragana+KATAKANA ": "漢字とカナ",
+    "latin+cyrillic": "text и текст",
+}
+SHARES = {"abcд": 3 / 4, "<think>слово</think>seven": 0.5, "<think>seven</think>слово": 0.5}
+SHARES |= {"so 因为 it": 4 / 6, "λόγος word": 4 / 9, "ᏣᎳᎩ abc": 0.5}
+LEFT_OUT = ["$слово$", "$$слово\nслово$$", r"\(слово\)", r"\[слово\]", "`слово`", "```\nслово\n```"]
+LEFT_OUT += [*"αμµΩℝª\u0301🙂", "αβ", "𝛼𝛽𝛾𝛿", "123 ١٢٣", "…！？。"]
+UNCLOSED = "$слово~\\(слово~`слово~```слово~$5\nслово $6~\\$5 слово \\$6~`a\nслово`~<слово>".split("~")
 
 
-@pytest.mark.parametrize(
-    "left_out",
-    [
-        "$слово$", "$$слово\nслово$$", r"\(слово\)", r"\[слово\]", "`слово`", "```\nслово\n```", "123 ١٢٣", "…！？。",
-        "α", "αβ", "Δt", "2πr", "μ", "µ", "Ω", "ℝ", "𝛼𝛽𝛾𝛿", "ª", "\u0301", "🙂",
-    ],
-)  # fmt: skip
-def test_maths_code_digits_and_signs_are_not_counted(left_out):
-    assert language([f"word {left_out} word", left_out]) == [1.0, None if left_out not in ("Δt", "2πr") else 1.0]
+def test_a_text_in_its_script_gets_one_and_in_another_none():
+    for script, text in IN_SCRIPT.items():
+        other = "hangul" if script != "hangul" else "cyrillic"
+        found = language([text, f"<think>{text}</think>{text}"], script=script) + language([text], script=other)
+        assert (script, found) == (script, [1.0, 1.0, 0.0])
+
+
+def test_the_share_of_letters_without_maths_code_digits_and_signs():
+    assert language([*SHARES]) == [pytest.approx(share) for share in SHARES.values()]
+    assert {text: language([f"word {text} word", text]) for text in LEFT_OUT} == {
+        text: [1.0, None] for text in LEFT_OUT
+    }
+    assert language(["Δt", "2πr"]) == [1.0, 1.0]
+    assert [text for text in UNCLOSED if not language([f"word {text} word"])[0] < 0.7] == []
+    nothing = ["", " ", "42", "$x$", "<think></think>", "🙂 ...", [{"role": "assistant", "content": "42"}]]
+    assert language(nothing) == [None] * len(nothing)
 
 
 def test_latin_in_commands_tags_units_and_variables_does_not_count_against_another_script():
@@ -58,60 +54,22 @@ def test_latin_in_commands_tags_units_and_variables_does_not_count_against_anoth
     assert language([text + " English"], script="cyrillic")[0] < 1.0
 
 
-@pytest.mark.parametrize(
-    "text", ["$слово", r"\(слово", "`слово", "```слово", "$5\nслово $6", r"\$5 слово \$6", "`a\nслово`", "<слово>"]
-)
-def test_text_after_an_opener_without_its_closer_is_counted(text):
-    assert language([f"word {text} word"])[0] < 0.7
-
-
-@pytest.mark.parametrize("text", ["", " ", "42", "$x$", "<think></think>", "🙂 ..."])
-def test_a_text_without_letters_says_nothing(text):
-    assert language([text, [{"role": "assistant", "content": text}]]) == [None, None]
-
-
-@pytest.mark.parametrize("script", ["english", "", "latin+", "latin,greek", "latin+klingon"])
-def test_an_unknown_script_is_refused_with_the_known_ones(script):
-    with pytest.raises(ValueError, match=r"unknown: \[.*\]; allowed: latin, cyrillic, greek, cjk, .* joined by \+"):
-        language(["a"], script=script)
-
-
 def test_the_script_in_a_recipe():
     [reward] = build_rewards(parse_rewards([{"language": {"script": "cyrillic"}}], Path()))
     assert reward(completions=["слово", "word"]) == [1.0, 0.0]
-    with pytest.raises(EntryError, match="allowed: str"):
+    with pytest.raises(EntryError):
         parse_rewards([{"language": {"script": ["latin"]}}], Path())
+    for script in ("english", "", "latin+", "latin,greek", "latin+klingon"):
+        with pytest.raises(ValueError, match=r"unknown: .*; allowed: latin, "):
+            language(["a"], script=script)
 
 
-FLOODS = [
-    "`",
-    "```",
-    "```a",
-    "$",
-    "$$",
-    "$\n",
-    "`\n",
-    "\\",
-    "\\(",
-    "\\[ $",
-    "\\a",
-    "\\\\(",
-    "<",
-    "<a",
-    "</think>",
-    "a",
-    "α ",
-    "ab ",
-    "字",
-    "$$ \\) ",
-]
+FLOODS = "`~```~```a~$~$$~$\n~`\n~\\~\\(~\\[ $~\\a~\\\\(~<~<a~</think>~a~α ~ab ~字~$$ \\) ".split("~")
 
 
-@pytest.mark.parametrize("unit", FLOODS)
 @pytest.mark.parametrize("script", ["latin", "cjk"])
-def test_no_flood_takes_long(unit, script):
-    short, long = ((unit * length)[:length] for length in (50_000, 200_000))
-    took = seconds(lambda: language([long], script=script))
-    assert took < 0.05 * slowness()
-    # 4 times the text; 16 times the time would be a square
-    assert took < 10 * seconds(lambda: language([short], script=script)) + 0.002
+def test_no_flood_takes_long(script):
+    for unit in FLOODS:
+        text = (unit * 200_000)[:200_000]
+        took = seconds(lambda text=text: language([text], script=script), repeat=2)
+        assert took < 0.05 * slowness(), unit

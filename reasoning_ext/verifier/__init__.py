@@ -124,9 +124,7 @@ def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
     known = _compare_all([pair for pairs in waiting.values() for pair in pairs], seconds)
     for case, pairs in waiting.items():
         verdicts = [known[pair] for pair in pairs]
-        found[case] = (
-            max(verdicts, key=lambda one: (one.right is True, one.right is None)) if len(verdicts) > 1 else verdicts[0]
-        )
+        found[case] = max(verdicts, key=lambda one: (one.right is True, one.right is None))
     for case, verdict in found.items():
         if len(case[1] or "") <= _CACHED_CHARACTERS:
             _keep(_judged, case, verdict)
@@ -222,8 +220,6 @@ def said(text: str) -> str | None:
 
 
 _REFUSES = re.compile(r"\b(?:I|we|cannot|can't|unsure|sorry)\b", re.IGNORECASE)
-
-
 _LOST_BACKSLASH = re.compile(r"\t(?:ext|imes|heta|an\b|frac|o\b|riangle)|\r(?:ight|m\b|ho\b)|\n(?:eq?\b|u\b|abla|ot\b)")
 
 

@@ -189,11 +189,9 @@ def _parsed(text: str, lowercase: bool) -> Any:
         return None
     if isinstance(found, sympy.Expr) and found.has(*_STEPS):
         found = found.doit()
-    return (
-        found.subs({symbol: sympy.I for symbol in found.free_symbols if symbol.name == "i"})
-        if isinstance(found, sympy.Expr)
-        else found
-    )
+    if isinstance(found, sympy.Expr):
+        found = found.subs({symbol: sympy.I for symbol in found.free_symbols if symbol.name == "i"})
+    return found
 
 
 def _by_library(gold: str, answer: str) -> bool:

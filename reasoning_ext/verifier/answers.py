@@ -9,24 +9,9 @@ import re
 import unicodedata
 
 from reasoning_ext.think import boxes
+from reasoning_ext.verifier import prose
 from reasoning_ext.verifier.cleaning import clean
 from reasoning_ext.verifier.formula import read
-from reasoning_ext.verifier.prose import (
-    CHANGED,
-    DELIMITED,
-    JOINT,
-    NUMBER,
-    PERCENT,
-    PLAIN,
-    SHORT_WORDS,
-    TUPLE,
-    alternative,
-    formula_list,
-    is_number_in_prose,
-    is_prose,
-    last,
-    words_of,
-)
 from reasoning_ext.verifier.words import is_number_in_words, is_words
 
 MAX_TEXT, MAX_END, MAX_ANSWER, MAX_BOXES = 100_000, 4_000, 2_000, 100
@@ -55,7 +40,7 @@ _DENIED_BEHIND = re.compile(
 )
 _HEDGES = r"(?:maybe|perhaps|possibly|else|alternatively|also|it is|it could be|could be)"
 _OR_BETWEEN = re.compile(r"[\s$,(]*+(?:or|/|\|)[^.!?\n]*+")
-_OR_BEHIND = re.compile(rf"[\s$,]*+\(?\s*+(?:or\b|(?={_HEDGES}))(?:\s*+{_HEDGES}\b)*+[\s$]*+(-?(?:{NUMBER}))")
+_OR_BEHIND = re.compile(rf"[\s$,]*+\(?\s*+(?:or\b|(?={_HEDGES}))(?:\s*+{_HEDGES}\b)*+[\s$]*+(-?(?:{prose.NUMBER}))")
 _CONTRAST = re.compile(r",? \(?(?:and )?(?:not|rather than|instead of|because|since)\b|, (?:as|so)\b")
 _OPTION_ALONE = re.compile(r"\(?([A-J])\)?(?=[,;:]| because| since)")
 _OPPOSITE = {
@@ -106,11 +91,11 @@ def final_answer(text: str, many: bool = False) -> str | None:
     found = stated(text, many)
     if found is None:
         text = text[-MAX_END:]
-        found = text if _is_bare(text) else last(text, many)
+        found = text if _is_bare(text) else prose.last(text, many)
         if found is None and (option := _OPTION_SAID.search(text)):
             found = option[1] or option[2]
     elif _is_foreign(found):
-        found = last(found[-MAX_END:], many) or found
+        found = prose.last(found[-MAX_END:], many) or found
     return _cleaned(found)
 
 
@@ -122,8 +107,8 @@ def gold_answer(text: str) -> str | None:
     """
     text = prepared(text)
     found = stated(text[-MAX_TEXT:], True)
-    if found is None and (DELIMITED.search(text) or len(words_of(text)) > 3):
-        found = last(text[-MAX_END:], True)
+    if found is None and (prose.DELIMITED.search(text) or len(prose.words_of(text)) > 3):
+        found = prose.last(text[-MAX_END:], True)
     said = _cleaned(text if found is None and not _is_wordy(text) else found)
     return None if said is None or (_is_wordy(said) and "\\text" not in text) else said
 
@@ -133,7 +118,7 @@ def _is_wordy(text: str) -> bool:
     if _ASTERISK.search(text) and read(clean(text)) is not None:
         return False  # mass*accel
     words = all(is_words(part) for part in _LIST_WORD.split(text) if part.strip())
-    return is_number_in_words(text) or (is_prose(text) and not words and not any(c.isdigit() for c in text))
+    return is_number_in_words(text) or (prose.is_prose(text) and not words and not any(c.isdigit() for c in text))
 
 
 def final_words(text: str) -> str | None:
@@ -194,21 +179,21 @@ def _stated_after_box(text: str) -> str | None:
     if not match:
         return None
     rest = end[match.end() :]
-    number = PLAIN.match(rest)
-    return formula_list(rest) or (number.group() if number and is_number_in_prose(rest, number) else None)
+    number = prose.PLAIN.match(rest)
+    return prose.formula_list(rest) or (number.group() if number and prose.is_number_in_prose(rest, number) else None)
 
 
 def _is_bare(text: str) -> bool:
     """Tell whether a text is an answer and nothing else: an expression, a measure such as `5 apples`, or one word."""
-    words = words_of(text)
+    words = prose.words_of(text)
     if _LABELLED.fullmatch(text) or _OPTION.fullmatch(text) or _is_formula_alone(text):
         return True
     if (
         "\n" in text
         or _is_foreign(text)
-        or DELIMITED.search(text)
+        or prose.DELIMITED.search(text)
         or len(words) > 3
-        or any(w.lower() in SHORT_WORDS | {"the"} for w in words)
+        or any(w.lower() in prose.SHORT_WORDS | {"the"} for w in words)
     ):
         return False
     starts = text.lstrip("*$ ")[:1] in "-+.0123456789\\([{"
@@ -237,7 +222,7 @@ def _boxed(text: str, many: bool) -> str | None:
     chosen = [found[-1]]
     for box in reversed(found[-MAX_BOXES:-1]):
         between = text[box[1] : chosen[0][0]]
-        side_by_side = len(between) < 70 and (JOINT.fullmatch(between) or _OR_BETWEEN.fullmatch(between))
+        side_by_side = len(between) < 70 and (prose.JOINT.fullmatch(between) or _OR_BETWEEN.fullmatch(between))
         listed = many and (len(between) < 10 or (len(between) < 70 and _LIST_WORD.search(between)))
         if not side_by_side and not listed:
             break
@@ -246,7 +231,7 @@ def _boxed(text: str, many: bool) -> str | None:
     distinct = [c for i, c in enumerate(contents) if c not in contents[:i]]
     if other := _OR_BEHIND.match(text, chosen[-1][1]):
         return rf"{', '.join(distinct)} \text{{ or }} {other[1]}"
-    percent = PERCENT.match(re.sub(r"^\s*\$", "", text[chosen[-1][1] :][:20]))
+    percent = prose.PERCENT.match(re.sub(r"^\s*\$", "", text[chosen[-1][1] :][:20]))
     return ", ".join(distinct) + ("%" if percent and len(distinct) == 1 and "%" not in distinct[0] else "")
 
 
@@ -265,7 +250,7 @@ def _after_marker(text: str, many: bool) -> str | None:
         rest = text[match.end() :].lstrip(" \t:*_}\n\"'>")
         while (lead := _LEAD.match(rest)) and not weak:
             rest = rest[lead.end() :]
-        found = formula_list(rest)
+        found = prose.formula_list(rest)
         if found is None and rest:
             found = _from_line(_LINE.split(rest, maxsplit=1)[0].strip(), many, weak)
         if found is not None and clean(found):
@@ -285,11 +270,13 @@ def _from_line(line: str, many: bool, weak: bool) -> str | None:
         return option[1]
     bare = re.sub(r"(?<![*_])[*_]++(?=[.!]?$)", "", _ASIDE.sub("", line)) if not weak else line
     bare = bare.rstrip("!") if not weak and bare[-2:-1].isdigit() else bare  # The answer is 42!
-    if bare and not weak and not is_prose(bare) and not DELIMITED.search(bare):
+    if bare and not weak and not prose.is_prose(bare) and not prose.DELIMITED.search(bare):
         return re.sub(r"^(?:minus|negative)\s+(?=\d)", "-", bare, flags=re.IGNORECASE)
-    first = next((m for m in (PLAIN.match(line), TUPLE.match(line)) if m and is_number_in_prose(line, m)), None)
+    first = next(
+        (m for m in (prose.PLAIN.match(line), prose.TUPLE.match(line)) if m and prose.is_number_in_prose(line, m)), None
+    )
     if first and not weak:
-        return None if CHANGED.match(line, first.end()) else first.group() + alternative(line, first.end())
-    found = last(line, many, undelimited=not weak)
+        return None if prose.CHANGED.match(line, first.end()) else first.group() + prose.alternative(line, first.end())
+    found = prose.last(line, many, undelimited=not weak)
     word = re.fullmatch(r"(?:the\s++)?([A-Za-z][\w-]*+(?:'[\w-]++)*+)[.!*\"']*+", line)
     return word.group(1) if found is None and word and not weak else found

@@ -5,10 +5,11 @@ A rule takes two clean texts and `same`, which compares parts of them, and retur
 
 import re
 from fractions import Fraction
+from typing import Any
 
 from reasoning_ext.verifier import algebra, quantities
 from reasoning_ext.verifier.exact import INEQUALITY, PRODUCT, Items, cut, is_name, key, named, sides, split_items
-from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, same_elements
+from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, in_order, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
 from reasoning_ext.verifier.units import unit_key
@@ -22,30 +23,27 @@ _PIECEWISE = re.compile(r"\\begin\s*+\{cases\}((?:[^\\]|\\(?!end\b|begin\b))*+)\
 
 def named_values(gold: str, answer: str, same: Same) -> Verdict:
     """Values with names belong to them, whatever the order; against values without, they stand in the order of the names."""
-    lists = [_pairs(side) for side in (gold, answer)]
-    if any(side is None for side in lists):
+    pairs: list[Any] = [_pairs(side) for side in (gold, answer)]
+    if None in pairs or max(map(len, pairs)) < 2:
         return None
-    left, right = (dict(side or ()) for side in lists)
-    whole = [len(side) == len(pairs or ()) and "" not in side for side, pairs in zip((left, right), lists, strict=True)]
-    if all(whole) and len(left) > 1 and _says_or(gold) != _says_or(answer):
-        return False  # x = 1 or y = 2
-    if not any(whole) or (len(lists[0] or ()) < 2 and len(lists[1] or ()) < 2):
-        return None
+    left, right = (dict(side) for side in pairs)
+    whole = [len(side) == len(given) and "" not in side for side, given in zip((left, right), pairs, strict=True)]
     if all(whole):
+        if _says_or(gold) != _says_or(answer):
+            return False  # x = 1 or y = 2
         return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
-    names = left if whole[0] else right
-    other = [one for _, one in (lists[1] if whole[0] else lists[0]) or ()]
+    if not any(whole):
+        return None
+    names, other = (left, pairs[1]) if whole[0] else (right, pairs[0])
     if len(other) != len(names):
         return None if len(other) < 2 else False
     bare = split_items(gold if whole[1] else answer)
     if whole[1] and bare and not bare.opening:
         return None  # a gold without names and without order
-    written, by_letter = list(names.values()), [names[name] for name in sorted(names)]
+    values, written, by_letter = [one for _, one in other], [*names.values()], [names[name] for name in sorted(names)]
     point = bare is not None and bare.opening == "(" and all(len(name) == 1 for name in names)
     orders = [by_letter] if point else [written, by_letter]
-    return any(
-        all(same(o, n) if whole[1] else same(n, o) for n, o in zip(order, other, strict=True)) for order in orders
-    )
+    return any(in_order(values, order, same) if whole[1] else in_order(order, values, same) for order in orders)
 
 
 def _says_or(text: str) -> bool:

@@ -29,13 +29,7 @@ DECIMAL_COMMA = re.compile(r"(\d+),(\d{2}|\d{4,})|0,(\d+)")
 _BASED = re.compile(
     r"\(?([0-9A-Fa-f]++)\)?\s*+_\s*+\{?+\s*+(?:\\text\s*+\{)?+\s*+\(?+\s*+(\d++|[a-z]++)\s*+\)?+\s*+\}?+\s*+\}?+"
 )
-_BASES = dict(
-    zip(
-        "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split(),
-        range(2, 17),
-        strict=True,
-    )
-)
+_BASES = "two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
 _UNIT = re.compile(
     r"(?:\s*+(?:\\text\s*+\{[^{}]*+(?:\{[^{}]*+\}[^{}]*+)*+\}|\\mu(?=\s*(?:\\text|[mgslFAVW](?![A-Za-z])))|\\Omega(?![A-Za-z])|\^\s*+\{?\s*+\\circ(?![A-Za-z])\s*+\}?|[A-Za-z]++\.?|/|-(?=[A-Za-z])|\\cdot(?![A-Za-z])"
     r"|\^\s*+(?:\{\s*+-?[123]\s*+\}|-?[123])))++\s*+"
@@ -166,9 +160,9 @@ def same_in_base(gold: str, answer: str) -> bool | None:
         if match is None:
             values.append((text.strip().replace(",", "").lstrip("0"), 10))
             continue
-        base = _BASES.get(match[2]) or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else None)
-        if base is None:
+        if match[2] not in _BASES and not (match[2].isdigit() and len(match[2]) < 3):
             return None
+        base = _BASES.index(match[2]) + 2 if match[2] in _BASES else int(match[2])
         values.append((match[1].lstrip("0").lower(), base))
     return values[0] == values[1]
 
@@ -185,10 +179,7 @@ def split_unit(text: str) -> tuple[str, str]:
         if start and _UNIT.fullmatch(text, start) and _is_unit(text[:start], text[start:]):
             core, unit = text[:start].strip(), text[start:].strip()
             first, _, rest = re.sub(r"\\text|[{}]", " ", unit).strip().partition(" ")
-            scale, value = (
-                _SCALES.get(first.lower().removesuffix("s") if first.lower() != "gross" else "gross"),
-                number(core),
-            )
+            scale, value = _SCALES.get(first.lower()) or _SCALES.get(first.lower().removesuffix("s")), number(core)
             return (str(value.value * scale), rest.strip()) if scale and value else (core, unit)
     return text, ""
 
@@ -212,13 +203,9 @@ def split_quantities(text: str) -> list[tuple[str, str]]:
 
 def _is_unit(core: str, unit: str) -> bool:
     """Tell whether what stands behind a core may be a unit."""
-    if _NO_UNIT.search(unit) or not any(c.isalpha() for c in unit):
-        return False
-    if _POWER_ALONE.match(unit):
+    if _NO_UNIT.search(unit) or _POWER_ALONE.match(unit) or not any(c.isalpha() for c in unit):
         return False  # 42 squared
-    if "\\text" in unit and "circ" not in unit:
-        return True
-    if "\\Omega" in unit or "\\mu" in unit:
+    if ("\\text" in unit and "circ" not in unit) or "\\Omega" in unit or "\\mu" in unit:
         return True
     plain = re.sub(r"\\text\s*+\{[^{}]*+\}|\\circ|\\cdot", "", unit)
     words = re.findall("[A-Za-z]++", plain)

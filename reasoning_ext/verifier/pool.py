@@ -49,7 +49,7 @@ class Failure(str):
 class _Worker:
     """One process, and what it still owes."""
 
-    process: subprocess.Popen
+    process: Any  # a subprocess.Popen with pipes
     deadline: float
     ready: bool = False
     owed: deque[int] = field(default_factory=deque)
@@ -133,7 +133,8 @@ class Pool:
                 continue  # all had died while they had nothing to do
             for worker, line in self._wait():
                 if line is not None:
-                    results[worker.owed.popleft()] = _result(line)
+                    reply = json.loads(line)
+                    results[worker.owed.popleft()] = reply["value"] if "value" in reply else Failure(reply["error"])
                     worker.deadline = time.monotonic() + worker.wall
                     left -= 1
                     continue
@@ -141,12 +142,9 @@ class Pool:
                     item, failure = worker.owed.popleft(), _post_mortem(worker, self.clock)
                     waiting.extendleft(reversed(worker.owed))
                     worker.owed.clear()
-                    if (
-                        worker.process.returncode == -signal.SIGKILL
-                        and not failure.startswith(TIMED_OUT)
-                        and item not in again
-                    ):
-                        again.add(item)  # somebody else killed it, the kernel for want of memory perhaps
+                    killed = worker.process.returncode == -signal.SIGKILL and not failure.startswith(TIMED_OUT)
+                    if killed and item not in again:  # by somebody else, the kernel for want of memory perhaps
+                        again.add(item)
                         waiting.appendleft(item)
                     else:
                         results[item] = failure
@@ -161,12 +159,12 @@ class Pool:
         worker.owed, worker.seconds, worker.wall = deque(chunk), seconds, wall
         worker.deadline = time.monotonic() + wall
         with contextlib.suppress(BrokenPipeError):  # it has died; the reading end says so
-            _pipe(worker.process.stdin).write(frame)
-            _pipe(worker.process.stdin).flush()
+            worker.process.stdin.write(frame)
+            worker.process.stdin.flush()
 
     def _wait(self) -> list[tuple[_Worker, bytes | None]]:
         """Wait for the next lines or the next deadline; `(worker, None)` for one that is gone by then."""
-        awaited = {_pipe(w.process.stdout).fileno(): w for w in self._workers if w.owed or not w.ready}
+        awaited = {w.process.stdout.fileno(): w for w in self._workers if w.owed or not w.ready}
         poll = select.poll()
         for fd in awaited:
             poll.register(fd, select.POLLIN)
@@ -205,8 +203,8 @@ class Pool:
             os.killpg(worker.process.pid, signal.SIGKILL)  # with all that it has started
         worker.process.wait()
         with contextlib.suppress(BrokenPipeError):
-            _pipe(worker.process.stdin).close()
-        _pipe(worker.process.stdout).close()
+            worker.process.stdin.close()
+        worker.process.stdout.close()
         self._stillborn = 0 if worker.ready else self._stillborn + 1
         if not worker.ready and (worker.process.returncode > 0 or self._stillborn > _MOST_STILLBORN):
             raise RuntimeError(f"a worker for {self.target} did not start (exit code {worker.process.returncode})")
@@ -227,11 +225,6 @@ def default_size() -> int:
     return max(1, min(_MOST_WORKERS, cores // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))))
 
 
-def _result(line: bytes) -> Any:
-    reply = json.loads(line)
-    return reply["value"] if "value" in reply else Failure(reply["error"])
-
-
 def _post_mortem(worker: _Worker, clock: Clock) -> Failure:
     code = worker.process.returncode
     if code == -signal.SIGPROF and clock == "processor":
@@ -239,11 +232,6 @@ def _post_mortem(worker: _Worker, clock: Clock) -> Failure:
     if code in (-signal.SIGKILL, -signal.SIGALRM) and time.monotonic() >= worker.deadline:
         return Failure(f"{TIMED_OUT} {worker.wall:g} s")
     return Failure(f"the worker died (exit code {code})")
-
-
-def _pipe(stream: Any) -> BinaryIO:
-    assert stream is not None
-    return stream
 
 
 def serve(target: str, memory_mb: str, setup: str = "") -> None:

@@ -1,6 +1,7 @@
 """Exact rational arithmetic on formulas, up to a size of the numbers."""
 
 import math
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
@@ -133,28 +134,22 @@ def _integers(function: Callable[..., int]) -> Callable[[list[Fraction], int], F
     return call
 
 
-def _sum(parts: list[Fraction], bits: int) -> Fraction:
-    found = Fraction(0)
-    for part in parts:
-        found += part
-        if found.denominator.bit_length() > bits:
-            raise NotRational
-    return found
+def _gathered(operation: Callable[[Fraction, Fraction], Fraction]) -> Callable[[list[Fraction], int], Fraction]:
+    def call(parts: list[Fraction], bits: int) -> Fraction:
+        found = parts[0]
+        for part in parts[1:]:
+            found = operation(found, part)
+            if max(found.numerator.bit_length(), found.denominator.bit_length()) > bits:
+                raise NotRational
+        return found
 
-
-def _product(parts: list[Fraction], bits: int) -> Fraction:
-    found = Fraction(1)
-    for part in parts:
-        found *= part
-        if max(found.numerator.bit_length(), found.denominator.bit_length()) > bits:
-            raise NotRational
-    return found
+    return call
 
 
 _EXACT: dict[str, Callable[[list[Fraction], int], Fraction]] = {
-    "+": _sum,
+    "+": _gathered(operator.add),
     "-": lambda parts, bits: -parts[0],
-    "*": _product,
+    "*": _gathered(operator.mul),
     "/": lambda parts, bits: parts[0] / parts[1],
     "^": _power, "root": _root, "log": _logarithm, "binomial": _binomial, "factorial": _factorial,
     "factorial2": lambda parts, bits: Fraction(math.prod(range(_whole(parts[0], 2_000), 0, -2))),

@@ -36,13 +36,13 @@ class Piece(NamedTuple):
         kind: `interval` with two ends, `set` with its elements, `point` of `x = 5`, `chain` with its sides, `all` or `none`.
         trees: the ends, elements or sides; None for an end at infinity, with its sign in `signs`.
         signs: the brackets, or the signs of the chain.
-        without: pieces that are taken out, behind a backslash or minus.
+        without: the piece that is taken out, behind a backslash or minus.
     """
 
     kind: str
     trees: tuple[Any, ...] = ()
     signs: tuple[str, ...] = ()
-    without: tuple[Any, ...] = ()
+    without: Any = None
 
 
 def equal_regions(gold: str, answer: str) -> bool | None:
@@ -83,26 +83,17 @@ def equal_regions(gold: str, answer: str) -> bool | None:
 
 def _same_ends(left: Any, right: Any, main: str) -> bool | None:
     """Compare regions that are intervals, one by one, by their ends; None where it takes more than that."""
-    lists = [
-        [_as_interval(piece, main) for part in region for piece in part if len(part) == 1] for region in (left, right)
-    ]
-    if (
-        None in lists[0] + lists[1]
-        or [len(left), len(right)] != [len(found) for found in lists]
-        or len(left) != len(right)
-    ):
+    if len(left) != len(right) or any(len(part) != 1 for part in (*left, *right)):
         return None
-    same = all(
-        g.signs == a.signs
-        and all(g_end == a_end or _equal_ends(g_end, a_end) for g_end, a_end in zip(g.trees, a.trees, strict=True))
-        for g, a in zip(lists[0], lists[1], strict=True)
-        if g and a
-    )
+    pairs: list[Any] = [[_as_interval(part[0], main) for part in pair] for pair in zip(left, right, strict=True)]
+    if any(None in pair for pair in pairs):
+        return None
+    same = all(g.signs == a.signs and all(map(_equal_ends, g.trees, a.trees)) for g, a in pairs)
     return True if same else False if len(left) == 1 else None
 
 
 def _equal_ends(left: Tree, right: Tree) -> bool:
-    return not any(holds(side, {"oo", "-oo"}) for side in (left, right)) and equal_trees(left, right)
+    return left == right or (not any(holds(side, {"oo", "-oo"}) for side in (left, right)) and equal_trees(left, right))
 
 
 def _as_interval(piece: Piece, main: str) -> Piece | None:
@@ -140,7 +131,7 @@ def _in_order(piece: Piece) -> bool:
 
 def _names(region: Any) -> frozenset[str]:
     pieces = [piece for part in region for piece in part]
-    inside = [_names([piece.without]) for piece in pieces if piece.without]
+    inside = [_names([[piece.without]]) for piece in pieces if piece.without]
     return frozenset().union(*inside, *(letters(tree) for piece in pieces for tree in piece.trees if tree))
 
 
@@ -167,7 +158,7 @@ def _piece(text: str) -> Piece | None:
     taken = cut(text, _WITHOUT)
     if len(taken) == 2 and taken[0].strip():
         base, out = (_piece(part.strip()) for part in taken)
-        return base and out and base._replace(without=(out,))
+        return base and out and base._replace(without=out)
     if _ALL.fullmatch(text):
         return Piece("all")
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):
@@ -205,24 +196,16 @@ def _end(text: str) -> Tree | None:
 def _as_set(region: Any, main: str, at: dict[str, Any]) -> Any:
     """Write a region as a set of sympy's."""
     names = {**at, main: X}
-    whole = []
-    for part in region:
-        pieces = []
-        for piece in part:
-            found = _piece_as_set(piece, names)
-            if found is None:
-                return None
-            for out in piece.without:
-                taken = _piece_as_set(out, names)
-                if taken is None:
-                    return None
-                found = found - taken
-            pieces.append(found)
-        whole.append(sympy.Intersection(*pieces))
-    return sympy.Union(*whole)
+    parts = [[_piece_as_set(piece, names) for piece in part] for part in region]
+    if any(piece is None for part in parts for piece in part):
+        return None
+    return sympy.Union(*(sympy.Intersection(*part) for part in parts))
 
 
 def _piece_as_set(piece: Piece, names: dict[str, Any]) -> Any:
+    if piece.without:
+        base, out = (_piece_as_set(one, names) for one in (piece._replace(without=None), piece.without))
+        return None if base is None or out is None else base - out
     if piece.kind in ("all", "none"):
         return sympy.S.Reals if piece.kind == "all" else sympy.S.EmptySet
     ends = [_limit(tree, names) for tree in piece.trees]

@@ -50,12 +50,8 @@ def unit_key(unit: str) -> str:
     text = re.sub(r"\b([munkMG])\s++ohm\b", r"\1ohm", text)
     text = re.sub(r"\bper\b", "/", re.sub(r"\^\s*+(?=degree)", "", text))
     text = re.sub(r"\b(?:square|sq)\s++([A-Za-z]++)", r"\1^2", re.sub(r"\b(?:cubic|cu)\s++([A-Za-z]++)", r"\1^3", text))
-    text = re.sub(
-        r"\bdegrees?\s++(c|f|celsius|fahrenheit)\b",
-        lambda m: {"c": "celsius", "f": "fahrenheit"}[m[1][0].lower()],
-        text,
-        flags=re.IGNORECASE,
-    )
+    degrees = r"(?i)\bdegrees?\s++(?:(c)(?:elsius)?|f(?:ahrenheit)?)\b"
+    text = re.sub(degrees, lambda m: "celsius" if m[1] else "fahrenheit", text)
     text = re.sub(r"\b([A-Za-z]++) (squared|cubed)\b", lambda m: f"{m[1]}^{2 if m[2] == 'squared' else 3}", text)
     above: list[str] = []
     below: list[str] = []
@@ -69,11 +65,9 @@ def unit_key(unit: str) -> str:
 
 def _spelled(word: str) -> str:
     """Write a unit's name out, in the singular; the case of a symbol counts where there are two, `mW` and `MW`."""
-    symbol = _symbol(word) or (
-        None
-        if word.lower() in _SPELLED
-        else _symbol(word.lower()) or (_symbol(word.title()) if len(word) > 1 else None)
-    )
+    symbol = _symbol(word)
+    if not symbol and word.lower() not in _SPELLED:
+        symbol = _symbol(word.lower()) or (_symbol(word.title()) if len(word) > 1 else None)
     if symbol and word not in ("min", "ft", "cd", "pt"):
         return symbol
     word = word.lower()

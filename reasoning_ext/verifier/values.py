@@ -7,7 +7,8 @@ sizes, in several orders of the letters, and exact where the expressions are rat
 points is as good as a proof (Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from typing import Any
 
@@ -106,41 +107,40 @@ _MPMATH = {
 
 
 def _numeric_of(kind: str, parts: list[Any], mp: Any) -> Any:
-    if kind == "+":
-        return sum(parts[1:], parts[0])
-    if kind == "-":
-        return -parts[0]
-    if kind == "*":
-        return mp.fprod(parts)
-    if kind == "/":
-        return parts[0] / parts[1]
-    if kind == "^":
-        return _raised(parts[0], parts[1], mp)
-    if kind == "root":
-        return _numeric_root(parts[0], parts[1], mp)
-    if kind in ("log", "ln"):
-        return mp.log(parts[0]) / mp.log(parts[1]) if len(parts) > 1 else mp.log(parts[0])
-    if kind in ("max", "min"):
-        return (max if kind == "max" else min)(parts)
-    if kind == "mod":
-        return parts[0] - parts[1] * mp.floor(parts[0] / parts[1])
     if kind in ("gcd", "lcm"):
         raise ValueError("no integers")
+    if kind in _ARITHMETIC:
+        return _ARITHMETIC[kind](mp, *parts)
     return getattr(mp, _MPMATH.get(kind, kind))(*parts)
 
 
-def _raised(base: Any, exponent: Any, mp: Any) -> Any:
+def _raised(mp: Any, base: Any, exponent: Any) -> Any:
     """Raise to a power whose exponent of two stays printable."""
     if base and abs(exponent) * (abs(mp.log(abs(base))) + 1) > 10**9:
         raise OverflowError
     return base**exponent
 
 
-def _numeric_root(value: Any, degree: Any, mp: Any) -> Any:
+def _numeric_root(mp: Any, value: Any, degree: Any) -> Any:
     """Return a root; of a negative real number the real one where there is one."""
     if degree == mp.floor(degree) and degree % 2 == 1 and not getattr(value, "imag", 0) and value < 0:
         return -mp.root(-value, int(degree))
     return mp.sqrt(value) if degree == 2 else value ** (1 / degree)
+
+
+_ARITHMETIC: dict[str, Callable[..., Any]] = {
+    "+": lambda mp, first, *others: sum(others, first),
+    "-": lambda mp, a: -a,
+    "*": lambda mp, *parts: mp.fprod(parts),
+    "/": lambda mp, a, b: a / b,
+    "^": _raised,
+    "root": _numeric_root,
+    "log": lambda mp, a, *base: mp.log(a) / mp.log(base[0]) if base else mp.log(a),
+    "ln": lambda mp, a: mp.log(a),
+    "max": lambda mp, *parts: max(parts),
+    "min": lambda mp, *parts: min(parts),
+    "mod": lambda mp, a, b: a - b * mp.floor(a / b),
+}
 
 
 def equal_numbers(left: Tree, right: Tree) -> bool:
@@ -204,13 +204,11 @@ def equal_expressions(left: Tree, right: Tree) -> bool:
     if _agree(left, right, _points(names)):
         whole = ({name: Fraction(n + i) for i, name in enumerate(names)} for n in (2, 5, -4))
         return not any(holds(side, _BROKEN) for side in (left, right)) or _agree(left, right, whole, 1)
-    counted = (
-        letters(left) == letters(right)
-        and set(names) <= _INTEGERS
-        and any(holds(side, _STEPPED) or _alternates(side) for side in (left, right))
-    )
+    if letters(left) != letters(right) or not set(names) <= _INTEGERS:
+        return False
     integers = ({name: Fraction(n + i) for i, name in enumerate(names)} for n in range(1, 13))
-    return counted and _agree(left, right, integers)
+    steps = any(holds(side, _STEPPED) or _alternates(side) for side in (left, right))
+    return steps and _agree(left, right, integers)
 
 
 def _alternates(tree: Tree) -> bool:
@@ -220,24 +218,25 @@ def _alternates(tree: Tree) -> bool:
     return any(_alternates(part) for part in tree[1:] if isinstance(part, tuple))
 
 
-def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enough: int = ENOUGH) -> bool:
-    real = unreal = 0
-    unlike = False
+def _at_points(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]]) -> Iterator[tuple[list[Any], Any]]:
+    """Yield both values wherever both have one, and by how much these may differ; None where they are exact."""
     for point in points:
         sides = [exact(side, point) for side in (left, right)]
         if None not in sides:
-            if sides[0] != sides[1]:
-                return False
-            real += 1
+            yield sides, None
             continue
-        try:
+        with suppress(TooLarge):
             found, tolerance = numeric((left, right), point, MOST_AT_POINTS)
-        except TooLarge:
-            continue
-        if None in found:
-            continue
+            if None not in found:
+                yield found, tolerance
+
+
+def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enough: int = ENOUGH) -> bool:
+    real = unreal = 0
+    unlike = False
+    for found, tolerance in _at_points(left, right, points):
+        same = found[0] == found[1] if tolerance is None else _same(found, tolerance)
         complex_sides = sum(bool(getattr(value, "imag", 0)) for value in found)
-        same = _same(found, tolerance)
         if complex_sides == 0:
             if not same:
                 return False
@@ -250,31 +249,18 @@ def _agree(left: Tree, right: Tree, points: Iterator[dict[str, Fraction]], enoug
 def ratio(left: Tree, right: Tree) -> bool:
     """Tell whether two trees in the same letters differ by a constant factor other than 0."""
     names = sorted(letters(left) | letters(right))
-    left, right = folded(left), folded(right)
     found: list[Any] = []
-    for point in _points(names):
-        sides = [exact(side, point) for side in (left, right)]
-        if None not in sides:
-            if not sides[1] or not sides[0]:
-                return False
-            found.append(sides[0] / sides[1])
-            continue
-        try:
-            values, _ = numeric((left, right), point, MOST_AT_POINTS)
-        except TooLarge:
-            continue
-        if None not in values and values[0] and values[1]:
-            found.append(_quotient(values))
+    for values, tolerance in _at_points(folded(left), folded(right), _points(names)):
+        if all(values):
+            with mpmath.workdps(MOST_AT_POINTS):
+                found.append(values[0] / values[1])
+        elif tolerance is None:
+            return False
     first = found[0] if found else None
     return len(found) >= ENOUGH and all(
         one == first if isinstance(one, Fraction) and isinstance(first, Fraction) else _near(first, one)
         for one in found
     )
-
-
-def _quotient(values: list[Any]) -> Any:
-    with mpmath.workdps(MOST_AT_POINTS):
-        return values[0] / values[1]
 
 
 def _near(left: Any, right: Any) -> bool:

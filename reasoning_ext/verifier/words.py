@@ -28,34 +28,20 @@ _SHORT = frozenset(
 _SAYS_NOTHING = re.compile(r"\b(?:the|a|an|there (?:is|are|exists?)|it|has|have)\b")
 _PREDICATES = frozenset("does do is are has have diverges converges exists increases decreases".split())
 _DENIES = re.compile(r"\bnot\b(?! exist)|n't\b|\bnever\b|\bfalse\b|\bno\b")
-_SYMBOLS = {
-    r"\emptyset": "no solution",
-    r"\{\}": "no solution",
-    "{}": "no solution",
-    "\u2205": "no solution",
-    r"\mathbb{r}": "all real numbers",
-    r"(-\infty,\infty)": "all real numbers",
-    r"(-\infty,+\infty)": "all real numbers",
-    r"\mathbb{z}": "all integers",
-    r"\infty": "infinity",
-    r"\mathbb{n}": "all natural numbers",
-    r"x\in\mathbb{r}": "all real numbers",
-}  # what words stand for
-_SAME = {
-    "no real solution": "no solution",
-    "empty set": "no solution",
-    "null set": "no solution",
-    "all reals": "all real numbers",
-    "all real number": "all real numbers",
-    "every real number": "all real numbers",
-    "any real number": "all real numbers",
-    "real numbers": "all real numbers",
-    "infinite": "infinity",
-    "dne": "does not exist",
-    "no solutions": "no solution",
-    "none exist": "none",
-    "infinitely many solution": "infinitely many",
-}
+# What is said in other ways: the words, then the symbols for them, then other words.
+_MEANINGS = [
+    ("no solution", r"\emptyset \{\} {} ∅", "no real solution|empty set|null set|no solutions"),
+    ("all real numbers", r"\mathbb{r} (-\infty,\infty) (-\infty,+\infty) x\in\mathbb{r}", "all reals|all real number"),
+    ("all real numbers", "", "every real number|any real number|real numbers"),
+    ("all integers", r"\mathbb{z}", ""),
+    ("all natural numbers", r"\mathbb{n}", ""),
+    ("infinity", r"\infty", "infinite"),
+    ("does not exist", "", "dne"),
+    ("none", "", "none exist"),
+    ("infinitely many", "", "infinitely many solution"),
+]
+_SYMBOLS = {symbol: meaning for meaning, symbols, _ in _MEANINGS for symbol in symbols.split()}
+_SAME = {other: meaning for meaning, _, others in _MEANINGS for other in others.split("|") if other}
 
 
 @lru_cache(maxsize=16384)
@@ -89,12 +75,9 @@ def is_words(text: str) -> bool:
 def is_number_in_words(text: str) -> bool:
     """Tell whether a text is a number that is written out, `forty-two`."""
     words = re.findall("[a-z]++", text.lower())
-    return (
-        not any(c.isdigit() for c in text)
-        and bool(words)
-        and all(word in _NUMBER_WORDS for word in words)
-        and not {*words} <= {"a", "and"}
-    )
+    if any(c.isdigit() for c in text):
+        return False
+    return _NUMBER_WORDS.issuperset(words) and not {*words} <= {"a", "and"}
 
 
 @lru_cache(maxsize=16384)

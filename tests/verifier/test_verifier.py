@@ -47,6 +47,10 @@ ROWS = [row for rows in RULES.values() for row in rows]
 PAIRS = [*RIGHT, *WRONG, *((gold, answer) for gold, answer, _ in ROWS)]
 
 
+def rights(golds, texts, **asked):
+    return [verdict.right for verdict in judge_all(golds, texts, **asked)]
+
+
 @pytest.fixture(scope="module")
 def verdicts():
     return judge_all(*zip(*PAIRS, strict=True))
@@ -103,46 +107,43 @@ def test_what_is_decided_without_algebra_is_what_sympy_finds_of_what_math_verify
         return [one for one in found if isinstance(one, sympy.Expr) and one.is_number]
 
     compared, differing = 0, []
-    for gold, answer in dict.fromkeys(PAIRS):
+    for i, (gold, answer) in enumerate(dict.fromkeys(PAIRS)):
         wanted = read_gold(gold)
         given = None if wanted is None or wanted.words or answer is None else final_answer(answer, wanted.many)
         verdict = None if given is None else decide(wanted.text, given)
-        numbers = [] if verdict is None else [*read(wanted.text), *read(given)]
+        asked = verdict is not None and (i % 4 == 0 or (wanted.text, given) in listed)  # reading them takes long
+        numbers = [*read(wanted.text), *read(given)] if asked else []
         if len(numbers) == 2:
             compared += 1
             same = bool(sympy.nsimplify(numbers[0] - numbers[1], rational=True).equals(0))
             differing += [(wanted.text, given)] * (same is not verdict)
-    assert sorted({*differing}) == sorted(listed) and compared > 300
+    assert sorted({*differing}) == sorted(listed) and compared > 100
 
 
-@pytest.mark.parametrize("gold", ["forty two", "", "Answer is forty two.", "The stock falls each day", "   "])
-def test_a_gold_in_prose_judges_nobody(gold):
-    assert judge(gold, "42") == (None, NO_GOLD) and judge(gold, gold) == (None, NO_GOLD)
+LINES = [
+    "Answer:\n\\[\n12\n\\]", "**Final Answer:**\n\n\\[\n12\n\\]", "So the answer is\n\\[\nx = 12.\n\\]",
+    "**Answer:**\n\n$$12$$\n", "So we have\n\\[\\boxed{12}\\]\n\nLet me know if you need more!", "Final Answer:\n\n12",
+    "1. First 3.\n2. Then 4.\n\nTogether that makes 12.", "<answer>\n12\n</answer>", "It is \\boxed{\n12\n}.",
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "Answer:\n\\[\n12\n\\]", "**Final Answer:**\n\n\\[\n12\n\\]", "So the answer is\n\\[\nx = 12.\n\\]",
-        "**Answer:**\n\n$$12$$\n", "So we have\n\\[\\boxed{12}\\]\n\nLet me know if you need more!", "Final Answer:\n\n12",
-        "1. First 3.\n2. Then 4.\n\nTogether that makes 12.", "<answer>\n12\n</answer>", "It is \\boxed{\n12\n}.",
-    ],
-)  # fmt: skip
-def test_answers_over_several_lines(text):
-    assert judge("12", text).right is True and judge("13", text).right is False
+def test_answers_over_several_lines_and_none_at_all():
+    assert rights(["12"] * len(LINES), LINES) == [True] * len(LINES)
+    assert rights(["13"] * len(LINES), LINES) == [False] * len(LINES)
+    assert judge_all(["42", "42", "42"], [None, "", "   "]) == [(False, "")] * 3
+    for gold in ["forty two", "", "Answer is forty two.", "The stock falls each day", "   "]:
+        assert judge(gold, "42") == (None, NO_GOLD) and judge(gold, gold) == (None, NO_GOLD)
 
 
-@pytest.mark.parametrize(
-    "gold",
-    [
-        "ae^{2x}", "|xy|", "dy/dx = 2x", "sinh(x)", "ax + by = c", "kx", "all integers n > 3", "Friday, June 5",
-        "2 hours 30 minutes", "Rational(1, 2)", "Matrix([[1, 2], [3, 4]])", r"\text{no solution}",
-    ],
-)  # fmt: skip
-def test_a_bare_gold_is_kept_whole(gold):
-    digits = [c for c in gold if c.isdigit()]
-    assert [c for c in read_gold(gold).text if c.isdigit()] == digits
-    assert judge(gold, rf"\boxed{{{gold}}}").right is True
+BARE = [
+    "ae^{2x}", "|xy|", "dy/dx = 2x", "sinh(x)", "ax + by = c", "kx", "all integers n > 3", "Friday, June 5",
+    "2 hours 30 minutes", "Rational(1, 2)", "Matrix([[1, 2], [3, 4]])", r"\text{no solution}",
+]  # fmt: skip
+
+
+def test_a_bare_gold_is_kept_whole():
+    assert rights(BARE, [rf"\boxed{{{gold}}}" for gold in BARE]) == [True] * len(BARE)
+    assert [gold for gold in BARE if re.findall(r"\d", read_gold(gold).text) != re.findall(r"\d", gold)] == []
 
 
 SPELLED = [
@@ -156,28 +157,21 @@ SPELLED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("gold", "answer"), SPELLED)
-def test_other_systems_spelling_and_what_is_said_beside_an_answer(gold, answer):
-    wrong = SPELLED[(SPELLED.index((gold, answer)) + 6) % len(SPELLED)][1]
-    assert judge(gold, rf"\boxed{{{answer}}}").right is True and judge(gold, rf"\boxed{{{wrong}}}").right is False
+PARTS = [
+    (r"1 \pm 2 \pm 4", "-5, -1, 3, 7", "7, -5"), (r"1 \pm 2 \mp 4", "-1, 3", "-5, -1, 3, 7"),
+    (r"x = \pm 3", "3, -3", "3"), ("x=1, y=2", "y=2, x=1", "x=1, z=2"), ("x=1, y=2", "(1, 2)", "x=1, y=2, z=2"),
+    ("(a) 3 (b) 5", "3, 5", "5, 3"), ("x^2 = 9", r"x = \pm 3", "x = 3"), ("2:3", "4:6", "3:2"),
+    ("y = 2x+1", "2x - y + 1 = 0", "2x + y + 1 = 0"), (r"\{1, 2\}", r"\{2, 1, 1\}", r"\{1, 2, 3\}"),
+    ("f(x) = 2x", "f(t) = 2t", "g(x) = x"), ("7", "3+4 = 7", "3+5 = 7"), ("2", "2.0", "1 2"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("gold", "right", "wrong"),
-    [
-        (r"1 \pm 2 \pm 4", "-5, -1, 3, 7", "7, -5"), (r"1 \pm 2 \mp 4", "-1, 3", "-5, -1, 3, 7"),
-        (r"x = \pm 3", "3, -3", "3"), ("x=1, y=2", "y=2, x=1", "x=1, z=2"), ("x=1, y=2", "(1, 2)", "x=1, y=2, z=2"),
-        ("(a) 3 (b) 5", "3, 5", "5, 3"), ("x^2 = 9", r"x = \pm 3", "x = 3"), ("2:3", "4:6", "3:2"),
-        ("y = 2x+1", "2x - y + 1 = 0", "2x + y + 1 = 0"), (r"\{1, 2\}", r"\{2, 1, 1\}", r"\{1, 2, 3\}"),
-        ("f(x) = 2x", "f(t) = 2t", "g(x) = x"), ("7", "3+4 = 7", "3+5 = 7"), ("2", "2.0", "1 2"),
-    ],
-)  # fmt: skip
-def test_what_is_made_of_parts_is_compared_part_by_part(gold, right, wrong):
-    assert [v.right for v in judge_all([gold] * 2, [rf"\boxed{{{right}}}", rf"\boxed{{{wrong}}}"])] == [True, False]
-
-
-def test_no_answer_is_wrong():
-    assert judge_all(["42", "42", "42"], [None, "", "   "]) == [(False, "")] * 3
+def test_other_systems_spelling_and_what_is_made_of_parts():
+    spelled = [(gold, right, SPELLED[(i + 6) % len(SPELLED)][1]) for i, (gold, right) in enumerate(SPELLED)]
+    for at, wanted in ((1, True), (2, False)):
+        rows = [(row[0], rf"\boxed{{{row[at]}}}") for row in spelled + PARTS]
+        found = zip(rows, rights(*zip(*rows, strict=True)), strict=True)
+        assert [row for row, right in found if right is not wanted] == []
 
 
 SLOW = r"\int_0^1 x^{x^{x^x}}\,dx"
@@ -215,19 +209,19 @@ FLOODS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("piece", FLOODS)
-def test_a_flood_is_read_in_linear_time(piece):
-    text = piece * (200_000 // len(piece))
-    took = seconds(lambda: (final_answer(text), final_answer(text, many=True)), repeat=2)
-    assert took < 2 * slowness()
+def test_a_flood_is_read_in_linear_time():
+    for piece in FLOODS:
+        text = piece * (200_000 // len(piece))
+        took = seconds(lambda text=text: (final_answer(text), final_answer(text, many=True)), repeat=1)
+        assert took < 2 * slowness(), piece
 
 
 @pytest.mark.parametrize("way", ["in_thread", "in_loop", "in_fork"])
 def test_verdicts_are_the_same_from_a_thread_asyncio_and_a_child_process(way, verdicts):
     call = f"print(json.dumps([v.right for v in {way}(*json.load(sys.stdin))]))"
-    pairs = json.dumps([*zip(*PAIRS[::3], strict=True)])
+    pairs = json.dumps([*zip(*PAIRS[::9], strict=True)])
     done = subprocess.run([sys.executable, "-c", WAYS + call], input=pairs, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [v.right for v in verdicts[::3]]
+    assert json.loads(done.stdout) == [v.right for v in verdicts[::9]]
     assert len(PAIRS) > 1200
 
 
@@ -322,10 +316,6 @@ TELLS = [
     "A price rises by 20%. What is it now?", "5 percent interest", "20% of 50?", "a 5-percent rise", "", "How many?",
     "What is 5 % of 80?", "percentile", "It is 3.5 percent.",
 ]  # fmt: skip
-
-
-def rights(golds, texts, **asked):
-    return [verdict.right for verdict in judge_all(golds, texts, **asked)]
 
 
 def test_a_question_that_asks_for_per_cent():
