@@ -15,7 +15,7 @@ from reasoning_ext.engines.options import OPTIONS, ServerOptions
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.sampling.pairs import KINDS, STEPS
+from reasoning_ext.sampling.outputs import KINDS, STEPS
 
 Errors = Iterator[RecipeError]
 NEEDS_IDS = "completion_ids"
