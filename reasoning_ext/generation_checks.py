@@ -15,7 +15,7 @@ from reasoning_ext.engines.options import OPTIONS, ServerOptions, server_problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.sampling.pairs import KINDS, STEPS
+from reasoning_ext.sampling.outputs import KINDS, STEPS
 
 Errors = Iterator[RecipeError]
 NEEDS_IDS = "completion_ids"
@@ -72,19 +72,26 @@ def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
         recipe: of a stage that generates.
         specs: its rewards.
     """
-    engine = recipe.get("engine")
-    given = recipe.get("engine_kwargs") or {}
+    engine, given = recipe.get("engine"), recipe.get("engine_kwargs") or {}
     wrong = list(option_errors(recipe, engine, given, ("engine_kwargs",)))
     yield from wrong
-    if engine == "ray" and isinstance(inner := given.get("engine_kwargs") or {}, dict):
-        yield from option_errors(recipe, given.get("engine", "vllm"), inner, ("engine_kwargs", "engine_kwargs"))
-    used = {engine, given.get("engine", "vllm")} if engine == "ray" else {engine}
+    inner = given.get("engine", "vllm") if engine == "ray" else engine  # what generates
+    if engine == "ray" and isinstance(given.get("engine_kwargs"), dict):
+        yield from option_errors(recipe, inner, given["engine_kwargs"], ("engine_kwargs", "engine_kwargs"))
     if recipe.get("backend") == "unsloth" and engine != "transformers":
         yield recipe.error("backend", f"found unsloth with engine: {engine}, allowed: trl; the engine loads the model")
-    if used & {"vllm", "server"} and recipe.get("from_scratch"):
+    if inner in ("vllm", "server") and recipe.get("from_scratch"):
         yield recipe.error("from_scratch", f"found true with engine: {engine}, allowed: with transformers")
-    yield from _unread_errors(recipe, engine, given)
-    yield from _argument_errors(recipe, engine)
+    name = f"{engine} over {inner}" if engine == "ray" else engine
+    for key, todo in UNREAD.get(inner, {}).items() if isinstance(inner, str) else ():
+        if key in recipe.keys and (value := recipe.values.get(key)):  # what is null, false or empty asks for nothing
+            yield recipe.error(key, f"found {value} with engine: {name}, which does not read it; {todo}")
+    decided = DECIDED | (SENT if engine == "server" else {})
+    for name, value in (recipe.get("generation_kwargs") or {}).items():
+        taken_out = engine == "server" and value is None and name not in ("n", *SENT)  # a field that it does not know
+        if name in decided and not taken_out:
+            problem = f"found {value!r}, which the engine decides; {decided[name]}"
+            yield recipe.error(("generation_kwargs", name), problem)
     if engine == "server":
         yield from _server_errors(recipe, specs)
         for line in [] if wrong else server_problems(ServerOptions(**given)):
@@ -92,35 +99,14 @@ def engine_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
             yield recipe.error(("engine_kwargs", name), text)
 
 
-def _unread_errors(recipe: Recipe, engine: Any, given: dict[Any, Any]) -> Errors:
-    """What is null, false or empty asks for nothing and is let through."""
-    inner = given.get("engine", "vllm") if engine == "ray" else engine
-    name = f"{engine} over {inner}" if engine == "ray" else engine
-    for key, todo in UNREAD.get(inner, {}).items() if isinstance(inner, str) else ():
-        if key in recipe.keys and (value := recipe.values.get(key)):
-            yield recipe.error(key, f"found {value} with engine: {name}, which does not read it; {todo}")
-
-
-def _argument_errors(recipe: Recipe, engine: Any) -> Errors:
-    given = recipe.get("generation_kwargs")
-    todo = DECIDED | (SENT if engine == "server" else {})
-    for name, value in given.items() if isinstance(given, dict) else ():
-        taken_out = engine == "server" and value is None and name not in ("n", *SENT)  # a field that it does not know
-        if name in todo and not taken_out:
-            problem = f"found {value!r}, which the engine decides"
-            yield recipe.error(("generation_kwargs", name), f"{problem}; {todo[name]}")
-
-
 def missing_engine(recipe: Recipe) -> Errors:
     """Yield an error where the engine's package is not installed; asked before a run, since a recipe may be for elsewhere."""
-    if "engine" not in recipe.keys:
-        return
-    engine = recipe.get("engine")
-    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
-    for package in (engine, inner) if engine == "ray" else (engine,):
+    engine = recipe.get("engine") if "engine" in recipe.keys else ""
+    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm") if engine == "ray" else engine
+    for package in dict.fromkeys((engine, inner)):
         if package in ("vllm", "ray") and find_spec(package) is None:
-            problem = f"found {engine}, but {package} is not installed"
-            yield recipe.error("engine", f"{problem}; pip install 'reasoning-ext[{package}]', or write transformers")
+            todo = f"pip install 'reasoning-ext[{package}]', or write transformers"
+            yield recipe.error("engine", f"found {engine}, but {package} is not installed; {todo}")
 
 
 def option_errors(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tuple) -> Errors:
@@ -143,24 +129,17 @@ def option_errors(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tup
             yield recipe.error(path, f"unknown option of engine {engine} (found {name}: {value!r}){hint}")
         elif problem := known[name].problem(value):
             yield recipe.error(path, f"{problem} (engine {engine})")
-        elif engine != "server" and known[name].annotation in ("int", "float") and not _allowed(name, value):
-            yield recipe.error(path, f"found {value}, allowed: {'0 or more' if name in MAY_BE_ZERO else 'above 0'}")
-
-
-MAY_BE_ZERO = ("num_gpus", "num_cpus")
-
-
-def _allowed(name: str, value: float) -> bool:
-    return math.isfinite(value) and (value >= 0 if name in MAY_BE_ZERO else value > 0)
+        elif engine != "server" and known[name].annotation in ("int", "float"):
+            least = "0 or more" if name in ("num_gpus", "num_cpus") else "above 0"
+            if not math.isfinite(value) or value < 0 or (value == 0 and least == "above 0"):
+                yield recipe.error(path, f"found {value}, allowed: {least}")
 
 
 def _server_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
     """A server has the tokenizer and the template; what would need them here cannot be had."""
     for key in ("max_prompt_length", "chat_template_path"):
-        if key in recipe.keys and recipe.values.get(key) is not None:
-            yield recipe.error(
-                key, f"found {recipe.values[key]} with engine: server, allowed: where the tokenizer is here"
-            )
+        if key in recipe.keys and (value := recipe.values.get(key)) is not None:
+            yield recipe.error(key, f"found {value} with engine: server, allowed: where the tokenizer is here")
     for i, spec in enumerate(specs):
         if NEEDS_IDS in spec.plugin.required and not spec.plugin.is_factory:
             problem = f"{spec.name} needs the ids of the tokens, which a server does not tell"
@@ -174,55 +153,42 @@ def selection_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
         recipe: of stage sample.
         specs: its rewards.
     """
-    for key in ("min_generations", "max_generations", "diverse"):
-        value = recipe.get(key)
-        if isinstance(value, int) and value < 1:
-            yield recipe.error(key, f"found {value}, allowed: 1 or more")
-        elif key in recipe.values and key != "diverse" and value is not None and not recipe.get("adaptive"):
-            yield recipe.error(
-                key, f"found {value} without adaptive: true, which it belongs to; write that, or leave it out"
-            )
-    if isinstance(most := recipe.get("max_generations"), int) and most < (recipe.get("num_generations") or 0):
-        yield recipe.error(
-            "max_generations", f"found {most}, allowed: num_generations {recipe.get('num_generations')} or more"
-        )
-    if isinstance(least := recipe.get("min_generations"), int) and least > (recipe.get("num_generations") or least):
-        yield recipe.error(
-            "min_generations", f"found {least}, allowed: num_generations {recipe.get('num_generations')} or fewer"
-        )
-    if recipe.get("diverse") is not None and "keep" in recipe.values:
-        yield recipe.error(
-            "diverse", f"found {recipe.get('diverse')} beside keep: {recipe.get('keep')}, allowed: one of the two"
-        )
-    enough, each = recipe.get("diverse") or recipe.get("keep"), recipe.get("num_generations")
-    if isinstance(enough, int) and isinstance(each, int) and enough > each:
-        key = "diverse" if recipe.get("diverse") else "keep"
-        yield recipe.error(key, f"found {enough}, allowed: num_generations {each} or fewer")
-    agreement = recipe.get("min_agreement")
-    if agreement is not None and not 0 < agreement <= 1:
-        yield recipe.error("min_agreement", f"found {agreement}, allowed: a share above 0 and up to 1")
-    elif agreement is not None and isinstance(each, int) and each < 3:
-        yield recipe.error("num_generations", f"found {each} with min_agreement, allowed: 3 or more, which can agree")
-    if recipe.get("temperature") == 0 and isinstance(each, int) and each > 1:
-        yield recipe.error(
-            "temperature", f"found 0 with num_generations {each}, which would all be the same; write 1.0, or 1"
-        )
-    yield from _pair_errors(recipe, specs)
-
-
-def _pair_errors(recipe: Recipe, specs: list[RewardSpec]) -> Errors:
     for kind, count in (recipe.get("pairs") or {}).items():
         if kind not in KINDS:
             near = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0.0)[0]
             yield recipe.error(("pairs", kind), f"unknown kind (found {kind}: {count!r}); the nearest is {near}")
         elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
             yield recipe.error(("pairs", kind), f"found {count!r}, allowed: pairs a prompt, 0 or more")
-        elif kind == STEPS_KIND and count and STEPS not in [spec.name for spec in specs]:
+        elif kind == "steps" and count and STEPS not in [spec.name for spec in specs]:
             problem = f"found {count} without the reward {STEPS}, which says whose steps hold"
             yield recipe.error(("pairs", kind), f"{problem}; add it to reward_funcs, with weight: 0.0 to measure alone")
-
-
-STEPS_KIND = "steps"
+    each, diverse, agreement = (recipe.get(key) for key in ("num_generations", "diverse", "min_agreement"))
+    if not each or each < 1:
+        return  # said by `combinations.count_errors`
+    for key, beyond, allowed in (("min_generations", int.__gt__, "fewer"), ("max_generations", int.__lt__, "more")):
+        value = recipe.get(key)
+        if value is not None and value < 1:
+            yield recipe.error(key, f"found {value}, allowed: 1 or more")
+        elif value is not None and key in recipe.values and not recipe.get("adaptive"):
+            todo = "which it belongs to; write that, or leave it out"
+            yield recipe.error(key, f"found {value} without adaptive: true, {todo}")
+        if value is not None and beyond(value, each):
+            yield recipe.error(key, f"found {value}, allowed: num_generations {each} or {allowed}")
+    if diverse is not None and diverse < 1:
+        yield recipe.error("diverse", f"found {diverse}, allowed: 1 or more")
+    if diverse is not None and "keep" in recipe.values:
+        yield recipe.error("diverse", f"found {diverse} beside keep: {recipe.get('keep')}, allowed: one of the two")
+    if (enough := diverse or recipe.get("keep")) > each:
+        yield recipe.error(
+            "diverse" if diverse else "keep", f"found {enough}, allowed: num_generations {each} or fewer"
+        )
+    if agreement is not None and not 0 < agreement <= 1:
+        yield recipe.error("min_agreement", f"found {agreement}, allowed: a share above 0 and up to 1")
+    elif agreement is not None and each < 3:
+        yield recipe.error("num_generations", f"found {each} with min_agreement, allowed: 3 or more, which can agree")
+    if recipe.get("temperature") == 0 and each > 1:
+        problem = f"found 0 with num_generations {each}, which would all be the same; write 1.0, or 1"
+        yield recipe.error("temperature", problem)
 
 
 def difficulty_errors(recipe: Recipe) -> Errors:

@@ -41,9 +41,6 @@ class RayEngine:
     def __init__(self, source: ModelSource, options: RayOptions, opens: Callable[..., Engine] = open_engine):
         self._source, self._options, self._opens = source, options, opens
         self._workers: list[Any] = []  # from the first keys on
-        self._busy: set[Any] = (
-            set()
-        )  # those that have begun with a chunk and are alive, so that there is something to close
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         try:
             import ray
@@ -113,14 +110,12 @@ class RayEngine:
             while waiting and free:
                 worker, start = free.pop(), waiting.popleft()
                 calls[ask(worker, start)] = worker, start
-                self._busy.add(worker)
             [call], _ = ray.wait(list(calls))
             worker, done = calls.pop(call)
             try:
                 answer = ray.get(call)
             except ray.exceptions.RayActorError as error:
                 calls[here(worker)] = worker, None
-                self._busy.discard(worker)
                 if done is None:
                     continue
                 waiting.appendleft(done)
@@ -140,8 +135,7 @@ class RayEngine:
 
         workers, self._workers = self._workers, []
         if workers and ray.is_initialized():
-            closed = [worker.close.remote() for worker in self._busy]
-            ray.wait(closed, num_returns=len(closed), timeout=CLOSE_SECONDS) if closed else None
+            ray.wait([w.close.remote() for w in workers], num_returns=len(workers), timeout=CLOSE_SECONDS)
             for worker in workers:
                 ray.kill(worker)
         if self._started:
