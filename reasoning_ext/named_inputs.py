@@ -1,24 +1,22 @@
 """What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
 
 import contextlib
-import json
 from collections.abc import Iterable
 from pathlib import Path
 
 from reasoning_ext.combinations import Errors, refused
 from reasoning_ext.data import FORMATS, find_format, format_names
+from reasoning_ext.files import read_object
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
-from reasoning_ext.hand_over import MERGED, RANDOM
+from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM
 from reasoning_ext.mixtures import entries
 from reasoning_ext.plugins import code_file, no_code
 from reasoning_ext.recipe import Recipe, RecipeError
 from reasoning_ext.reward_loading import HOMES, RewardSpec
 from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
 from reasoning_ext.sources import find_generator, is_generator, is_sampled, local_source
-from reasoning_ext.weights import json_problem
-
-WEIGHTS = ("config.json", "adapter_config.json")
+from reasoning_ext.weights import CONFIGS, json_problem
 
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
@@ -143,8 +141,8 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
     if is_run(source):
         if problem := unfinished(source, name) if run else damage(source, name):
             return problem
-    elif not any((source / file).is_file() for file in WEIGHTS):
-        return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
+    elif not any((source / file).is_file() for file in CONFIGS):
+        return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
     if problem := json_problem(source, name):
         return problem
     return _base_problem(name, source, made)
@@ -152,12 +150,12 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
 
 def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
-    file = folder / WEIGHTS[1]
+    file = folder / ADAPTER
     if not file.is_file():
         return ""
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
+    base = read_object(file).get("base_model_name_or_path")
     if not isinstance(base, str) or not base:
-        return f"found {name}, an adapter whose {WEIGHTS[1]} names no base_model_name_or_path"
+        return f"found {name}, an adapter whose {ADAPTER} names no base_model_name_or_path"
     if Path(base).exists() or Path(base).resolve() in made:
         return ""
     path = Path(base)

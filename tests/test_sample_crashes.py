@@ -13,8 +13,7 @@ import pytest
 from kill_sampling import BATCH, answer
 
 from reasoning_ext.files import DiskError, append_lines, write_whole
-from reasoning_ext.run_dir import DONE, RunDirError
-from reasoning_ext.run_lock import locked
+from reasoning_ext.run_dir import DONE, RunDirError, locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
 
@@ -181,20 +180,20 @@ def test_a_run_on_a_full_disk_ends_in_one_line_and_goes_on(small_disk, cli):
 
 
 HOLDER = """
-import sys, time
+import os, sys, time
 from pathlib import Path
-from reasoning_ext.run_lock import locked
+from reasoning_ext.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
-    if len(sys.argv) > 2:
-        import subprocess
-        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)  # outlives its parent
+    child = os.fork()  # as a worker of the verifier, which outlives a parent that is killed
+    if child:
+        print(child, flush=True)
     time.sleep(60)
 """
 
 
 def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out"), "with a child"]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     orphan = int(holder.stdout.readline())
@@ -211,22 +210,21 @@ def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
     os.kill(orphan, signal.SIGKILL)
 
 
-def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cli):
-    write_run(tmp_path, 10, "from_scratch: true")
-    with locked(tmp_path / "out"):
-        second = cli("run", tmp_path / "r.yaml")
-    assert (
-        second.code == 2
-        and f"r.yaml:11: output_dir: found out, which process {os.getpid()} is writing to" in second.err
-    )
+def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes_and_a_finished_one_needs_no_lock(
+    tmp_path, monkeypatch, capsys
+):
+    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.recipe import RecipeError, load_recipes
 
-
-def test_a_finished_folder_needs_no_lock(tmp_path, cli):
+    monkeypatch.chdir(tmp_path)
     write_run(tmp_path, 3, "from_scratch: true")
-    assert cli("run", tmp_path / "r.yaml").code == 0
+    held = rf"r\.yaml:11: output_dir: found out, which process {os.getpid()} is writing to"
+    with locked(tmp_path / "out"), pytest.raises(RecipeError, match=held):
+        run_recipes(load_recipes(["r.yaml"]))
+    assert run_recipes(load_recipes(["r.yaml"])) == 0
     with locked(tmp_path / "out"):
-        again = cli("run", tmp_path / "r.yaml")
-    assert again.code == 0 and "done already, skipped" in again.out
+        assert run_recipes(load_recipes(["r.yaml"])) == 0
+    assert "done already, skipped" in capsys.readouterr().out
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path):

@@ -1,7 +1,7 @@
 """The card of a sampling run's data sets, `README.md` as the hub reads it: what they are, of whom, and what was left out.
 
-Everything in it was written by somebody, so it goes through `model_card.plain`, and a licence is never guessed: it is what the
-recipe says, and beside it stands what the cards of the teacher and of the data say, if they are on this machine.
+A licence is never guessed: it is what the recipe says, and beside it stands what the cards of the teacher and of the data say,
+if they are on this machine.
 """
 
 from __future__ import annotations
@@ -9,11 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from reasoning_ext.files import write_whole
-from reasoning_ext.model_card import CARD, fenced, license_of, plain, shortened
-from reasoning_ext.shown import without_secrets
+from reasoning_ext import markdown
+from reasoning_ext.markdown import license_of, plain
 from reasoning_ext.sources import KEPT_ROWS
 
 STOPPED = (
@@ -35,48 +32,45 @@ def write_dataset_card(
         steps: what became of the data set's rows, as `prepared.Prepared.steps` has it.
         adaptive: whether prompts were left alone once enough was accepted.
     """
-    header = {
-        "license": recipe.get("license") or "unknown",
-        "task_categories": ["text-generation"],
-        "tags": ["reasoning-ext", "rejection-sampling", "synthetic"],
-        "configs": [
-            {"config_name": stage, "data_files": KEPT_ROWS[stage]}
-            for stage in ("sft", "dpo", "grpo")
-            if (folder / KEPT_ROWS[stage]).stat().st_size
-        ],
-    }
+    from huggingface_hub import DatasetCardData
+
+    kept = [stage for stage in ("sft", "dpo", "grpo") if (folder / KEPT_ROWS[stage]).stat().st_size]
+    header = DatasetCardData(
+        license=recipe.get("license") or "unknown",
+        task_categories=["text-generation"],
+        tags=["reasoning-ext", "rejection-sampling", "synthetic"],
+        configs=[{"config_name": stage, "data_files": KEPT_ROWS[stage]} for stage in kept],
+    )
     parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
         f"# {plain(folder.resolve().name)}",
         f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
         "## Counts\n\n" + _counts(summary, steps),
         "## Pass rates\n\n" + _histogram(summary["pass rates"]) + (f"\n\n{STOPPED}" if adaptive else ""),
         "## Files\n\n" + _files(summary),
         "## Licences\n\n" + _licences(recipe),
-        "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),
+        "## Recipe\n\n" + markdown.recipe_block(recipe),
     ]
-    write_whole(folder / CARD, without_secrets("\n\n".join(parts) + "\n"))
+    markdown.write_card(folder, header, parts)
 
 
 def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
     """Write what every filter left out, from the data set's rows to the kept completions."""
-    lines = [("filter", "left", "dropped")]
-    lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
+    lines = [["filter", "left", "dropped"]]
+    lines += [[plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)] for step in steps]
     left = summary["sampled"]
-    lines.append(("sampled", f"{left} completions", "0"))
+    lines.append(["sampled", f"{left} completions", "0"])
     for name in ("failed", "cut off", "other ends", "unjudged"):
         if summary[name]:
             left -= summary[name]
-            lines.append((name, f"{left} completions", str(summary[name])))
-    lines.append(("not accepted", f"{summary['accepted']} completions", str(left - summary["accepted"])))
-    lines.append(("not selected", f"{summary['kept']} completions", str(summary["accepted"] - summary["kept"])))
-    table = "\n".join("| " + " | ".join(row) + " |" for row in [lines[0], ("---",) * 3, *lines[1:]])
+            lines.append([name, f"{left} completions", str(summary[name])])
+    lines.append(["not accepted", f"{summary['accepted']} completions", str(left - summary["accepted"])])
+    lines.append(["not selected", f"{summary['kept']} completions", str(summary["accepted"] - summary["kept"])])
     without = f"{summary['prompts without one']} of {summary['prompts']} prompts have no accepted completion"
     bands = ", ".join(f"{count} {name}" for name, count in summary["difficulty"].items())
     tokens = ", ".join(f"{name} {count}" for name, count in summary["tokens of the kept"].items())
     if summary.get("agreement"):
         without += "; where there is no gold, accepted and right is what agrees with most completions of the prompt"
-    return f"{table}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
+    return f"{markdown.table(lines)}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
 
 
 def _histogram(counts: list[int]) -> str:
