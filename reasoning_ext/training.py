@@ -117,7 +117,7 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     from reasoning_ext.callbacks import COUNT, TOKENS, AlreadyTrained, RunRecorder
     from reasoning_ext.interrupt import Interrupt
-    from reasoning_ext.model_card import write_run_card
+    from reasoning_ext.run_card import write_run_card
 
     step = step_of(run.checkpoint) if run.checkpoint else 0
     if run.checkpoint and hasattr(trainer, COUNT):
