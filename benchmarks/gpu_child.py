@@ -177,14 +177,14 @@ def run_child(folder):
     prepare_backend(job["backend"])
     import torch
 
-    from reasoning_ext import grpo, sft, token_rows
+    from reasoning_ext import grpo, sft
     from reasoning_ext.pipeline import run_recipes
 
     if torch.cuda.is_available():
         set_limit(job["limit"])
     phases, steps, code = Phases(), [], 1
-    module, loads = {"sft": (sft, token_rows), "grpo": (grpo, grpo)}[job["stage"]]
-    loads.recipe_model = phases.wrap(LOADING, loads.recipe_model)
+    module = {"sft": sft, "grpo": grpo}[job["stage"]]
+    module.load_to_train = phases.wrap(LOADING, module.load_to_train)
     train = module.train
 
     def watched(trainer, run, stage):

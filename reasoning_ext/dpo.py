@@ -10,13 +10,13 @@ from __future__ import annotations
 from typing import Any
 
 from reasoning_ext.fields import DPO_CONFIG
-from reasoning_ext.loaded import Loaded
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
 from reasoning_ext.refusals import refusals
+from reasoning_ext.row_options import row_options
 from reasoning_ext.run_dir import RunDir
-from reasoning_ext.token_rows import rows_and_model
-from reasoning_ext.training import build_config, train
+from reasoning_ext.token_rows import TokenOptions, TokenRows
+from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
 
 
 def run_dpo(recipe: Recipe, run: RunDir) -> int:
@@ -31,21 +31,7 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
             take another model for the reference.
         KeyProblem: TRL refuses a combination of values.
     """
-    from trl import DPOConfig
-
-    config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    for error in reference_errors(recipe):
-        raise error
-    loaded, tokens = rows_and_model(recipe, run, config)
-    if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
-        load_reference_as(loaded, recipe, config)
-    trainer = _build_trainer(recipe, config, loaded, tokens)
-    check_reference(trainer, recipe, "model_name_or_path", "")
-    return train(trainer, run, "dpo")
-
-
-def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any]) -> Any:
-    from trl import DPOTrainer
+    from trl import DPOConfig, DPOTrainer
 
     class TokenizedDPOTrainer(DPOTrainer):
         """TRL's DPOTrainer on rows in tokens: it renders and tokenizes by itself, and has no switch for rows that come so."""
@@ -53,12 +39,17 @@ def _build_trainer(recipe: Recipe, config: Any, loaded: Loaded, tokens: list[Any
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
+    config = build_config(DPOConfig, DPO_CONFIG, recipe)
+    for error in reference_errors(recipe):
+        raise error
+    source, options = source_to_train(recipe), row_options(recipe)
+    how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
+    rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    loaded = load_to_train(source)
+    rows.keep(run.path, loaded)
+    if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
+        load_reference_as(loaded, source, config)
     with refusals(recipe.values, "DPOTrainer"):
-        return TokenizedDPOTrainer(
-            model=loaded.model,
-            args=config,
-            train_dataset=tokens[0],
-            eval_dataset=tokens[1] if config.do_eval else None,
-            processing_class=loaded.tokenizer,
-            peft_config=loaded.peft_config,
-        )
+        trainer = TokenizedDPOTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out))
+    check_reference(trainer, source, "model_name_or_path", "")
+    return train(trainer, run, "dpo")

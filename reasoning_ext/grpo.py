@@ -12,7 +12,6 @@ from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.held_out import write_problems
-from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
 from reasoning_ext.refusals import refusals
@@ -22,7 +21,8 @@ from reasoning_ext.reward_loading import needed_columns, parse_rewards
 from reasoning_ext.row_options import TEST, row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
-from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
+from reasoning_ext.token_sets import prompt_rows
+from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
 
 
 def run_grpo(recipe: Recipe, run: RunDir) -> int:
@@ -39,48 +39,36 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
 
     from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 
-    specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
-    options = row_options(recipe)
+    specs, options = parse_rewards(recipe.get("reward_funcs"), recipe.folder), row_options(recipe)
     prepared = prepare(options, specs=specs)
-    rows = prepared.rows
-    check_columns(columns_of(rows), {"prompt": "stage grpo"} | needed_columns(specs))
-    config = build_config(
-        GRPOConfig,
-        GRPO_CONFIG,
-        recipe,
-        log_completions=True,
-        num_completions_to_print=0,
-        reward_weights=[spec.weight_at(0) for spec in specs],
-    )
+    columns = {"prompt": "stage grpo"} | needed_columns(specs)
+    check_columns(columns_of(prepared.rows), columns)
+    weights = [spec.weight_at(0) for spec in specs]
+    quiet = {"log_completions": True, "num_completions_to_print": 0}
+    config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **quiet, reward_weights=weights)
     for error in reference_errors(recipe):
         raise error
-    held_out = _prompts(recipe, prepare(options, TEST, specs=specs)) if config.do_eval else None
-    if held_out is not None:
-        check_columns(columns_of(held_out), {"prompt": "stage grpo"} | needed_columns(specs))
-    rows = _prompts(recipe, prepared)
+    source, held_out = source_to_train(recipe), None
+    how = (*source.load_tokenizer(), recipe.get("max_prompt_length"), source.options.chat_template_kwargs)
+    if config.do_eval:
+        held_out = _written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1])
+        check_columns(columns_of(held_out), columns)
+    rows = _written(prompt_rows(prepared, *how), how[1])
     for line in prepared.lines():
         say(f"data  {line}")
     _check_enough(rows, config.generation_batch_size // config.num_generations)
     rewards = build_rewards(specs)
     prepared.write(run.path)
     write_problems(run.path, prepared.rows)
-    loaded = recipe_model(recipe, trainable=True)
+    loaded = load_to_train(source)
     _end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
-        load_reference_as(loaded, recipe, config)
+        load_reference_as(loaded, source, config)
     with refusals(recipe.values, "GRPOTrainer"):
-        trainer = GRPOTrainer(
-            model=loaded.model,
-            reward_funcs=rewards,
-            args=config,
-            train_dataset=rows,
-            eval_dataset=held_out,
-            processing_class=loaded.tokenizer,
-            peft_config=loaded.peft_config,
-        )
+        trainer = GRPOTrainer(reward_funcs=rewards, **trainer_arguments(config, loaded, rows, held_out))
     if config.beta:
-        check_reference(trainer, recipe, "beta", "0, or ")
+        check_reference(trainer, source, "beta", "0, or ")
     trainer.add_callback(WeightSchedule(trainer, specs))
     trainer.add_callback(FlatGroups())
     return train(trainer, run, "grpo")
@@ -110,15 +98,14 @@ def _check_enough(rows: Any, prompts: int) -> None:
         raise DataError("dataset_name", problem)
 
 
-def _prompts(recipe: Recipe, prepared: Prepared) -> Any:
-    """Return the rows of `recipe_prompts`, whose prompts are written as the template wants them, since TRL renders them.
+def _written(rows: Any, contract: Contract) -> Any:
+    """Return rows whose prompts are written as the template wants them, since TRL renders them.
 
     That happens when a row is read: in a column of Arrow every message would get the fields of all others, as nulls.
     """
-    rows, contract = recipe_prompts(recipe, prepared)
-    write = functools.partial(_written, contract)
+    write = functools.partial(_in_form, contract)
     return rows.with_transform(write) if hasattr(rows, "num_rows") else rows.map(write, batched=True)
 
 
-def _written(contract: Contract, rows: dict[str, list]) -> dict[str, list]:
+def _in_form(contract: Contract, rows: dict[str, list]) -> dict[str, list]:
     return {**rows, "prompt": [contract.messages(prompt) for prompt in rows["prompt"]]}

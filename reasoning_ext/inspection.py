@@ -146,10 +146,10 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
             found.add("note", blamed, f"{where}, so that nothing was rendered or measured")
             return
     from reasoning_ext.contract import find_contract
-    from reasoning_ext.training import recipe_tokenizer, template_options
+    from reasoning_ext.engines.source import model_source
 
-    tokenizer = recipe_tokenizer(recipe, model)
-    options = template_options(recipe)
+    source = model_source(recipe, False, model)
+    tokenizer, options = source.tokenizer(), source.options
     for key in ("pad_token", "eos_token"):
         if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():
             raise KeyProblem(key, f"found {token}, which is no token of {model}; leave it out, or name one that it has")
@@ -159,7 +159,7 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
         config = AutoConfig.from_pretrained(model, trust_remote_code=recipe.get("trust_remote_code"))
         if problem := vocabulary_problem(str(model), tokenizer, config):
             raise KeyProblem("model_name_or_path", problem)
-    found.contract = find_contract(tokenizer, options["chat_template_kwargs"], options["think_tags"])
+    found.contract = find_contract(tokenizer, options.chat_template_kwargs, options.think_tags)
     found.tokenizer = tokenizer
     _judge_contract(found)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import RecipeError
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.loaded import Loaded, ModelError, base_revision
@@ -30,26 +31,22 @@ def reference_errors(recipe: Recipe) -> Iterator[RecipeError]:
         yield recipe.error("use_peft", f"found false, {below}, or precompute_ref_log_probs: true")
 
 
-def load_reference_as(loaded: Loaded, recipe: Recipe, config: Any) -> None:
+def load_reference_as(loaded: Loaded, source: ModelSource, config: Any) -> None:
     """Let TRL load the reference of a whole model as the model was loaded: it knows the name, and not the revision and dtype.
 
     Args:
         loaded: the model.
-        recipe: its recipe.
+        source: what it was loaded from.
         config: TRL's config, whose `model_init_kwargs` are changed; they come from the recipe where it has some.
 
     Raises:
         ModelError: another model's template has brought new tokens along, which a model of that name does not have.
     """
-    from reasoning_ext.training import recipe_tokenizer
-
-    if added := len(loaded.tokenizer) - len(recipe_tokenizer(recipe)):
-        problem = (
-            f"found {recipe.get('chat_template_path')}, whose template brings {added} new tokens, which the reference"
-        )
-        raise ModelError("chat_template_path", f"{problem} model would not know; write use_peft: true")
-    name = recipe.local(recipe.get("model_name_or_path"))
-    own = reference_arguments(loaded.model, base_revision(name, recipe.get("model_revision")))
+    if added := len(loaded.tokenizer) - len(source.load_tokenizer()[0]):
+        found = f"found {source.values.get('chat_template_path')}, whose template brings {added} new tokens"
+        problem = f"{found}, which the reference model would not know; write use_peft: true"
+        raise ModelError("chat_template_path", problem)
+    own = reference_arguments(loaded.model, base_revision(source.name, source.values.get("model_revision")))
     if own:
         config.model_init_kwargs = own | (config.model_init_kwargs or {})
 
@@ -62,7 +59,7 @@ def reference_arguments(model: Any, revision: str | None) -> dict[str, Any]:
     return own if own.get("revision") or model.dtype.itemsize < 4 else {}
 
 
-def check_reference(trainer: Any, recipe: Recipe, key: str, other: str) -> None:
+def check_reference(trainer: Any, source: ModelSource, key: str, other: str) -> None:
     """Let an adapter's reference be the model as it was at the start, without a second copy of the base weights.
 
     TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one in
@@ -71,7 +68,7 @@ def check_reference(trainer: Any, recipe: Recipe, key: str, other: str) -> None:
 
     Args:
         trainer: TRL's, built.
-        recipe: its recipe.
+        source: what its model was loaded from.
         key: the recipe's key to blame.
         other: what else to write there.
 
@@ -81,7 +78,7 @@ def check_reference(trainer: Any, recipe: Recipe, key: str, other: str) -> None:
     adapters = getattr(trainer.model, "peft_config", {})
     if not adapters:
         return
-    continued = is_adapter(recipe.local(recipe.get("model_name_or_path"))) and not recipe.get("merge_adapter")
+    continued = is_adapter(source.name) and not source.options.merge_adapter
     if continued and "ref" not in adapters:
         problem = "found a reference that would be the model below the adapter with these versions"
         raise ModelError(key, f"{problem}; write {other}merge_adapter: true")

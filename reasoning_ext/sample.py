@@ -21,6 +21,7 @@ import numpy as np
 
 from reasoning_ext.data import check_columns
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
+from reasoning_ext.engines.source import model_source
 from reasoning_ext.files import write_whole
 from reasoning_ext.generation import Engine, EngineError, SamplingSettings
 from reasoning_ext.interrupt import Interrupt
@@ -40,7 +41,7 @@ from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples
 from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.sources import SAMPLES
-from reasoning_ext.training import recipe_prompts
+from reasoning_ext.token_sets import prompt_rows
 
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
@@ -88,7 +89,8 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
     check_columns(table.column_names, stage_columns(recipe, specs))
     if engine is None and engine_name(recipe) != "server":
-        table, _ = recipe_prompts(recipe, prepared)
+        source, limit = model_source(recipe, trainable=False), recipe.get("max_prompt_length")
+        table = prompt_rows(prepared, *source.load_tokenizer(), limit, source.options.chat_template_kwargs)
     prepared.write(run.path)
     for line in prepared.lines():
         print(f"data  {line}")

@@ -6,15 +6,15 @@ what is trained on; rows over `max_length` are refused or dropped, where TRL cut
 
 from __future__ import annotations
 
-from typing import Any
-
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
+from reasoning_ext.row_options import row_options
 from reasoning_ext.run_dir import RunDir
-from reasoning_ext.token_rows import rows_and_model
+from reasoning_ext.token_rows import TokenOptions, TokenRows
 from reasoning_ext.tokenized import LossOptions
-from reasoning_ext.training import build_config, train
+from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
+from reasoning_ext.weighted_loss import weigh
 
 
 def run_sft(recipe: Recipe, run: RunDir) -> int:
@@ -32,20 +32,12 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     config.chat_template_path = None  # it is set where the tokenizer is loaded
     loss = LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
-    loaded, tokens = rows_and_model(recipe, run, config, loss)
-    arguments: dict[str, Any] = {}
-    if loss.weighted:
-        from reasoning_ext.weighted_loss import weigh
-
-        arguments = weigh(loaded.model, loaded.tokenizer, config)
+    source, options = source_to_train(recipe), row_options(recipe)
+    how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
+    rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    loaded = load_to_train(source)
+    rows.keep(run.path, loaded)
+    weighted = weigh(loaded.model, loaded.tokenizer, config) if loss.weighted else {}
     with refusals(recipe.values, "SFTTrainer"):
-        trainer = SFTTrainer(
-            model=loaded.model,
-            args=config,
-            train_dataset=tokens[0],
-            eval_dataset=tokens[1] if config.do_eval else None,
-            processing_class=loaded.tokenizer,
-            peft_config=loaded.peft_config,
-            **arguments,
-        )
+        trainer = SFTTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out), **weighted)
     return train(trainer, run, "sft")

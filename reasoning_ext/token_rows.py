@@ -3,73 +3,92 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from reasoning_ext.contract import find_contract
+from reasoning_ext.contract import Contract
 from reasoning_ext.data import ROW_COLUMNS, DataError, check_columns, columns_of
 from reasoning_ext.held_out import write_problems
 from reasoning_ext.loaded import Loaded
 from reasoning_ext.prepared import Prepared
-from reasoning_ext.recipe import Recipe
 from reasoning_ext.rendering import count_tokens
-from reasoning_ext.row_options import TEST, TRAIN, row_options
+from reasoning_ext.row_options import TEST, TRAIN, RowOptions
 from reasoning_ext.rows import prepare
-from reasoning_ext.run_dir import RunDir, say
+from reasoning_ext.run_dir import say
 from reasoning_ext.token_sets import MOST_INEXACT, drop_overlong, tokenize_rows
 from reasoning_ext.tokenized import LossOptions
-from reasoning_ext.training import recipe_model, recipe_tokenizer, template_options
 
 
-def rows_and_model(
-    recipe: Recipe, run: RunDir, config: Any, loss: LossOptions | None = None
-) -> tuple[Loaded, list[Any]]:
-    """Read and tokenize the rows, say and keep what became of the others, and load the model.
+@dataclass(frozen=True)
+class TokenOptions:
+    """How rows become tokens.
+
+    Attributes:
+        stage: sft or dpo.
+        loss: what is trained on; None for pairs.
+        max_length: in tokens; None is no limit.
+        overlong_rows: "error" or "drop".
+        chat_template_kwargs: of the recipe.
+    """
+
+    stage: str
+    loss: LossOptions | None
+    max_length: int | None
+    overlong_rows: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class TokenRows:
+    """A recipe's rows in tokens.
 
     Args:
-        recipe: of stage sft or dpo.
-        run: the opened run folder.
-        config: TRL's, built from the recipe.
-        loss: what is trained on; None for pairs.
+        options: what the recipe says about its rows.
+        how: they become tokens.
+        tokenizer: the model's.
+        contract: what its chat template does.
+        held_out: read those that are held out too.
 
-    Returns:
-        `(the model, the rows to train on and, with do_eval, the rows held out)`.
+    Attributes:
+        train, held_out: the rows; None where none are held out.
 
     Raises:
         DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
-        ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used.
     """
-    tokenizer = recipe_tokenizer(recipe)
-    splits = [TRAIN, *([TEST] if config.do_eval else [])]
-    options, count = row_options(recipe), functools.partial(count_tokens, tokenizer)
-    sets = [prepare(options, split, count) for split in splits]
-    before = [len(one.steps) for one in sets]
-    tokens = [tokens_of(recipe, tokenizer, config.max_length, one, loss) for one in sets]
-    for prepared, mark in zip(sets, ("", "held out: "), strict=False):
-        for line in prepared.lines():
-            say(f"data  {mark}{line}")
-    loaded = recipe_model(recipe, trainable=True)
-    if len(loaded.tokenizer) != len(tokenizer):  # another model's template brought its tokens along
-        for one, steps in zip(sets, before, strict=True):
-            del one.steps[steps:]
-        tokens = [tokens_of(recipe, loaded.tokenizer, config.max_length, one, loss) for one in sets]
-    sets[0].write(run.path)
-    write_problems(run.path, sets[0].rows)
-    return loaded, tokens
+
+    def __init__(self, options: RowOptions, how: TokenOptions, tokenizer: Any, contract: Contract, held_out: bool):
+        self.how, self.size, count = how, len(tokenizer), functools.partial(count_tokens, tokenizer)
+        self.sets = [prepare(options, split, count) for split in ([TRAIN, TEST] if held_out else [TRAIN])]
+        self.read = [len(one.steps) for one in self.sets]
+        self.train, self.held_out = self._tokens(tokenizer, contract)
+        for one, mark in zip(self.sets, ("", "held out: "), strict=False):
+            for line in one.lines():
+                say(f"data  {mark}{line}")
+
+    def _tokens(self, tokenizer: Any, contract: Contract) -> tuple[Any, Any]:
+        made = [tokens_of(one, self.how, tokenizer, contract) for one in self.sets]
+        return made[0], made[1] if len(made) > 1 else None
+
+    def keep(self, folder: Path, loaded: Loaded) -> None:
+        """Write into a run's folder what became of the rows; where another model's template brought tokens, make all anew."""
+        if len(loaded.tokenizer) != self.size:
+            for one, steps in zip(self.sets, self.read, strict=True):
+                del one.steps[steps:]
+            self.train, self.held_out = self._tokens(loaded.tokenizer, loaded.contract)
+        self.sets[0].write(folder)
+        write_problems(folder, self.sets[0].rows)
 
 
-def tokens_of(recipe: Recipe, tokenizer: Any, limit: int | None, prepared: Prepared, loss: LossOptions | None) -> Any:
+def tokens_of(prepared: Prepared, how: TokenOptions, tokenizer: Any, contract: Contract) -> Any:
     """Render and tokenize rows, and refuse or drop the ones that are too long, which is noted.
 
     Raises:
         DataError: they lack a column, are too long, or do not survive the tokenizer.
     """
-    check_columns(columns_of(prepared.rows), ROW_COLUMNS[recipe.stage])
-    options = template_options(recipe)
-    kwargs: dict[str, Any] = options["chat_template_kwargs"]
-    contract = find_contract(tokenizer, kwargs, options["think_tags"])
     names = columns_of(prepared.rows)
-    used = [name for name in (*ROW_COLUMNS[recipe.stage], "chat_template_kwargs") if name in names]
-    rows = tokenize_rows(prepared.rows.select_columns(used), tokenizer, contract, loss, kwargs)
+    check_columns(names, ROW_COLUMNS[how.stage])
+    used = [name for name in (*ROW_COLUMNS[how.stage], "chat_template_kwargs") if name in names]
+    rows = tokenize_rows(prepared.rows.select_columns(used), tokenizer, contract, how.loss, how.chat_template_kwargs)
     if hasattr(rows, "num_rows"):
         inexact = rows.num_rows - sum(rows["exact"])
         if inexact > MOST_INEXACT * rows.num_rows:
@@ -80,7 +99,7 @@ def tokens_of(recipe: Recipe, tokenizer: Any, limit: int | None, prepared: Prepa
         if spelled := sum(rows["spelled"]):
             prepared.note(f"with {contract.end} or the like in the text, trained on as letters", rows, 0, found=spelled)
     # with packing too, which would cut
-    rows, dropped = drop_overlong(rows.remove_columns(["exact", "spelled"]), limit, recipe.get("overlong_rows"))
+    rows, dropped = drop_overlong(rows.remove_columns(["exact", "spelled"]), how.max_length, how.overlong_rows)
     if dropped:
-        prepared.note(f"up to max_length {limit}", rows, dropped)
+        prepared.note(f"up to max_length {how.max_length}", rows, dropped)
     return rows

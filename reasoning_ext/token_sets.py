@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.contract import Contract
 from reasoning_ext.data import DataError, columns_of
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.tokenized import LossOptions, prompt_length, tokenize_pair, tokenize_row
 
 if TYPE_CHECKING:
@@ -78,6 +79,26 @@ def drop_long_prompts(
         problem = f"found {limit}, but all {rows.num_rows} prompts have more tokens; raise it"
         raise DataError("max_prompt_length", problem)
     return kept
+
+
+def prompt_rows(
+    prepared: Prepared,
+    tokenizer: Any,
+    contract: Contract,
+    limit: int | None,
+    chat_template_kwargs: dict[str, Any] | None = None,
+) -> Dataset:
+    """Return rows to generate for: without completions, and as `drop_long_prompts` leaves them, which is noted.
+
+    Raises:
+        DataError: the template refuses a prompt, or none is left.
+    """
+    rows = prepared.rows
+    rows = rows.remove_columns("completion") if "completion" in columns_of(rows) else rows
+    fits = drop_long_prompts(rows, tokenizer, contract, limit, chat_template_kwargs)
+    if limit is not None and hasattr(rows, "num_rows"):
+        prepared.note(f"prompts up to {limit} tokens", fits, rows.num_rows - fits.num_rows)
+    return fits
 
 
 def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[Dataset, int]:

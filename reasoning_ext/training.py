@@ -4,83 +4,45 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
-from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.checkpoints import step_of
-from reasoning_ext.contract import Contract, find_contract
-from reasoning_ext.data import DataError, columns_of
-from reasoning_ext.devices import Choice, choose, found_device
-from reasoning_ext.engines.source import model_source, template_options
+from reasoning_ext.data import DataError
+from reasoning_ext.devices import choose, found_device
+from reasoning_ext.engines.source import ModelSource, model_source
 from reasoning_ext.files import check_space, read_object
 from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.loaded import Loaded
-from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir, is_main, say
-from reasoning_ext.token_sets import drop_long_prompts
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 
-def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> Loaded:
-    """Load the model that a recipe names, or another one in the same way; what it leaves out is chosen by device.
+def source_to_train(recipe: Recipe) -> ModelSource:
+    """Return the model that a recipe trains; what it leaves out is chosen by device.
+
+    Raises:
+        RecipeError: the recipe does not fit the adapter that an earlier recipe made.
+    """
+    for error in adapter_errors(recipe):
+        raise error
+    return model_source(recipe, trainable=True)
+
+
+def load_to_train(source: ModelSource) -> Loaded:
+    """Load a model, and say in a line what it is loaded with.
 
     Raises:
         ModelError: it cannot be had.
-        RecipeError: the recipe does not fit the adapter that an earlier recipe made.
     """
-    if trainable:
-        for error in adapter_errors(recipe):
-            raise error
-    source = model_source(recipe, trainable, name, **overrides)
-    if trainable:
-        say(f"model  {_chosen(recipe, source.choice())}")
-    return source.load()
-
-
-def _chosen(recipe: Recipe, choice: Choice) -> str:
-    """Say in a line what the model is loaded with."""
-    bits = next((f"{n}-bit weights, " for n in (4, 8) if recipe.get(f"load_in_{n}bit")), "")
+    choice, options = source.choice(), source.options
+    bits = next((f"{n}-bit weights, " for n in (4, 8) if source.values.get(f"load_in_{n}bit")), "")
     checkpointing = "gradient checkpointing" if choice.gradient_checkpointing else "no gradient checkpointing"
     attention = choice.attn_implementation or "the model's own"
-    device = found_device(recipe.get("use_cpu")).kind
-    return f"{recipe.get('backend')} on {device}: {bits}{choice.dtype}, attention {attention}, {checkpointing}"
-
-
-def recipe_tokenizer(recipe: Recipe, name: str | None = None) -> Any:
-    """Load the tokenizer of a recipe's model, without the model.
-
-    Args:
-        recipe: the recipe.
-        name: where to load it from, if not from the recipe's model.
-
-    Raises:
-        TokenizerError: it cannot be loaded.
-    """
-    name = recipe.local(name or recipe.get("model_name_or_path"))
-    path = template_options(recipe)["chat_template_path"]
-    revision = None if Path(name).exists() else recipe.get("model_revision")
-    return load_tokenizer(name, revision, recipe.get("trust_remote_code"), path)
-
-
-def recipe_prompts(recipe: Recipe, prepared: Prepared) -> tuple[Any, Contract]:
-    """Return rows to generate for, without completions and without prompts over `max_prompt_length`, which are counted.
-
-    Raises:
-        DataError: the template refuses a prompt, or none is left.
-    """
-    rows = prepared.rows
-    names = columns_of(rows)
-    rows = rows.remove_columns("completion") if "completion" in names else rows
-    limit, kwargs = recipe.get("max_prompt_length"), recipe.get("chat_template_kwargs")
-    tokenizer = recipe_tokenizer(recipe)
-    contract = find_contract(tokenizer, kwargs, recipe.get("think_tags"))
-    fits = drop_long_prompts(rows, tokenizer, contract, limit, kwargs)
-    if limit is not None and hasattr(rows, "num_rows"):
-        prepared.note(f"prompts up to {limit} tokens", fits, rows.num_rows - fits.num_rows)
-    return fits, contract
+    where = f"{options.backend} on {found_device(source.use_cpu).kind}"
+    say(f"model  {where}: {bits}{choice.dtype}, attention {attention}, {checkpointing}")
+    return source.load()
 
 
 def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> Any:
@@ -121,6 +83,18 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
     return config
 
 
+def trainer_arguments(config: Any, loaded: Loaded, rows: Any, held_out: Any) -> dict[str, Any]:
+    """Return what each of TRL's trainers takes."""
+    return {
+        "args": config,
+        "model": loaded.model,
+        "processing_class": loaded.tokenizer,
+        "peft_config": loaded.peft_config,
+        "train_dataset": rows,
+        "eval_dataset": held_out,
+    }
+
+
 def checkpoint_bytes(model: Any) -> int:
     """Return what a checkpoint takes on the disk: what is trained, with AdamW's two moments."""
     return sum(3 * p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
@@ -145,7 +119,7 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     from reasoning_ext.callbacks import COUNT, TOKENS, AlreadyTrained, RunRecorder
     from reasoning_ext.interrupt import Interrupt
-    from reasoning_ext.model_card import write_run_card
+    from reasoning_ext.run_card import write_run_card
 
     step = step_of(run.checkpoint) if run.checkpoint else 0
     if run.checkpoint and hasattr(trainer, COUNT):

@@ -362,7 +362,7 @@ def test_vllm_gets_room_for_the_rank_of_an_adapter_that_is_trained_further(adapt
 def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tmp_path, monkeypatch):
     """When the recipes are read there is no adapter yet."""
     from reasoning_ext.recipe import RecipeError, load_recipe
-    from reasoning_ext.training import recipe_model
+    from reasoning_ext.training import source_to_train
 
     monkeypatch.chdir(tmp_path)
     text = "stage: grpo\nmodel_name_or_path: first\nuse_peft: true\nlora_r: 64\nuse_cpu: true\noutput_dir: out\n"
@@ -370,7 +370,7 @@ def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tm
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "adapter_config.json").write_text(json.dumps({"r": 32}))
     with pytest.raises(RecipeError, match="lora_r: found 64, but the adapter first has r 32"):
-        recipe_model(load_recipe(tmp_path / "r.yaml"), trainable=True)
+        source_to_train(load_recipe(tmp_path / "r.yaml"))
 
 
 @pytest.mark.slow

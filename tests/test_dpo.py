@@ -215,15 +215,16 @@ def test_the_batch_is_never_cut(run, recipe_in, monkeypatch):
 
 def read(recipe_in, tmp_path, rows, **values):
     """Tokenize rows as the stage will; return what became of them as lines."""
-    from reasoning_ext import token_rows
+    from reasoning_ext.engines.source import model_source
     from reasoning_ext.row_options import row_options
     from reasoning_ext.rows import prepare
+    from reasoning_ext.token_rows import TokenOptions, tokens_of
 
     file = put(tmp_path / "rows.jsonl", rows)
     recipe = recipe_in(dataset_name=str(file), **values)
     prepared = prepare(row_options(recipe))
-    rows = token_rows.tokens_of(recipe, token_rows.recipe_tokenizer(recipe), recipe.get("max_length"), prepared, None)
-    return rows, prepared.lines()
+    how = TokenOptions("dpo", None, recipe.get("max_length"), recipe.get("overlong_rows"))
+    return tokens_of(prepared, how, *model_source(recipe, True).load_tokenizer()), prepared.lines()
 
 
 def test_pairs_that_teach_nothing_are_dropped_and_counted(recipe_in, tmp_path):

@@ -64,15 +64,23 @@ class ModelSource:
         return load_model(self.name, self.config(), options)
 
     def load_tokenizer(self) -> tuple[Any, Contract]:
-        """Open the tokenizer alone, for engines that open the model themselves, and find its contract.
+        """Open the tokenizer without the model, and find its contract.
 
         Raises:
             TokenizerError, ContractError: it cannot be loaded, or its template cannot be used.
         """
-        options = self.options
+        tokenizer = self.tokenizer()
+        return tokenizer, find_contract(tokenizer, self.options.chat_template_kwargs, self.options.think_tags)
+
+    def tokenizer(self) -> Any:
+        """Open the tokenizer alone.
+
+        Raises:
+            TokenizerError: it cannot be loaded.
+        """
         revision = None if Path(self.name).exists() else self.values.get("model_revision")
-        tokenizer = load_tokenizer(self.name, revision, options.trust_remote_code, options.chat_template_path)
-        return tokenizer, find_contract(tokenizer, options.chat_template_kwargs, options.think_tags)
+        options = self.options
+        return load_tokenizer(self.name, revision, options.trust_remote_code, options.chat_template_path)
 
 
 def model_source(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> ModelSource:
