@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -68,28 +68,20 @@ class _TryError(httpx.RequestError):
 
 @dataclass(eq=False)
 class Endpoint:
-    """A server that can be asked.
+    """A server that can be asked."""
 
-    Attributes:
-        url: up to and with `/v1`, without a slash at the end.
-        active: tries under way.
-        sent: tries so far.
-        failures: tries that failed since the last that did not.
-        problem: what the last failure was.
-    """
-
-    url: str
-    active: int = 0
-    sent: int = 0
-    failures: int = 0
-    problem: str = ""
+    url: str  # up to and with `/v1`, without a slash at the end
+    active: int = 0  # tries under way
+    sent: int = 0  # tries so far
+    failures: int = 0  # tries that failed since the last that did not
+    problem: str = ""  # what the last failure was
 
     def said(self) -> str:
         return f"{shown_url(self.url)} {self.problem}"
 
 
 class Server:
-    """One or several endpoints that serve the same model; a context that closes its connections.
+    """One or several endpoints that serve the same model; `aclose` closes its connections.
 
     Args:
         urls: of the endpoints, up to and with `/v1`.
@@ -98,13 +90,6 @@ class Server:
         max_retries: how often a request is repeated after a time-out, a broken connection, 408, 429, 5xx or no reply.
         max_concurrency: tries under way at once at each endpoint.
         alone_after: an endpoint is left alone when so many tries have failed in a row, until `probe` finds that it answers.
-
-    Attributes:
-        answered_at: when a request or a probe was last answered.
-        failing_since: since when nothing has been answered and something failed, or None.
-        limited_since: since when 429 has been all that the server says, or None.
-        responded: there was a response, with whatever status.
-        served: there was one with status 200 and no error in it.
     """
 
     def __init__(
@@ -119,10 +104,10 @@ class Server:
         self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
         self.api_key_env, self.request_timeout = api_key_env, request_timeout
         self.max_concurrency, self.alone_after = max_concurrency, alone_after
-        self.answered_at = time.monotonic()
-        self.failing_since: float | None = None
-        self.limited_since: float | None = None
-        self.responded = self.served = False
+        self.answered_at = time.monotonic()  # when a request or a probe last was
+        self.failing_since: float | None = None  # since when nothing has been answered and something failed
+        self.limited_since: float | None = None  # since when 429 has been all that the server says
+        self.responded = self.served = False  # with whatever status; with status 200 and no error
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key(api_key_env) or "none",  # which is not sent
             base_url="http://endpoint",
@@ -131,10 +116,7 @@ class Server:
             http_client=_Client(self),
         )
 
-    async def __aenter__(self) -> Server:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    async def aclose(self) -> None:
         await self._sdk.close()
 
     async def ask(self, body: dict[str, Any]) -> Reply:
@@ -171,7 +153,8 @@ class Server:
 
     async def probe(self, endpoint: Endpoint, model: str) -> None:
         """Ask one endpoint for a single token, and note whether it answers; it may refuse it, too."""
-        async with Server([endpoint.url], self.api_key_env, min(CONNECT_SECONDS, self.request_timeout)) as server:
+        seconds = min(CONNECT_SECONDS, self.request_timeout)
+        async with aclosing(Server([endpoint.url], self.api_key_env, seconds)) as server:
             try:
                 await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
             except FaultError as error:
