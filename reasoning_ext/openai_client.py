@@ -74,6 +74,7 @@ class Endpoint:
     active: int = 0  # tries under way
     sent: int = 0  # tries so far
     failures: int = 0  # tries that failed since the last that did not
+    failing_since: float | None = None  # when they began to
     problem: str = ""  # what the last failure was
 
     def said(self) -> str:
@@ -105,7 +106,6 @@ class Server:
         self.api_key_env, self.request_timeout = api_key_env, request_timeout
         self.max_concurrency, self.alone_after = max_concurrency, alone_after
         self.answered_at = time.monotonic()  # when a request or a probe last was
-        self.failing_since: float | None = None  # since when nothing has been answered and something failed
         self.limited_since: float | None = None  # since when 429 has been all that the server says
         self.responded = self.served = False  # with whatever status; with status 200 and no error
         self._sdk = openai.AsyncOpenAI(
@@ -152,7 +152,7 @@ class Server:
             raise (cause.fault if isinstance(cause, _TryError) else FaultError("connection", other)) from None
 
     async def probe(self, endpoint: Endpoint, model: str) -> None:
-        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, too."""
+        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, or say what is no reply."""
         seconds = min(CONNECT_SECONDS, self.request_timeout)
         async with aclosing(Server([endpoint.url], self.api_key_env, seconds)) as server:
             try:
@@ -160,7 +160,7 @@ class Server:
             except FaultError as error:
                 endpoint.problem = server.endpoints[0].problem
                 self.limited_since = self.limited_since or server.limited_since
-                if not isinstance(error, RefusedError):
+                if not isinstance(error, RefusedError) and error.error != NO_REPLY:
                     return self._fails(endpoint, time.monotonic())
         return self._works(endpoint)
 
@@ -170,8 +170,8 @@ class Server:
 
     def dead_for(self) -> float:
         """Return for how many seconds every endpoint has failed; 0.0 if one is not left alone."""
-        all_alone = len(self.alone()) == len(self.endpoints)
-        return time.monotonic() - self.failing_since if all_alone and self.failing_since is not None else 0.0
+        since = [endpoint.failing_since for endpoint in self.alone() if endpoint.failing_since is not None]
+        return time.monotonic() - max(since) if len(since) == len(self.endpoints) else 0.0
 
     def problems(self) -> str:
         """Return what each endpoint's last failure was, in one line."""
@@ -231,14 +231,14 @@ class Server:
         return response
 
     def _works(self, endpoint: Endpoint) -> None:
-        endpoint.failures = 0
-        self.answered_at, self.failing_since, self.limited_since = time.monotonic(), None, None
+        endpoint.failures, endpoint.failing_since = 0, None
+        self.answered_at, self.limited_since = time.monotonic(), None
 
     def _fails(self, endpoint: Endpoint, began: float) -> None:
         """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
         endpoint.failures += 1
-        if self.failing_since is None:
-            self.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
+        if endpoint.failing_since is None:
+            endpoint.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
 
     async def _free(self) -> Endpoint:
         """Wait for an endpoint with room for a try; of several, return one that does not fail and has the least to do."""

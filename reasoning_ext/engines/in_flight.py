@@ -231,7 +231,7 @@ def _refused(fault: FaultError, api_key_env: str) -> EngineError:
         return EngineError("model_name_or_path", fault.said)
     key = f"; the key is read from the environment variable {api_key_env}"
     path = "; base_url has to end with /v1 on most servers"
-    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path, NO_REPLY: path}
+    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path}
     return EngineError("engine_kwargs", fault.said + hints.get(fault.error, ""))
 
 
