@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
@@ -93,9 +93,8 @@ async def llm_judge(
         [0.0]
     """
     if not model or not base_url.startswith(("http://", "https://")):
-        raise ValueError(
-            f"llm_judge: found model={model!r}, base_url={shown_url(base_url)!r}; allowed: a name, and http(s)://..."
-        )
+        found = f"model={model!r}, base_url={shown_url(base_url)!r}"
+        raise ValueError(f"llm_judge: found {found}; allowed: a name, and http(s)://...")
     if max_concurrency < 1 or max_retries < 0 or request_timeout <= 0:
         found = f"{max_concurrency=}, {max_retries=}, {request_timeout=}"
         raise ValueError(f"llm_judge: found {found}; allowed: at least 1, at least 0, more than 0")
@@ -106,24 +105,8 @@ async def llm_judge(
         _Case(rubric, _text(prompt), _answer(completion, include_thought), None if gold is None else str(gold))
         for prompt, completion, gold in zip(prompts, completions, references, strict=True)
     ]
-    place = (base_url.rstrip("/"), model)
-    keys = {case: hashlib.sha256(json.dumps([*place, *case]).encode()).digest() for case in cases if case.answer}
-    verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
-    if asked := [case for case in keys if case not in verdicts]:
-        from reasoning_ext.openai_client import Server
-
-        async with Server([base_url], api_key_env, request_timeout, max_retries) as server:
-            server.responded = server.served = bool(verdicts)
-            verdicts |= await _judge_all(server, model, asked, max_concurrency)
-        if not server.served:
-            said = f"{shown_url(base_url)} judged nothing of {len(asked)}; {verdicts[asked[-1]].reply}"
-            raise RuntimeError(f"llm_judge: {said}")
-    for case, verdict in verdicts.items():
-        CACHE.pop(keys[case], None)
-        if verdict.score is not None:
-            CACHE[keys[case]] = verdict  # the newest stands last
-    for key in list(CACHE)[: max(0, len(CACHE) - MAX_CACHED)]:
-        del CACHE[key]
+    connection = (base_url.rstrip("/"), api_key_env, request_timeout, max_retries)
+    verdicts = await _judge_all(model, [case for case in cases if case.answer], max_concurrency, *connection)
     judged = [verdicts.get(case, _Verdict(0.0, "no answer to judge")) for case in cases]
     if log_metric is not None:
         log_metric("llm_judge/errors", float(sum(verdict.score is None for verdict in judged)))
@@ -144,12 +127,36 @@ def _answer(completion: str | list[dict[str, Any]], include_thought: bool) -> st
     return (text if include_thought else think.split(text).answer or "").strip()
 
 
-async def _judge_all(server: Any, model: str, cases: list[_Case], max_concurrency: int) -> dict[_Case, _Verdict]:
-    """Return the verdicts of a server on different cases.
+async def _judge_all(
+    model: str, cases: list[_Case], max_concurrency: int, base_url: str, *connection: Any
+) -> dict[_Case, _Verdict]:
+    """Return the verdicts on cases, remembered or a server's; those that it gives now are remembered.
 
     Raises:
-        RuntimeError: it refuses a request, or gives no answer at all.
+        RuntimeError: it refuses a request, or gives nothing but errors.
     """
+    keys = {case: hashlib.sha256(json.dumps([base_url, model, *case]).encode()).digest() for case in cases}
+    verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
+    if asked := [case for case in keys if case not in verdicts]:
+        from reasoning_ext.openai_client import Server
+
+        async with aclosing(Server([base_url], *connection)) as server:
+            server.responded = server.served = bool(verdicts)
+            verdicts |= await _ask(server, model, asked, max_concurrency)
+        if not server.served:
+            said = f"{shown_url(base_url)} judged nothing of {len(asked)}; {verdicts[asked[-1]].reply}"
+            raise RuntimeError(f"llm_judge: {said}")
+    for case, verdict in verdicts.items():
+        CACHE.pop(keys[case], None)
+        if verdict.score is not None:
+            CACHE[keys[case]] = verdict  # the newest stands last
+    for key in list(CACHE)[: max(0, len(CACHE) - MAX_CACHED)]:
+        del CACHE[key]
+    return verdicts
+
+
+async def _ask(server: Any, model: str, cases: list[_Case], max_concurrency: int) -> dict[_Case, _Verdict]:
+    """Return a server's verdicts on different cases; raises as `_judge_all`."""
     from reasoning_ext.openai_client import FaultError, RefusedError
 
     gate = asyncio.Semaphore(max_concurrency)
