@@ -216,18 +216,19 @@ def decode(
     Returns:
         prompts and completions, (B, at most L + max_new_tokens), padded on the right.
     """
-    device, pad_id = input_ids.device, generation_config.pad_token_id
-    ends = torch.tensor(_listed(generation_config.eos_token_id), device=device)
+    ends = torch.tensor(_listed(generation_config.eos_token_id), device=input_ids.device)
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
     logits_BV = _read_prompts(model, input_ids, mask, position_ids, cache, prompt_of_row)
     ids_BT, position = input_ids, position_ids[:, -1:]
-    rows = torch.arange(len(input_ids), device=device)  # of the batch, those that the model still goes on with
+    rows = torch.arange(
+        len(input_ids), device=input_ids.device
+    )  # of the batch, those that the model still goes on with
     over = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended nevertheless
     while True:
         token_B = logits_processor(ids_BT, logits_BV).argmax(-1)
-        new_B = torch.full_like(token_B, pad_id)
+        new_B = torch.full_like(token_B, generation_config.pad_token_id)
         new_B[rows[~over]] = token_B[rows[~over]]
         ids_BT = torch.cat([ids_BT, new_B[:, None]], -1)
         over = over | torch.isin(new_B[rows], ends)
