@@ -222,9 +222,7 @@ def decode(
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
     logits_BV = _read_prompts(model, input_ids, mask, position_ids, cache, prompt_of_row)
     ids_BT, position = input_ids, position_ids[:, -1:]
-    rows = torch.arange(
-        len(input_ids), device=input_ids.device
-    )  # of the batch, those that the model still goes on with
+    rows = torch.arange(len(input_ids), device=input_ids.device)  # those that the model still goes on with
     over = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended nevertheless
     while True:
         token_B = logits_processor(ids_BT, logits_BV).argmax(-1)
