@@ -149,8 +149,13 @@ def test_configs_with_holes_are_filled_as_transformers_does_or_refused(tmp_path)
     left_out = ("num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
     text = {key: value for key, value in full["text_config"].items() if key not in left_out}
     assert shape_of(full | {"text_config": text}) == shape_of(full)
-    with pytest.raises(ShapeError, match="no model can be built from its config"):
-        shape_of(config_of("Qwen/Qwen3-0.6B") | {"hidden_size": "many"})
+    for sizes in (
+        {"hidden_size": "many"},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": 10**9, "layer_types": None},
+    ):
+        with pytest.raises(ShapeError, match="no model can be built from its config"):
+            shape_of(config_of("Qwen/Qwen3-0.6B") | sizes)
     with pytest.raises(ShapeError, match="found 'a b', which is neither a folder nor a hub name"):
         config_of("a b")
     (tmp_path / "config.json").write_text("{")

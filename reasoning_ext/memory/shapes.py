@@ -19,6 +19,7 @@ from reasoning_ext.errors import KeyProblem
 
 # The architectures that `activations` has formulas for.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gemma3")
+MOST_LAYERS = 1000
 NOT_SIZES = ("model_type", "quantization_config", "auto_map")
 _COPY = re.compile(r"^meta-|(-unsloth)?-bnb-4bit|-(instruct|it|pt|base|chat|zero|preference)(?=-|$)|-\d{4}$")
 
@@ -160,6 +161,9 @@ def _built(kind: str, text: str) -> Shape:
 
     given = {key: value for key, value in json.loads(text).items() if key not in NOT_SIZES}
     try:
+        parts = [given, *(part for part in given.values() if isinstance(part, dict))]
+        if any(part.get("num_hidden_layers", 0) > MOST_LAYERS for part in parts):  # which would be built one by one
+            raise ValueError(f"more than {MOST_LAYERS} layers")
         config = AutoConfig.for_model(kind, **given)
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
