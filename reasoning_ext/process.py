@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import platform
 import sys
 import warnings
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
 PACKAGES = (
@@ -30,6 +32,23 @@ def quiet() -> None:
 def _is_no_tied_weight(told: logging.LogRecord) -> bool:
     """Leave out what transformers says of tied weights, which are written once; a checkpoint was compared with its hashes."""
     return "missing keys in the checkpoint" not in str(told.msg)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    """Hold back for a while what libraries warn of, log below errors, and draw as bars."""
+    from transformers.utils import logging as transformers_logging
+
+    before, bars = logging.root.manager.disable, transformers_logging.is_progress_bar_enabled()
+    logging.disable(logging.WARNING)
+    transformers_logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logging.disable(before)
+        if bars:
+            transformers_logging.enable_progress_bar()
 
 
 def free_memory() -> None:

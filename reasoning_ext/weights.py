@@ -8,15 +8,14 @@ report when they are loaded.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.hand_over import ADAPTER, adapter_base, is_adapter
+from reasoning_ext.process import hushed
 from reasoning_ext.run_dir import damage
 
 CONFIGS = ("config.json", ADAPTER)  # a folder with a model holds one of them
@@ -121,7 +120,7 @@ def _judge(folder: Path, config: Any, init_kwargs: dict[str, Any]) -> str:
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,
     }
-    with _silence():
+    with hushed():
         model, report = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if quantized:  # what a quantiser writes beside or in the place of a module's weight is its own
         unknown = report["unexpected_keys"]
@@ -208,22 +207,6 @@ def generation_problem(name: str, config: Any, saved: bool = False) -> str:
     except Exception as error:
         return f"found {name}, whose generation_config.json cannot be used: {_reason(error)}"
     return ""
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep transformers from printing its own table, and a bar."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _reason(error: BaseException) -> str:

@@ -178,21 +178,22 @@ def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
     os.kill(orphan, signal.SIGKILL)
 
 
-def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes_and_a_finished_one_needs_no_lock(
-    tmp_path, monkeypatch, capsys
-):
-    from reasoning_ext.pipeline import run_recipes
-    from reasoning_ext.recipe import RecipeError, load_recipes
-
-    monkeypatch.chdir(tmp_path)
-    write_run(tmp_path, 3, "from_scratch: true")
-    held = rf"r\.yaml:11: output_dir: found out, which process {os.getpid()} is writing to"
-    with locked(tmp_path / "out"), pytest.raises(RecipeError, match=held):
-        run_recipes(load_recipes(["r.yaml"]))
-    assert run_recipes(load_recipes(["r.yaml"])) == 0
+def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cli):
+    write_run(tmp_path, 10, "from_scratch: true")
     with locked(tmp_path / "out"):
-        assert run_recipes(load_recipes(["r.yaml"])) == 0
-    assert "done already, skipped" in capsys.readouterr().out
+        second = cli("run", tmp_path / "r.yaml")
+    assert (
+        second.code == 2
+        and f"r.yaml:11: output_dir: found out, which process {os.getpid()} is writing to" in second.err
+    )
+
+
+def test_a_finished_folder_needs_no_lock(tmp_path, cli):
+    write_run(tmp_path, 3, "from_scratch: true")
+    assert cli("run", tmp_path / "r.yaml").code == 0
+    with locked(tmp_path / "out"):
+        again = cli("run", tmp_path / "r.yaml")
+    assert again.code == 0 and "done already, skipped" in again.out
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path):
