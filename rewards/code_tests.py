@@ -15,6 +15,7 @@ compare by a function that the code defines, they believe it.
 """
 
 import ast
+import functools
 import inspect
 import json
 import os
@@ -25,7 +26,6 @@ import textwrap
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import Any
 
 from reasoning_ext.rewards import _border
@@ -78,28 +78,34 @@ def code_tests(
         Traceback (most recent call last):
         ValueError: code_tests runs what a model wrote; to allow it, write `code_tests: {allow_code_execution: true}` in a recipe
     """
-    if not allow_code_execution:
-        raise ValueError(
-            "code_tests runs what a model wrote; to allow it, write `code_tests: {allow_code_execution: true}` in a recipe"
-        )
-    if not (seconds > 0 and memory_mb > 0):
-        raise ValueError(f"code_tests: found seconds={seconds}, memory_mb={memory_mb}; allowed: positive numbers")
+    _check_options(allow_code_execution, seconds, memory_mb)
     _check_sandbox()
-
-    def score(row: tuple) -> tuple[float | None, str]:
-        programs = _programs(row[1])
-        if not programs:
-            return None, "errors"
-        code = _last_block(think.split(think.content(row[0])).answer or "")
-        limits = Limits(memory_mb << 20, seconds, time.monotonic() + seconds)
-        passed, problem = (0, "") if code is None else _run(code, programs, partial, limits)
-        return (passed / len(programs) if partial else float(passed == len(programs))), problem
-
+    score = functools.partial(_score, partial=partial, seconds=seconds, memory_mb=memory_mb)
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
         scored = list(pool.map(score, zip(completions, tests, strict=True)))
     for name in ("errors", "timeouts", "breakdowns") if log_metric is not None else ():
         log_metric(f"code_tests/{name}", float(sum(problem == name for _, problem in scored)))
     return [reward for reward, _ in scored]
+
+
+def _check_options(allowed: bool, seconds: float, memory_mb: int) -> None:
+    if not allowed:
+        raise ValueError(
+            "code_tests runs what a model wrote; to allow it, write `code_tests: {allow_code_execution: true}` in a recipe"
+        )
+    if not (seconds > 0 and memory_mb > 0):
+        raise ValueError(f"code_tests: found seconds={seconds}, memory_mb={memory_mb}; allowed: positive numbers")
+
+
+def _score(row: tuple, partial: bool, seconds: float, memory_mb: int) -> tuple[float | None, str]:
+    """Return the reward of a completion and its tests, and the problem there was, or ""."""
+    programs = _programs(row[1])
+    if not programs:
+        return None, "errors"
+    code = _last_block(think.split(think.content(row[0])).answer or "")
+    limits = Limits(memory_mb << 20, seconds, time.monotonic() + seconds)
+    passed, problem = (0, "") if code is None else _run(code, programs, partial, limits)
+    return (passed / len(programs) if partial else float(passed == len(programs))), problem
 
 
 def _last_block(answer: str) -> str | None:
@@ -147,7 +153,7 @@ def _asserts(source: str) -> Program:
     return json.dumps([source, sorted(used)]), None
 
 
-@cache
+@functools.cache
 def _check_sandbox() -> None:
     """Run a harmless program once.
 

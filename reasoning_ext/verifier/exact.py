@@ -172,13 +172,8 @@ def named(text: str) -> tuple[str, str]:
         return (key(match[1]).lower(), rest) if rest and not _DENIES.search(match[1]) else ("", text)
     if "=" in text:
         parts = sides(text)
-        if (
-            len(parts) == 2
-            and parts[1]
-            and r"\approx" not in text
-            and is_name(parts[0])
-            and not _DENIES.search(parts[0])
-        ):
+        is_named = len(parts) == 2 and parts[1] and is_name(parts[0]) and not _DENIES.search(parts[0])
+        if is_named and r"\approx" not in text:
             return key(parts[0]), parts[1]
     elif match := re.match(r"([A-Z])'?\s*+(?=\(.*,)", text):
         if split_items(text[match.end() :]):
