@@ -8,7 +8,18 @@ from fractions import Fraction
 from typing import Any
 
 from reasoning_ext.verifier import algebra, quantities
-from reasoning_ext.verifier.exact import INEQUALITY, PRODUCT, Items, cut, is_name, key, named, sides, split_items
+from reasoning_ext.verifier.exact import (
+    INEQUALITY,
+    PRODUCT,
+    SEMICOLON,
+    Items,
+    cut,
+    is_name,
+    key,
+    named,
+    sides,
+    split_items,
+)
 from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, in_order, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
@@ -78,7 +89,7 @@ def solutions(gold: str, answer: str, same: Same) -> Verdict:
 
 def _rounds(text: str) -> list[str] | None:
     """List solutions that are written one after the other, each with the same names."""
-    semicolon = cut(text, ";")
+    semicolon = cut(text, SEMICOLON)
     if len(semicolon) > 1:
         return [part.strip() for part in semicolon] if all("=" in part and "," in part for part in semicolon) else None
     pairs = _pairs(text) if "=" in text else None
