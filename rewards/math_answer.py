@@ -27,11 +27,8 @@ def math_answer(
         completions: N completions, messages or strings.
         answer: N gold answers, with or without LaTeX around them.
         seconds: deadline a pair.
-        evaluated: pay for values alone: `17 \times 23` is no answer where the gold is 391, and `\frac{782}{2}` is none.
-            For prompts that are expressions, which a model would be paid for copying; `check` names such prompts. Off
-            elsewhere, because completions that answer a question also end in a sum or power that is right.
-        base_may_be_omitted: pay for 204 where the gold is `204_5` and the prompt names a base. Off, because without its
-            base it is another number, and a prompt that asks for the form `204_5` would be answered otherwise.
+        evaluated: pay for values alone, `391` and not `17 \times 23`: for prompts that are expressions; `check` names them.
+        base_may_be_omitted: pay for 204 where the gold is `204_5` and the prompt names a base.
         log_extra: TRL's; golds, and why a completion could not be judged, go into the table of completions.
         log_metric: TRL's; `math_answer/errors` is the number of completions that could not be judged.
 
@@ -43,8 +40,7 @@ def math_answer(
         ValueError: `seconds` is not above 0.
 
     Example:
-        >>> completions = [[{"role": "assistant", "content": r"<think>6 x 7</think>It is \boxed{42}"}], "<think>42"]
-        >>> math_answer(completions, answer=["42", "42"])
+        >>> math_answer([r"<think>6 x 7</think>It is \boxed{42}", "<think>42"], answer=["42", "42"])
         [1.0, 0.0]
         >>> math_answer([r"\boxed{17 \times 23}"] * 2, ["391"] * 2), math_answer([r"17 \times 23"], ["391"], evaluated=True)
         ([1.0, 1.0], [0.0])

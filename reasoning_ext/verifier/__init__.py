@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from reasoning_ext.verifier.answers import final_answer, final_words
 from reasoning_ext.verifier.exact import decide, value
-from reasoning_ext.verifier.golds import Gold, as_text, read_gold
+from reasoning_ext.verifier.golds import as_text, read_gold
 from reasoning_ext.verifier.pool import Failure, Pool
 from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
 from reasoning_ext.verifier.words import is_words, same_words
@@ -112,7 +112,9 @@ def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
     for case in cases:
         given, text, percent, base, evaluated = case
         gold = read_gold(given)
-        answer = None if text is None or gold is None else _answer(text, gold)
+        answer = None
+        if gold and text is not None:
+            answer = final_words(text) if gold.words else final_answer(text, gold.many)
         if gold is None or answer is None:
             found[case] = _WRONG if gold else Verdict(None, NO_GOLD)
         elif gold.words:
@@ -129,10 +131,6 @@ def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
         if len(case[1] or "") <= _CACHED_CHARACTERS:
             _keep(_judged, case, verdict)
     return found
-
-
-def _answer(text: str, gold: Gold) -> str | None:
-    return final_words(text) if gold.words else final_answer(text, gold.many)
 
 
 def _meant(gold: str, answer: str, percent: bool, base_named: bool) -> list[tuple[str, str]]:

@@ -186,22 +186,15 @@ def _stated_after_box(text: str) -> str | None:
 def _is_bare(text: str) -> bool:
     """Tell whether a text is an answer and nothing else: an expression, a measure such as `5 apples`, or one word."""
     words = prose.words_of(text)
-    if _LABELLED.fullmatch(text) or _OPTION.fullmatch(text) or _is_formula_alone(text):
+    formula = len(text) < 200 and "$" not in text and not re.search("[A-Za-z]{2} ", text) and read(clean(text))
+    if formula or _LABELLED.fullmatch(text) or _OPTION.fullmatch(text):
         return True
-    if (
-        "\n" in text
-        or _is_foreign(text)
-        or prose.DELIMITED.search(text)
-        or len(words) > 3
-        or any(w.lower() in prose.SHORT_WORDS | {"the"} for w in words)
-    ):
+    if "\n" in text or _is_foreign(text) or prose.DELIMITED.search(text):
+        return False
+    if len(words) > 3 or any(word.lower() in prose.SHORT_WORDS | {"the"} for word in words):
         return False
     starts = text.lstrip("*$ ")[:1] in "-+.0123456789\\([{"
     return not words or starts or (len(words) == 1 and text.strip("*.!\"' ").isalpha())
-
-
-def _is_formula_alone(text: str) -> bool:
-    return len(text) < 200 and "$" not in text and not re.search("[A-Za-z]{2} ", text) and read(clean(text)) is not None
 
 
 def _is_foreign(text: str) -> bool:

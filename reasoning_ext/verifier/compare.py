@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 
 from reasoning_ext.verifier import algebra, lists, names, quantities
-from reasoning_ext.verifier.exact import INEQUALITY, cut, decide, sides, split_items
+from reasoning_ext.verifier.exact import COLON, INEQUALITY, cut, decide, sides, split_items
 from reasoning_ext.verifier.formula import read
 from reasoning_ext.verifier.lists import Same, Verdict
 from reasoning_ext.verifier.numbers import split_quantities, split_unit
@@ -122,7 +122,7 @@ _RULES: tuple[Callable[[str, str, Same], Verdict], ...] = (
 def _has_readable_parts(gold: str) -> bool:
     """Tell whether a gold is a list, an equation, a quantity or a chain of what can be read."""
     items = split_items(gold)
-    parts = list(items.items) if items else [*cut(gold, ":")] if ":" in gold else sides(gold)
+    parts = list(items.items) if items else [*cut(gold, COLON)] if ":" in gold else sides(gold)
     if len(parts) == 1:
         rest = split_unit(gold)[0]
         return rest != gold and _is_readable(rest)

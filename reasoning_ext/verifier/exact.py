@@ -23,6 +23,7 @@ _COMMA = re.compile(
     r",|\\text\s*+\{\s*+,?\s*+(?:and|or)\s*+,?\s*+\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])|\\lor(?![a-z])"
 )
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|\\equiv(?![A-Za-z])")
+COMMA, SEMICOLON, COLON = re.compile(","), re.compile(";"), re.compile(":")
 _COLON = re.compile(r":(?!=)")
 _CLOCK = re.compile(
     r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:\s*+(?:\\text\s*+\{\s*+)?([ap])\.?\s*+m\.?\s*+\}?)?", re.IGNORECASE
@@ -138,10 +139,9 @@ def _clock(match: re.Match) -> tuple[int, bool]:
     return (hour % 12 + 12 * (half == "p") if half else hour) * 60 + minute, bool(half) or hour > 12
 
 
-def cut(text: str, separator: str | re.Pattern) -> list[str]:
+def cut(text: str, separator: re.Pattern) -> list[str]:
     """Take a text apart at the separators that stand in no bracket; where the brackets are those of intervals, any close any."""
     parts, start, depth, end = [], 0, 0, 0
-    separator = re.compile(separator)
     for match in _TOKEN.finditer(text):
         token = match.group()
         if match.start() < end:
@@ -172,13 +172,8 @@ def named(text: str) -> tuple[str, str]:
         return (key(match[1]).lower(), rest) if rest and not _DENIES.search(match[1]) else ("", text)
     if "=" in text:
         parts = sides(text)
-        if (
-            len(parts) == 2
-            and parts[1]
-            and r"\approx" not in text
-            and is_name(parts[0])
-            and not _DENIES.search(parts[0])
-        ):
+        is_named = len(parts) == 2 and parts[1] and is_name(parts[0]) and not _DENIES.search(parts[0])
+        if is_named and r"\approx" not in text:
             return key(parts[0]), parts[1]
     elif match := re.match(r"([A-Z])'?\s*+(?=\(.*,)", text):
         if split_items(text[match.end() :]):
@@ -219,7 +214,7 @@ def split_items(text: str) -> Items | None:
     (Items(opening='\\{', closing='\\}', items=('1', '(2, 3)')), ('19', '46', '82'))
     """
     opening, closing, inside = _brackets(text.strip())
-    cuts = cut(inside, ";")
+    cuts = cut(inside, SEMICOLON)
     cuts = cut(inside, _COMMA) if len(cuts) == 1 else cuts
     items = tuple(item for item in (part.strip() for part in cuts) if item)
     opening, closing = _OUTWARD.get(opening, opening), _OUTWARD.get("-" + closing, closing)

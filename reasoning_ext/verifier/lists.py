@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from reasoning_ext.verifier import algebra
-from reasoning_ext.verifier.exact import Items, cut, is_ordered, named, same_brackets, split_items, value
+from reasoning_ext.verifier.exact import COLON, COMMA, Items, cut, is_ordered, named, same_brackets, split_items, value
 from reasoning_ext.verifier.numbers import number
 
 Verdict = bool | None
@@ -52,7 +52,7 @@ def _rows(text: str) -> list[list[str]] | None:
     if match := re.fullmatch(r"(?i:matrix)\s*+\((.*)\)", text, re.DOTALL):
         inside = match[1].strip()
         inside = inside[1:-1] if inside.startswith("[[") else inside
-        lists = [split_items(row) for row in cut(inside, ",")]
+        lists = [split_items(row) for row in cut(inside, COMMA)]
         return [list(row.items) for row in lists if row] if all(lists) else None
     return None
 
@@ -119,7 +119,7 @@ def sequences(gold: str, answer: str, same: Same) -> Verdict:
     if r"\ldots" not in gold:
         endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not APPROX.search(answer)
         return False if endless else None
-    left, right = ([part.strip() for part in cut(side, ",") if part.strip()] for side in (gold, answer))
+    left, right = ([part.strip() for part in cut(side, COMMA) if part.strip()] for side in (gold, answer))
     if len(left) < 2:
         return None
     return in_order(left, right, lambda g, a: g == a if r"\ldots" in g + a else same(g, a))
@@ -130,7 +130,7 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
     if ":" not in gold and ":" not in answer:
         return None
     gold, answer = (named(side)[1] if "=" in side else side for side in (gold, answer))
-    left, right = ([part.strip() for part in cut(side, ":")] for side in (gold, answer))
+    left, right = ([part.strip() for part in cut(side, COLON)] for side in (gold, answer))
     if any(part[:1] == "0" and part != "0" and "." not in part for part in left + right):
         return in_order(left, right, same)
     if len(left) + len(right) == 3 and all(algebra.is_number(part) for part in left + right):

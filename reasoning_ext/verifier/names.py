@@ -8,7 +8,18 @@ from fractions import Fraction
 from typing import Any
 
 from reasoning_ext.verifier import algebra, quantities
-from reasoning_ext.verifier.exact import INEQUALITY, PRODUCT, Items, cut, is_name, key, named, sides, split_items
+from reasoning_ext.verifier.exact import (
+    INEQUALITY,
+    PRODUCT,
+    SEMICOLON,
+    Items,
+    cut,
+    is_name,
+    key,
+    named,
+    sides,
+    split_items,
+)
 from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, in_order, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
 from reasoning_ext.verifier.regions import equal_regions
@@ -29,7 +40,7 @@ def named_values(gold: str, answer: str, same: Same) -> Verdict:
     left, right = (dict(side) for side in pairs)
     whole = [len(side) == len(given) and "" not in side for side, given in zip((left, right), pairs, strict=True)]
     if all(whole):
-        if _says_or(gold) != _says_or(answer):
+        if bool(_OR.search(gold)) != bool(_OR.search(answer)):
             return False  # x = 1 or y = 2
         return left.keys() == right.keys() and all(same(left[name], right[name]) for name in left)
     if not any(whole):
@@ -44,10 +55,6 @@ def named_values(gold: str, answer: str, same: Same) -> Verdict:
     point = bare is not None and bare.opening == "(" and all(len(name) == 1 for name in names)
     orders = [by_letter] if point else [written, by_letter]
     return any(in_order(values, order, same) if whole[1] else in_order(order, values, same) for order in orders)
-
-
-def _says_or(text: str) -> bool:
-    return bool(_OR.search(text))
 
 
 def _pairs(text: str) -> list[tuple[str, str]] | None:
@@ -82,7 +89,7 @@ def solutions(gold: str, answer: str, same: Same) -> Verdict:
 
 def _rounds(text: str) -> list[str] | None:
     """List solutions that are written one after the other, each with the same names."""
-    semicolon = cut(text, ";")
+    semicolon = cut(text, SEMICOLON)
     if len(semicolon) > 1:
         return [part.strip() for part in semicolon] if all("=" in part and "," in part for part in semicolon) else None
     pairs = _pairs(text) if "=" in text else None
@@ -122,7 +129,7 @@ def chains(gold: str, answer: str, same: Same) -> Verdict:
     items = split_items(answer)
     if "" in parts[1:] or INEQUALITY.search(answer) or (items and len(items.items) > 1):
         return False  # `1; 5 = 8` and `x > 7 = 8` are no chains
-    head, *roughly = _split_at_approx(answer)
+    head, *roughly = (part.strip() for part in cut(answer, APPROX))
     exact = [part for part in sides(head) if part]
     if len(gold) == 1 and gold.isupper() and all(len(part) == 1 for part in parts):
         return False  # A = B chooses nothing
@@ -148,10 +155,6 @@ def chains(gold: str, answer: str, same: Same) -> Verdict:
         and all(same(gold, part) for part in lists)
         and all(same(trees[0], other) or ("." in other and _is_rounding(other, trees[0])) for other in trees[1:])
     )
-
-
-def _split_at_approx(text: str) -> list[str]:
-    return [part.strip() for part in cut(text, APPROX)]
 
 
 def _is_rounding(rough: str, exact: str) -> bool:

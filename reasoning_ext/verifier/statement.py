@@ -3,7 +3,7 @@ r"""What is said about an answer, taken off before it is compared: where it hold
 import re
 from functools import lru_cache
 
-from reasoning_ext.verifier.exact import cut
+from reasoning_ext.verifier.exact import COMMA, cut
 
 _MEMBER = re.compile(r"\s*+[A-Za-z](?:_\{?\w\}?)?(?:\([a-z]\))?\s*+\\in(?![a-z])")
 _CASES = re.compile(r"\\begin\s*+\{cases\}((?:[^&\\]|\\(?!end\b|begin\b))*+)\\end\s*+\{cases\}")
@@ -81,11 +81,11 @@ def _from_maxima(text: str) -> str:
         turned = {"<": r"\ge ", ">": r"\le ", "<=": ">", ">=": "<", r"\le ": ">", r"\ge ": "<"}
         return f"{negated[1]}{turned[negated[2]]}{negated[3]}"
     if call := re.fullmatch(r"(diff|int|sum|product)\((.*)\)(.*)", text):
-        return _calculus(call[1], [part.strip() for part in cut(call[2], ",")]) + call[3]
+        return _calculus(call[1], [part.strip() for part in cut(call[2], COMMA)]) + call[3]
     for name, around in _SPANS.items():
         text = re.sub(rf"(?<![a-z]){name}\(([^(),]*+),([^(),]*+)\)", rf"{around[0]}\1,\2{around[1]}", text)
     united = re.fullmatch(r"%?union\((.*)\)", text)
-    return r" \cup ".join(cut(united[1], ",")) if united else text
+    return r" \cup ".join(cut(united[1], COMMA)) if united else text
 
 
 def _calculus(name: str, parts: list[str]) -> str:

@@ -1,8 +1,8 @@
 """docs/judging.md: every row of its tables is true."""
 
 import re
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 from reasoning_ext import think
 from reasoning_ext.verifier import Rules, judge_all
@@ -11,15 +11,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "judging.md"
 VERDICTS = {"right": True, "wrong": False, "none": None}
 
 
-class Row(NamedTuple):
-    """One row of a table, and the line it stands in."""
-
-    line: int
-    gold: str
-    answer: str
-    verdict: str
-    question: str = ""
-    option: str = ""
+Row = namedtuple("Row", "line gold answer verdict question option", defaults=("", ""))
 
 
 def cells(line):
@@ -51,15 +43,9 @@ def test_every_row_of_the_page_is_true():
         rules = Rules(**dict.fromkeys(option.split(), True))
         texts, questions = [think.answer(row.answer) for row in chosen], [row.question for row in chosen]
         verdicts = judge_all([row.gold for row in chosen], texts, questions=questions, rules=rules)
-        found += [
-            (row, verdict)
-            for row, verdict in zip(chosen, verdicts, strict=True)
-            if verdict.right is not VERDICTS[row.verdict]
-        ]
+        judged = zip(chosen, verdicts, strict=True)
+        found += [(row, verdict) for row, verdict in judged if verdict.right is not VERDICTS[row.verdict]]
     assert found == []
-
-
-def test_the_page_has_its_tables():
     assert len(ROWS) >= 120 and {row.verdict for row in ROWS} == {*VERDICTS}
     assert {row.option for row in ROWS} == {"", *Rules._fields}
     assert len({row[1:] for row in ROWS}) == len(ROWS)

@@ -205,18 +205,6 @@ def test_a_worker_whose_parent_was_killed_ends_without_a_word(rest, request):
     assert said.stderr == b""
 
 
-def test_a_parent_may_be_killed_at_any_moment(request):
-    for moment, items in enumerate(["['x'] * 3000", "['x' * 10_000_000] * 8", "[['x' * 99] * 9999] * 99"], 1):
-        parent = subprocess.Popen(
-            [sys.executable, "-c", PARENT.format(rest=f"while True: pool.map({items}, 5)")], stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, cwd=request.config.rootpath,
-        )  # fmt: skip
-        parent.stdout.readline()
-        time.sleep(moment * 0.05)
-        parent.kill()
-        assert parent.communicate(timeout=60)[1] == b""
-
-
 def alive(pid):
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
