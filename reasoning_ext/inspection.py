@@ -30,8 +30,10 @@ from reasoning_ext.sources import is_generator, local_source
 from reasoning_ext.weights import check_weights, vocabulary_problem
 
 SAMPLE = 2000  # rows that are rendered and tokenized
-LONGEST = 16  # rows with the most letters, which are looked at beside the sample
-STREAMED = 200
+LONGEST, STREAMED = (
+    16,
+    200,
+)  # rows with the most letters, which are looked at beside the sample; the first rows of a stream
 COMPARED = 50_000  # rows among which duplicates are counted
 
 
@@ -43,11 +45,9 @@ class Inspection:
         rows: the rows after preparation, a list of about `SAMPLE` at the most.
         numbers: each one's number among the prepared rows.
         prepared: counts of every step.
-        contract: what the chat template does with thoughts, None where the tokenizer could not be had.
-        tokenizer: the tokenizer, or None.
+        contract, tokenizer: what the chat template does with thoughts, and the tokenizer; None where it could not be had.
         lengths: tokens of each row of `rows`: the whole row in SFT, with the longer side in DPO, the prompt elsewhere.
-        findings: errors, warnings and notes.
-        errors: what kept rows or tokenizer from being used.
+        findings, errors: errors, warnings and notes; and what kept rows or tokenizer from being used.
         facts: everything else, for `check --json`.
     """
 
@@ -200,10 +200,11 @@ def _judge_contract(found: Inspection) -> None:
             f"{text} with the model; for another one name a .jinja file or a model that has one",
         )
     if contract.closed:
-        text = "the generation prompt closes an empty thought, so that the model answers without thinking; "
-        switch = "enable_thinking" in str(tokenizer.chat_template)
-        text += "write chat_template_kwargs: {enable_thinking: true}" if switch else "name another chat_template_path"
-        found.add("warning", "chat_template_kwargs" if switch else "chat_template_path", text)
+        key, mend = "chat_template_path", "name another chat_template_path"
+        if "enable_thinking" in str(tokenizer.chat_template):
+            key, mend = "chat_template_kwargs", "write chat_template_kwargs: {enable_thinking: true}"
+        text = "the generation prompt closes an empty thought, so that the model answers without thinking"
+        found.add("warning", key, f"{text}; {mend}")
     if contract.special:
         found.add("note", "think_tags", "decoding drops the think tags; completions are read from their token ids")
     if tokenizer.pad_token == tokenizer.eos_token:
