@@ -118,8 +118,7 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    named = [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
-    return any(map(_is_hub_name, named))
+    return any(_is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
 
 
 def _is_hub_name(name: str) -> bool:
@@ -130,10 +129,11 @@ def _placed(recipe: Recipe, error: KeyProblem) -> RecipeError:
     """Say where a recipe is wrong: at the template or the models where these are what it names."""
     from reasoning_ext.contract import ContractError
 
-    if isinstance(error, ContractError) and error.key == "model_name_or_path" and recipe.get("chat_template_path"):
-        return recipe.error("chat_template_path", str(error))
-    if error.key == "model_name_or_path" and error.key not in recipe.values and recipe.values.get("models"):
-        return recipe.error("models", str(error))
+    if error.key == "model_name_or_path":
+        if isinstance(error, ContractError) and recipe.get("chat_template_path"):
+            return recipe.error("chat_template_path", str(error))
+        if error.key not in recipe.values and recipe.values.get("models"):
+            return recipe.error("models", str(error))
     return data_error(recipe, error)
 
 
@@ -152,8 +152,7 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
     from reasoning_ext.contract import find_contract
     from reasoning_ext.training import recipe_tokenizer, template_options
 
-    tokenizer = recipe_tokenizer(recipe, model)
-    options = template_options(recipe)
+    tokenizer, options = recipe_tokenizer(recipe, model), template_options(recipe)
     for key in ("pad_token", "eos_token"):
         if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():
             raise KeyProblem(key, f"found {token}, which is no token of {model}; leave it out, or name one that it has")
@@ -221,8 +220,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
     if not whole and hub and recipe.stage != "eval":
         evaluation_questions(options)
-    rows = found.prepared.rows
-    names = columns_of(rows)
+    rows, names = found.prepared.rows, columns_of(found.prepared.rows)
     check_columns(names, stage_columns(recipe, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
     found.numbers, found.rows = _sample(rows)
@@ -264,8 +262,7 @@ def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
     step = max(1, -(-rows.num_rows // SAMPLE))
     chosen = set(range(0, rows.num_rows, step))
     if step > 1:
-        letters = _letters(rows)
-        chosen |= set(sorted(range(rows.num_rows), key=letters.__getitem__)[-LONGEST:])
+        chosen |= set(sorted(range(rows.num_rows), key=_letters(rows).__getitem__)[-LONGEST:])
     numbers = sorted(chosen)
     return numbers, list(rows.select(numbers))
 
