@@ -56,7 +56,7 @@ def stream_of(files: list[str]) -> Iterator[dict[str, Any]]:
     """Read the rows of files as they go, each with the columns of all that come first.
 
     Raises:
-        DataError: as `rows_of`; a later row has a column that those have not.
+        DataError: as `table`; a later row has a column that those have not.
     """
     rows = _numbered(files)
     first = [*islice(rows, FIRST)]

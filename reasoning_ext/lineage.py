@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.findings import Finding
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.held_out import digests_of, read_problems, trained_digests
@@ -181,7 +181,11 @@ def overlap_findings(
     if recipe.stage != "eval":
         if recipe.stage not in TRAINED or recipe.get("eval_strategy") in (None, "no"):
             return {}, []
-        held, own, key = read_rows(row_options(recipe), TEST), rows, "dataset_test_split"
+        own, key = rows, "dataset_test_split"
+        try:
+            held = read_rows(row_options(recipe), TEST)
+        except KeyProblem as error:
+            raise recipe.error(error.key, str(error)) from error
     if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
         return {}, []
     found = overlaps(recipe, held["prompt"], earlier, hub, own)

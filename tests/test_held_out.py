@@ -112,26 +112,25 @@ def test_chats_are_parted_by_what_the_user_asks(make, key):
     assert [len(part) for part in parts] == [16, 4] and not set(parts[0]) & set(parts[1])
 
 
-@pytest.mark.parametrize(
-    ("values", "key", "found"),
-    [
-        (EVAL | {"dataset_test_split": "test"}, "dataset_test_split", "rows.jsonl has one split"),
-        (EVAL | {"dataset_test_split": "held[:3]"}, "dataset_test_split", "rows.jsonl has one split"),
-        (EVAL | {"test_size": 0.2, "dataset_test_split": "test[:3]"}, "dataset_test_split", "test_size"),
-        (EVAL | {"test_size": 0.0}, "test_size", "found 0"),
-        (EVAL | {"test_size": 1.0}, "test_size", "found 1.0"),
-        (EVAL | {"test_size": 1.5}, "test_size", "found 1.5"),
-        (EVAL | {"test_size": float("nan")}, "test_size", "found nan"),
-        (EVAL | {"test_size": float("inf")}, "test_size", "found inf"),
-        (EVAL | {"test_size": -3}, "test_size", "found -3"),
-        (EVAL | {"test_size": 30}, "test_size", "30 rows"),
-        (EVAL | {"test_size": 0.2, "dataset_streaming": True}, "test_size", "dataset_streaming"),
-        (EVAL | {"test_size": 0.2, "dataset_name": "./f.py"}, "test_size", "Python file"),
-        (EVAL | {"test_size": 0.2, "dataset_name": "runs/kept"}, "test_size", "sample run"),
-        (SFT | {"dataset_train_split": "test"}, "dataset_train_split", "rows.jsonl has one split"),
-        (SFT | {"decontaminate": [{"dataset_name": "./rows.jsonl", "dataset_test_split": "test"}]}, "decontaminate", "one split"),
-    ],
-)  # fmt: skip
+REFUSED = [
+    (EVAL | {"test_size": size}, "test_size", "found") for size in (0.0, 1.0, 1.5, float("nan"), float("inf"), -3, 30)
+]
+REFUSED += [
+    (EVAL | {"dataset_test_split": "held[:3]"}, "dataset_test_split", "rows.jsonl has one split"),
+    (EVAL | {"test_size": 0.2, "dataset_test_split": "test[:3]"}, "dataset_test_split", "test_size"),
+    (EVAL | {"test_size": 0.2, "dataset_streaming": True}, "test_size", "dataset_streaming"),
+    (EVAL | {"test_size": 0.2, "dataset_name": "./f.py"}, "test_size", "Python file"),
+    (EVAL | {"test_size": 0.2, "dataset_name": "runs/kept"}, "test_size", "sample run"),
+    (SFT | {"dataset_train_split": "test"}, "dataset_train_split", "rows.jsonl has one split"),
+    (
+        SFT | {"decontaminate": [{"dataset_name": "./rows.jsonl", "dataset_test_split": "test"}]},
+        "decontaminate",
+        "one split",
+    ),
+]
+
+
+@pytest.mark.parametrize(("values", "key", "found"), REFUSED)
 def test_what_a_file_does_not_have_is_refused(make, values, key, found):
     Path("f.py").write_text("def f(split):\n    return []\n")
     kept = make("kept", stage="sample", model_name_or_path="a/b", reward_funcs=["math_answer"])

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from reasoning_ext import fields, recipe
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe import MANAGED, STAGES, load_recipe, stage_keys
 from reasoning_ext.reward_loading import LAYER_OPTIONS, parse_rewards
 from reasoning_ext.schema import DRAFT, JSON_TYPES, NESTED, annotation_schema, recipe_schema, schema_text
@@ -208,7 +208,10 @@ def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, line
     if not right:
         with pytest.raises(UserError, match=f"r.yaml:4: {lines.split(':')[0]}"):
             check_recipe(loaded)
-            evaluation_questions(row_options(loaded))
+            try:
+                evaluation_questions(row_options(loaded))
+            except KeyProblem as error:
+                raise loaded.error(error.key, str(error)) from error
     elif "decontaminate" not in lines:
         check_recipe(loaded)
 
