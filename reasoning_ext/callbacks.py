@@ -11,7 +11,7 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from reasoning_ext.checkpoints import mark_complete, rotate
 from reasoning_ext.files import append_lines, write_whole
@@ -59,9 +59,7 @@ class RunRecorder(TrainerCallback):
         self.started = time.monotonic()
         self.counted = (self.started, 0.0)  # when, and how many tokens had been trained on by then
 
-    def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Drop the lines of steps that will be done again."""
         metrics = self.path / METRICS
         if state.is_world_process_zero and metrics.is_file():
@@ -73,14 +71,7 @@ class RunRecorder(TrainerCallback):
         if state.global_step >= state.max_steps:
             raise AlreadyTrained
 
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict | None = None,
-        **kwargs: Any,
-    ) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
         """Append a log, and print it where no progress bar does."""
         if not state.is_world_process_zero or not logs:
             return
@@ -101,12 +92,12 @@ class RunRecorder(TrainerCallback):
         done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
         if done > 0 and left > 0:
             seconds = (now - self.started) / done * left
-            units = [(3600, "h", ".1f"), (60, "min", ".0f"), (1, "s", ".0f")]
-            size, unit, digits = next(one for one in units if seconds >= 2 * one[0] or one[0] == 1)
-            said.append(f"{seconds / size:{digits}} {unit} left")
+            minutes = seconds / 60
+            short = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
+            said.append(f"{minutes / 60:.1f} h left" if minutes >= 120 else f"{short} left")
         return said
 
-    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint that all processes have written as complete; only then older ones go."""
         PartialState().wait_for_everyone()
         if state.is_world_process_zero:
@@ -116,9 +107,7 @@ class RunRecorder(TrainerCallback):
                 mark_complete(checkpoint)
                 rotate(self.path, self.limit, state.best_model_checkpoint)
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
+    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """Save and stop when the user has asked for it."""
         asked = self.interrupt.requested
         if PartialState().num_processes > 1:  # all have to save at the same step
@@ -150,9 +139,7 @@ class WeightSchedule(TrainerCallback):
     def __init__(self, trainer: Any, specs: list[RewardSpec]):
         self.trainer, self.specs = trainer, specs
 
-    def on_step_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Look the weights up at this step, so that a run that goes on has the right ones."""
         for i, spec in enumerate(self.specs):
             if spec.schedule:
@@ -165,15 +152,13 @@ class FlatGroups(TrainerCallback):
     Once while it runs, after `EARLY` logs or a quarter of the run, and once at its end.
     """
 
-    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Look at all logs so far, those before a checkpoint too."""
         early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
         if FLAT in state.log_history[-1] and self._flat_logs(state) == early:
             self._warn(state, f"in none of the {state.global_step} steps so far")
 
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Say that nothing was learnt, where that is so."""
         if self._flat_logs(state):
             self._warn(state, f"in none of the {state.global_step} steps")

@@ -1,33 +1,37 @@
-"""The whole pipeline on the tiny model, in real processes: run, skip, kill, go on, Ctrl-C, hand over."""
+"""The whole pipeline on the tiny model, in real processes where one is stopped or killed: run, skip, go on, hand over."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
 
 from reasoning_ext.checkpoints import COMPLETE
+from reasoning_ext.errors import UserError
+from reasoning_ext.pipeline import run_recipes
+from reasoning_ext.recipe import load_recipes
 from reasoning_ext.run_dir import DONE
 
 pytestmark = pytest.mark.slow
 RUN = [sys.executable, "-m", "reasoning_ext", "run"]
-SMALL = ["--max_steps", "4", "--save_steps", "2", "--max_samples", "64", "--num_generations", "4"]
+SMALL = {
+    "max_steps": "4", "save_steps": "2", "max_samples": "32", "num_generations": "4", "per_device_train_batch_size": "16",
+    "max_completion_length": "24",
+}  # fmt: skip
 STAGES = ["1_sft", "2_grpo", "3_sample", "4_distill", "5_student_on_traces", "6_eval"]
-
-
-def run(arguments, cwd, code=0):
-    done = subprocess.run([*RUN, *map(str, arguments)], cwd=cwd, capture_output=True, text=True, timeout=400)
-    assert done.returncode == code, done.stdout[-3000:] + done.stderr[-3000:]
-    return done.stdout
 
 
 def metrics(run_folder):
     return [json.loads(line) for line in (run_folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def rows_of(file):
+    return [json.loads(line) for line in file.read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -37,174 +41,157 @@ def finished(tmp_path_factory):
     for recipe in TINY.glob("*.yaml"):
         text = recipe.read_text().replace("./", f"{TINY}/").replace("min_reward: 1.0", "min_reward: 0.0")
         (folder / recipe.name).write_text(text)
-    run([".", *SMALL], folder)
+    command = [*RUN, ".", *(f"--{key}={value}" for key, value in SMALL.items())]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return folder
 
 
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Run a recipe in this process and in tmp_path, and return what it prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(name, **overrides):
+        assert run_recipes(load_recipes([name], {key: str(value) for key, value in overrides.items()})) == 0
+        return capsys.readouterr().out
+
+    return call
+
+
 def test_every_stage_leaves_its_run_folder(finished):
+    runs = finished / "runs" / "tiny"
     for stage in STAGES:
-        folder = finished / "runs" / "tiny" / stage
-        for name in ("recipe.yaml", "versions.json", "lineage.json", DONE):
-            assert (folder / name).is_file(), f"{stage}/{name}"
-    lineage = json.loads((finished / "runs/tiny/2_grpo/lineage.json").read_text())
+        assert all((runs / stage / name).is_file() for name in ("recipe.yaml", "versions.json", "lineage.json", DONE))
+    lineage = json.loads((runs / "2_grpo/lineage.json").read_text())
     assert lineage["inputs"]["model"].startswith("run:") and lineage["inputs"]["reward math_answer"].startswith("file:")
-    grpo = metrics(finished / "runs/tiny/2_grpo")
-    assert [row["step"] for row in grpo if "reward" in row] == [1, 2, 3, 4]
-    assert len(list((finished / "runs/tiny/2_grpo/completions").glob("*.parquet"))) == 4
-    assert len((finished / "runs/tiny/3_sample/samples.jsonl").read_text().splitlines()) == 64 * 4
-    results = json.loads((finished / "runs/tiny/6_eval/eval.json").read_text())
+    assert [row["step"] for row in metrics(runs / "2_grpo") if "reward" in row] == [1, 2, 3, 4]
+    assert len(list((runs / "2_grpo/completions").glob("*.parquet"))) == 4
+    assert len(rows_of(runs / "3_sample/samples.jsonl")) == 32 * 4
+    results = json.loads((runs / "6_eval/eval.json").read_text())
     assert list(results) == ["sft", "grpo", "student distilled", "student on traces"]
     assert all({"greedy", "pass@1", "pass@4", "maj@4"} <= set(figures) for figures in results.values())
-
-
-def test_the_distilled_student_was_trained_on_the_kept_samples(finished):
-    kept = [json.loads(line) for line in (finished / "runs/tiny/3_sample/sft.jsonl").read_text().splitlines()]
-    counts = json.loads((finished / "runs/tiny/3_sample/summary.json").read_text())
-    assert 0 < len(kept) == counts["kept"] <= 64 and counts["sampled"] == 256
+    kept, counts = rows_of(runs / "3_sample/sft.jsonl"), json.loads((runs / "3_sample/summary.json").read_text())
+    assert 0 < len(kept) == counts["kept"] <= 32 and counts["sampled"] == 128
     assert set(kept[0]) == {"prompt", "completion", "answer"} and kept[0]["completion"][0]["role"] == "assistant"
 
 
-def test_a_second_run_does_nothing_and_says_so_at_once(finished):
-    out = run([".", *SMALL], finished)
+def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused(finished, run, monkeypatch):
+    monkeypatch.chdir(finished)
+    out = run(".", **SMALL)
     assert out.count("done already, skipped") == len(STAGES) and "starts" not in out
+    with pytest.raises(UserError, match=r"made by a different recipe \(seed 0 -> 5\)"):
+        run(".", **SMALL, seed=5)
 
 
-def test_a_changed_recipe_is_refused_before_anything_runs(finished, cli):
-    done = subprocess.run([*RUN, ".", *SMALL, "--seed", "5"], cwd=finished, capture_output=True, text=True)
-    assert done.returncode == 2 and "made by a different recipe (seed 0 -> 5)" in done.stderr
+def test_report_score_and_ask_take_the_runs(finished, monkeypatch, capsys):
+    from pathlib import Path
+
+    from reasoning_ext.ask import ask_and_print
+    from reasoning_ext.report import write_report
+    from reasoning_ext.score import score_and_print
+
+    monkeypatch.chdir(finished)
+    assert "2_grpo" in write_report([Path("runs/tiny")], None).read_text()
+    score_and_print(Path("runs/tiny/2_grpo"), None, ["math_answer"])
+    try:
+        ask_and_print("runs/tiny/2_grpo", "3+4*7", 4, 1.0, 16, 0)
+    finally:
+        logging.disable(logging.NOTSET)  # `ask` silences every library in its process
+    out = capsys.readouterr().out
+    assert "math_answer x 1 " in out and "vote:" in out and "of 4)" in out
 
 
-def test_report_score_and_ask_take_the_runs(finished):
-    def call(*arguments):
-        command = [sys.executable, "-m", "reasoning_ext", *arguments]
-        return subprocess.run(command, cwd=finished, capture_output=True, text=True, check=True).stdout
-
-    assert "report.html" in call("report", "runs/tiny")
-    assert "2_grpo" in (finished / "runs/tiny/report.html").read_text()
-    assert "math_answer" in call("score", "runs/tiny/2_grpo", "--reward", "math_answer")
-    out = call("ask", "runs/tiny/2_grpo", "3+4*7", "-n", "4", "--max-completion-length", "16")
-    assert "vote:" in out and "of 4)" in out
-
-
-def wait_for(path, process, seconds=240):
+def wait_for(path, process, seconds=600):
     end = time.monotonic() + seconds
     while not path.exists():
         assert process.poll() is None and time.monotonic() < end, f"{path} never came"
-        time.sleep(0.02)
+        time.sleep(0.01)
 
 
-def grpo_recipe(finished, tmp_path, steps):
+@pytest.fixture
+def grpo(finished, tmp_path):
+    """Write a GRPO recipe of small steps into tmp_path, which goes on from the SFT model."""
     text = (finished / "2_grpo.yaml").read_text().replace("runs/tiny/1_sft", str(finished / "runs/tiny/1_sft"))
-    text = text.replace("max_steps: 50", f"max_steps: {steps}").replace("save_steps: 10", "save_steps: 2")
-    (tmp_path / "grpo.yaml").write_text(
-        text.replace("per_device_train_batch_size: 256", "per_device_train_batch_size: 32")
-    )
+    for key, value in {"per_device_train_batch_size: 256": 16, "max_steps: 50": 16, "save_steps: 10": 4}.items():
+        text = text.replace(key, f"{key.partition(':')[0]}: {value}")
+    (tmp_path / "grpo.yaml").write_text(text.replace("max_completion_length: 56", "max_completion_length: 24"))
 
 
-def test_a_killed_grpo_goes_on_from_its_last_complete_checkpoint_as_if_nothing_had_been(finished, tmp_path):
-    grpo_recipe(finished, tmp_path, steps=12)
+def test_a_run_that_was_stopped_and_then_killed_ends_as_if_nothing_had_been(grpo, run, tmp_path):
     straight, cut = tmp_path / "straight", tmp_path / "cut"
-    run(["grpo.yaml", "--output_dir", straight], tmp_path)
-    process = subprocess.Popen([*RUN, "grpo.yaml", "--output_dir", cut], cwd=tmp_path, stdout=subprocess.DEVNULL)
-    wait_for(cut / "checkpoint-4" / COMPLETE, process)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (cut / DONE).exists()
-    torn = cut / "checkpoint-11"  # what a kill in the middle of saving leaves
+    process = subprocess.Popen(
+        [*RUN, "grpo.yaml", "--output_dir", cut], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(cut / "metrics.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 130 and "run the same command again to go on" in out
+    [checkpoint] = cut.glob(f"checkpoint-*/{COMPLETE}")
+    step = int(checkpoint.parent.name[11:])
+    assert 0 < step < 12 and not (cut / DONE).exists()
+    process = subprocess.Popen(
+        [*RUN, "grpo.yaml", "--output_dir", cut], cwd=tmp_path, stdout=subprocess.PIPE, text=True
+    )
+    wait_for(cut / f"checkpoint-{step // 4 * 4 + 4}" / COMPLETE, process)
+    process.kill()
+    assert f"goes on from {cut}/checkpoint-{step}" in process.communicate()[0] and not (cut / DONE).exists()
+    torn = cut / "checkpoint-17"  # what a kill in the middle of saving leaves
     torn.mkdir()
     (torn / "model.safetensors").write_bytes(b"\0" * 100)
     (cut / "metrics.jsonl").open("a").write('{"step": 1')
-    out = run(["grpo.yaml", "--output_dir", cut], tmp_path)
-    assert f"goes on from {cut}/checkpoint-" in out and "checkpoint-11" not in out and (cut / DONE).exists()
+    out = run("grpo.yaml", output_dir=cut)
+    assert f"goes on from {cut}/checkpoint-" in out and "checkpoint-17" not in out and (cut / DONE).exists()
+    run("grpo.yaml", output_dir=straight)
     before, after = ([row for row in metrics(f) if "reward" in row] for f in (straight, cut))
-    assert [row["step"] for row in after] == list(range(1, 13))
+    assert [row["step"] for row in after] == list(range(1, 17))
     for a, b in zip(before, after, strict=True):
         assert b["loss"] == pytest.approx(a["loss"], abs=1e-3) and b["learning_rate"] == a["learning_rate"]
         assert b["completions/mean_length"] == a["completions/mean_length"]
 
 
-def test_ctrl_c_saves_and_exits_130_and_the_run_goes_on(finished, tmp_path):
-    grpo_recipe(finished, tmp_path, steps=60)
-    process = subprocess.Popen([*RUN, "grpo.yaml", "--output_dir", "out", "--save_steps", "50"], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE)  # fmt: skip
-    wait_for(tmp_path / "out" / "metrics.jsonl", process)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=120)
-    assert process.returncode == 130 and "run the same command again to go on" in out
-    [checkpoint] = (tmp_path / "out").glob(f"checkpoint-*/{COMPLETE}")
-    step = int(checkpoint.parent.name[11:])
-    assert 0 < step < 60 and not (tmp_path / "out" / DONE).exists()
-    process = subprocess.Popen([*RUN, "grpo.yaml", "--output_dir", "out", "--save_steps", "50"], cwd=tmp_path, text=True,
-                               stdout=subprocess.PIPE)  # fmt: skip
-    assert f"goes on from out/checkpoint-{step}" in process.stdout.readline()
-    process.kill()
-    process.wait()
-
-
-def test_a_sampling_that_was_cut_off_draws_only_what_is_missing(finished, tmp_path):
-    whole = finished / "runs/tiny/3_sample"
-    out = tmp_path / "out"
+def test_a_sampling_that_was_cut_off_draws_only_what_is_missing(finished, run, tmp_path):
     text = (finished / "3_sample.yaml").read_text().replace("runs/tiny/2_grpo", str(finished / "runs/tiny/2_grpo"))
-    (tmp_path / "sample.yaml").write_text(text.replace("output_dir: runs/tiny/3_sample", f"output_dir: {out}"))
-    arguments = ["sample.yaml", "--max_samples", "64", "--num_generations", "4"]
-    run(arguments, tmp_path)
-    lines = (out / "samples.jsonl").read_text().splitlines(keepends=True)
-    (out / "samples.jsonl").write_text("".join(lines[:100]) + lines[100][:20])
-    (out / DONE).unlink()
-    run(arguments, tmp_path)
-    rows = [json.loads(line) for line in (out / "samples.jsonl").read_text().splitlines()]
-    assert [json.loads(line) for line in lines[:100]] == rows[:100]
-    assert len(rows) == 256 == len({(r["prompt_index"], r["sample_index"]) for r in rows})
-    assert len((whole / "samples.jsonl").read_text().splitlines()) == 256
+    (tmp_path / "sample.yaml").write_text(text)
+    arguments = {key: SMALL[key] for key in ("max_samples", "num_generations", "max_completion_length")}
+    run("sample.yaml", **arguments, output_dir="out")
+    file, done = tmp_path / "out" / "samples.jsonl", tmp_path / "out" / DONE
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:50]) + lines[50][:20])
+    done.unlink()
+    run("sample.yaml", **arguments, output_dir="out")
+    rows = rows_of(file)
+    assert [json.loads(line) for line in lines[:50]] == rows[:50]
+    assert len(rows) == 128 == len({(r["prompt_index"], r["sample_index"]) for r in rows})
 
 
-def test_two_processes_train_data_parallel(finished, tmp_path):
-    grpo_recipe(finished, tmp_path, steps=2)
+def test_two_processes_train_data_parallel(grpo, tmp_path):
+    import pyarrow.parquet
+
     # With --cpu accelerate starts two processes through MPI alone; --multi_gpu is torchrun, and `use_cpu: true` makes it gloo.
     flags = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no"
-    command = [
-        sys.executable,
-        "-m",
-        "accelerate.commands.launch",
-        *flags.split(),
-        "-m",
-        "reasoning_ext",
-        "run",
-        "grpo.yaml",
-    ]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *flags.split(), *RUN[1:]]
+    command = [*launch, "grpo.yaml", "--output_dir", "out", "--max_steps", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, "--output_dir", "out"], cwd=tmp_path, capture_output=True, text=True, env=environment,
-                          timeout=400)  # fmt: skip
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     rows = [row for row in metrics(tmp_path / "out") if "reward" in row]
     assert [row["step"] for row in rows] == [1, 2] and (tmp_path / "out" / DONE).exists()
-    import pyarrow.parquet
-
     table = pyarrow.parquet.read_table(next((tmp_path / "out" / "completions").glob("*.parquet")))
-    assert table.num_rows == 64  # 32 completions from each of two processes
-    assert done.stdout.count("starts in") == 1
+    assert table.num_rows == 32 and done.stdout.count("starts in") == 1  # 16 completions from each of two processes
 
 
-def test_too_few_rows_for_one_generation_are_refused(finished, tmp_path):
-    grpo_recipe(finished, tmp_path, steps=1)
-    done = subprocess.run([*RUN, "grpo.yaml", "--max_samples", "3"], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 2
-    assert (
-        "dataset_name: found 3 rows, but one generation takes 4 prompts; use more rows or smaller batches"
-        in done.stderr
-    )
+def test_too_few_rows_for_one_generation_are_refused(grpo, run):
+    with pytest.raises(UserError, match="dataset_name: found 1 rows, but one generation takes 2 prompts"):
+        run("grpo.yaml", max_samples=1)
 
 
-def test_report_to_passes_through(finished, tmp_path):
-    grpo_recipe(finished, tmp_path, steps=1)
-    run(["grpo.yaml", "--output_dir", "out", "--report_to", "tensorboard"], tmp_path)
+def test_report_to_passes_through(grpo, run, tmp_path):
+    run("grpo.yaml", output_dir="out", max_steps=1, report_to="tensorboard")
     assert list(tmp_path.rglob("events.out.tfevents.*"))
 
 
-def test_the_example_of_a_reward_of_ones_own_runs(finished):
-    example = ROOT / "examples" / "custom_reward" / "grpo.yaml"
-    run([example, "--max_steps", "1", "--max_samples", "64"], finished)
-    [output] = [
-        Path(line.split("output_dir:")[1].strip()) for line in example.read_text().splitlines() if "output_dir:" in line
-    ]
-    assert any("rewards/shows_steps/mean" in row for row in metrics(finished / output))
+def test_the_example_of_a_reward_of_ones_own_runs(finished, run, monkeypatch):
+    monkeypatch.chdir(finished)
+    run(str(ROOT / "examples" / "custom_reward" / "grpo.yaml"), **SMALL | {"max_steps": "1"}, output_dir="example")
+    assert any("rewards/shows_steps/mean" in row for row in metrics(finished / "example"))

@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pyarrow
 import pyarrow.parquet
@@ -9,6 +10,7 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext import report, score, think
+from reasoning_ext.errors import UserError
 from reasoning_ext.held_out import read_problems
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe import load_recipes
@@ -35,32 +37,40 @@ def test_a_runs_completions(cli, tmp_path):
     assert "highest 2 (row 0): <think>a</think>7" in result.out and "lowest 0 (row 2): 9" in result.out
 
 
-def test_what_training_logged_is_compared_with(cli, tmp_path):
-    rows = [("7", 1.0), ("8", -1.0), ("9", 0.5), ("7", 0.0)]
-    lines = [{"prompt": "?", "completion": c, "answer": "7", "advantage": a} for c, a in rows]
-    lines += [{"prompt": "!", "completion": c, "answer": "7", "advantage": a} for c, a in [("8", 1.0), ("7", -1.0)]]
-    lines += [{"prompt": "...", "completion": c, "answer": "7", "advantage": a} for c, a in [("7", 1.0), ("8", -1.0)]]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    out = cli("score", "x.jsonl", "--reward", "math_answer").out
-    assert (
-        "of 8 ranked pairs 25.0% turn round and 25.0% become equal; another completion is best in 1 of 3 groups" in out
-    )
+@pytest.fixture
+def replay(tmp_path, monkeypatch, capsys):
+    """Score rows, or what a path holds, in this process and return what is printed."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(rows, *rewards, recipe=None):
+        if not isinstance(rows, str):
+            (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        path = Path(rows if isinstance(rows, str) else "x.jsonl")
+        score.score_and_print(path, recipe and Path(recipe), [*rewards])
+        return capsys.readouterr().out
+
+    return call
 
 
-def test_a_column_that_the_first_row_lacks_is_read(cli, tmp_path):
-    rows = [{"prompt": "?", "completion": "7"}, *({"prompt": "?", "completion": "7", "answer": a} for a in "78")]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = cli("score", "x.jsonl", "--reward", "math_answer")
-    assert "mean 0.5000" in result.out and "not applicable 1 " in result.out
+def test_what_training_logged_is_compared_with(replay):
+    rows = [("?", "7", 1.0), ("?", "8", -1.0), ("?", "9", 0.5), ("?", "7", 0.0)]
+    rows += [("!", "8", 1.0), ("!", "7", -1.0), ("...", "7", 1.0), ("...", "8", -1.0)]
+    out = replay([{"prompt": p, "completion": c, "answer": "7", "advantage": a} for p, c, a in rows], "math_answer")
+    said = "of 8 ranked pairs 25.0% turn round and 25.0% become equal; another completion is best in 1 of 3 groups"
+    assert said in out
+    nan = [{"prompt": "?", "completion": c, "advantage": float("nan"), "prompts": "x"} for c in "ab"]
+    assert "ranked pairs" not in replay(nan, "think_format")
 
 
-def test_an_opening_tag_that_a_template_wrote_is_put_back(cli, tmp_path):
-    rows = [{"prompt": "?", "completion": f"because</think>{n}", "answer": "7"} for n in (7, 8)]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "mean 1.0000" in cli("score", "x.jsonl", "--reward", "think_format").out
-    rows += [{"prompt": "?", "completion": "<think>because</think>9", "answer": "7"}] * 2
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    assert "mean 0.5000" in cli("score", "x.jsonl", "--reward", "think_format").out
+def test_a_column_that_the_first_row_lacks_is_read(replay):
+    out = replay([{"completion": "7"}, *({"completion": "7", "answer": a} for a in "78")], "math_answer")
+    assert "mean 0.5000" in out and "not applicable 1 " in out
+
+
+def test_an_opening_tag_that_a_template_wrote_is_put_back(replay):
+    rows = [{"completion": f"because</think>{n}"} for n in (7, 8)]
+    assert "mean 1.0000" in replay(rows, "think_format")
+    assert "mean 0.5000" in replay(rows + [{"completion": "<think>because</think>9"}] * 2, "think_format")
 
 
 @pytest.mark.parametrize(
@@ -71,65 +81,50 @@ def test_an_opening_tag_that_a_template_wrote_is_put_back(cli, tmp_path):
         {"content": "<think>3+4</think>7", "reasoning_content": None},
     ],
 )
-def test_messages_are_read_as_those_of_data(cli, tmp_path, message):
+def test_messages_are_read_as_those_of_data(replay, message):
     row = {"prompt": "?", "completion": [{"role": "assistant", **message}], "answer": "7"}
-    (tmp_path / "x.jsonl").write_text(json.dumps(row))
-    out = cli("score", "x.jsonl", "--reward", "math_answer", "--reward", "think_format").out
-    assert "total                        mean 2.0000" in out
+    assert "total                        mean 2.0000" in replay([row], "math_answer", "think_format")
 
 
 @pytest.mark.parametrize(
     ("lines", "said"),
     [
-        ("{", "x.jsonl cannot be read"), ('{"completion": 3}', "row 0 has the completion 3, allowed: a text or messages"),
+        ('{\n{"completion": "a"}', "x.jsonl cannot be read"),
+        ('{"completion": 3}', "row 0 has the completion 3"),
         ('{"completion": []}', "row 0 has the completion []"),
         ('{"completion": "a"}\n{"b": 1}', "row 1 has no column completion"),
-        ("[1]", "row 0 has no column completion"), ("", "holds no completions"),
+        ("[1]", "row 0 has no column completion"),
+        ("", "holds no completions"),
     ],
-)  # fmt: skip
-def test_what_cannot_be_read_is_said(cli, tmp_path, lines, said):
-    (tmp_path / "x.jsonl").write_text(lines + "\n" + '{"completion": "a"}\n' if lines == "{" else lines + "\n")
-    result = cli("score", "x.jsonl", "--reward", "think_format")
-    assert result.code == 2 and said in result.err
+)
+def test_what_cannot_be_read_is_said(replay, tmp_path, lines, said):
+    (tmp_path / "x.jsonl").write_text(lines + "\n")
+    with pytest.raises(UserError, match=re.escape(said)):
+        replay("x.jsonl", "think_format")
 
 
-def test_advantages_that_are_no_numbers_rank_nothing(cli, tmp_path):
-    rows = [{"prompt": "?", "completion": c, "advantage": float("nan"), "prompts": "x"} for c in "ab"]
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    result = cli("score", "x.jsonl", "--reward", "think_format")
-    assert result.code == 0 and "ranked pairs" not in result.out
-
-
-def test_a_recipes_reward_weights_count(cli, tmp_path, write_recipe):
+def test_a_recipes_reward_weights_count(replay, write_recipe):
     write_recipe("stage: grpo\nreward_funcs: [think_format, language]\nreward_weights: [2.0, 0.5]\n")
-    (tmp_path / "x.jsonl").write_text('{"prompt": "?", "completion": "<think>a</think>b"}\n')
-    out = cli("score", "x.jsonl", "--recipe", "r.yaml").out
+    out = replay([{"prompt": "?", "completion": "<think>a</think>b"}], recipe="r.yaml")
     assert "think_format x 2 " in out and "language x 0.5 " in out and "highest 2.5" in out
 
 
-def test_a_runs_own_tokenizer_counts_tokens(cli, tmp_path):
+def test_a_runs_own_tokenizer_counts_tokens(replay, tmp_path):
     write_parquet(tmp_path / "run" / "completions" / "completions_00001.parquet")
-    assert "needs completion_ids or tokens, or a run's folder" in cli("score", "run", "--reward", "length_penalty").err
+    with pytest.raises(UserError, match="needs completion_ids or tokens, or a run's folder"):
+        replay("run", "length_penalty")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / "run" / name).write_bytes((TINY / "model" / name).read_bytes())
-    result = cli("score", "run", "--reward", "length_penalty")
-    assert result.code == 0 and "mean -0.0" in result.out
+    assert "mean -0.0" in replay("run", "length_penalty")
 
 
-def test_a_jsonl_file_with_a_recipes_rewards(cli, tmp_path, write_recipe):
+def test_a_jsonl_file_with_a_recipes_rewards(replay, tmp_path, write_recipe):
     write_recipe("stage: sample\nreward_funcs: [length_penalty: {max_tokens: 10}]\n")
-    rows = [{"prompt": "?", "completion": "x", "tokens": n} for n in (5, 10)]
     failed = {"prompt": "?", "completion": "", "error": "time-out"}  # no completion, so nothing to score
-    filtered = {
-        **failed,
-        "completion": "some",
-        "sample_index": 1,
-        "tokens": 99,
-    }  # a server cut it short for a reason of its own
-    lines = "".join(json.dumps(row) + "\n" for row in (failed, filtered, *rows[:2]))
-    (tmp_path / "samples.jsonl").write_text(lines + '{"torn')
-    result = cli("score", "samples.jsonl", "--recipe", "r.yaml")
-    assert result.code == 0 and "mean -0.7500" in result.out
+    cut = failed | {"completion": "some", "sample_index": 1, "tokens": 99}  # by the server, for a reason of its own
+    rows = [failed, cut, *({"prompt": "?", "completion": "x", "tokens": n} for n in (5, 10))]
+    (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
+    assert "mean -0.7500" in replay("samples.jsonl", recipe="r.yaml")
 
 
 def test_of_a_long_sampling_run_the_first_completions_are_read(tmp_path, monkeypatch, capsys):
@@ -147,24 +142,21 @@ def test_of_a_long_sampling_run_the_first_completions_are_read(tmp_path, monkeyp
     assert len(first["completion_ids"]) == 7 and first["completion_ids"] is second["completion_ids"]
 
 
-def test_what_is_missing_is_said(cli, tmp_path):
-    assert cli("score", "nowhere", "--reward", "math_answer").err == (
-        "error: score: found no completions in nowhere, allowed: parquet, JSONL, a run's folder\n"
-    )
-    (tmp_path / "x.jsonl").write_text('{"completion": "7"}\n')
-    result = cli("score", "x.jsonl", "--reward", "math_answer")
-    assert result.code == 2 and result.err == (
-        "error: score: the reward math_answer needs the column answer; after formatting there are completion\n"
-    )
-    assert cli("score", "x.jsonl").err.startswith("error: score: found no reward")
+def test_what_is_missing_is_said(replay):
+    for rows, rewards, said in (
+        ("nowhere", ["math_answer"], "found no completions in nowhere"),
+        ([{"completion": "7"}], ["math_answer"], "the reward math_answer needs the column answer"),
+        ([{"completion": "7"}], [], "found no reward"),
+    ):
+        with pytest.raises(UserError, match=f"score: {said}"):
+            replay(rows, *rewards)
 
 
-def test_whole_completions_count_where_a_template_had_taken_a_part_out(cli, tmp_path):
+def test_whole_completions_count_where_a_template_had_taken_a_part_out(replay):
     """What TRL decodes behind a template that prefills <think> lacks the tag; the column `whole` has all of it."""
-    rows = [{"prompt": "?", "completion": [{"role": "assistant", "content": "a</think>7"}], "answer": "7", "whole": w} for w in
-            ("<think>a</think>7", "<think></think>7", "7")]  # fmt: skip
-    (tmp_path / "x.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    out = cli("score", "x.jsonl", "--reward", "think_format").out
+    completion = [{"role": "assistant", "content": "a</think>7"}]
+    wholes = ("<think>a</think>7", "<think></think>7", "7")
+    out = replay([{"completion": completion, "whole": whole} for whole in wholes], "think_format")
     assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
 
 
