@@ -74,11 +74,7 @@ def format_rows(
     rows = _as_text(rows.rename_columns(rename) if rename else rows, "answer")
     dropped = [] if dropped is None else dropped
     convert = _converter(plugin, system_prompt, options or {}, turns)
-    first = next((made[0] for i, row in enumerate(rows) if (made := convert(row, i))), None)
-    if first is None:
-        read = rows.num_rows if hasattr(rows, "num_rows") else sum(1 for _ in rows)
-        raise NoRowFits("dataset_format", f"{plugin.name} drops every row: {read} read, none fits")
-    columns = list(first)
+    columns = _first_columns(rows, convert, plugin)
 
     def convert_batch(batch: dict[str, list], indices: list[int]) -> dict[str, list]:
         new: list[dict[str, Any]] = []
@@ -108,6 +104,14 @@ def format_rows(
             if whole:
                 raise _mixed(plugin, str(error)) from error
     raise AssertionError
+
+
+def _first_columns(rows: Dataset, convert: Callable[[dict[str, Any], int], list], plugin: Plugin) -> list[str]:
+    first = next((made[0] for i, row in enumerate(rows) if (made := convert(row, i))), None)
+    if first is None:
+        read = rows.num_rows if hasattr(rows, "num_rows") else sum(1 for _ in rows)
+        raise NoRowFits("dataset_format", f"{plugin.name} drops every row: {read} read, none fits")
+    return list(first)
 
 
 def _converter(

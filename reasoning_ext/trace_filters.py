@@ -7,6 +7,7 @@ time in the length of a trace.
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -63,14 +64,13 @@ def problem(filters: TraceFilters) -> str | None:
     for name, key in dataclass_keys(TraceFilters).items():
         if found := key.problem(getattr(filters, name)):
             return f"{name}: {found}"
-    for name in ("min_steps", "max_repetition"):
+    bounds: dict[str, tuple[float, float, str]]
+    bounds = dict.fromkeys(("min_steps", "max_repetition"), (0, 1, "a share between 0 and 1"))
+    bounds |= dict.fromkeys(("min_tokens", "max_tokens"), (1, math.inf, "whole numbers from 1"))
+    for name, (least, most, allowed) in bounds.items():
         value = getattr(filters, name)
-        if value is not None and not 0 <= value <= 1:
-            return f"{name}: found {value!r}, allowed: a share between 0 and 1"
-    for name in ("min_tokens", "max_tokens"):
-        value = getattr(filters, name)
-        if value is not None and value < 1:
-            return f"{name}: found {value!r}, allowed: whole numbers from 1"
+        if value is not None and not least <= value <= most:
+            return f"{name}: found {value!r}, allowed: {allowed}"
     if filters.min_tokens and filters.max_tokens and filters.min_tokens > filters.max_tokens:
         return f"min_tokens: found {filters.min_tokens}, allowed: at most max_tokens, {filters.max_tokens}"
     if filters.language is not None:
