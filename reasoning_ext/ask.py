@@ -11,6 +11,7 @@ import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,31 +56,24 @@ def ask_and_print(
     from rich.console import Console
     from trl import ModelConfig
 
-    from reasoning_ext.engines.transformers_engine import TransformersEngine
     from reasoning_ext.model import load_model
 
-    system, options = _as_trained(model, seed)
-    system = (system or "") if system_prompt is None else system_prompt
+    trained_with, options = _as_trained(model, seed)
+    system = (trained_with or "") if system_prompt is None else system_prompt
     loaded = load_model(model, ModelConfig(dtype="auto"), options)
     prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
-    kwargs = options.chat_template_kwargs
-    inputs, room = _inputs(loaded, prompt, kwargs)
-    most = min(max_completion_length, room)
-    settings = SamplingSettings(most, temperature, seed=seed, chat_template_kwargs=kwargs)
+    inputs, room = _inputs(loaded, prompt, kwargs := options.chat_template_kwargs)
+    settings = SamplingSettings(min(max_completion_length, room), temperature, seed=seed, chat_template_kwargs=kwargs)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    text, cut_off = _stream(loaded, inputs, settings, console)
-    if cut_off:
-        why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
-        console.print(f"cut off after {cut_off} tokens, {why}", markup=False)
-    texts = [text]
-    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
-        for completion in batch:
-            texts.append(completion.text)
-            answer = " ".join((think.answer(completion.text) or "").split()) or "(no answer)"
-            short = answer[:SHOWN] + " ..." * (len(answer) > SHOWN)
-            console.print(visible(f"completion {len(texts)} of {n}: {short}"), markup=False)
+    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
+    texts = [_stream(loaded, inputs, settings, console, why)]
+    for text in _others(loaded, prompt, settings, n):
+        texts.append(text)
+        answer = " ".join((think.answer(text) or "").split()) or "(no answer)"
+        answer = answer if len(answer) <= SHOWN else f"{answer[:SHOWN]} ..."
+        console.print(visible(f"completion {len(texts)} of {n}: {answer}"), markup=False)
     if n > 1:
         console.print(visible(vote_line(texts)), markup=False)
 
@@ -156,8 +150,16 @@ def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]
     return inputs, int(context - taken)
 
 
-def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> tuple[str, int]:
-    """Print one completion as it comes, its thought dimmed; return it whole, and after how many tokens it was cut off, or 0."""
+def _others(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings, n: int) -> Iterator[str]:
+    """Yield all completions but the first."""
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+
+    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
+        yield from (completion.text for completion in batch)
+
+
+def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any, why: str) -> str:
+    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
     import torch
     from transformers import TextStreamer
 
@@ -198,4 +200,6 @@ def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: An
     torch.manual_seed(settings.seed)
     streamer = Streamer()
     model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
-    return decode(streamer.ids), 0 if {*streamer.ids[-1:]} & {*stops} else len(streamer.ids)
+    if not {*streamer.ids[-1:]} & {*stops}:
+        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
+    return decode(streamer.ids)

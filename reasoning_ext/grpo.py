@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
@@ -37,21 +38,18 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     """
     from trl import GRPOConfig, GRPOTrainer
 
-    from reasoning_ext.callbacks import FlatGroups, WeightSchedule
-
     specs, options = parse_rewards(recipe.get("reward_funcs"), recipe.folder), row_options(recipe)
     prepared = prepare(options, specs=specs)
     columns = {"prompt": "stage grpo"} | needed_columns(specs)
     check_columns(columns_of(prepared.rows), columns)
-    weights = [spec.weight_at(0) for spec in specs]
-    quiet = {"log_completions": True, "num_completions_to_print": 0}
-    config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **quiet, reward_weights=weights)
+    own = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": [s.weight_at(0) for s in specs]}
+    config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **own)
     for error in reference_errors(recipe):
         raise error
-    source, held_out = source_to_train(recipe), None
+    source = source_to_train(recipe)
     how = (*source.load_tokenizer(), recipe.get("max_prompt_length"), source.options.chat_template_kwargs)
-    if config.do_eval:
-        held_out = _written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1])
+    held_out = _written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1]) if config.do_eval else None
+    if held_out is not None:
         check_columns(columns_of(held_out), columns)
     rows = _written(prompt_rows(prepared, *how), how[1])
     for line in prepared.lines():

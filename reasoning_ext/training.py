@@ -15,6 +15,7 @@ from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.loaded import Loaded
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
+from reasoning_ext.run_card import write_run_card
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
@@ -119,7 +120,6 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     from reasoning_ext.callbacks import COUNT, TOKENS, AlreadyTrained, RunRecorder
     from reasoning_ext.interrupt import Interrupt
-    from reasoning_ext.run_card import write_run_card
 
     step = step_of(run.checkpoint) if run.checkpoint else 0
     if run.checkpoint and hasattr(trainer, COUNT):

@@ -89,18 +89,7 @@ def test_a_run_is_asked_as_it_was_trained(trained, monkeypatch, model, more, sys
 
 
 def test_every_answer_is_shown_and_nothing_foreign(trained):
-    command = [
-        sys.executable,
-        "-m",
-        "reasoning_ext",
-        "ask",
-        "runs/sft",
-        "3+4",
-        "-n",
-        "3",
-        "--max-completion-length",
-        "8",
-    ]
+    command = [sys.executable, "-m", "reasoning_ext", "ask", "runs/sft", "3+4", "-n", "3", "--max-completion-length=8"]
     done = subprocess.run(command, cwd=trained, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == ""

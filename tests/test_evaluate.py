@@ -110,9 +110,7 @@ def test_maj_at_k_counts_the_answers_of_the_first_k_samples():
     texts = ["The answer is 42.", r"\boxed{42}", "x = 42", "41", "41"]
     rows = [row for i, text in enumerate(texts) for row in answers([float(i < 3)], i, text)] + answers([1.0], -1)
     assert metrics(rows, "right")["maj@5"][0] == metrics(rows[::-1], "right")["maj@5"][0] == 1.0
-    short = [
-        {**row, "prompt_index": 1} for i in range(3) for row in answers([1.0], i, "6")
-    ]  # 3 of each prompt have a vote
+    short = [{**row, "prompt_index": 1} for i in range(3) for row in answers([1.0], i, "6")]  # 3 of each have a vote
     assert metrics((rows + short)[::-1], "right")["maj@3"][0] == 1.0
 
 
@@ -183,8 +181,8 @@ def test_what_a_server_failed_to_give_is_drawn_again_and_until_then_there_are_no
     assert sorted(engine.asked) == sorted(kinds) and (figures["problems"], figures["pass@1"][0]) == (4, 1.0)
 
 
-def test_every_completion_may_fail(evaluate, tmp_path):
-    with pytest.raises(EngineError, match=r"12 of 12 completions of tiny failed \(time-out 12\)"):
+def test_every_completion_may_fail(evaluate):
+    with pytest.raises(EngineError, match="12 of 12 completions"):
         evaluate(Engine(lambda p, g: "time-out"))
 
 
@@ -198,11 +196,8 @@ def test_a_reward_that_fails_stops_the_stage_before_its_batch_is_written(evaluat
 def test_what_the_model_itself_failed_to_give_counts_as_wrong(evaluate):
     kinds = {(0, -1): "empty", (0, 0): "content_filter", (0, 1): "empty", (1, 0): "empty"}
     figures = json.loads((evaluate(Engine(lambda p, g: kinds.get((p, g), ""))) / "eval.json").read_text())["tiny"]
-    assert (
-        figures["problems"] == 4
-        and figures["greedy"][0] == 0.75
-        and figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
-    )
+    assert figures["problems"] == 4 and figures["greedy"][0] == 0.75
+    assert figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
     assert "not judged" not in figures
 
 

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
@@ -85,14 +86,13 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused(finished, run
 
 
 def test_report_score_and_ask_take_the_runs(finished, monkeypatch, capsys):
-    from pathlib import Path
-
     from reasoning_ext.ask import ask_and_print
     from reasoning_ext.report import write_report
     from reasoning_ext.score import score_and_print
 
     monkeypatch.chdir(finished)
-    assert "2_grpo" in write_report([Path("runs/tiny")], None).read_text()
+    write_report([Path("runs/tiny")], Path("report.html"))
+    assert "2_grpo" in Path("report.html").read_text()
     score_and_print(Path("runs/tiny/2_grpo"), None, ["math_answer"])
     try:
         ask_and_print("runs/tiny/2_grpo", "3+4*7", 4, 1.0, 16, 0)
