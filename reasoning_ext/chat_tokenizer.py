@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ TEMPLATE_SUFFIXES = (".jinja", ".j2")
 class TokenizerError(KeyProblem):
     """A tokenizer cannot be had or used; `key` is the recipe's key that is to blame."""
 
+    code = "unusable_tokenizer"
+
 
 def load_tokenizer(
     name: str, revision: str | None = None, trust_remote_code: bool = False, chat_template_path: str | None = None
@@ -44,14 +48,31 @@ def load_tokenizer(
     Raises:
         TokenizerError: it cannot be loaded or has no way to end a turn.
     """
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        tokenizer = read_tokenizer(name, revision, trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError("model_name_or_path", f"cannot load the tokenizer of {name}: {reason}") from error
     return prepare_tokenizer(tokenizer, chat_template_path)
+
+
+def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Return a tokenizer as it is saved, a copy of one's own; its files are read once for as long as they stay the same.
+
+    Raises:
+        Exception: whatever transformers makes of files that are not there or damaged.
+    """
+    folder = Path(name)
+    files = [file for file in sorted(folder.iterdir()) if file.exists()] if folder.is_dir() else []
+    state = tuple((file.name, status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
+    return copy.deepcopy(_read(name, revision, trust_remote_code, state))
+
+
+@functools.lru_cache(maxsize=8)
+def _read(name: str, revision: str | None, trust_remote_code: bool, state: tuple) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:

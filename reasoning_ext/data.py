@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.formats._chat import read_chat
-from reasoning_ext.plugins import Plugin, find_plugin, plugin_names, where
+from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
+from reasoning_ext.user_code import where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,6 +26,8 @@ ROW_COLUMNS["dpo"] = dict.fromkeys(("prompt", *SIDES), "stage dpo")
 
 class DataError(KeyProblem):
     """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame."""
+
+    code = "unusable_data"
 
 
 class NoRowFits(DataError):
@@ -146,7 +149,9 @@ def _converter(
         except KeyError as error:
             column, has = error.args[0], ", ".join(row)
             raise DataError(
-                "dataset_format", f"{plugin.name} needs the column {column}; the data set has {has}"
+                "dataset_format",
+                f"{plugin.name} needs the column {column}; the data set has {has}",
+                code="missing_column",
             ) from error
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {error}") from error
@@ -273,9 +278,8 @@ def check_columns(columns: list[str], needed: dict[str, str]) -> None:
     there = {*columns, *(["answer"] if "solution" in columns else [])}  # rewards get the gold under both names
     for column, who in needed.items():
         if column not in there:
-            raise DataError(
-                "dataset_name", f"{who} needs the column {column}; after formatting there are {', '.join(columns)}"
-            )
+            found = f"{who} needs the column {column}; after formatting there are {', '.join(columns)}"
+            raise DataError("dataset_name", found, code="missing_column")
 
 
 def format_names() -> list[str]:

@@ -13,10 +13,10 @@ from reasoning_ext.fields import DPO_CONFIG
 from reasoning_ext.model import Loaded
 from reasoning_ext.pairs import tokenize_pairs
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.reference import check_reference, load_reference_as
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 
@@ -35,8 +35,6 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
     from trl import DPOConfig
 
     config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    for error in reference_errors(recipe):
-        raise error
     loaded, tokens = rows_and_model(recipe, run, config, tokenize_pairs)
     if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
         load_reference_as(loaded, recipe, config)

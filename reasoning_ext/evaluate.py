@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, mend, write_whole
@@ -32,7 +31,7 @@ from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
-from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec, needed_columns
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
@@ -46,10 +45,15 @@ Z = 1.959964  # two-sided 95 %
 GREEDY = -1  # sample index of the greedy completion
 
 
-def run_eval(recipe: Recipe, run: RunDir) -> int:
+def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Evaluate every model of the recipe on the test split and print the table.
 
-    The first reward of `reward_funcs` decides what is right; a value above 0.5 counts as right.
+    The first reward decides what is right; a value above 0.5 counts as right.
+
+    Args:
+        recipe: of stage eval.
+        run: its folder.
+        specs: its rewards.
 
     Returns:
         0.
@@ -59,7 +63,6 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
         EngineError: nothing answers any more, or some completions failed.
         RewardError: a reward failed.
     """
-    specs = parse_rewards(recipe.get("reward_funcs") or EVAL_REWARDS, recipe.folder)
     rows = recipe_rows(recipe, "dataset_test_split")
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]

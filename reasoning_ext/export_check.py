@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.contract import Contract
-from reasoning_ext.errors import KeyProblem, RecipeError
+from reasoning_ext.errors import UserError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.generation import SamplingSettings
@@ -164,7 +164,7 @@ def _prompts(source: Source, given: Path | None) -> Iterator[Any]:
         return
     try:
         yield from _recipe_prompts(source.recipe)
-    except (KeyProblem, RecipeError) as error:
+    except UserError as error:
         if not kept:
             written = written_recipe(source.path)
             gone = (

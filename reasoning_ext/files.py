@@ -21,6 +21,8 @@ TAIL = 2**16  # bytes read at once from a file's end
 class DiskError(UserError):
     """The disk has no room; the message says how much there is, and that nothing is lost."""
 
+    code = "disk_full"
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.

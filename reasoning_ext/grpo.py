@@ -14,17 +14,22 @@ from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.held_out import write_problems
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.reference import check_reference, load_reference_as
+from reasoning_ext.refusals import refusals
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
-from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec, needed_columns
 from reasoning_ext.run_dir import RunDir, say
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
 
 
-def run_grpo(recipe: Recipe, run: RunDir) -> int:
+def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
+
+    Args:
+        recipe: of stage grpo.
+        run: the opened run folder.
+        specs: the recipe's rewards.
 
     Returns:
         0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
@@ -37,7 +42,6 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
 
     from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 
-    specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     prepared = prepare(recipe, specs=specs)
     rows = prepared.rows
     check_columns(columns_of(rows), {"prompt": "stage grpo"} | needed_columns(specs))
@@ -49,8 +53,6 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
         num_completions_to_print=0,
         reward_weights=[spec.weight_at(0) for spec in specs],
     )
-    for error in reference_errors(recipe):
-        raise error
     held_out = _prompts(recipe, prepare(recipe, "dataset_test_split", specs=specs)) if config.do_eval else None
     if held_out is not None:
         check_columns(columns_of(held_out), {"prompt": "stage grpo"} | needed_columns(specs))

@@ -14,21 +14,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
-from reasoning_ext.errors import KeyProblem
-from reasoning_ext.findings import Finding
+from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import WEIGHTS, eval_models
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
-from reasoning_ext.plugins import no_code
-from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
-from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stays
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stage_columns, stays
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import check_weights, vocabulary_problem
 
+CHECKED_ROWS = 8  # of those that are held out
 SAMPLE = 2000  # rows that are rendered and tokenized
 LONGEST = 16  # rows with the most letters, which are looked at beside the sample
 STREAMED = 200
@@ -57,13 +56,13 @@ class Inspection:
     contract: Any = None
     tokenizer: Any = None
     lengths: list[int] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    errors: list[RecipeError] = field(default_factory=list)
+    findings: list[Problem] = field(default_factory=list)
+    errors: list[Problem] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, level: Any, key: str, text: str) -> None:
+    def add(self, level: Any, key: str, text: str, code: str = "rows") -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, key, text))
+        self.findings.append(Problem(code=code, level=level, key=key, found=text))
 
 
 def inspect(
@@ -72,7 +71,7 @@ def inspect(
     """Read a recipe's rows and its tokenizer and look at them.
 
     Args:
-        recipe: checked by `preflight.check_recipe`.
+        recipe: whose keys have no error.
         specs: its rewards.
         model: where the tokenizer is to be had, see `tokenizer_source`; None: nowhere yet.
         hub: whether the hub may be asked.
@@ -84,23 +83,17 @@ def inspect(
     """
     found = Inspection()
     measure = {"sft": measure_rows, "dpo": measure_pairs}.get(recipe.stage, measure_prompts)
-    steps: list[Callable[[], None]] = [
-        lambda: _read_weights(recipe),
-        lambda: _read_tokenizer(recipe, found, model, hub),
-    ]
-    if rows:
-        steps += [
-            lambda: _read_rows(recipe, specs, found, hub, whole),
-            lambda: _read_held_out(recipe),
-            lambda: measure(recipe, found, model) if found.contract and found.rows else None,
-        ]
-    for step in steps:
+    looks: list[Callable[[], None]] = [lambda: _read_weights(recipe)]
+    looks += [lambda: _read_tokenizer(recipe, found, model, hub)]
+    reads = [lambda: _read_rows(recipe, specs, found, hub, whole), lambda: _read_held_out(recipe)] if rows else []
+    measures = [lambda: measure(recipe, found, model) if found.contract and found.rows else None]
+    for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
         try:
             step()
-        except RecipeError as error:
-            found.errors.append(error)
-        except KeyProblem as error:
+        except UserError as error:
             found.errors.append(_placed(recipe, error))
+        if found.errors and not whole:  # before anything heavy is imported
+            break
     return found
 
 
@@ -138,15 +131,28 @@ def _is_hub_name(recipe: Recipe, name: str) -> bool:
     return not is_generator(name) and ":" not in name and local_source(recipe.local(name)) is None
 
 
-def _placed(recipe: Recipe, error: KeyProblem) -> RecipeError:
-    """Say where a recipe is wrong: at the template or the models where these are what it names."""
+def _placed(recipe: Recipe, error: UserError) -> Problem:
+    """Say where a recipe is wrong: at the template or the models where these are what it names, or at its data set."""
     from reasoning_ext.contract import ContractError
 
-    if isinstance(error, ContractError) and error.key == "model_name_or_path" and recipe.get("chat_template_path"):
-        return recipe.error("chat_template_path", str(error))
-    if error.key == "model_name_or_path" and error.key not in recipe.values and recipe.values.get("models"):
-        return recipe.error("models", str(error))
-    return data_error(recipe, error)
+    problem, columns = error.problem, ""
+    key, name = problem.key, recipe.values.get("dataset_name")
+    if problem.file:
+        return problem
+    if isinstance(error, ContractError) and key == "model_name_or_path" and recipe.get("chat_template_path"):
+        key = "chat_template_path"
+    elif key == "model_name_or_path" and key not in recipe.values and recipe.values.get("models"):
+        key = "models"
+    elif key == "dataset_name" and recipe.values.get("datasets"):
+        key = "datasets"
+    if problem.code == "missing_column" and name and Path(name).suffix == ".csv":
+        columns = "the first line of a CSV file names its columns"
+    if key == "dataset_format" and key not in recipe.values:
+        key = "dataset_name"
+        hint = "say how its rows are read with dataset_format or rename_columns"
+        columns = "; ".join(filter(None, (columns, hint if problem.code == "missing_column" else "")))
+    hint = "; ".join(filter(None, (problem.hint, columns)))
+    return recipe.problem(key, problem.found, problem.allowed, hint, problem.code) if key else problem
 
 
 def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: bool) -> None:

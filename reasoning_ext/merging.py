@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import UserError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
@@ -68,7 +68,7 @@ def find_source(run: Path, base: str | None = None) -> Source:
         raise ExportError(f"found {run}, allowed: the folder of a finished {', '.join(TRAINED)} run")
     try:
         recipe = run_recipe(run)
-    except RecipeError as error:
+    except UserError as error:
         raise ExportError(f"{error}; the run cannot be read") from error
     if recipe.stage not in TRAINED:
         raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
+from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.hand_over import adapter_base, compute_as_saved, is_adapter, merged_base, put_adapter, random_base
@@ -32,6 +32,8 @@ DEFAULT_MAX_SEQ_LENGTH = 2048
 
 class ModelError(KeyProblem):
     """A model cannot be loaded as the recipe says; `key` is the recipe's key that is to blame."""
+
+    code = "model_not_loaded"
 
 
 @dataclass
@@ -210,14 +212,14 @@ def prepare_backend(backend: str, standby: bool = False) -> None:
 
 def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import get_peft_config, get_quantization_config
 
     trust = {"trust_remote_code": options.trust_remote_code}
     peft_config = get_peft_config(config) if options.trainable else None
     if options.from_scratch:
         return Loaded(*random_model(name, config, options), peft_config)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     quantization = get_quantization_config(config)
     arguments = {
         "dtype": config.dtype,
@@ -268,10 +270,10 @@ def random_model(
     name: str, config: ModelConfig, options: LoadOptions
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build random weights from a folder's config, and load the tokenizer that lies there."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = {"trust_remote_code": options.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     shape = AutoConfig.from_pretrained(name, **trust)
     dtype = None if config.dtype == "auto" else config.dtype
     model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)

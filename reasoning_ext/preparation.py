@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.data import SIDES, DataError, columns_of, find_format, format_rows
+from reasoning_ext.data import ROW_COLUMNS, SIDES, DataError, columns_of, find_format, format_rows
 from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.held_out import QUESTIONS
 from reasoning_ext.own_keys import FROM_DATA, QUESTION_KEYS
 from reasoning_ext.reading import Prepared, recipe_rows
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.reward_loading import RewardSpec, needed_columns
 from reasoning_ext.sources import is_generator, load_rows, refuse_split
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ def prepare(
         specs: the rewards; rows without a gold that one of them would judge are dropped.
 
     Raises:
-        DataError, RecipeError: as `recipe_rows`; no row is left.
+        UserError: as `recipe_rows`; no row is left.
     """
     prepared = Prepared()
     rows = recipe_rows(recipe, split_key, prepared=prepared)
@@ -92,7 +92,7 @@ def evaluation_questions(recipe: Recipe) -> dict[str, list[str]]:
         `{name of the set: its questions}` for each entry of `decontaminate`: a name, a file, or a mapping.
 
     Raises:
-        RecipeError: one of them cannot be read.
+        UserError: one of them cannot be read.
     """
     sets: dict[str, list[str]] = {}
     for i, entry in enumerate(recipe.get("decontaminate") or []):
@@ -142,6 +142,13 @@ def _questions(rows: Dataset) -> list[str]:
     if not questions:
         raise DataError("decontaminate", f"found no question with words in the column {column}")
     return questions
+
+
+def stage_columns(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
+    """Return the columns that a recipe's rows must have, `{column: who needs it}`."""
+    needed = ROW_COLUMNS.get(recipe.stage) or {"prompt": f"stage {recipe.stage}"} | needed_columns(specs)
+    agrees = recipe.stage == "sample" and recipe.get("min_agreement") is not None
+    return {column: who for column, who in needed.items() if not (agrees and column == "answer")}
 
 
 def has_gold(answer: Any) -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data import ROW_COLUMNS, DataError, NoRowFits, check_columns, columns_of, find_format, format_rows
+from reasoning_ext.errors import UserError
 from reasoning_ext.files import write_whole
 from reasoning_ext.mixtures import TASK, entries, mix
 from reasoning_ext.own_keys import TRAINED
@@ -90,7 +91,7 @@ def recipe_rows(
 
     Raises:
         DataError: they cannot be read or do not fit.
-        RecipeError: an entry of `datasets` is wrong.
+        UserError: an entry of `datasets` is wrong.
     """
     prepared = prepared or Prepared()
     limit = recipe.get("max_samples")
@@ -103,7 +104,7 @@ def recipe_rows(
         try:
             parts.append(_entry_rows(entry, split_key, max_samples, prepared))
         except DataError as error:
-            raise entry.error(error.key, str(error)) from error
+            raise UserError(entry.placed(error)) from error
     if max_samples is not None or split_key != "dataset_train_split":
         listed = [_plain(entry) for entry in listed]  # counts and weights are those of the rows to train on
     rows = mix(parts, listed, recipe.get("seed"))
@@ -148,8 +149,8 @@ def _formatted(entry: Recipe, split_key: str, max_samples: int | None) -> tuple[
         rows, read, dropped = _format(entry, split_key, own)  # the first rows are no sample of the others
     except DataError as error:
         if error.key == "dataset_format" and "dataset_format" not in entry.values:
-            problem = f"{error}; say how its rows are read with dataset_format or rename_columns"
-            raise DataError("dataset_name", problem) from error
+            hint = "say how its rows are read with dataset_format or rename_columns"
+            raise DataError("dataset_name", error.problem.found, hint=hint, code=error.problem.code) from error
         raise
     return rows.take(max_samples if read is None else min(max_samples, rows.num_rows)), read, dropped
 

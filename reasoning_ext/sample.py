@@ -21,11 +21,10 @@ from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
 from reasoning_ext.generation import Engine, EngineError
 from reasoning_ext.interrupt import Interrupt
-from reasoning_ext.preflight import stage_columns
-from reasoning_ext.preparation import has_gold, prepare
+from reasoning_ext.preparation import has_gold, prepare, stage_columns
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
-from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.sampling.card import write_dataset_card
 from reasoning_ext.sampling.outputs import write_outputs, write_summary
@@ -42,12 +41,13 @@ PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
 
 
-def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int:
+def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
     """Sample, score and select; see the module's text for what is written.
 
     Args:
         recipe: of stage sample.
         run: its folder.
+        specs: its rewards.
         engine: answers in the place of the one that the recipe names; it is not closed.
 
     Returns:
@@ -57,7 +57,6 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
         DiskError: the disk is full.
     """
-    specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     prepared = prepare(recipe, specs=specs)
     table = prepared.rows
     if recipe.get("min_agreement") is not None and "answer" not in table.column_names:

@@ -11,10 +11,10 @@ from typing import Any
 from reasoning_ext.contract import Contract
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
 from reasoning_ext.tokenized import loss_options, tokenize_rows
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.training import build_config, train
 
 

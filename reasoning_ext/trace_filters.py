@@ -64,28 +64,28 @@ class _Row(NamedTuple):
 _Said = list[tuple[bool, str]]
 
 
-def problem(filters: TraceFilters) -> str | None:
-    """Say in one line what is wrong with the values, key first, or None."""
+def problem(filters: TraceFilters) -> tuple[str, str, str] | None:
+    """Say what is wrong with the values, `(filter, what was found, what is allowed)`, or None."""
     for name, key in dataclass_keys(TraceFilters).items():
-        if found := key.problem(getattr(filters, name)):
-            return f"{name}: {found}"
+        if found := key.misfit(getattr(filters, name)):
+            return name, *found
     for name in ("min_steps", "max_repetition"):
         value = getattr(filters, name)
         if value is not None and not 0 <= value <= 1:
-            return f"{name}: found {value!r}, allowed: a share between 0 and 1"
+            return name, f"found {value!r}", "a share between 0 and 1"
     for name in ("min_tokens", "max_tokens"):
         value = getattr(filters, name)
         if value is not None and value < 1:
-            return f"{name}: found {value!r}, allowed: whole numbers from 1"
+            return name, f"found {value!r}", "whole numbers from 1"
     if filters.min_tokens and filters.max_tokens and filters.min_tokens > filters.max_tokens:
-        return f"min_tokens: found {filters.min_tokens}, allowed: at most max_tokens, {filters.max_tokens}"
+        return "min_tokens", f"found {filters.min_tokens}", f"at most max_tokens, {filters.max_tokens}"
     if filters.language is not None:
         from reasoning_ext.rewards.language import language
 
         try:
             language([], script=filters.language)
         except ValueError as error:
-            return str(error)
+            return "language", str(error), ""
     return None
 
 
@@ -109,7 +109,7 @@ def filter_traces(
         ValueError: a value is not allowed, there is no column `completion`, or no `count` where one is needed.
     """
     if found := problem(filters):
-        raise KeyProblem(KEY, found)
+        raise KeyProblem((KEY, found[0]), *found[1:])
     on = list(_filters_on(filters, count))
     if on and "completion" not in rows.column_names:
         raise KeyProblem(KEY, f"found no column completion; there are {', '.join(rows.column_names)}")

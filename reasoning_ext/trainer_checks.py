@@ -11,7 +11,6 @@ import inspect
 import logging
 import math
 import os
-import re
 import warnings
 from collections.abc import Iterator
 from importlib import import_module
@@ -19,12 +18,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.errors import KeyProblem, Problem
 from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
-from reasoning_ext.findings import Finding
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import world_size
 
 CONFIGS = {"sft": ("SFTConfig", SFT_CONFIG), "grpo": ("GRPOConfig", GRPO_CONFIG), "dpo": ("DPOConfig", DPO_CONFIG)}
@@ -37,14 +36,10 @@ DRAWN = {
     "min_p": "MinPLogitsWarper", "repetition_penalty": "RepetitionPenaltyLogitsProcessor",
 }  # fmt: skip
 SEEDS = 2**32  # numpy takes none from there on
-REFUSALS = (
-    ValueError, TypeError, ImportError, NotImplementedError, KeyError, AttributeError, FileNotFoundError, ArithmeticError,
-    AssertionError, re.error,
-)  # fmt: skip
 ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
 
 
-def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
+def trainer_findings(recipe: Recipe, run: bool = False) -> list[Problem]:
     """Build what a trainer is built from, and return an error for the first thing that is refused.
 
     Args:
@@ -68,65 +63,9 @@ def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
                 with _left_as_found():
                     _optimizer(recipe, _config(recipe))
             _adapter(recipe)
-    except KeyProblem as problem:
-        return [Finding("error", problem.key, str(problem))]
-    return [Finding("warning", "fsdp", alone)] if fsdp else []
-
-
-@contextlib.contextmanager
-def refusals(recipe: Recipe, what: str, key: str = "stage") -> Iterator[None]:
-    """Turn what a library's constructor refuses into one line.
-
-    Args:
-        recipe: the recipe.
-        what: what is built.
-        key: to blame where the message names no key that the recipe sets.
-
-    Raises:
-        KeyProblem: it was refused.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except REFUSALS as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise KeyProblem(_blamed(recipe, text) or key, f"{what} refuses these values: {text[:600]}") from error
-
-
-@contextlib.contextmanager
-def named_refusals(recipe: Recipe) -> Iterator[None]:
-    """Turn what a library says of a key by its name, while it trains, into one line; everything else is left as it is.
-
-    Raises:
-        KeyProblem: it named a key that the recipe sets.
-    """
-    try:
-        yield
-    except UserError:
-        raise
-    except REFUSALS as error:
-        text = " ".join(str(error).split())
-        key = next((word for word in re.findall(r"\w+", text) if "_" in word and word in recipe.values), None)
-        if key is None:
-            raise
-        raise KeyProblem(key, f"the training was refused: {text[:600]}") from error
-
-
-def _blamed(recipe: Recipe, text: str) -> str:
-    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
-    words = re.findall(r"[\w.-]+", text.casefold())
-    own = {key: value for key, value in recipe.values.items() if key not in ("stage", "backend")}
-    named = [word for word in re.findall(r"\w+", text) if word in own]
-    for kinds in (str, (int, float)):  # a number may stand there by chance
-        repeated = []
-        for key, value in own.items():
-            parts = [part for part in (value if isinstance(value, list | dict) else [value]) if isinstance(part, kinds)]
-            if any(str(part).casefold() in words for part in parts if not isinstance(part, bool)):
-                repeated.append(key)
-        if not named and len(repeated) == 1:
-            return repeated[0]
-    return named[0] if named else ""
+    except KeyProblem as error:
+        return [recipe.placed(error)]
+    return [recipe.problem("fsdp", alone, code="fsdp_alone", level="warning")] if fsdp else []
 
 
 def _sampling(recipe: Recipe) -> None:

@@ -14,13 +14,12 @@ from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space, read_object
-from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.model import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.tokenized import drop_long_prompts
-from reasoning_ext.trainer_checks import refusals
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 
@@ -29,11 +28,7 @@ def recipe_model(recipe: Recipe, trainable: bool, name: str | None = None, **ove
 
     Raises:
         ModelError: it cannot be had.
-        RecipeError: the recipe does not fit the adapter that an earlier recipe made.
     """
-    if trainable:
-        for error in adapter_errors(recipe):
-            raise error
     source = model_source(recipe, trainable, name, **overrides)
     if trainable:
         say(f"model  {_chosen(recipe, source.choice())}")
@@ -98,7 +93,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
 
     Raises:
         KeyProblem: TRL refuses a combination of values.
-        RecipeError: Unsloth changes one.
+        UserError: Unsloth changes one.
     """
     device = found_device(recipe.get("use_cpu"))
     frozen = bool(recipe.get("use_peft"))

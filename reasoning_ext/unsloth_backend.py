@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import Problem
 from reasoning_ext.fields import class_node, module_source
 from reasoning_ext.hand_over import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
 from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
@@ -105,12 +105,13 @@ def config_fields() -> dict[str, str]:
     return {name: kind for name, kind in found if kind != "Any"}
 
 
-def unsloth_errors(recipe: Recipe) -> Iterator[RecipeError]:
-    """Yield the keys that the installed Unsloth cannot take; nothing where it is not installed, or another backend is used."""
+def unknown_to_unsloth(recipe: Recipe) -> Iterator[Problem]:
+    """A key that the installed Unsloth cannot take; nothing where it is not installed, or another backend is used."""
     config = recipe.values.get("unsloth_config") or {}
     if recipe.get("backend") != "unsloth":
         if config:
-            yield recipe.error("unsloth_config", "found with backend: trl, which does not know it; leave it out")
+            found = "found with backend: trl, which does not know it"
+            yield recipe.problem("unsloth_config", found, hint="leave it out")
         return
     if find_spec("unsloth") is None:
         return
@@ -124,11 +125,11 @@ def unsloth_errors(recipe: Recipe) -> Iterator[RecipeError]:
         of = f"{call[1]}.{call[2]} of {found}"
         problem = f"found {value!r}, but {of} has no argument for it"
         own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
-        yield recipe.error(key, f"{problem}; {own}, or write backend: trl")
+        yield recipe.problem(key, f"{problem}; {own}, or write backend: trl")
     for name in config:
         if name not in config_fields():
             problem = f"unknown field of {found}, allowed: {', '.join(config_fields()) or 'none'}"
-            yield recipe.error(("unsloth_config", name), f"{problem} (found {config[name]!r})")
+            yield recipe.problem(("unsloth_config", name), f"{problem} (found {config[name]!r})")
 
 
 def trl_defaults(cls: type) -> dict[str, Any]:
@@ -165,7 +166,7 @@ def refuse_changes(recipe: Recipe, config: Any) -> None:
         config: TRL's config, built from it.
 
     Raises:
-        RecipeError: one of `NOT_CHANGED` is not what the recipe says.
+        UserError: one of `NOT_CHANGED` is not what the recipe says.
     """
     for key in NOT_CHANGED:
         wanted, has = recipe.values.get(key), getattr(config, key, None)

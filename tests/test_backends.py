@@ -91,11 +91,11 @@ def test_bits_that_unsloth_does_not_have_on_this_machine_are_refused(tmp_path):
 
 def recipe_errors(text, tmp_path):
     """Return the errors that `check` finds in a recipe, without running anything."""
-    from reasoning_ext.combinations import weight_errors
+    from reasoning_ext.check_keys import OF_KEYS, broken_rules
     from reasoning_ext.recipe import load_recipe
 
     (tmp_path / "r.yaml").write_text(text)
-    return [str(error).partition("r.yaml:")[2] for error in weight_errors(load_recipe(tmp_path / "r.yaml"))]
+    return [str(error).partition("r.yaml:")[2] for error in broken_rules(load_recipe(tmp_path / "r.yaml"), OF_KEYS)]
 
 
 SFT = "stage: sft\nmodel_name_or_path: x/y\nuse_peft: true\noutput_dir: out\n"
@@ -352,7 +352,8 @@ def test_vllm_gets_room_for_the_rank_of_an_adapter_that_is_trained_further(adapt
 @pytest.mark.slow
 def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tmp_path, monkeypatch):
     """When the recipes are read there is no adapter yet."""
-    from reasoning_ext.recipe import RecipeError, load_recipe
+    from reasoning_ext.errors import UserError
+    from reasoning_ext.recipe import load_recipe
     from reasoning_ext.training import recipe_model
 
     monkeypatch.chdir(tmp_path)
@@ -360,7 +361,7 @@ def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tm
     assert recipe_errors(text, tmp_path) == []
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "adapter_config.json").write_text(json.dumps({"r": 32}))
-    with pytest.raises(RecipeError, match="lora_r: found 64, but the adapter first has r 32"):
+    with pytest.raises(UserError, match="lora_r: found 64, but the adapter first has r 32"):
         recipe_model(load_recipe(tmp_path / "r.yaml"), trainable=True)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning_ext.preflight import check_recipe
+from reasoning_ext.check_keys import check_recipe
 from reasoning_ext.recipe import load_recipes
 
 SAMPLE = """\
@@ -114,7 +114,7 @@ CASES = {
     ),
     "a server's URL": (
         "engine: server\nengine_kwargs: {base_url: h/v1}",
-        ["engine_kwargs.base_url: found 'h/v1'; allowed: http://host:port/v1 or https://host/v1"],
+        ["engine_kwargs.base_url: found 'h/v1', allowed: http://host:port/v1 or https://host/v1"],
     ),
     "no weights for vLLM": (
         "engine: vllm\nfrom_scratch: true", ["from_scratch: found true with engine: vllm, allowed: with transformers"],
@@ -167,7 +167,7 @@ CASES = {
 def errors(path):
     found = []
     [recipe] = load_recipes([path], {}, found)
-    check_recipe(recipe, run=False, problems=found)
+    found += check_recipe(recipe, run=False).problems
     return [str(error) for error in found]
 
 

@@ -7,8 +7,8 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext.batches import batch_facts, batch_line
-from reasoning_ext.check import Result
-from reasoning_ext.check_output import histogram, length_facts
+from reasoning_ext.check import check as check_all
+from reasoning_ext.check_output import document, histogram, length_facts
 from reasoning_ext.inspection import _sample, inspect, tokenizer_source
 from reasoning_ext.recipe import load_recipe
 
@@ -42,7 +42,7 @@ def check(tmp_path, monkeypatch):
         for name, content in files.items():
             (tmp_path / name.replace("__", ".")).write_text(content)
         (tmp_path / "r.yaml").write_text(text)
-        return Result(load_recipe(tmp_path / "r.yaml"), [], offline, [], whole)
+        return next(check_all([load_recipe(tmp_path / "r.yaml")], not whole, offline))
 
     call.folder = tmp_path
     return call
@@ -50,8 +50,10 @@ def check(tmp_path, monkeypatch):
 
 def said(result, level):
     """Return `key: text` of a result's findings of one level."""
-    errors = [text.partition("r.yaml")[2] for text in result.errors] if level == "error" else []
-    return errors + [f"{f.key}: {f.text}" for f in result.findings if f.level == level]
+    found = [problem for problem in result.problems if problem.level == level]
+    if level == "error":
+        return [str(problem).partition("r.yaml")[2] for problem in found]
+    return [f"{problem.key}: {problem.text}" for problem in found]
 
 
 def template(change):
@@ -61,7 +63,7 @@ def template(change):
 def test_a_good_recipe_has_nothing_to_complain_of(check):
     result = check()
     assert (said(result, "error"), said(result, "warning"), said(result, "note")) == ([], [], [])
-    facts = result.as_dict()["facts"]
+    facts = document(result)["facts"]
     assert facts["columns"] == ["prompt", "completion", "answer"] and facts["rows"] == 16
     assert facts["lengths"] == {"shortest": 32, "median": 32, "percentile_95": 35, "longest": 35}
     assert facts["duplicates"] == 0 and facts["context"] == 256 and facts["fitting_share"] == 1
@@ -81,11 +83,11 @@ def test_who_forgets_max_length_is_told_how_long_the_rows_are(check):
     result = check(rows=[*SFT_ROWS, LONG])
     [error] = said(result, "error")
     assert error.startswith(
-        "max_length: left out, so it is TRL's default: 1 of 17 rows are longer than max_length 1024 (the longest 16"
+        ": max_length: left out, so it is TRL's default: 1 of 17 rows are longer than max_length 1024 (the longest 16"
     )
     assert error.endswith("; raise max_length, or write overlong_rows: drop")
     result = check(SFT + "overlong_rows: drop\n", rows=[*SFT_ROWS, LONG])
-    assert said(result, "error") == [] and result.batch["optimizer_steps"] == 6  # of the 16 that are left
+    assert said(result, "error") == [] and result.facts["batch"]["optimizer_steps"] == 6  # of the 16 that are left
     assert any(w.startswith("max_length: left out") and "will be dropped" in w for w in said(result, "warning"))
     [error] = said(check(SFT + "overlong_rows: drop\nmax_length: 8\n"), "error")
     assert error.endswith("; raise max_length")
@@ -183,7 +185,7 @@ def test_prompts_over_the_limit(check):
     [warning] = said(check(GRPO + "max_prompt_length: 21\n"), "warning")
     assert warning == "max_prompt_length: found 21; 6 of 16 prompts have more tokens and will be dropped"
     [error] = said(check(GRPO + "max_prompt_length: 3\n"), "error")
-    assert error == "max_prompt_length: found 3, but all prompts have more tokens; raise it"
+    assert error == ":11: max_prompt_length: found 3, but all prompts have more tokens; raise it"
 
 
 def test_duplicates_are_counted_where_they_are_kept(check):
@@ -200,7 +202,7 @@ def test_duplicates_are_counted_where_they_are_kept(check):
 def test_a_stream_is_looked_at_without_being_read_whole(check):
     result = check(SFT + "dataset_streaming: true\nmax_steps: 4\n")
     assert result.errors == [] and len(result.inspection.rows) == 16 and result.inspection.facts["rows"] is None
-    assert result.batch == {"rows_a_step": 8, "optimizer_steps": 4}
+    assert result.facts.get("batch", {}) == {"rows_a_step": 8, "optimizer_steps": 4}
 
 
 def test_held_out_rows_are_looked_at_before_a_training_that_asks_for_them(check):
@@ -220,10 +222,10 @@ def test_what_only_the_hub_has_is_left_out_offline(check):
     assert "decontaminate: org/questions on the hub, not compared with offline" in notes
     assert any(n.startswith("chat_template_path: org/model is no folder here") for n in notes)
     result = check(SFT.replace("./rows.jsonl", "org/rows"))
-    assert result.unread == "org/rows on the hub, not read offline" and not result.failed
+    assert result.unread == "org/rows on the hub, not read offline" and not result.errors
     assert result.inspection.contract is not None  # the tokenizer is here
     result = check(SFT.replace("./rows.jsonl", "org/rows") + "eval_strategy: steps\neval_steps: 5\n")
-    assert result.unread == "org/rows on the hub, not read offline" and not result.failed
+    assert result.unread == "org/rows on the hub, not read offline" and not result.errors
 
 
 def test_other_evaluation_sets_are_still_compared_with_offline(check):
@@ -245,12 +247,15 @@ def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
     rows = [{"question": f"What comes after {a}?", "gold": str(a + 1) if a % 2 else None} for a in range(40)]
     for whole in (True, False):
         result = check(text, rows, whole=whole, f__py=form)
-        assert said(result, "error") == [] and result.golds.startswith("20 read, 0 of them")
+        assert said(result, "error") == [] and result.facts["golds"].startswith("20 read, 0 of them")
 
 
 def test_too_few_prompts_for_one_generation(check):
     [error] = said(check(GRPO.replace("train_batch_size: 8", "train_batch_size: 128")), "error")
-    assert error == "dataset_name: found 16 rows, but one generation takes 32 prompts; use more rows or smaller batches"
+    assert (
+        error
+        == ":4: dataset_name: found 16 rows, but one generation takes 32 prompts; use more rows or smaller batches"
+    )
     enough = GRPO.replace("train_batch_size: 8", "train_batch_size: 64")
     assert said(check(enough), "error") == [] and len(said(check(enough, SFT_ROWS[1:]), "error")) == 1
 
@@ -260,7 +265,7 @@ def test_nothing_that_is_not_a_number_gets_into_the_batches(check):
         result = check(SFT + line + "\n")
         assert (
             said(result, "error") == [f":6: {line.replace(': ', ': found ')}, allowed: 1 or more"]
-            and result.batch == {}
+            and result.facts.get("batch", {}) == {}
         )
 
 
@@ -374,7 +379,7 @@ PAYS_ALL = (
 def test_rewards_that_pay_for_something_else_stop_check_and_are_a_warning_before_a_run(check):
     text = GRPO.replace("[math_answer]", "[./mine.py:mine]")
     refused = check(text, mine__py=PAYS_ALL.format(sign="think"))
-    assert "the right answer must earn the most" in refused.errors[0]
+    assert "the right answer must earn the most" in refused.errors[0].text
     run = check(text, mine__py=PAYS_ALL.format(sign="think"), whole=False)
     assert run.errors == [] and any("must earn the most" in text for text in said(run, "warning"))
 

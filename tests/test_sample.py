@@ -15,6 +15,7 @@ from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.preparation import prepare
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
+from reasoning_ext.reward_loading import parse_rewards
 from reasoning_ext.run_dir import RunDirError, fingerprint, finish, open_run
 from reasoning_ext.sample import run_sample
 from reasoning_ext.sources import load_rows
@@ -60,7 +61,7 @@ def sample(tmp_path):
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
         recipe, engine = load_recipe(tmp_path / "r.yaml"), by or Engine()
         folder = open_run(recipe.output_dir, recipe.values, {})
-        assert run_sample(recipe, folder, engine) == 0
+        assert run_sample(recipe, folder, parse_rewards(recipe.get("reward_funcs"), recipe.folder), engine) == 0
         finish(folder.path, 0.0)
         return folder.path, engine
 

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_ext.recipe import load_recipe, stage_keys
+from reasoning_ext.known_keys import stage_keys
+from reasoning_ext.recipe import load_recipe
 from reasoning_ext.surprises import CHECKS, MOST, default_findings
 
 ROOT = Path(__file__).parents[1]

@@ -58,8 +58,8 @@ class ServerEngine:
     """
 
     def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
-        for problem in server_problems(options):
-            raise EngineError("engine_kwargs", problem)
+        for name, found, allowed in server_problems(options):
+            raise EngineError("engine_kwargs", f"{name}: {found}", allowed)
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()
@@ -196,8 +196,8 @@ def reachable(model: str, options: ServerOptions) -> str:
     list lacks the model or fails is asked for one token: some serve more than they list (aliases; `transformers serve` lists
     its cache, and answers 500 where there is none).
     """
-    for problem in server_problems(options):
-        return problem
+    for name, found, allowed in server_problems(options):
+        return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
     urls = [url.rstrip("/") for url in base_urls(options)]
     with httpx().Client(headers=authorization(options.api_key_env), timeout=LOOK_SECONDS) as client:
         looks = [_look(client, url, model, options.api_key_env) for url in urls]

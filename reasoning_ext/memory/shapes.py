@@ -34,6 +34,8 @@ GEMMA3 = {
 class ShapeError(KeyProblem):
     """A model's config cannot be had, or has no formula."""
 
+    code = "unknown_shape"
+
 
 @dataclass(frozen=True)
 class Linear:
