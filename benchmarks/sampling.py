@@ -101,7 +101,8 @@ def load(folder: Path) -> Any:
     """Load a run's model for generation."""
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, load_model
+    from reasoning_ext.loaded import LoadOptions
+    from reasoning_ext.model import load_model
 
     return load_model(str(folder), ModelConfig(dtype="float32"), LoadOptions(trainable=False))
 

@@ -25,7 +25,7 @@ from reasoning_ext.verifier import said as answer_of
 from reasoning_ext.votes import same_answers
 
 if TYPE_CHECKING:
-    from reasoning_ext.model import Loaded, LoadOptions
+    from reasoning_ext.loaded import Loaded, LoadOptions
 
 SHOWN = 200  # characters of an answer that is not streamed
 
@@ -120,7 +120,7 @@ def _quiet() -> None:
 
 def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
     """Return the system prompt that a model was trained with, and how it is loaded; of a run its recipe says both."""
-    from reasoning_ext.model import LoadOptions
+    from reasoning_ext.loaded import LoadOptions
 
     options = LoadOptions(trainable=False, seed=seed)
     run = run_of(Path(model))

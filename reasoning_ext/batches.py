@@ -1,12 +1,55 @@
 """The arithmetic of batches: how much a step takes, how many steps there are, how much an epoch is."""
 
 import math
+from dataclasses import dataclass
 from typing import Any
 
-from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import world_size
+
+
+@dataclass(frozen=True)
+class Generation:
+    """GRPO's batches, in completions.
+
+    Attributes:
+        batch: of one forward pass, in all processes.
+        accumulation: batches of an optimizer step.
+        steps: batches of a generation, where `generation_batch_size` does not say how large one is.
+        size: of one generation.
+        each: of one prompt.
+    """
+
+    batch: int
+    accumulation: int
+    steps: int
+    size: int
+    each: int
+
+    @property
+    def step(self) -> int:
+        """Completions of an optimizer step."""
+        return self.batch * self.accumulation
+
+    @property
+    def prompts(self) -> int:
+        """Prompts of one generation."""
+        return self.size // self.each
+
+
+def generation_of(recipe: Recipe, processes: int | None = None) -> Generation:
+    """Read GRPO's batches off a recipe.
+
+    Args:
+        recipe: of stage grpo, its numbers 1 or more.
+        processes: that train together; None: those of this launch.
+    """
+    batch = recipe.get("per_device_train_batch_size") * (processes or world_size())
+    accumulation = recipe.get("gradient_accumulation_steps")
+    steps = recipe.get("steps_per_generation") or accumulation
+    size = recipe.get("generation_batch_size") or batch * steps
+    return Generation(batch, accumulation, steps, size, recipe.get("num_generations"))
 
 
 def batch_facts(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
@@ -69,21 +112,18 @@ def _rows(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict
 
 def _grpo(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """The same for GRPO: a generation's prompts are drawn whole, and each batch of it is trained on `num_iterations` times."""
-    batch = recipe.get("per_device_train_batch_size") * world_size()
-    accumulation, each = recipe.get("gradient_accumulation_steps"), recipe.get("num_generations")
-    size = recipe.get("generation_batch_size") or batch * (recipe.get("steps_per_generation") or accumulation)
-    step = batch * accumulation
-    prompts = step / each
+    made = generation_of(recipe)
+    prompts = made.step / made.each
     found = {
         "prompts_a_step": int(prompts) if prompts.is_integer() else round(prompts, 2),
-        "completions_a_step": step,
-        "completions_a_prompt": each,
-        "prompts_a_generation": size // each,
+        "completions_a_step": made.step,
+        "completions_a_prompt": made.each,
+        "prompts_a_generation": made.prompts,
     }
     if not rows:
         return found, 0
-    batches = rows // (size // each) * (size // batch) * recipe.get("num_iterations")
-    return found, max(1, math.ceil(batches / accumulation))
+    batches = rows // made.prompts * (made.size // made.batch) * recipe.get("num_iterations")
+    return found, max(1, math.ceil(batches / made.accumulation))
 
 
 def _generated(recipe: Recipe, rows: int | None) -> dict[str, Any]:
@@ -91,5 +131,5 @@ def _generated(recipe: Recipe, rows: int | None) -> dict[str, Any]:
         return {}
     each = recipe.get("num_generations")
     if recipe.stage == "eval":  # one more is greedy
-        return {"prompts": rows, "completions": rows * (each + 1) * len(eval_models(recipe))}
+        return {"prompts": rows, "completions": rows * (each + 1) * len(recipe.get("models") or [""])}
     return {"prompts": rows, "completions": rows * each}

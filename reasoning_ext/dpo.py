@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from reasoning_ext.fields import DPO_CONFIG
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.pairs import tokenize_pairs
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as

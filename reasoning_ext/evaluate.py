@@ -25,8 +25,8 @@ from reasoning_ext.data import DataError, check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, mend, write_whole
 from reasoning_ext.generation import EngineError, Key, is_fault
+from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.lineage import Overlap, overlap_lines, overlaps
-from reasoning_ext.model import is_adapter
 from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe

@@ -272,7 +272,8 @@ def _quantised(source: Source, reference: Reference) -> Iterator[Any]:
     from trl import ModelConfig
 
     from reasoning_ext.fields import MODEL_CONFIG
-    from reasoning_ext.model import LoadOptions, load_model
+    from reasoning_ext.loaded import LoadOptions
+    from reasoning_ext.model import load_model
 
     config = ModelConfig(**source.recipe.config_values(MODEL_CONFIG))
     options = LoadOptions(trainable=False, trust_remote_code=source.trust)

@@ -30,8 +30,8 @@ from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.formats._chat import read_chat
 from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.merging import Source
-from reasoning_ext.model import Loaded
 from reasoning_ext.reading import recipe_rows
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.rendering import render_prompt

@@ -78,27 +78,27 @@ def _plain(value: Any) -> Any:
     return sorted(value) if isinstance(value, list) and value else [value] if isinstance(value, str) else value or None
 
 
-def named_base(adapter: str) -> str:
+def base_of(adapter: str) -> str:
     """Return the model that an adapter names as its base.
 
     Raises:
         KeyProblem: it names none.
     """
-    from peft import PeftConfig
-
-    base = PeftConfig.from_pretrained(adapter).base_model_name_or_path
-    if not base:
-        raise KeyProblem("model_name_or_path", f"found {adapter}, whose {ADAPTER} names no base_model_name_or_path")
-    return str(base)
+    base = read_object(Path(adapter) / ADAPTER).get("base_model_name_or_path")
+    if not isinstance(base, str) or not base:
+        problem = f"found {adapter}, an adapter whose {ADAPTER} names no base_model_name_or_path"
+        raise KeyProblem("model_name_or_path", problem)
+    return base
 
 
 def adapter_base(adapter: str) -> str:
     """Return the name of the model with whole weights that an adapter was trained on.
 
     Raises:
+        KeyProblem: it names none.
         ValueError: that is an adapter itself, of which PEFT would leave one out.
     """
-    base = named_base(adapter)
+    base = base_of(adapter)
     if is_adapter(base):
         raise ValueError(
             f"its base {base} is an adapter itself; name the folder of `reasoning-ext export` in its place"

@@ -5,9 +5,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,9 +14,10 @@ from typing import Any, Literal
 from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
+from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
 from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import WEIGHTS, eval_models
+from reasoning_ext.named_inputs import WEIGHTS, eval_models, model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stage_columns, stays
 from reasoning_ext.recipe import Recipe
@@ -107,18 +106,11 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
     name = next(iter(eval_models(recipe).values()), None) or recipe.values.get("model_name_or_path")
     if not name or asks_server(recipe):
         return None
-    place = Path(recipe.local(name))
-    if any((place / file).is_file() for file in ("tokenizer_config.json", "config.json")):
-        return str(place)
-    if (place / "adapter_config.json").is_file():  # without a tokenizer of its own: that of the model below it
-        with contextlib.suppress(ValueError, AttributeError):
-            return json.loads((place / "adapter_config.json").read_text(encoding="utf-8")).get(
-                "base_model_name_or_path"
-            )
-    maker = earlier.get(str(place.resolve()))
-    if maker is not None and maker is not recipe:
-        return tokenizer_source(maker, {path: other for path, other in earlier.items() if other is not maker})
-    return None if place.exists() else recipe.local(name)
+    for place, maker in model_chain(recipe, earlier, name):
+        own = any((Path(place) / file).is_file() for file in ("tokenizer_config.json", "config.json"))
+        if maker is None and (own or not is_adapter(place)):
+            return place
+    return None
 
 
 def on_hub(recipe: Recipe) -> bool:

@@ -15,7 +15,7 @@ from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import UserError
 from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.files import read_object
-from reasoning_ext.hand_over import MADE_FROM, MERGED, is_adapter, named_base, put_adapter
+from reasoning_ext.hand_over import MADE_FROM, MERGED, base_of, is_adapter, put_adapter
 from reasoning_ext.lineage import EXPORT, run_recipe
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
@@ -94,7 +94,7 @@ def _adapter_base(run: Path, recipe: Recipe) -> str:
 
     A base that the run made for itself goes where the run's folder goes.
     """
-    named = named_base(str(run))
+    named = base_of(str(run))
     own = run / Path(named).name
     if not Path(named).exists() and (own / "config.json").is_file():
         return str(own)
@@ -158,7 +158,7 @@ def base_weights(name: str | None) -> str:
     """Follow adapters on adapters down to the model that has weights of its own."""
     found = str(name)
     while is_adapter(found):
-        found = named_base(found)
+        found = base_of(found)
     return found
 
 
@@ -194,7 +194,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     if is_adapter(name):
-        base = source.base if Path(name) == source.path else named_base(name)
+        base = source.base if Path(name) == source.path else base_of(name)
         return merge(_put_adapter(load_weights(str(base), source), name))
     check_weights(name, source.trust)
     arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}

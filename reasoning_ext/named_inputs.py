@@ -1,15 +1,15 @@
 """What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
 
 import contextlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from reasoning_ext.data import FORMATS, find_format, format_names
-from reasoning_ext.errors import Problem, UserError
+from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.files import read_object
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
-from reasoning_ext.hand_over import MERGED, RANDOM
+from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM, base_of, is_adapter
 from reasoning_ext.mixtures import entries
 from reasoning_ext.plugins import code_file
 from reasoning_ext.recipe import Recipe
@@ -98,6 +98,30 @@ def eval_models(recipe: Recipe) -> dict[str, str]:
     return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
 
 
+def model_chain(recipe: Recipe, earlier: dict[str, Recipe], name: str | None = None) -> list[tuple[str, Recipe | None]]:
+    """Return what a model comes down from, itself first: `(name, the recipe that is yet to make it)`, down to whole weights.
+
+    Args:
+        recipe: the recipe that names it.
+        earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
+        name: one of the models of an evaluation; None: the recipe's model.
+    """
+    name = name or recipe.values.get("model_name_or_path")
+    if not name:
+        return []
+    name = recipe.local(name)
+    place, maker = Path(name), earlier.get(str(Path(name).resolve()))
+    if is_adapter(name) and not (place / "config.json").is_file():
+        base = read_object(place / ADAPTER).get("base_model_name_or_path")
+        return [(name, None), (str(base), None)] if base else [(name, None)]
+    if any((place / file).is_file() for file in ("config.json", "tokenizer_config.json")):
+        return [(name, None)]
+    if maker is None or maker is recipe:
+        return [] if place.exists() else [(name, None)]
+    others = {path: other for path, other in earlier.items() if other is not maker}
+    return [(name, maker), *model_chain(maker, others)]
+
+
 def unusable_model(recipe: Recipe, made: set[Path], run: bool) -> Problems:
     """A model that is not there, not finished, or no model; a hub name is not looked up.
 
@@ -157,9 +181,10 @@ def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     file = folder / WEIGHTS[1]
     if not file.is_file():
         return ""
-    base = json.loads(file.read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not isinstance(base, str) or not base:
-        return f"found {name}, an adapter whose {WEIGHTS[1]} names no base_model_name_or_path"
+    try:
+        base = base_of(str(folder))
+    except KeyProblem as problem:
+        return str(problem)
     if Path(base).exists() or Path(base).resolve() in made:
         return ""
     path = Path(base)

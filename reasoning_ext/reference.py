@@ -11,7 +11,7 @@ from typing import Any
 
 from reasoning_ext.errors import Problem
 from reasoning_ext.hand_over import is_adapter
-from reasoning_ext.model import Loaded, ModelError, base_revision
+from reasoning_ext.loaded import Loaded, ModelError, base_revision
 from reasoning_ext.recipe import Recipe
 
 

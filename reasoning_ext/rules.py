@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.batches import generation_of
 from reasoning_ext.errors import Problem, system_problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.idle_keys import key_without_effect
+from reasoning_ext.loaded import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.mixtures import entries
-from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
@@ -237,16 +238,14 @@ def batch_that_does_not_divide(recipe: Recipe) -> Problems:
     numbers = [recipe.values.get(key) for key in BATCH_KEYS]
     if recipe.refused(*BATCH_KEYS) or any(number is not None and number < 1 for number in numbers):
         return  # said already
-    processes, rows = world_size(), recipe.get("per_device_train_batch_size")
-    step = rows * processes
-    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
-    given = recipe.values.get("generation_batch_size") is not None
-    size = recipe.get("generation_batch_size") or step * steps
+    made, processes = generation_of(recipe), world_size()
+    step, size, given = made.batch, made.size, recipe.values.get("generation_batch_size") is not None
     key = "generation_batch_size" if given else "num_generations"
     if given and size % step:
         yield recipe.problem(key, f"found {size}", f"a multiple of the batch of {step} completions a step")
     elif size % generations:
-        made_of = f"per_device_train_batch_size {rows} x {steps} steps x {processes} processes"
+        rows = f"per_device_train_batch_size {step // processes}"
+        made_of = f"{rows} x {made.steps} steps x {processes} processes"
         found = f"found {size}" if given else f"found {generations} with a generation batch of {size} ({made_of})"
         near = max(generations, round(size / generations) * generations)
         hint = f"the batch must be a multiple of num_generations {generations}, {near} for example"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.data import ROW_COLUMNS, DataError, check_columns, columns_of
 from reasoning_ext.held_out import write_problems
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.preparation import Prepared, prepare
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.run_dir import RunDir, say

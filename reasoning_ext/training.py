@@ -14,7 +14,7 @@ from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space, read_object
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.reading import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
@@ -103,10 +103,12 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         defaults["bf16"] = False
         defaults["fp16"] = device.kind == "cuda" and not recipe.values.get("bf16")
     extra = recipe.get("unsloth_config") or {}
-    missing = [name for name in extra if name not in {field.name for field in fields(cls)}]
-    if missing:
-        problem = f"found {missing[0]}, which {cls.__name__} has not here; Unsloth adds it on a GPU alone; leave it out"
-        raise recipe.error("unsloth_config", problem)
+    known = {field.name for field in fields(cls)}
+    for name in extra:
+        if name not in known:
+            own = [field for field in known if field.startswith("unsloth")]
+            problem = f"found {name}, which {cls.__name__} has not here, allowed: {', '.join(sorted(own)) or 'nothing'}"
+            raise recipe.error(("unsloth_config", name), f"{problem} (Unsloth adds its fields on a GPU alone)")
     with refusals(recipe, cls.__name__):
         config = cls(**(trl_defaults(cls) | defaults | recipe.config_values(classes) | extra))
     keep_trl_values(recipe, config)

@@ -1,66 +1,37 @@
 """Backend `unsloth`: a recipe's keys, which are TRL's, as the arguments of Unsloth's FastLanguageModel.
 
-The tables below are the whole translation. Which arguments there are is read off the source of the installed Unsloth, without
-importing it, so that a key which it cannot take is refused by name before anything is loaded, and never dropped.
+The tables below are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded, and
+never dropped.
 """
 
 from __future__ import annotations
 
-import ast
 import inspect
 import json
-import re
 import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
-from functools import cache
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import Problem
-from reasoning_ext.fields import class_node, module_source
+from reasoning_ext.fields import MODEL_CONFIG, class_keys
 from reasoning_ext.hand_over import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
-from reasoning_ext.model import Loaded, LoadOptions, ModelError, base_revision, random_model
+from reasoning_ext.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 
 if TYPE_CHECKING:
     from trl import ModelConfig
 
     from reasoning_ext.recipe import Recipe
 
-LOAD = ("models/loader.py", "FastLanguageModel", "from_pretrained")
-ADAPT = ("models/llama.py", "FastLlamaModel", "get_peft_model")
-# recipe key -> (the call, its argument)
-ARGUMENTS = {
-    "model_name_or_path": (LOAD, "model_name"),
-    "model_revision": (LOAD, "revision"),
-    "trust_remote_code": (LOAD, "trust_remote_code"),
-    "dtype": (LOAD, "dtype"),
-    "load_in_4bit": (LOAD, "load_in_4bit"),
-    "load_in_8bit": (LOAD, "load_in_8bit"),
-    "max_seq_length": (LOAD, "max_seq_length"),
-    "use_peft": (LOAD, "full_finetuning"),
-    "use_vllm": (LOAD, "fast_inference"),
-    "vllm_gpu_memory_utilization": (LOAD, "gpu_memory_utilization"),
-    "gradient_checkpointing": (ADAPT, "use_gradient_checkpointing"),
-    "lora_r": (ADAPT, "r"),
-    "lora_alpha": (ADAPT, "lora_alpha"),
-    "lora_dropout": (ADAPT, "lora_dropout"),
-    "lora_target_modules": (ADAPT, "target_modules"),
-    "lora_target_parameters": (ADAPT, "target_parameters"),
-    "lora_modules_to_save": (ADAPT, "modules_to_save"),
-    "use_rslora": (ADAPT, "use_rslora"),
-    "attn_implementation": (LOAD, "attn_implementation"),
-    "use_dora": (ADAPT, "use_dora"),
-    "lora_task_type": (ADAPT, "task_type"),
-    "bnb_4bit_quant_type": (LOAD, "bnb_4bit_quant_type"),
-    "bnb_4bit_quant_storage": (LOAD, "bnb_4bit_quant_storage"),
-    "use_bnb_nested_quant": (LOAD, "bnb_4bit_use_double_quant"),
-    "vllm_max_model_length": (LOAD, "max_model_length"),
-    "vllm_tensor_parallel_size": (LOAD, "tensor_parallel_size"),
-    "vllm_model_impl": (LOAD, "model_impl"),
-}
+# the keys of TRL's ModelConfig that Unsloth has arguments for; any other is refused
+TAKEN = {
+    "model_name_or_path", "model_revision", "trust_remote_code", "dtype", "load_in_4bit", "load_in_8bit", "use_peft",
+    "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save",
+    "use_rslora",
+}  # fmt: skip
+IN_MODEL_VLLM = ("vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl")
 # what Unsloth does by itself, for keys that none of its arguments takes
 BY_ITSELF = {
     "bnb_4bit_quant_type": "nf4",
@@ -70,66 +41,24 @@ BY_ITSELF = {
     "vllm_tensor_parallel_size": 1,
     "vllm_model_impl": "vllm",
 }
-
 REWRITTEN = ("epsilon_high", "scale_rewards")  # by the `__init__` of Unsloth's GRPOConfig, for some loss types
 NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
 
 
-@cache
-def arguments(file: str, name: str, function: str) -> tuple[str, ...]:
-    """Return the names of a method's arguments in the installed Unsloth, read off its source.
-
-    Args:
-        file: below the package.
-        name: the class.
-        function: the method.
-
-    Raises:
-        LookupError: the installed Unsloth has no such method.
-    """
-    for node in class_node("unsloth", file, name).body:
-        if isinstance(node, ast.FunctionDef) and node.name == function:
-            return tuple(a.arg for a in [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs])
-    raise LookupError(f"unsloth {version('unsloth')} has no {name}.{function} in {file}; write backend: trl")
-
-
-@cache
-def config_fields() -> dict[str, str]:
-    """Return the fields that Unsloth adds to TRL's configs on a GPU and a recipe can hold, `{name: annotation}`.
-
-    It writes them into the text of a class that it compiles at run time; that text is what is searched.
-    """
-    texts = [n.value for n in ast.walk(module_source("unsloth", "models/rl.py")) if isinstance(n, ast.Constant)]
-    template = next((t for t in texts if isinstance(t, str) and "class Unsloth{RLConfig_name}" in t), "")
-    found = re.findall(r"^ +(\w+) ?: Optional\[(\w+)\] = field\(", template, re.MULTILINE)
-    return {name: kind for name, kind in found if kind != "Any"}
-
-
 def unknown_to_unsloth(recipe: Recipe) -> Iterator[Problem]:
-    """A key that the installed Unsloth cannot take; nothing where it is not installed, or another backend is used."""
-    config = recipe.values.get("unsloth_config") or {}
+    """A key that Unsloth cannot take; the fields of `unsloth_config` are looked up where a run builds TRL's config."""
     if recipe.get("backend") != "unsloth":
-        if config:
+        if recipe.values.get("unsloth_config"):
             found = "found with backend: trl, which does not know it"
             yield recipe.problem("unsloth_config", found, hint="leave it out")
         return
-    if find_spec("unsloth") is None:
-        return
-    found = f"unsloth {version('unsloth')} (with trl {version('trl')})"
-    for key, (call, argument) in ARGUMENTS.items():
-        if key not in recipe.values or argument in arguments(*call):
-            continue
-        value = recipe.values[key]
-        if value is None or value == BY_ITSELF.get(key) or (key.startswith("vllm") and not starts_vllm(recipe)):
-            continue
-        of = f"{call[1]}.{call[2]} of {found}"
-        problem = f"found {value!r}, but {of} has no argument for it"
-        own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
-        yield recipe.problem(key, f"{problem}; {own}, or write backend: trl")
-    for name in config:
-        if name not in config_fields():
-            problem = f"unknown field of {found}, allowed: {', '.join(config_fields()) or 'none'}"
-            yield recipe.problem(("unsloth_config", name), f"{problem} (found {config[name]!r})")
+    vllm = IN_MODEL_VLLM if starts_vllm(recipe) else ()
+    for key in (*class_keys(*MODEL_CONFIG), *vllm):
+        value = recipe.values.get(key)
+        if value is not None and key not in TAKEN and value != BY_ITSELF.get(key):
+            own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
+            found = f"found {value!r}, but Unsloth has no argument for it"
+            yield recipe.problem(key, found, hint=f"{own}, or write backend: trl")
 
 
 def trl_defaults(cls: type) -> dict[str, Any]:
@@ -223,7 +152,7 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
 
 
 def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
-    """Return the arguments of `from_pretrained`, those that the installed one has."""
+    """Return the arguments of `from_pretrained`."""
     import torch
 
     quantized = config.load_in_4bit or config.load_in_8bit
@@ -246,7 +175,7 @@ def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dic
     if options.use_vllm:
         values["gpu_memory_utilization"] = options.gpu_memory_utilization
         values["max_lora_rank"] = adapter_rank(name) if is_adapter(name) else config.lora_r
-    return {key: value for key, value in values.items() if key in arguments(*LOAD)}
+    return values
 
 
 def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
@@ -268,7 +197,7 @@ def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) ->
         "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
         "random_state": options.seed,
     }
-    return {key: value for key, value in values.items() if value is not None and key in arguments(*ADAPT)}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 def _refuse_revision(name: str, base: str, config: ModelConfig) -> None:

@@ -34,7 +34,8 @@ RECIPES = {
 }
 
 os.chdir(FOLDER)
-from reasoning_ext.model import LoadOptions, load_model, prepare_backend  # noqa: E402
+from reasoning_ext.loaded import LoadOptions  # noqa: E402
+from reasoning_ext.model import load_model, prepare_backend  # noqa: E402
 
 prepare_backend(BACKEND)
 

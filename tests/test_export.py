@@ -262,7 +262,8 @@ def test_an_adapter_with_more_tokens_than_its_base_is_evaluated_and_trained_furt
     from transformers import AutoTokenizer
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, load_model
+    from reasoning_ext.loaded import LoadOptions
+    from reasoning_ext.model import load_model
 
     run = with_another_template(runs, tied)
     loaded = load_model(str(run), ModelConfig(dtype="float32"), LoadOptions(trainable=False))
@@ -344,7 +345,8 @@ def test_an_adapter_on_an_adapter_is_exported_and_refused_elsewhere(adapter, run
     from safetensors.torch import load_file
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, ModelError, load_model
+    from reasoning_ext.loaded import LoadOptions, ModelError
+    from reasoning_ext.model import load_model
 
     text = ADAPTER.replace("model_name_or_path: base", "model_name_or_path: adapter") + "merge_adapter: true\n"
     run = changed_copy(runs(text, "second"), tmp_path / "nested", lambda name, tensor: tensor)

@@ -15,7 +15,7 @@ from reasoning_ext.engines.ray_engine import STARTS, Chunks, Clerk, RayEngine
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.generation import EngineError, SamplingSettings
-from reasoning_ext.model import LoadOptions
+from reasoning_ext.loaded import LoadOptions
 
 PROMPTS = [[{"role": "user", "content": f"{a}+{a * 7 % 90}=?"}] for a in range(60)]
 KEYS = [(prompt, sample) for prompt in range(60) for sample in range(8)]

@@ -14,7 +14,7 @@ from reasoning_ext.contract import find_contract
 from reasoning_ext.engines import transformers_engine as module
 from reasoning_ext.engines.transformers_engine import KeyedDraw, TransformersEngine
 from reasoning_ext.generation import EngineError, SamplingSettings, key_seed
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 
 PROMPTS = [
     [{"role": "user", "content": text}] for text in ("7+5", "1+2*3+4*7", "9", "3*3*3+1+1+1", "hello there", "2+2")

@@ -47,7 +47,8 @@ def test_one_step_of_sft_and_of_grpo_on_four_bit_weights(cli, tmp_path, write_re
 
 
 LOAD = """
-from reasoning_ext.model import LoadOptions, load_model, prepare_backend
+from reasoning_ext.loaded import LoadOptions
+from reasoning_ext.model import load_model, prepare_backend
 prepare_backend("unsloth")
 from trl import ModelConfig
 config = ModelConfig(load_in_4bit=True, use_peft=True, lora_r=8, lora_target_modules=["all-linear"])

@@ -14,7 +14,7 @@ from reasoning_ext.engines.options import VllmOptions
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.engines.vllm_engine import llm_arguments, refuse, sampling_arguments, stop_ids
 from reasoning_ext.generation import EngineError, SamplingSettings, key_seed
-from reasoning_ext.model import LoadOptions
+from reasoning_ext.loaded import LoadOptions
 
 PROMPTS = [
     [{"role": "user", "content": f"{i * 7919 % 100000}+{i * 104729 % 99991}=? {'and so on ' * (i % 3)}"}]

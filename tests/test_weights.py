@@ -238,7 +238,8 @@ def test_what_is_loaded_is_judged_by_its_own_report(model, monkeypatch):
     from trl import ModelConfig
 
     from reasoning_ext import model as models
-    from reasoning_ext.model import LoadOptions, ModelError, load_model
+    from reasoning_ext.loaded import LoadOptions, ModelError
+    from reasoning_ext.model import load_model
 
     monkeypatch.setattr(models, "check_weights", lambda *arguments: None)
     rename(model, lambda name: "base_model.model." + name)
@@ -266,7 +267,8 @@ def test_a_tokenizer_beyond_the_embeddings_is_refused_unless_nothing_uses_what_i
 def test_a_generation_config_that_could_not_be_saved_is_refused_before_the_training(model):
     from trl import ModelConfig
 
-    from reasoning_ext.model import LoadOptions, ModelError, load_model
+    from reasoning_ext.loaded import LoadOptions, ModelError
+    from reasoning_ext.model import load_model
 
     edit(model, "generation_config.json", temperature=0.5, do_sample=False)
     with pytest.raises(ModelError, match=r"generation_config\.json"):

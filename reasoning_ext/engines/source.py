@@ -14,7 +14,8 @@ from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.fields import MODEL_CONFIG, class_keys
-from reasoning_ext.model import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, load_model
+from reasoning_ext.loaded import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions
+from reasoning_ext.model import load_model
 from reasoning_ext.unsloth_backend import starts_vllm
 
 if TYPE_CHECKING:

@@ -22,7 +22,7 @@ from transformers.generation import logits_process
 
 from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.model import Loaded
+from reasoning_ext.loaded import Loaded
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.shown import print
 from reasoning_ext.tokenized import count_tokens

@@ -28,7 +28,7 @@ from reasoning_ext.engines.options import VllmOptions
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.hand_over import ADAPTER, adapter_base, adapter_rank, is_adapter
-from reasoning_ext.model import base_revision
+from reasoning_ext.loaded import base_revision
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.weights import check_weights
 

@@ -7,13 +7,11 @@ in `activation_coefficients.json`; those of Unsloth, whose kernels no trace sees
 
 from __future__ import annotations
 
-import ast
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.fields import module_source
 from reasoning_ext.memory.parts import BYTES, cache_bytes
 from reasoning_ext.memory.setup import Setup
 
@@ -84,22 +82,19 @@ def generation_bytes(setup: Setup) -> dict[str, int]:
     That is at the last token, where a layer's keys and values are written anew, and repeated for every head by transformers that
     cannot attend otherwise to padded prompts; or it is at the first, where all prompts go through a layer at once.
     """
+    from transformers.integrations import sdpa_attention
+
     shape, rows = setup.shape, setup.generated
     last = cache_bytes(shape, rows, setup.tokens, BYTES[setup.dtype]) // shape.layers
     last += rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
-    if setup.backend == "unsloth" or _repeats_heads():
+    if setup.backend == "unsloth" or not hasattr(
+        sdpa_attention, "pack_gqa"
+    ):  # heads are repeated before transformers 5.20
         last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * BYTES[setup.dtype]
     first = _plane(FORWARD, setup) * rows * setup.prompt
     for sign, tokens in ((1, setup.prompt), (-1, setup.tokens)):  # the cache is no longer than the prompts then
         first += sign * cache_bytes(shape, rows, tokens, BYTES[setup.dtype])
     return {"one layer's activations": max(first, last), "dequantised weight": _dequantised(setup)}
-
-
-@cache
-def _repeats_heads() -> bool:
-    """Tell whether the installed transformers repeats keys and values for every query head, as before 5.20 or so."""
-    tree = module_source("transformers", "integrations/sdpa_attention.py")
-    return not any(isinstance(node, ast.FunctionDef) and node.name == "pack_gqa" for node in tree.body)
 
 
 def _layers(setup: Setup) -> tuple[int, dict[str, int]]:

@@ -7,12 +7,9 @@ constant per 256 where it is nested) and `optim/optimizer.py` (8-bit states of t
 
 from __future__ import annotations
 
-import ast
 import math
 import re
-from functools import cache
 
-from reasoning_ext.fields import module_source
 from reasoning_ext.memory.shapes import Linear, Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
@@ -64,25 +61,12 @@ def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
     if targets == "all-linear":
         return list(shape.linears)
     if targets is None:
-        targets = _peft_targets().get(shape.model_type, [])  # PEFT refuses what it has no choice for
+        from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
+
+        targets = OF_MODEL.get(shape.model_type, [])  # PEFT refuses what it has no choice for
     if isinstance(targets, str):
-        return [one for one in shape.linears if one.name == targets or re.fullmatch(targets, _path(one))]
+        return [one for one in shape.linears if one.name == targets or re.fullmatch(targets, one.path)]
     return [one for one in shape.linears if one.name in targets]
-
-
-def _path(linear: Linear) -> str:
-    part = "self_attn" if linear.name in ("q_proj", "k_proj", "v_proj", "o_proj", "qkv_proj") else "mlp"
-    return f"model.layers.0.{part}.{linear.name}"
-
-
-@cache
-def _peft_targets() -> dict[str, list[str]]:
-    """Read PEFT's own choice of modules off its source, since importing it takes torch along."""
-    name = "TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING"
-    for node in module_source("peft", "utils/constants.py").body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == name:
-            return ast.literal_eval(node.value)
-    return {}
 
 
 def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, dora: bool = False) -> list[int]:

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import ast
-import contextlib
-import json
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from packaging.version import Version
+
+from reasoning_ext.batches import generation_of
 from reasoning_ext.devices import Device, choose
-from reasoning_ext.fields import module_source
+from reasoning_ext.files import read_object
+from reasoning_ext.hand_over import ADAPTER, LORA_KEYS
 from reasoning_ext.memory.parts import BYTES
 from reasoning_ext.memory.shapes import Shape, config_of, shape_of
+from reasoning_ext.named_inputs import model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe
 
 ASSUMED_PROMPT = 256  # tokens, where neither the rows nor max_prompt_length tell
 DEFAULT_LENGTH = 1024
-LORA = ("use_peft", "lora_r", "lora_target_modules", "lora_modules_to_save")
+LORA = ("lora_r", "lora_target_modules", "lora_modules_to_save")
 CARD = Device("cuda", bf16=True)
 
 
@@ -108,33 +111,18 @@ def model_source(
     """Return where the config of a recipe's model is, and the LoRA values of an adapter that the recipe starts from.
 
     Args:
-        recipe: the recipe.
-        earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
-        name: one of the models of an evaluation; None: the recipe's model.
+        recipe, earlier, name: see `named_inputs.model_chain`.
     """
-    name = name or recipe.values.get("model_name_or_path")
-    if not name:
-        return None, {}
-    name = recipe.local(name)
-    place = Path(name)
-    if (place / "config.json").is_file():
-        return name, {}
-    if (place / "adapter_config.json").is_file():
-        with contextlib.suppress(ValueError, OSError):
-            adapter = json.loads((place / "adapter_config.json").read_text(encoding="utf-8"))
-            names = {"r": "lora_r", "target_modules": "lora_target_modules", "modules_to_save": "lora_modules_to_save"}
-            lora = {key: adapter.get(name) for name, key in names.items()}
-            return adapter.get("base_model_name_or_path"), {"use_peft": True, **lora}
-    maker = earlier.get(str(place.resolve()))
-    if maker is None or maker is recipe:
-        return (None, {}) if place.exists() else (name, {})
-    source, lora = model_source(maker, {path: other for path, other in earlier.items() if other is not maker})
-    if maker.stage in TRAINED:
-        if not maker.get("use_peft"):
-            return source, {}
-        continued = lora and not maker.get("merge_adapter")
-        lora = lora if continued else {key: maker.get(key) for key in LORA}
-    return source, lora
+    chain, lora = model_chain(recipe, earlier, name), {}
+    for place, maker in reversed(chain):
+        if maker is None:
+            adapter = read_object(Path(place) / ADAPTER)
+            lora = {"use_peft": True, **{key: adapter.get(LORA_KEYS[key]) for key in LORA}} if adapter else {}
+        elif maker.stage in TRAINED and not maker.get("use_peft"):
+            lora = {}
+        elif maker.stage in TRAINED and (not lora or maker.get("merge_adapter")):
+            lora = {"use_peft": True, **{key: maker.get(key) for key in LORA}}
+    return chain[-1][0] if chain else None, lora
 
 
 def setup_of(
@@ -202,12 +190,10 @@ def weight_type(recipe: Recipe, shape: Shape, full: bool) -> str:
 
 
 def fused_head(stage: str) -> bool:
-    """Tell whether the installed TRL makes logits in tiles: SFT since 1.14, GRPO and DPO since 1.16; read off its source."""
+    """Tell whether the installed TRL makes logits in tiles: SFT since 1.14, GRPO and DPO since 1.16."""
     if stage not in TRAINED:
         return True
-    tree = module_source("trl", f"trainer/{stage}_trainer.py")
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    return bool(names & {"add_fused_lm_head", "_patch_chunked_ce_lm_head"})
+    return stage == "sft" or Version(version("trl")) >= Version("1.16.dev0")
 
 
 def _reference(recipe: Recipe, peft: bool, continued: bool) -> str:
@@ -239,6 +225,5 @@ def _batches(recipe: Recipe, prompt: int | None) -> tuple[int, int, int, int]:
     completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
     if recipe.stage != "grpo":
         return 0, prompt, completion, recipe.get("per_device_eval_batch_size")
-    rows = recipe.get("per_device_train_batch_size")
-    steps = recipe.get("steps_per_generation") or recipe.get("gradient_accumulation_steps")
-    return rows, prompt, completion, recipe.get("generation_batch_size") or rows * steps
+    made = generation_of(recipe, processes=1)
+    return made.batch, prompt, completion, made.size

@@ -1,17 +1,15 @@
-"""The sizes of a decoder, read off what a hub's config.json holds; torch is not imported.
+"""The sizes of a decoder: those of transformers' own model, built from a config.json on the meta device, without weights.
 
 A config comes from a local folder, from the hub's cache on this machine, from `model_configs.json` (the public configs of
 common models, so that a plan needs no network), or from the hub, in this order. Instruction-tuned and quantised copies have
 the shape of their base, and are found by the last part of their name.
-
-Departure from the obvious: no model is built here, not even on the meta device; the modules of a layer are listed for the
-architectures below, and a test compares them with the real models of transformers. For others a plan needs a trace.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -19,16 +17,9 @@ from typing import Any
 
 from reasoning_ext.errors import KeyProblem
 
+# The architectures that `activations` has formulas for.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gemma3")
 _COPY = re.compile(r"^meta-|(-unsloth)?-bnb-4bit|-(instruct|it|pt|base|chat|zero|preference)(?=-|$)|-\d{4}$")
-
-
-GEMMA3 = {
-    "num_attention_heads": 8,
-    "num_key_value_heads": 4,
-    "head_dim": 256,
-    "vocab_size": 262208,
-}  # left out by its configs
 
 
 class ShapeError(KeyProblem):
@@ -39,14 +30,17 @@ class ShapeError(KeyProblem):
 
 @dataclass(frozen=True)
 class Linear:
-    """One kind of linear module: its name in the layer, inputs, outputs, bias, and how many the model has."""
+    """One kind of linear module: the full name of the first one, inputs, outputs, and how many the model has."""
 
-    name: str
+    path: str
     inputs: int
     outputs: int
-    bias: bool
     count: int
-    vision: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in the layer."""
+        return self.path.rpartition(".")[2]
 
     @property
     def weights(self) -> int:
@@ -162,82 +156,63 @@ def shape_of(config: dict[str, Any]) -> Shape:
         config: what a config.json holds.
 
     Raises:
-        ShapeError: the architecture has no formula.
+        ShapeError: the architecture has no formula, or no model can be built from the config.
     """
     kind = config.get("model_type", "none") if isinstance(config, dict) else "none"
     if kind not in ARCHITECTURES:
         known = ", ".join(ARCHITECTURES)
         raise ShapeError("model_name_or_path", f"found the architecture {kind}, formulas are known for {known}")
+    return _built(kind, json.dumps(config))
+
+
+@cache
+def _built(kind: str, text: str) -> Shape:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    given = {key: value for key, value in json.loads(text).items() if key not in ("model_type", "quantization_config")}
     try:
-        return _read(kind, config)
-    except (KeyError, TypeError, AttributeError, ZeroDivisionError) as error:
-        raise ShapeError("model_name_or_path", f"its config lacks what a plan needs ({error})") from error
+        config = AutoConfig.for_model(kind, **given)
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
+        return _measured(kind, model, config.get_text_config())
+    except Exception as error:  # whatever transformers makes of sizes that do not go together
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise ShapeError("model_name_or_path", f"no model can be built from its config ({reason})") from error
 
 
-def _read(kind: str, config: dict[str, Any]) -> Shape:
-    text = config.get("text_config", config)
-    text = (GEMMA3 if kind == "gemma3" else {}) | text
-    hidden, layers, heads = text["hidden_size"], text["num_hidden_layers"], text["num_attention_heads"]
-    kv_heads = text.get("num_key_value_heads") or heads
-    head_dim = text.get("head_dim") or hidden // heads
-    intermediate, vocab = text["intermediate_size"], text["vocab_size"]
-    tied = config.get("tie_word_embeddings", kind.startswith("gemma3"))
-    linears = _linears(kind, text, hidden, layers, heads * head_dim, kv_heads * head_dim, intermediate)
-    qk_norms = 2 * head_dim if kind == "qwen3" or kind.startswith("gemma3") else 0
-    norms = layers * ((4 if kind.startswith("gemma3") else 2) * hidden + qk_norms) + hidden
-    other = norms + sum(linear.outputs * linear.count for linear in linears if linear.bias)
-    if vision := config.get("vision_config"):
-        towers, rest = _vision(vision, hidden)
-        linears, other = linears + towers, other + rest
+def _measured(kind: str, model: Any, config: Any) -> Shape:
+    import torch
+
+    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
+    kinds: Counter[tuple[str, int, int]] = Counter()
+    first: dict[tuple[str, int, int], str] = {}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and module is not head:
+            one = (path.rpartition(".")[2], module.in_features, module.out_features)
+            kinds[one] += 1
+            first.setdefault(one, path)
+    linears = tuple(Linear(first[one], *one[1:], count) for one, count in kinds.items())
+    tied = head.weight is inputs.weight
+    vocab, hidden = inputs.weight.shape
+    counted = sum(one.weights * one.count for one in linears) + vocab * hidden * (1 if tied else 2)
+    heads = config.num_attention_heads
+    windowed = [layer == "sliding_attention" for layer in getattr(config, "layer_types", None) or ()]
+    if not windowed:  # Mistral and Phi-3 have one for all layers, Qwen's are switched off
+        windowed = [kind in ("mistral", "phi3")] * config.num_hidden_layers
     return Shape(
-        kind, hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, tied, linears, other,
-        _windows(text, layers), text.get("max_position_embeddings", 0),
-        str(config.get("dtype") or config.get("torch_dtype") or text.get("dtype") or "bfloat16"),
-    )  # fmt: skip
-
-
-def _linears(
-    kind: str, text: dict[str, Any], hidden: int, layers: int, query: int, key: int, intermediate: int
-) -> tuple[Linear, ...]:
-    if kind == "phi3":  # one matrix for queries, keys and values, one for gate and up
-        sizes = {"qkv_proj": (hidden, query + 2 * key), "gate_up_proj": (hidden, 2 * intermediate)}
-    else:
-        sizes = {
-            "q_proj": (hidden, query), "k_proj": (hidden, key), "v_proj": (hidden, key),
-            "gate_proj": (hidden, intermediate), "up_proj": (hidden, intermediate),
-        }  # fmt: skip
-    sizes |= {"o_proj": (query, hidden), "down_proj": (intermediate, hidden)}
-    attention = bool(text.get("attention_bias"))
-    biased = {"q_proj", "k_proj", "v_proj"} if kind == "qwen2" or attention else set()
-    biased |= {"o_proj"} if attention else set()
-    biased |= {"gate_proj", "up_proj", "down_proj"} if text.get("mlp_bias") else set()
-    return tuple(Linear(name, *size, name in biased, layers) for name, size in sizes.items())
-
-
-def _vision(vision: dict[str, Any], hidden: int) -> tuple[tuple[Linear, ...], int]:
-    """Return the linear modules of Gemma 3's SigLIP tower, and the elements of the rest with its projector."""
-    width, layers, inner = vision["hidden_size"], vision["num_hidden_layers"], vision["intermediate_size"]
-    sizes = dict.fromkeys(("q_proj", "k_proj", "v_proj", "out_proj"), (width, width))
-    sizes |= {"fc1": (width, inner), "fc2": (inner, width)}
-    linears = tuple(Linear(name, *size, True, layers, vision=True) for name, size in sizes.items())
-    patches = (vision["image_size"] // vision["patch_size"]) ** 2
-    embeddings = 3 * vision["patch_size"] ** 2 * width + width + patches * width
-    norms = layers * 4 * width + 2 * width + width
-    biases = sum(linear.outputs * linear.count for linear in linears)
-    return linears, embeddings + norms + biases + width * hidden
-
-
-def _windows(text: dict[str, Any], layers: int) -> tuple[int | None, ...]:
-    window = text.get("sliding_window")
-    kinds = text.get("layer_types")
-    if kinds:
-        return tuple(window if kind == "sliding_attention" else None for kind in kinds)
-    if text.get("model_type") in (
-        "mistral",
-        "phi3",
-    ):  # Qwen's configs have a window that use_sliding_window switches off
-        return (window,) * layers
-    if str(text.get("model_type", "")).startswith("gemma3"):
-        every = text.get("sliding_window_pattern", 6)
-        return tuple(None if (layer + 1) % every == 0 else window for layer in range(layers))
-    return (None,) * layers
+        model_type=kind,
+        hidden=hidden,
+        layers=config.num_hidden_layers,
+        heads=heads,
+        kv_heads=config.num_key_value_heads or heads,
+        head_dim=getattr(config, "head_dim", None) or hidden // heads,
+        intermediate=config.intermediate_size,
+        vocab=vocab,
+        tied=tied,
+        linears=linears,
+        other=sum(p.numel() for p in model.parameters()) - counted,
+        windows=tuple(config.sliding_window if own else None for own in windowed),
+        context=config.max_position_embeddings,
+        dtype=str(config.dtype or torch.bfloat16).removeprefix("torch."),
+    )

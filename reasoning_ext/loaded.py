@@ -1,0 +1,90 @@
+"""What loading a model takes and gives, whichever backend loads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.chat_tokenizer import read_tokenizer
+from reasoning_ext.contract import Contract
+from reasoning_ext.errors import KeyProblem
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from trl import ModelConfig
+
+DEFAULT_MAX_SEQ_LENGTH = 2048
+
+
+class ModelError(KeyProblem):
+    """A model cannot be loaded as the recipe says; `key` is the recipe's key that is to blame."""
+
+    code = "model_not_loaded"
+
+
+@dataclass
+class Loaded:
+    """A model, its tokenizer, the PEFT config that the trainer is still to apply (None where nothing is), and the contract."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    peft_config: Any = None
+    contract: Contract = field(default_factory=Contract)
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How to load a model, beside TRL's ModelConfig.
+
+    Attributes:
+        backend: "trl" or "unsloth".
+        from_scratch: build random weights from the folder's config.
+        trainable: load for training; else for generation.
+        seed: of random weights and new adapters.
+        trust_remote_code: as in transformers.
+        max_seq_length: the context that Unsloth prepares, in tokens.
+        gradient_checkpointing: let Unsloth prepare its own; TRL's trainers switch theirs on by themselves.
+        use_vllm: let Unsloth start vLLM inside the model for fast generation.
+        gpu_memory_utilization: the share of the card that this vLLM takes.
+        run_folder: the run's folder, for bases that a new adapter needs; None where no adapter is begun.
+        merge_adapter: merge the adapter that `name` is, and begin a new one.
+        init_kwargs: further arguments of `from_pretrained`.
+        chat_template_path: a template to use in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`.
+        chat_template_kwargs, think_tags: see `contract.find_contract`.
+    """
+
+    backend: str = "trl"
+    from_scratch: bool = False
+    trainable: bool = True
+    seed: int = 42
+    trust_remote_code: bool = False
+    max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH
+    gradient_checkpointing: bool = True
+    use_vllm: bool = False
+    gpu_memory_utilization: float = 0.3
+    run_folder: Path | None = None
+    merge_adapter: bool = False
+    init_kwargs: dict[str, Any] = field(default_factory=dict)
+    chat_template_path: str | None = None
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    think_tags: list[str] | None = None
+
+
+def random_model(
+    name: str, config: ModelConfig, options: LoadOptions
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Build random weights from a folder's config, and load the tokenizer that lies there."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    trust = {"trust_remote_code": options.trust_remote_code}
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
+    shape = AutoConfig.from_pretrained(name, **trust)
+    dtype = None if config.dtype == "auto" else config.dtype
+    model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)
+    return model, tokenizer
+
+
+def base_revision(name: str, revision: str | None) -> str | None:
+    """Return the revision to load a name with: the recipe's for a hub name, none for a folder."""
+    return None if Path(name).exists() else revision
