@@ -14,9 +14,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
 
 from reasoning_ext.errors import KeyProblem
+
+if TYPE_CHECKING:
+    from reasoning_ext.contract import Contract
+    from reasoning_ext.engines.source import ModelSource
 
 Key = tuple[int, int]
 FAULTS = ("time-out", "connection", "no reply")
@@ -112,6 +118,52 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory, processes and connections."""
         ...
+
+
+def open_engine(engine: str, source: ModelSource, options: Any) -> Engine:
+    """Open an engine that has its model on this machine, or on workers of it; what it needs is imported here.
+
+    Args:
+        engine: `transformers`, `vllm` or `ray`.
+        source: the model.
+        options: of the engine, one of the classes of `engines.options`.
+
+    Raises:
+        ModelError, TokenizerError, ContractError: the model cannot be had.
+        EngineError: the engine cannot be opened, or cannot serve this model.
+    """
+    if engine == "vllm":
+        from reasoning_ext.engines.vllm_engine import VllmEngine
+
+        return VllmEngine(source, options)
+    if engine == "ray":
+        from reasoning_ext.engines.ray_engine import RayEngine
+
+        return RayEngine(source, options)
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+
+    return TransformersEngine(source.load(), source.batch_size)
+
+
+def key_array(keys: Sequence[Key]) -> np.ndarray:
+    """Return keys as `(prompt, sample)`, int32, (K, 2), those of a prompt next to each other."""
+    keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
+    return keys_K2[np.lexsort((keys_K2[:, 1], keys_K2[:, 0]))]
+
+
+def render_row(tokenizer: Any, contract: Contract, prompts: Sequence, row: int, settings: SamplingSettings) -> str:
+    """Render a row's prompt as the model reads it.
+
+    Raises:
+        ContractError: the chat template refuses it.
+    """
+    from reasoning_ext.contract import ContractError
+    from reasoning_ext.rendering import render_prompt
+
+    try:
+        return render_prompt(tokenizer, contract, prompts[row], settings.chat_template_kwargs)
+    except ValueError as error:
+        raise ContractError("dataset_name", f"row {row}: {error}") from error
 
 
 def key_seed(seed: int, prompt: int, sample: int) -> int:

@@ -16,7 +16,7 @@ from reasoning_ext.errors import Problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.sampling.pairs import KINDS, STEPS
+from reasoning_ext.sampling.outputs import KINDS, STEPS
 
 Problems = Iterator[Problem]
 NEEDS_IDS = "completion_ids"
@@ -40,18 +40,26 @@ DECIDED = {
     "logits_processor": "leave it out",
 }
 SENT = dict.fromkeys(("model", "messages", "stream"), "leave it out")  # and in a server's requests
-VLLM_KEYS = ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl")
 MAY_BE_ZERO = ("num_gpus", "num_cpus")
 STEPS_KIND = "steps"
-QUANTIZED = ("bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant")
-# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does
-UNREAD: dict[str, tuple[str, ...]] = {
+OUT = "leave it out"
+VLLM_KEYS = dict.fromkeys(
+    ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl"), OUT
+)
+WEIGHTS = dict.fromkeys(
+    ("attn_implementation", "max_seq_length", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"),
+    OUT,
+)
+SERVERS_OWN = ("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "trust_remote_code")
+# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does; what to do
+UNREAD: dict[str, dict[str, str]] = {
     "transformers": VLLM_KEYS,
-    "vllm": ("attn_implementation", "max_seq_length", *QUANTIZED),
-    "server": (
-        *("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "attn_implementation"),
-        *("trust_remote_code", "max_seq_length", *QUANTIZED, *VLLM_KEYS),
-    ),
+    "vllm": WEIGHTS
+    | {
+        "load_in_8bit": "write load_in_4bit, or name weights that are stored so",
+        "model_init_kwargs": "write engine_kwargs: {engine_args: ...}",
+    },
+    "server": WEIGHTS | VLLM_KEYS | dict.fromkeys(SERVERS_OWN, OUT),
 }
 
 
@@ -84,19 +92,19 @@ def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     inner = given.get("engine", "vllm") if engine == "ray" else engine
     if recipe.get("backend") == "unsloth" and engine != "transformers":
         yield recipe.problem("backend", f"found unsloth with engine: {engine}", "trl", "the engine loads the model")
-    if {engine, inner} & {"vllm", "server"} and recipe.get("from_scratch"):
+    if inner in ("vllm", "server") and recipe.get("from_scratch"):
         yield recipe.problem("from_scratch", f"found true with engine: {engine}", "with transformers")
     name = f"{engine} over {inner}" if engine == "ray" else engine
-    for key in UNREAD.get(inner, ()) if isinstance(inner, str) else ():
+    for key, todo in UNREAD.get(inner, {}).items() if isinstance(inner, str) else ():
         if key in recipe.keys and (value := recipe.values.get(key)):  # null, false and empty ask for nothing
-            yield recipe.problem(key, f"found {value} with engine: {name}, which does not read it", hint="leave it out")
+            yield recipe.problem(key, f"found {value} with engine: {name}, which does not read it", hint=todo)
     arguments = recipe.get("generation_kwargs")
-    todo = DECIDED | (SENT if engine == "server" else {})
+    decided = DECIDED | (SENT if engine == "server" else {})
     for name, value in arguments.items() if isinstance(arguments, dict) else ():
         taken_out = engine == "server" and value is None and name not in ("n", *SENT)  # a field that it does not know
-        if name in todo and not taken_out:
+        if name in decided and not taken_out:
             found = f"found {value!r}, which the engine decides"
-            yield recipe.problem(("generation_kwargs", name), found, hint=todo[name])
+            yield recipe.problem(("generation_kwargs", name), found, hint=decided[name])
 
 
 def needs_tokenizer(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
@@ -127,7 +135,7 @@ def missing_engine(recipe: Recipe) -> Problems:
 
 def _option_problems(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tuple) -> Problems:
     """Yield what is wrong with an engine's options: unknown names, values of the wrong type, numbers below 1."""
-    if engine not in OPTIONS:
+    if not isinstance(engine, str) or engine not in OPTIONS:
         return
     known = dataclass_keys(OPTIONS[engine])
     for name, value in given.items():

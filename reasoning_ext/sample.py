@@ -13,13 +13,16 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from reasoning_ext.data import DataError, check_columns
+from reasoning_ext.data import check_columns
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
-from reasoning_ext.generation import Engine, EngineError
+from reasoning_ext.files import write_whole
+from reasoning_ext.generation import Engine, EngineError, SamplingSettings
 from reasoning_ext.interrupt import Interrupt
 from reasoning_ext.preparation import has_gold, prepare, stage_columns
 from reasoning_ext.recipe import Recipe
@@ -27,18 +30,37 @@ from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.sampling.card import write_dataset_card
-from reasoning_ext.sampling.outputs import write_outputs, write_summary
+from reasoning_ext.sampling.outputs import SUMMARY, Summary, write_outputs
 from reasoning_ext.sampling.progress import Progress
 from reasoning_ext.sampling.rounds import Budget, rounds
 from reasoning_ext.sampling.scoring import scored_rows
 from reasoning_ext.sampling.selection import Rules
-from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples, number_of
+from reasoning_ext.sampling.store import FAILED, MISSING, RIGHT, Samples
 from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.sources import SAMPLES
 from reasoning_ext.training import recipe_prompts
 
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
+SHOWN = ("sampled", "finished", "cut off", "other ends", "failed", "unjudged", "accepted", "kept", "prompts",
+         "prompts without one")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a recipe says of drawing and choosing completions.
+
+    Attributes:
+        rules: what is accepted and kept.
+        budget: how many may be drawn.
+        settings: how they are drawn.
+        pairs: pairs of each kind that a prompt gives at most.
+    """
+
+    rules: Rules
+    budget: Budget
+    settings: SamplingSettings
+    pairs: dict[str, int]
 
 
 def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
@@ -57,9 +79,10 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
         DiskError: the disk is full.
     """
+    options = sample_options(recipe, specs)
     prepared = prepare(recipe, specs=specs)
     table = prepared.rows
-    if recipe.get("min_agreement") is not None and "answer" not in table.column_names:
+    if options.rules.min_agreement is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
     check_columns(table.column_names, stage_columns(recipe, specs))
     if engine is None and engine_name(recipe) != "server":
@@ -67,104 +90,66 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
     prepared.write(run.path)
     for line in prepared.lines():
         print(f"data  {line}")
-    rules, budget = selection_rules(recipe, {spec.name: spec.weight for spec in specs}), sampling_budget(recipe)
-    samples = open_samples(run, table, rules, budget)
+    samples = Samples(run.path / SAMPLES, table["prompt"], options.budget.cap, options.rules.judge)
     rewards = build_rewards(specs, tolerated=0)  # a batch that could not be scored is not written
-    code = _draw(recipe, table, samples, rules, budget, rewards, engine)
+    code = _draw(
+        lambda: nullcontext(engine) if engine else closing(open_engine(recipe)), table, samples, options, rewards
+    )
     if code == 0:
         _refuse_failures(samples)
-        _hand_over(recipe, run, table, samples, rules, budget, prepared.steps)
+        found = write_outputs(run.path, samples, table, options.rules, options.pairs)
+        fixed = options.budget.each * len(table)
+        found.saved = max(0, fixed - found.sampled)  # a run whose rules have changed may have drawn more
+        write_dataset_card(run.path, without_secrets(recipe.values), found, prepared.steps, options.budget.adaptive)
+        write_whole(run.path / SUMMARY, json.dumps(found.as_written(), indent=1))
+        _print(found, fixed if options.budget.adaptive else 0)
     return code
 
 
-def selection_rules(recipe: Recipe, weights: dict[str, float]) -> Rules:
-    """Return what a recipe accepts and keeps; `weights` are those of its rewards, in its order."""
-    return Rules(
-        weights,
-        recipe.get("min_reward"),
-        recipe.get("diverse") or recipe.get("keep"),
-        recipe.get("select"),
-        recipe.get("diverse") is not None,
-        recipe.get("min_agreement"),
+def sample_options(recipe: Recipe, specs: list[RewardSpec]) -> SampleOptions:
+    """Return what a recipe says of drawing and choosing; `specs` are its rewards."""
+    each, enough = recipe.get("num_generations"), recipe.get("diverse") or recipe.get("keep")
+    rules = Rules(
+        weights={spec.name: spec.weight for spec in specs},
+        min_reward=recipe.get("min_reward"),
+        keep=enough,
+        select=recipe.get("select"),
+        diverse=recipe.get("diverse") is not None,
+        min_agreement=recipe.get("min_agreement"),
     )
-
-
-def sampling_budget(recipe: Recipe) -> Budget:
-    """Return how many completions a recipe may draw."""
-    each = recipe.get("num_generations")
-    return Budget(
-        each,
-        recipe.get("adaptive"),
-        recipe.get("diverse") or recipe.get("keep"),
-        recipe.get("min_generations"),
-        recipe.get("max_generations") or 4 * each,
-    )
-
-
-def open_samples(run: RunDir, table: Any, rules: Rules, budget: Budget) -> Samples:
-    """Open a run's completions, and refuse those of other prompts than there are: they would be scored as these prompts' own.
-
-    Raises:
-        DataError: the data set has changed, or the file is damaged.
-    """
-    path = run.path / SAMPLES
-    known: list[int] = []
-
-    def judge(row: dict[str, Any]) -> tuple[int, float, int]:
-        number = row["prompt_index"]
-        if known and (number >= len(known) or known[number] != number_of(json.dumps(row["prompt"]))):
-            problem = (
-                f"the data set has changed since the first samples were drawn (prompt {number} is another one now)"
-            )
-            raise DataError("dataset_name", f"{problem}; choose another output_dir")
-        return rules.judge(row)
-
-    if path.is_file():
-        known += [number_of(json.dumps(prompt)) for prompt in table["prompt"]]
-    samples = Samples(path, len(table), budget.cap, judge)
-    known.clear()
-    return samples
+    most = recipe.get("max_generations") or 4 * each
+    budget = Budget(each, recipe.get("adaptive"), enough, recipe.get("min_generations"), most)
+    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
+    return SampleOptions(rules, budget, sampling_settings(recipe), pairs)
 
 
 def _draw(
-    recipe: Recipe, table: Any, samples: Samples, rules: Rules, budget: Budget, rewards: list[Reward],
-    engine: Engine | None,
-) -> int:  # fmt: skip
-    """Draw round after round what is missing, score it and write it."""
+    opens: Callable[[], AbstractContextManager[Engine]],
+    table: Any,
+    samples: Samples,
+    options: SampleOptions,
+    rewards: list[Reward],
+) -> int:
+    """Draw round after round what is missing, score it and write it; the engine is opened when there is something to draw."""
     states_PS = samples.states_PS
     whole_P = np.zeros(len(table), dtype=bool)
-    if rules.min_agreement is not None:
+    if options.rules.min_agreement is not None:
         whole_P = np.array([not has_gold(answer) for answer in table["answer"]])
-    drawn, accepted = len(samples), int((states_PS == RIGHT).sum())
-    progress = Progress("sample", budget.each * len(table), drawn, accepted)
-    opened = engine
-    try:
-        with Interrupt("stopping after this batch; what was drawn is kept") as interrupt:
-            for keys in rounds(budget, states_PS, _count_accepted(samples), whole_P):
-                opened = opened or open_engine(recipe)
-                for batch in opened.generate(table["prompt"], keys, sampling_settings(recipe)):
-                    states = samples.append(scored_rows(batch, table, rewards))
-                    errors = Counter(c.error or "cut off" for c in batch if not c.finished)
-                    progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
-                    if interrupt.requested and (states_PS == MISSING).any():
-                        return interrupt.code
-    finally:
-        progress.end()
-        if opened is not None and engine is None:
-            opened.close()
+    accepted = int((states_PS == RIGHT).sum())
+    progress = Progress("sample", options.budget.each * len(table), len(samples), accepted)
+    engine: Engine | None = None
+    with ExitStack() as stack:
+        stack.callback(progress.end)
+        interrupt = stack.enter_context(Interrupt("stopping after this batch; what was drawn is kept"))
+        for keys in rounds(options.budget, states_PS, samples.accepted, whole_P):
+            engine = engine or stack.enter_context(opens())
+            for batch in engine.generate(table["prompt"], keys, options.settings):
+                states = samples.append(scored_rows(batch, table, rewards))
+                errors = Counter(c.error or "cut off" for c in batch if not c.finished)
+                progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
+                if interrupt.requested and (states_PS == MISSING).any():
+                    return interrupt.code
     return 0
-
-
-def _count_accepted(samples: Samples) -> Callable[[np.ndarray], np.ndarray]:
-    """Return what counts each prompt's accepted completions among its first so many; equal ones, or equal ways, once."""
-
-    def count(planned_P: np.ndarray) -> np.ndarray:
-        prompts, indices = samples.column("prompt"), samples.column("sample")
-        chosen = (samples.states_PS[prompts, indices] == RIGHT) & (indices < planned_P[prompts])
-        different = np.unique(np.stack([prompts[chosen], samples.column("way")[chosen]]), axis=1)
-        return np.bincount(different[0], minlength=len(planned_P))
-
-    return count
 
 
 def _refuse_failures(samples: Samples) -> None:
@@ -179,37 +164,17 @@ def _refuse_failures(samples: Samples) -> None:
         raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
 
 
-def _hand_over(
-    recipe: Recipe, run: RunDir, table: Any, samples: Samples, rules: Rules, budget: Budget, steps: list[dict[str, Any]]
-) -> None:
-    """Write what the next stages train on, the counts and the card, and print the counts."""
-    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
-    counts = write_outputs(run.path, samples, table, rules, pairs)
-    fixed = budget.each * len(table)
-    summary = counts.summary(len(table), fixed, rules.min_agreement is not None)
-    write_dataset_card(run.path, without_secrets(recipe.values), summary, steps, budget.adaptive)
-    write_summary(run.path, summary)
-    shown = (
-        "sampled",
-        "finished",
-        "cut off",
-        "other ends",
-        "failed",
-        "unjudged",
-        "accepted",
-        "kept",
-        "prompts",
-        "prompts without one",
-    )
-    print("sample  " + "  ".join(f"{name} {summary[name]}" for name in shown if summary[name] or name == "kept"))
-    print("pairs   " + ("  ".join(f"{kind} {count}" for kind, count in summary["pairs"].items()) or "none"))
-    print("prompts " + "  ".join(f"{name} {count}" for name, count in summary["difficulty"].items()))
-    if budget.adaptive:
-        share = summary["saved"] / fixed
-        print(f"adaptive: {summary['sampled']} of {fixed} completions drawn, {summary['saved']} ({share:.0%}) saved")
-    if not summary["kept"]:
-        cut_off = summary["cut off"] * 2 > summary["sampled"]
-        ends = "  ".join(f"{name} {count}" for name, count in summary.get("errors", {}).items())
+def _print(found: Summary, fixed: int) -> None:
+    """Print the counts; `fixed` is what a fixed number a prompt would have drawn, 0 where that was drawn."""
+    counts = found.as_written()
+    print("sample  " + "  ".join(f"{name} {counts[name]}" for name in SHOWN if counts[name] or name == "kept"))
+    print("pairs   " + ("  ".join(f"{kind} {count}" for kind, count in found.pairs.items()) or "none"))
+    print("prompts " + "  ".join(f"{name} {count}" for name, count in found.difficulty.items()))
+    if fixed:
+        share = found.saved / fixed
+        print(f"adaptive: {found.sampled} of {fixed} completions drawn, {found.saved} ({share:.0%}) saved")
+    if not found.kept:
+        ends = "  ".join(f"{name} {count}" for name, count in found.errors.items())
         todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
-        todo = "raise max_completion_length" if cut_off else todo
+        todo = "raise max_completion_length" if found.cut_off * 2 > found.sampled else todo
         print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

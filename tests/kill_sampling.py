@@ -1,12 +1,12 @@
-"""Runs a sampling recipe again and again in processes that are killed with SIGKILL, and reports what became of it.
+"""Runs sampling recipes again and again in processes that are killed with SIGKILL, and reports what became of them.
 
-    python tests/kill_sampling.py FOLDER KILLS fake|real KEYS
+    python tests/kill_sampling.py '[["FOLDER", KILLS, "fake"|"real", KEYS], ...]'
 
 FOLDER holds `r.yaml`, a run of KEYS completions in all. Everything is imported once; each life is a fork of this process, so that
 it takes milliseconds to start, and is a process of its own from the lock to the last fsync. `fake` puts an engine in the model's
 place that answers at once. A life is killed a random number of batches after it began to sample, so many that some are left for
 the next one however fast the machine is, and a random part of a batch later: more often early in it, when the last one is not
-written yet. Prints one line of JSON: the kills, the lives that ended by themselves, how many keys were generated, how many again.
+written yet. Prints one line of JSON: of each run the kills, how many keys were generated, how many of them again.
 """
 
 import json
@@ -15,16 +15,19 @@ import random
 import signal
 import sys
 import time
+import traceback
 from pathlib import Path
 
 # what a life needs is imported before the forks
 import datasets  # noqa: F401
-import transformers
+import torch
 
-from reasoning_ext import check, model, pipeline, sample, verifier  # noqa: F401
-from reasoning_ext.engines import transformers_engine
+from reasoning_ext.engines.opening import open_engine
 from reasoning_ext.generation import Completion, key_seed
-from reasoning_ext.recipe import load_recipes
+from reasoning_ext.recipe import load_recipe
+from reasoning_ext.run_dir import finish, open_run
+from reasoning_ext.run_lock import locked
+from reasoning_ext.sample import run_sample
 
 BATCH = 8
 
@@ -35,13 +38,10 @@ class FakeEngine:
     def generate(self, prompts, keys, settings):
         for start in range(0, len(keys), BATCH):
             time.sleep(0.001)
-            yield [answer(prompts[p], p, g, settings.seed) for p, g in keys[start : start + BATCH]]
-
-    def close(self):
-        pass
+            yield [answer(p, g, settings.seed) for p, g in keys[start : start + BATCH]]
 
 
-def answer(prompt, p, g, seed):
+def answer(p, g, seed):
     number = key_seed(seed, p, g) % 3
     thought = "x" * (key_seed(seed, g, p) % 400)
     return Completion(p, g, f"<think>{thought}</think>{number}", [1] * (5 + number), True, 5 + number)
@@ -60,22 +60,17 @@ class Watched:
             os.write(self.pipe, b"x")
             yield batch
 
-    def close(self):
-        self.engine.close()
-
 
 def live(folder, kind, log, pipe):
-    """Be one life: run the recipe as the command line does."""
-    opened = sample.open_engine
-
-    def watched(recipe):
-        return Watched(FakeEngine() if kind == "fake" else opened(recipe), log, pipe)
-
-    sample.open_engine = watched
-    transformers_engine.torch.set_num_threads(1)
+    """Be one life: run the recipe as a pipeline does."""
     os.chdir(folder)
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the process ends with it
-    return pipeline.run_recipes(load_recipes(["r.yaml"]))
+    recipe = load_recipe(Path("r.yaml"))
+    with locked(recipe.output_dir):
+        run = open_run(recipe.output_dir, recipe.values, {})
+        code = run_sample(recipe, run, Watched(FakeEngine() if kind == "fake" else open_engine(recipe), log, pipe))
+        finish(run.path, 0.0)
+    return code
 
 
 def read_log(log):
@@ -102,13 +97,11 @@ def kill(child, reader, batches, part, pace):
     return pace
 
 
-def main(folder, kills, kind, keys):
-    for name in ("AutoTokenizer", "LlamaForCausalLM", "GenerationMixin"):
-        getattr(transformers, name)  # imports what is behind the name
+def lives(folder, kills, kind, keys):
+    """Run a recipe until it is done, and kill it so often before."""
     rng, log = random.Random(0), folder / "generated.log"
-    died = ended = 0
-    pace = 0.0
-    while died < kills or ended == 0:
+    died, pace = 0, 0.0
+    while True:
         left = (keys - len(set(read_log(log)))) / BATCH  # batches
         reader, writer = os.pipe()
         child = os.fork()
@@ -117,6 +110,8 @@ def main(folder, kills, kind, keys):
             code = 1
             try:
                 code = live(folder, kind, log, writer)
+            except BaseException:
+                traceback.print_exc()
             finally:
                 os._exit(code)
         os.close(writer)
@@ -125,17 +120,22 @@ def main(folder, kills, kind, keys):
             pace = kill(child, reader, rng.randint(1, max(1, most)), rng.random() ** 2, pace)
         _, status = os.waitpid(child, 0)
         os.close(reader)
-        if os.WIFSIGNALED(status):
-            died += 1
-        else:
+        if not os.WIFSIGNALED(status):
             assert os.WEXITSTATUS(status) == 0, f"exit code {os.WEXITSTATUS(status)}"
-            ended += 1
-        if died < kills and ended:
-            raise SystemExit(f"done after {died} kills: fewer than {keys} keys")
-    generated = read_log(log)
-    again = len(generated) - len(set(generated))
-    print(json.dumps({"kills": died, "ended": ended, "generated": len(generated), "again": again}))
+            assert died == kills, f"done after {died} kills: fewer than {keys} keys"
+            generated = read_log(log)
+            return {"kills": died, "generated": len(generated), "again": len(generated) - len(set(generated))}
+        died += 1
+
+
+def main(plan):
+    torch.set_num_threads(1)
+    for folder, _, kind, _ in plan:
+        if kind == "real":  # imports what is behind a model's names
+            open_engine(load_recipe(Path(folder) / "r.yaml")).close()
+            break
+    print(json.dumps([lives(Path(folder), kills, kind, keys) for folder, kills, kind, keys in plan]))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    main(json.loads(sys.argv[1]))

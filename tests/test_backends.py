@@ -131,7 +131,8 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
     from trl import SFTConfig
 
     from reasoning_ext.fields import SFT_CONFIG
-    from reasoning_ext.recipe import RecipeError, load_recipe
+    from reasoning_ext.errors import UserError
+    from reasoning_ext.recipe import load_recipe
     from reasoning_ext.training import build_config
 
     patched = make_dataclass("Patched", [("unsloth_num_chunks", int, -1)], bases=(SFTConfig,))
@@ -140,7 +141,7 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
     )
     recipe = load_recipe(tmp_path / "r.yaml")
     assert build_config(patched, SFT_CONFIG, recipe).unsloth_num_chunks == 4
-    with pytest.raises(RecipeError, match=r"r\.yaml:8: unsloth_config\.unsloth_num_chunks"):
+    with pytest.raises(UserError, match=r"r\.yaml:8: unsloth_config\.unsloth_num_chunks"):
         build_config(SFTConfig, SFT_CONFIG, recipe)
 
 

@@ -8,7 +8,6 @@ from conftest import TINY
 from reasoning_ext.engines.opening import engine_name, engine_options, open_engine
 from reasoning_ext.engines.options import RayOptions, ServerOptions, TransformersOptions, VllmOptions
 from reasoning_ext.engines.source import model_source
-from reasoning_ext.generation import EngineError
 from reasoning_ext.recipe import load_recipe
 
 SAMPLE = f"""\
@@ -63,12 +62,6 @@ def test_the_default_engine_opens_and_answers(write_recipe):
     [[completion]] = engine.generate([[{"role": "user", "content": "1+1"}]], [(0, 0)], sampling_settings(recipe))
     assert (completion.prompt, completion.sample) == (0, 0) and 0 < completion.tokens <= 5
     engine.close()
-
-
-def test_what_an_engine_cannot_open_names_the_recipes_key(write_recipe):
-    with pytest.raises(EngineError, match="needs weights") as error:
-        open_engine(load_recipe(write_recipe(SAMPLE + "engine: vllm")))
-    assert error.value.key == "from_scratch"
 
 
 def test_a_single_modules_name_stays_a_name():

@@ -1,130 +1,130 @@
-"""The engine `ray` on a Ray of this machine: workers with the tiny model, one of which is killed."""
+"""The engine `ray` on a Ray of this machine: workers of which some are killed, and one with the tiny model."""
 
-import contextlib
-import json
 import os
 import signal
 import time
 
-import numpy as np
 import pytest
 from conftest import TINY
 
+from reasoning_ext.engines import ray_engine as module
 from reasoning_ext.engines.options import RayOptions
-from reasoning_ext.engines.ray_engine import STARTS, Chunks, Clerk, RayEngine
+from reasoning_ext.engines.ray_engine import STARTS, RayEngine
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.generation import EngineError, SamplingSettings
-from reasoning_ext.loaded import LoadOptions
+from reasoning_ext.generation import Completion, EngineError, SamplingSettings
 
-PROMPTS = [[{"role": "user", "content": f"{a}+{a * 7 % 90}=?"}] for a in range(60)]
-KEYS = [(prompt, sample) for prompt in range(60) for sample in range(8)]
-SETTINGS = SamplingSettings(max_completion_length=100, seed=3)
-OPTIONS = RayOptions(engine="transformers", num_workers=2, num_gpus=0, num_cpus=1, batch_size=16)
-SOURCE = ModelSource(str(TINY / "model"), {}, LoadOptions(trainable=False, from_scratch=True, seed=0), use_cpu=True)
+PROMPTS = [[{"role": "user", "content": f"{a}+{a * 7 % 90}=?"}] for a in range(12)]
+KEYS = [(prompt, sample) for prompt in range(12) for sample in range(8)]
+SETTINGS = SamplingSettings(max_completion_length=20, seed=3)
+SOURCE = ModelSource(str(TINY / "model"), use_cpu=True)
 
-
-def test_a_chunk_has_its_keys_and_their_prompts_and_no_others():
-    prompts = [[{"role": "user", "content": f"q{p}"}] for p in range(9)]
-    keys = [(2, 0), (2, 1), (2, 2), (5, 0), (7, 0)]
-    chunks = Chunks(prompts, np.array(keys, dtype=np.int32), 2)
-    tables = [json.loads(table["chunk"][0].as_py()) for table in chunks]
-    assert len(list(chunks)) == 3  # Ray asks again
-    assert [t["number"] for t in tables] == [0, 1, 2]
-    assert [t["keys"] for t in tables] == [[[2, 0], [2, 1]], [[2, 2], [5, 0]], [[7, 0]]]
-    assert [list(t["prompts"]) for t in tables] == [["2"], ["2", "5"], ["7"]]
-    assert tables[1]["prompts"]["5"] == prompts[5]
+pytestmark = pytest.mark.slow
 
 
-@pytest.mark.slow
-def test_more_workers_than_this_machine_has_room_for_are_refused_and_ray_is_ended():
-    ray = pytest.importorskip("ray")
-    with pytest.raises(EngineError, match="found num_workers 999 with num_cpus 1, but Ray has") as error:
-        RayEngine(SOURCE, RayOptions(engine="transformers", num_workers=999, num_gpus=0))
-    assert error.value.key == "engine_kwargs" and not ray.is_initialized()
+def options(**changed):
+    return RayOptions(**{"engine": "transformers", "num_workers": 2, "num_gpus": 0, "batch_size": 8} | changed)
 
 
 @pytest.fixture(scope="module")
 def cluster():
-    """A Ray that thinks it has two GPUs: with GPUs, Ray Data has rules of its own."""
+    """A Ray that thinks it has two GPUs."""
     ray = pytest.importorskip("ray")
     ray.init("local", num_cpus=2, num_gpus=2, include_dashboard=False, log_to_driver=False)
     yield ray
     ray.shutdown()
 
 
-def _workers():
-    import psutil
+def opens(answer):
+    """What opens a stand-in for a model, whose completion is `answer(content, sample)`; it tells its process."""
 
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it has just ended
-            if "ray::Worker" in " ".join(process.cmdline()):
-                found.append(process.pid)
-    return found
+    def open_stand_in(engine, source, own):
+        class StandIn:  # here, so that it travels by value
+            def generate(self, prompts, keys, settings):
+                time.sleep(0.2)
+                yield [
+                    Completion(p, g, answer(prompts[p][0]["content"], g), [os.getpid()], True, len(prompts))
+                    for p, g in keys
+                ]
+
+            def close(self):
+                pass
+
+        return StandIn()
+
+    return open_stand_in
 
 
-@pytest.mark.slow
-def test_a_killed_worker_costs_nothing_and_completions_are_those_without_ray(cluster):
-    from reasoning_ext.engines.transformers_engine import TransformersEngine
+def is_alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
-    engine = RayEngine(SOURCE, RayOptions(**{**vars(OPTIONS), "num_gpus": 1.0}))
-    found, killed = [], None
+
+def test_a_killed_worker_costs_nothing_and_the_others_stay_for_the_next_round(cluster):
+    engine = RayEngine(SOURCE, options(num_gpus=1.0), opens(lambda content, g: f"{content} {g}"))
+    found, pids = [], []
     for batch in engine.generate(PROMPTS, KEYS, SETTINGS):
+        assert {c.tokens for c in batch} == {1}  # prompts that a chunk of one prompt's keys was sent with
         found += batch
-        if killed is None and len(found) >= 64:
-            killed, *others = _workers()
-            assert len(others) == 1
-            os.kill(killed, signal.SIGKILL)
-    assert killed is not None and killed not in _workers()
+        pids += [batch[0].ids[0]] if batch[0].ids[0] not in pids else []
+        if len(found) == 24:
+            os.kill(pids[0], signal.SIGKILL)
     assert sorted((c.prompt, c.sample) for c in found) == KEYS
-    plain = TransformersEngine(SOURCE.load(), SOURCE.batch_size)
-    alone = {(c.prompt, c.sample): c for batch in plain.generate(PROMPTS, KEYS[:64], SETTINGS) for c in batch}
-    through_ray = {(c.prompt, c.sample): c for c in found}
-    assert sum(through_ray[key] == alone[key] for key in alone) >= 62  # other batches are summed in another order
-    workers = sorted(_workers())
-    [again] = list(engine.generate(PROMPTS, KEYS[:3], SETTINGS))
-    assert [(c.prompt, c.sample) for c in again] == KEYS[:3]
-    assert sorted(_workers()) == workers and len(workers) == 2  # with their models; none is opened again
+    assert all(c.text == f"{PROMPTS[c.prompt][0]['content']} {c.sample}" for c in found)
+    left = set(pids[1:])
+    again = [c for batch in engine.generate(PROMPTS, KEYS[:3], SETTINGS) for c in batch]
+    assert sorted((c.prompt, c.sample) for c in again) == KEYS[:3]
+    assert len({c.ids[0] for c in again} - left) <= 1  # the one that was started in the place of the killed one
+    assert list(engine.generate(PROMPTS, [], SETTINGS)) == []
     engine.close()
     until = time.monotonic() + 20
-    while _workers() and time.monotonic() < until:
+    while any(map(is_alive, pids)) and time.monotonic() < until:
         time.sleep(0.1)
-    assert not _workers()
-    assert cluster.is_initialized()  # it was there before
+    assert not any(map(is_alive, pids)) and cluster.is_initialized()  # it was there before
 
 
-@pytest.mark.slow
-def test_a_worker_that_cannot_open_its_model_says_so_in_one_line(cluster, tmp_path):
-    engine = RayEngine(ModelSource(str(tmp_path / "nothing"), use_cpu=True), OPTIONS)
-    with pytest.raises(KeyProblem, match=r"cannot load .*nothing") as error:
+def test_a_chunk_that_kills_every_worker_is_given_up(cluster, monkeypatch):
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
+    engine = RayEngine(SOURCE, options(), opens(lambda content, g: os._exit(1) if content == "11+77=?" else "7"))
+    with pytest.raises(EngineError, match=f"{STARTS} workers have died") as error:
         list(engine.generate(PROMPTS, KEYS, SETTINGS))
-    assert error.value.key == "model_name_or_path" and "\n" not in str(error.value)
+    assert error.value.key == "engine_kwargs"
+    engine.close()
 
 
-def _worker(cluster, answer, **options):
-    class Stub:  # here, so that it travels by value
-        def here(self):
-            pass
-
-        def answer(self, text, settings):
-            return answer(text)
-
-    return cluster.remote(Stub).options(num_cpus=0, max_restarts=-1, **options).remote()
-
-
-@pytest.mark.slow
-def test_a_chunk_that_kills_every_worker_is_given_up(cluster):
-    worker = _worker(cluster, lambda text: os._exit(1) if "prompts" in text else text)
-    chunk = json.dumps({"number": 3, "keys": [[0, 0]], "prompts": {"0": PROMPTS[0]}})
-    fatal, fine = Clerk([worker], 1, SETTINGS)({"chunk": [chunk, "1"]})["answer"]
-    answer = json.loads(fatal)
-    assert fine == "1"  # of a worker that was started again
-    assert answer["key"] == "engine_kwargs" and f"{STARTS} workers have died" in answer["problem"]
-
-
-@pytest.mark.slow
-def test_a_worker_that_is_not_there_yet_gets_nothing_and_holds_nobody_up(cluster):
+def test_a_worker_that_is_not_there_yet_holds_nobody_up(cluster, monkeypatch):
     """As one that a cluster has no room for."""
-    answers = Clerk([_worker(cluster, str, num_gpus=99), _worker(cluster, str)], 1, SETTINGS)
-    assert [answers({"chunk": [str(i)]})["answer"] for i in range(3)] == [["0"], ["1"], ["2"]]
+    monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
+    taken = cluster.remote(num_gpus=1)(type("Taken", (), {"here": lambda self: None})).remote()
+    cluster.get(taken.here.remote())
+    engine = RayEngine(SOURCE, options(num_gpus=1, num_cpus=0), opens(lambda content, g: "7"))
+    assert len([c for batch in engine.generate(PROMPTS, KEYS, SETTINGS) for c in batch]) == len(KEYS)
+    engine.close()
+    cluster.kill(taken)
+
+
+def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_path):
+    from reasoning_ext.model import LoadOptions
+
+    source = ModelSource(str(TINY / "model"), {}, LoadOptions(trainable=False, from_scratch=True), use_cpu=True)
+    engine = RayEngine(source, options(num_workers=1))
+    found = {(c.prompt, c.sample): c for batch in engine.generate(PROMPTS, KEYS[:32], SETTINGS) for c in batch}
+    from reasoning_ext.engines.transformers_engine import TransformersEngine
+
+    plain = TransformersEngine(source.load(), source.batch_size)
+    alone = {(c.prompt, c.sample): c for batch in plain.generate(PROMPTS, KEYS[:32], SETTINGS) for c in batch}
+    assert found.keys() == alone.keys()
+    assert sum(found[key] == alone[key] for key in alone) >= 31  # other batches are summed in another order
+    with pytest.raises(KeyProblem) as error:
+        list(engine.generate(PROMPTS, KEYS[:8], SamplingSettings(generation_kwargs={"min_lenght": 3})))
+    assert error.value.key == "generation_kwargs" and "\n" not in str(error.value)
+    engine.close()
+
+
+def test_more_workers_than_this_machine_has_room_for_are_refused(cluster):
+    with pytest.raises(EngineError, match="found num_workers 999 with num_cpus 1, but Ray has") as error:
+        RayEngine(SOURCE, options(num_workers=999))
+    assert error.value.key == "engine_kwargs"

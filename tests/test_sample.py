@@ -30,25 +30,31 @@ RECIPE = {
     "reward_funcs": ["math_answer", {"step_check": {"weight": 0.0}}], "num_generations": 4, "max_completion_length": 24,
     "use_cpu": True,
 }  # fmt: skip
+OUTPUTS = ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json")
 
 
 class Engine:
     """Problem i is solved by its first i samples, in more and more words; the last sample of each is cut off."""
 
-    def __init__(self):
-        self.asked = []
+    def __init__(self, answer=None):
+        self.asked, self.answer = [], answer or self.solve
+
+    def solve(self, p, g):
+        text = f"<think>{p}+4={p + 4}{' so' * (10 * g)}</think>\\boxed{{{p + 4 + (g >= p)}}}"
+        return Completion(p, g, text, [1] * len(text), g != 3, len(text))
 
     def generate(self, prompts, keys, settings):
         for p, g in keys:
             self.asked.append((p, g))
-            a = int(prompts[p][0]["content"][0])
-            thought = f"{a}+4={a + 4}" + " so" * (10 * g)
-            right = g < p
-            text = f"<think>{thought}</think>\\boxed{{{a + 4 + (not right)}}}"
-            yield [Completion(p, g, text, [1] * len(text), g != 3, len(text))]
+            yield [self.answer(p, g)]
 
     def close(self):
         raise AssertionError("an engine that was given is its owner's")
+
+
+def says(text):
+    """An engine whose completions are `text(prompt, sample)`, ended."""
+    return Engine(lambda p, g: Completion(p, g, text(p, g), [1], True, 1))
 
 
 @pytest.fixture
@@ -72,6 +78,10 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def summary(out):
+    return json.loads((out / "summary.json").read_text())
+
+
 def test_one_run_makes_rows_pairs_rated_prompts_counts_and_a_card(sample, capsys):
     out, _ = sample(keep=2, select="shortest", pairs={"right_wrong": 2, "short_long": 1}, license="cc-by-4.0")
     kept = rows(out / "sft.jsonl")
@@ -81,44 +91,27 @@ def test_one_run_makes_rows_pairs_rated_prompts_counts_and_a_card(sample, capsys
         "completion": [{"role": "assistant", "content": "<think>2+4=6</think>\\boxed{6}"}],
     }  # fmt: skip
     rated = rows(out / "prompts.jsonl")
-    assert [(row["pass_rate"], row["pass_rate_samples"]) for row in rated] == [
-        (0, 4),
-        (0.25, 4),
-        (0.5, 4),
-        (0.75, 4),
-        (0.75, 4),
-    ]
-    assert [row["difficulty_band"] for row in rated] == ["unsolved", "hard", "medium", "easy", "easy"]
+    assert [(row["pass_rate"], row["pass_rate_samples"], row["difficulty_band"]) for row in rated] == [
+        (0, 4, "unsolved"), (0.25, 4, "hard"), (0.5, 4, "medium"), (0.75, 4, "easy"), (0.75, 4, "easy"),
+    ]  # fmt: skip
     assert rated[4]["level"] == 4 and "completion" not in rated[4]
     pairs = rows(out / "pairs.jsonl")
     assert [(row["answer"], row["kind"]) for row in pairs] == [
         ("5", "right_wrong"), ("6", "right_wrong"), ("6", "short_long"), ("7", "short_long"), ("8", "short_long"),
     ]  # fmt: skip
     assert pairs[0]["chosen"][0]["content"].endswith("{5}") and pairs[0]["rejected"][0]["content"].endswith("{6}")
-    assert (
-        pairs[0]["chosen_reward"] == 1.0 > pairs[0]["rejected_reward"]
-        and pairs[2]["rejected_tokens"] > pairs[2]["chosen_tokens"]
-    )
-    summary = json.loads((out / "summary.json").read_text())
-    counts = {
-        "sampled": 20,
-        "saved": 0,
-        "finished": 15,
-        "cut off": 5,
-        "failed": 0,
-        "accepted": 9,
-        "kept": 7,
-        "prompts": 5,
-    }
-    assert counts.items() <= summary.items() and summary["prompts without one"] == 1
-    assert summary["pass rates"] == [1, 0, 1, 0, 0, 1, 0, 2, 0, 0]
+    assert pairs[0]["chosen_reward"] == 1.0 > pairs[0]["rejected_reward"]
+    assert pairs[2]["rejected_tokens"] > pairs[2]["chosen_tokens"]
+    counts = {"sampled": 20, "saved": 0, "finished": 15, "cut off": 5, "failed": 0, "accepted": 9, "kept": 7, "prompts": 5,
+              "prompts without one": 1, "pass rates": [1, 0, 1, 0, 0, 1, 0, 2, 0, 0]}  # fmt: skip
+    assert counts.items() <= summary(out).items() and list(summary(out)["tokens of the kept"])[::4] == [
+        "shortest",
+        "longest",
+    ]
     card = (out / "README.md").read_text()
     header = yaml.safe_load(card.split("---")[1])
-    assert header["license"] == "cc-by-4.0" and [one["config_name"] for one in header["configs"]] == [
-        "sft",
-        "dpo",
-        "grpo",
-    ]
+    assert header["license"] == "cc-by-4.0"
+    assert [one["config_name"] for one in header["configs"]] == ["sft", "dpo", "grpo"]
     for line in ("| without a gold | 5 prompts | 1 |", "| cut off | 15 completions | 5 |", "| not accepted | 9 completions | 6 |",
                  "| not selected | 7 completions | 2 |", "- these files: cc-by-4.0", " 70 to  80 %"):  # fmt: skip
         assert line in card
@@ -127,97 +120,71 @@ def test_one_run_makes_rows_pairs_rated_prompts_counts_and_a_card(sample, capsys
     assert "pairs   right_wrong 2  short_long 3" in printed
 
 
-def test_adaptive_says_what_it_saved(sample, capsys):
+def test_adaptive_rounds_draw_what_is_lacking_and_say_what_they_saved(sample, capsys):
     out, engine = sample(adaptive=True)
-    drawn = [sum(p == number for p, _ in engine.asked) for number in range(5)]
-    assert drawn == [16, 1, 1, 1, 1]  # what four prompts saved went to the one without, up to 4 x num_generations
+    drawn = Counter(p for p, _ in engine.asked)
+    assert drawn == {0: 16, 1: 1, 2: 1, 3: 1, 4: 1}  # what four prompts saved, up to 4 x num_generations
     assert "adaptive: 20 of 20 completions drawn, 0 (0%) saved" in capsys.readouterr().out
-    out, engine = sample("less", adaptive=True, max_generations=4)
+    out, engine = sample("less", adaptive=True, keep=1, max_generations=4)
     assert "adaptive: 8 of 20 completions drawn, 12 (60%) saved" in capsys.readouterr().out
     assert len(rows(out / "sft.jsonl")) == 4
+    _, engine = sample("less", adaptive=True, keep=2, max_generations=4)  # and other rules
+    fresh, alone = sample("fresh", adaptive=True, keep=2, max_generations=4)
+    assert set(engine.asked) < set(alone.asked) and len(rows(out / "samples.jsonl")) == 8 + len(engine.asked)
+    assert (out / "sft.jsonl").read_bytes() == (fresh / "sft.jsonl").read_bytes()
 
 
 def test_prompts_without_a_gold_are_judged_by_agreement(sample):
-    class Voting(Engine):
-        def generate(self, prompts, keys, settings):
-            for p, g in keys:
-                yield [
-                    Completion(
-                        p, g, f"<think>{g}</think>\\boxed{{{9 if g else '18/2' if p == 5 else 3}}}", [1], True, 1
-                    )
-                ]
+    def voting():
+        return says(lambda p, g: f"<think>{g}</think>\\boxed{{{9 if g else '18/2' if p == 5 else 3}}}")
 
-    out, _ = sample(by=Voting(), min_agreement=0.6, keep=4)
+    out, _ = sample(by=voting(), min_agreement=0.6, keep=4)
     rated = rows(out / "prompts.jsonl")
     assert len(rated) == 6 and [row["pass_rate"] for row in rated] == [0, 0, 0, 0, 0, 1.0]
     assert [row["level"] for row in rows(out / "sft.jsonl")] == [5, 5, 5, 5]
-    out, _ = sample("strict", by=Voting(), min_agreement=None, keep=4)
+    out, _ = sample("strict", by=voting(), min_agreement=None, keep=4)
     assert len(rows(out / "prompts.jsonl")) == 5 and rows(out / "sft.jsonl") == []
 
 
-def test_a_data_set_may_have_no_golds_at_all(cli, tmp_path, sample):
+def test_a_data_set_may_have_no_golds_at_all(tmp_path, sample):
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"prompt": f"{i}+4?"}) + "\n" for i in range(3)))
-
-    class Agreeing(Engine):
-        def generate(self, prompts, keys, settings):
-            yield [Completion(p, g, f"<think>{g}</think>\\boxed{{{p + 4}}}", [1], True, 1) for p, g in keys]
-
-    out, _ = sample(by=Agreeing(), dataset_name="./rows.jsonl", min_agreement=0.6, reward_funcs=["math_answer"], keep=2)
-    assert len(rows(out / "sft.jsonl")) == 6 and json.loads((out / "summary.json").read_text())["pairs"] == {
-        "right_wrong": 0
-    }
+    agreeing = says(lambda p, g: f"<think>{g}</think>\\boxed{{{p + 4}}}")
+    ours = {"by": agreeing, "dataset_name": "./rows.jsonl", "reward_funcs": ["math_answer"], "keep": 2}
+    out, _ = sample(**ours, min_agreement=0.6)
+    assert len(rows(out / "sft.jsonl")) == 6 and summary(out)["pairs"] == {"right_wrong": 0}
     assert "agrees with most completions" in (out / "README.md").read_text()
-    result = cli("check", "r.yaml", "--output_dir", "other", "--from_scratch", "true")
-    assert result.code == 0, result.err
-    without = (tmp_path / "r.yaml").read_text().replace("min_agreement: 0.6\n", "")
-    (tmp_path / "r.yaml").write_text(without)
-    assert "math_answer needs the column answer" in cli("check", "r.yaml", "--output_dir", "other").err
+    with pytest.raises(DataError, match="math_answer needs the column answer"):
+        sample("other", **ours)
 
 
 def test_failed_completions_are_no_data_and_are_counted(sample, monkeypatch):
-    class Failing(Engine):
-        def generate(self, prompts, keys, settings):
-            for p, g in keys:
-                bad = (p + g) % 2
-                text = "" if bad else f"<think>{p}+4={p + 4}</think>{p + 4}"
-                yield [Completion(p, g, text, [], not bad, 0, "time-out" if g == 1 else "http 500" if bad else "")]
+    def failing(p, g):
+        bad = (p + g) % 2
+        text = "" if bad else f"<think>{p}+4={p + 4}</think>{p + 4}"
+        return Completion(p, g, text, [], not bad, 0, "time-out" if g == 1 else "http 500" if bad else "")
 
     monkeypatch.setattr(module, "MOST_FAILED", 0.6)
-    out, _ = sample(by=Failing(), keep=4, pairs={"right_wrong": 4})
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["failed"] == 12 and summary["errors"] == {"time-out": 5, "http 500": 7} and summary["accepted"] == 8
-    assert "" not in [row["completion"][0]["content"] for row in rows(out / "sft.jsonl")] and not rows(
-        out / "pairs.jsonl"
-    )
+    out, _ = sample(by=Engine(failing), keep=4, pairs={"right_wrong": 4})
+    counts = {"failed": 12, "errors": {"time-out": 5, "http 500": 7}, "accepted": 8}
+    assert counts.items() <= summary(out).items() and rows(out / "pairs.jsonl") == []
+    assert "" not in [row["completion"][0]["content"] for row in rows(out / "sft.jsonl")]
     failed = [row for row in rows(out / "samples.jsonl") if row.get("error")]
     assert len(failed) == 12 and all(set(row["rewards"].values()) == {None} for row in failed)
     assert [row["pass_rate"] for row in rows(out / "prompts.jsonl")] == [1.0] * 5
 
 
 def test_too_many_failures_are_no_end_and_are_drawn_again(sample, tmp_path):
-    class Down(Engine):
-        def generate(self, prompts, keys, settings):
-            for batch in super().generate(prompts, keys, settings):
-                [c] = batch
-                yield [Completion(c.prompt, c.sample, "", [], False, 0, "time-out")] if c.sample == 2 else batch
-
-    with pytest.raises(
-        EngineError, match="5 of 20 completions failed; the others are kept: see to the server and run the same"
-    ):
-        sample(by=Down())
+    down = Engine(lambda p, g: Completion(p, g, "", [], False, 0, "time-out") if g == 2 else Engine().solve(p, g))
+    with pytest.raises(EngineError, match="5 of 20 completions failed; the others are kept"):
+        sample(by=down)
     assert len(rows(tmp_path / "out" / "samples.jsonl")) == 20 and not (tmp_path / "out" / "sft.jsonl").exists()
     out, engine = sample()
     assert sorted(engine.asked) == [(p, 2) for p in range(5)] and len(rows(out / "samples.jsonl")) == 25
-    summary = json.loads((out / "summary.json").read_text())
-    assert summary["sampled"] == 20 and summary["failed"] == 0 and summary["accepted"] == 9
+    assert {"sampled": 20, "failed": 0, "accepted": 9}.items() <= summary(out).items()
 
 
 def test_equal_completions_are_enough_once(sample):
-    class Same(Engine):
-        def generate(self, prompts, keys, settings):
-            yield [Completion(p, g, f"<think>{g // 3}</think>{p + 4}", [1], True, 1) for p, g in keys]
-
-    out, _ = sample(by=Same(), keep=2, adaptive=True, max_generations=4)
+    out, _ = sample(by=says(lambda p, g: f"<think>{g // 3}</think>{p + 4}"), keep=2, adaptive=True, max_generations=4)
     assert len(rows(out / "sft.jsonl")) == 10 and len(rows(out / "samples.jsonl")) == 20  # the fourth is another one
 
 
@@ -246,28 +213,28 @@ def test_the_rest_of_a_run_may_come_faster_or_from_elsewhere(sample, tmp_path):
             sample(**served("http://b:2/v1") | changed)
 
 
-CHOICES = [
-    {"keep": 2},
-    {"keep": None, "diverse": 3},
-    {"select": "shortest", "keep": 9},
-    {"min_reward": 0.5, "license": "mit"},
-    {"pairs": {"short_long": 2}},
-]
-OUTPUTS = ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json")
-
-
-@pytest.mark.parametrize("changed", CHOICES, ids=lambda changed: next(iter(changed)))
-def test_other_rules_choose_among_the_completions_that_are_there(sample, changed):
+def test_other_rules_choose_among_the_completions_that_are_there(sample):
     out, _ = sample(keep=1)
     before, drawn, known = fingerprint(str(out)), (out / "samples.jsonl").read_bytes(), (out / "DONE").stat().st_ino
-    _, engine = sample(**{"keep": 1} | changed)
-    fresh, _ = sample("fresh", **{"keep": 1} | changed)
-    assert engine.asked == [] and (out / "samples.jsonl").read_bytes() == drawn
-    for name in OUTPUTS:
-        assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
-    assert fingerprint(str(out)) != before  # so that what was trained on the old rows is not taken for made of these
+    cases = [{"keep": None, "diverse": 3}, {"select": "shortest", "keep": 9}, {"min_reward": 0.5, "license": "mit"},
+             {"pairs": {"short_long": 2}}]  # fmt: skip
+    for number, changed in enumerate(cases):
+        _, engine = sample(**{"keep": 1} | changed)
+        fresh, _ = sample(f"fresh{number}", **{"keep": 1} | changed)
+        assert engine.asked == [] and (out / "samples.jsonl").read_bytes() == drawn
+        for name in OUTPUTS:
+            assert (out / name).read_bytes() == (fresh / name).read_bytes(), (changed, name)
+        assert (
+            fingerprint(str(out)) != before
+        )  # so that what was trained on the old rows is not taken for made of these
     _, engine = sample(keep=1)
     assert engine.asked == [] and fingerprint(str(out)) == before and (out / "DONE").stat().st_ino != known
+    values = yaml.safe_load((out / "recipe.yaml").read_text())
+    assert not open_run(out, values | {"keep": 2}, {}).done  # and there the process is killed
+    with pytest.raises(DataError, match="a run that has not finished"):
+        load_rows(str(out), out.parent, stage="sft")
+    sample(keep=1)
+    assert load_rows(str(out), out.parent, stage="sft").num_rows == 4
 
 
 def test_more_completions_of_a_prompt_are_drawn_beside_those_that_are_there(sample):
@@ -277,31 +244,12 @@ def test_more_completions_of_a_prompt_are_drawn_beside_those_that_are_there(samp
     fresh, _ = sample("fresh", num_generations=4, keep=9)
     for name in OUTPUTS:
         assert (out / name).read_bytes() == (fresh / name).read_bytes(), name
-    with pytest.raises(RunDirError, match=r"different recipe \(num_generations 4 -> 3\)"):
-        sample(num_generations=3, keep=9)
-    with pytest.raises(RunDirError, match=r"different recipe \(min_agreement not set -> set\)"):
-        sample(num_generations=4, keep=9, min_agreement=0.6)
-
-
-def test_adaptive_rounds_draw_what_other_rules_lack(sample):
-    out, _ = sample(adaptive=True, keep=1, max_generations=4)
-    first = len(rows(out / "samples.jsonl"))
-    _, engine = sample(adaptive=True, keep=2, max_generations=4)
-    fresh, alone = sample("fresh", adaptive=True, keep=2, max_generations=4)
-    assert set(engine.asked) < set(alone.asked) and len(rows(out / "samples.jsonl")) == first + len(engine.asked)
-    assert {(row["prompt_index"], row["sample_index"]) for row in rows(out / "samples.jsonl")} >= set(alone.asked)
-    assert (out / "sft.jsonl").read_bytes() == (fresh / "sft.jsonl").read_bytes()
-
-
-def test_a_run_that_chooses_anew_is_not_read_before_it_is_done(sample, tmp_path):
-    out, _ = sample(keep=1)
-    assert load_rows(str(out), tmp_path, stage="sft").num_rows == 4
-    values = yaml.safe_load((out / "recipe.yaml").read_text())
-    assert not open_run(out, values | {"keep": 2}, {}).done  # and there the process is killed
-    with pytest.raises(DataError, match=r"out, a run that has not finished; run its recipe again, it will go on"):
-        load_rows(str(out), tmp_path, stage="sft")
-    sample(keep=1)
-    assert load_rows(str(out), tmp_path, stage="sft").num_rows == 4
+    for changed in ({"num_generations": 3}, {"min_agreement": 0.6}):
+        with pytest.raises(RunDirError, match=rf"different recipe \({next(iter(changed))}"):
+            sample(**{"num_generations": 4, "keep": 9} | changed)
+    (out / "samples.jsonl").write_text((out / "samples.jsonl").read_text().replace("0+4?", "0-4?"))
+    with pytest.raises(DataError, match=r"the data set has changed .*\(prompt 0 is another one now\)"):
+        sample(num_generations=4, keep=8)
 
 
 def test_columns_that_json_does_not_know_become_text(sample, tmp_path):
@@ -317,50 +265,39 @@ def test_columns_that_json_does_not_know_become_text(sample, tmp_path):
 
 def test_a_column_may_have_no_value_in_its_first_rows(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
-    row = {"prompt": [{"role": "user", "content": "x" * 200}], "answer": None, "pass_rate": None}
+    row = {"prompt": [{"role": "user", "content": "x" * 2000}], "answer": None, "pass_rate": None}
     with (tmp_path / "prompts.jsonl").open("w") as file:
-        for i in range(60_000):
-            file.write(json.dumps(row if i < 59_000 else row | {"answer": "7", "pass_rate": 0.5}) + "\n")
+        for i in range(6_000):
+            file.write(json.dumps(row if i < 5_900 else row | {"answer": "7", "pass_rate": 0.5}) + "\n")
     for name in ("samples.jsonl", "sft.jsonl"):
         (tmp_path / name).write_text("")
     loaded = load_rows(str(tmp_path), tmp_path, stage="grpo")
-    assert loaded[59_999]["answer"] == "7" and loaded[0]["pass_rate"] is None
+    assert loaded[5_999]["answer"] == "7" and loaded[0]["pass_rate"] is None
 
 
 def test_nothing_accepted_is_said(sample, capsys):
-    class Wrong(Engine):
-        def generate(self, prompts, keys, settings):
-            yield [Completion(p, g, "<think>?</think>0", [1], True, 1) for p, g in keys]
-
-    out, _ = sample(by=Wrong())
+    out, _ = sample(by=says(lambda p, g: "<think>?</think>0"))
     assert rows(out / "sft.jsonl") == [] and "warning: nothing was accepted" in capsys.readouterr().out
-
-
-def test_samples_of_other_prompts_are_not_gone_on_with(sample):
-    out, _ = sample(keep=2)
-    (out / "samples.jsonl").write_text((out / "samples.jsonl").read_text().replace("0+4?", "0-4?"))
-    with pytest.raises(DataError, match=r"the data set has changed .*\(prompt 0 is another one now\)"):
-        sample(keep=2)
 
 
 def test_the_next_stages_read_their_own_files(sample, tmp_path):
     out, _ = sample(keep=2, pairs={"right_wrong": 1})
     common = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\ndataset_name: {out}\noutput_dir: next\n"
+    rated = {"prompt", "answer", "pass_rate"}
     for stage, more, columns, count in (
         ("sft", "", {"prompt", "completion", "answer", "level"}, 7),
         ("dpo", "", {"prompt", "chosen", "rejected"}, 2),
-        ("grpo", "reward_funcs: [math_answer]\n", {"prompt", "answer", "pass_rate"}, 5),
-        ("grpo", "reward_funcs: [math_answer]\ndifficulty: [0.25, 0.5]\n", {"prompt", "answer", "pass_rate"}, 2),
-        ("sample", "reward_funcs: [math_answer]\ndifficulty: [0.0, 0.0]\n", {"prompt", "answer", "pass_rate"}, 1),
+        ("grpo", "reward_funcs: [math_answer]\n", rated, 5),
+        ("grpo", "reward_funcs: [math_answer]\ndifficulty: [0.25, 0.5]\n", rated, 2),
+        ("sample", "reward_funcs: [math_answer]\ndifficulty: [0.0, 0.0]\n", rated, 1),
     ):
         (tmp_path / "next.yaml").write_text(f"stage: {stage}\n{common}{more}")
         prepared = prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
         assert columns <= set(prepared.rows.column_names) and prepared.rows.num_rows == count, stage
     assert "difficulty 0 to 0: 1 rows, 4 dropped" in prepared.lines()
-    (tmp_path / "next.yaml").write_text(
-        f"stage: grpo\n{common.replace(str(out), './problems.py:problems')}reward_funcs: [math_answer]\ndifficulty: [0, 1]\n"
-    )
-    with pytest.raises(DataError, match="the rows have no column pass_rate; name the output_dir of a sample stage"):
+    elsewhere = common.replace(str(out), "./problems.py:problems")
+    (tmp_path / "next.yaml").write_text(f"stage: grpo\n{elsewhere}reward_funcs: [math_answer]\ndifficulty: [0, 1]\n")
+    with pytest.raises(DataError, match="the rows have no column pass_rate"):
         prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
 
 
@@ -380,9 +317,8 @@ class Server(BaseHTTPRequestHandler):
             return self.answer(503, {"error": "busy"})
         message = {"content": f"\\boxed{{{a + 4 + seed % 2}}}", "reasoning_content": f"{a}+4={a + 4}"}
         reason = "length" if seed % 10 == 0 else "tool_calls" if seed % 10 == 1 else "STOP"
-        return self.answer(
-            200, {"choices": [{"message": message, "finish_reason": reason}], "usage": {"completion_tokens": 9}}
-        )
+        choices = [{"message": message, "finish_reason": reason}]
+        return self.answer(200, {"choices": choices, "usage": {"completion_tokens": 9}})
 
     def answer(self, status, body):
         data = json.dumps(body).encode()
@@ -403,6 +339,7 @@ def url():
     server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(cli, tmp_path, url):
     (tmp_path / "problems.py").write_text(PROBLEMS)
     served = {"engine": "server", "engine_kwargs": {"base_url": url}, "dataset_name": "./problems.py:problems"}
@@ -413,23 +350,17 @@ def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(
     (tmp_path / "2_eval.yaml").write_text(yaml.safe_dump(evaluation | served))
     done = cli("run", "1_sample.yaml", "2_eval.yaml")
     assert done.code == 0, done.err
-    samples = rows(tmp_path / "out" / "samples.jsonl")
+    out = tmp_path / "out"
+    samples, counts = rows(out / "samples.jsonl"), summary(out)
     assert len(samples) == 80 == len({(row["prompt_index"], row["sample_index"]) for row in samples})
     assert all(row["tokens"] == 9 and row["completion"].startswith("<think>\n") for row in samples)
-    kept = rows(tmp_path / "out" / "sft.jsonl")
-    summary = json.loads((tmp_path / "out" / "summary.json").read_text())
     ends = Counter("finished" if row["finished"] else row.get("error", "cut off") for row in samples)
-    assert ends["cut off"] == summary["cut off"] > 0 and ends["tool_calls"] == summary["other ends"] > 0
-    assert ends["finished"] == summary["finished"] and summary["failed"] == 0
-    assert f"| other ends | {ends['finished']} completions |" in (tmp_path / "out" / "README.md").read_text()
+    assert ends["cut off"] == counts["cut off"] > 0 and ends["tool_calls"] == counts["other ends"] > 0
+    assert ends["finished"] == counts["finished"] and counts["failed"] == 0
+    assert f"| other ends | {ends['finished']} completions |" in (out / "README.md").read_text()
+    kept = rows(out / "sft.jsonl")
     assert len(kept) == 5 and kept[0]["completion"][0]["content"] == "<think>\n0+4=4\n</think>\n\n\\boxed{4}"
     assert json.loads((tmp_path / "eval" / "eval.json").read_text())["teacher"]["problems"] > 0
-    told = "out goes on with what was drawn, otherwise than before: keep 16 -> 3"
-    assert f"note: output_dir: {told}" in cli("check", "1_sample.yaml", "--keep", "3").out
-    again = cli("run", "1_sample.yaml", "--pairs", "{short_long: 1}")
-    assert (
-        again.code == 0 and "goes on in out with what was drawn, otherwise than before: pairs not set -> {" in again.out
-    )
-    assert rows(tmp_path / "out" / "samples.jsonl") == samples and rows(tmp_path / "out" / "pairs.jsonl") == []
-    other = cli("run", "1_sample.yaml", "--engine_kwargs", "{base_url: http://127.0.0.1:9/v1}", "--output_dir", "other")
-    assert other.code == 2 and "1_sample.yaml with --engine_kwargs" in other.err and "nobody answers" in other.err
+    again = cli("run", "1_sample.yaml", "--keep", "3")
+    assert again.code == 0 and "out with what was drawn, otherwise than before: keep 16 -> 3" in again.out
+    assert rows(out / "samples.jsonl") == samples

@@ -2,17 +2,17 @@ r"""What is accepted, what is kept, which pairs are made: rules on small tables 
 
 import pytest
 
-from reasoning_ext.sampling.pairs import Solved, make_pairs
+from reasoning_ext.sampling.outputs import make_pairs
 from reasoning_ext.sampling.selection import Rules, agreeing, different, way
-from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG
+from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn
 
 WEIGHTS = {"math_answer": 1.0, "think_format": 0.5}
 
 
-def row(text="3", tokens=1, finished=True, sample=0, total=1.0, **more):
+def row(text="3", tokens=1, finished=True, sample=0, **more):
     rewards = more.pop("rewards", {"math_answer": 1.0, "think_format": 1.0})
     return {"sample_index": sample, "completion": text, "tokens": tokens, "finished": finished, "rewards": rewards,
-            "answer": "3", "total": total} | more  # fmt: skip
+            "answer": "3"} | more  # fmt: skip
 
 
 JUDGED = [
@@ -41,13 +41,14 @@ def test_what_a_completion_comes_to(rules, line, state):
     assert Rules(WEIGHTS, **rules).judge(line)[0] == state
 
 
-ROWS = [
-    row("<think>3+4=7</think>7", 9, sample=0, total=1.0),
-    row("<think>4+3=7</think>7", 5, sample=1, total=1.5),
-    row("<think>3+4=7</think>7", 9, sample=2, total=1.0),
-    row("<think>I count: 3, 4, 5, 6, 7</think>7", 12, sample=3, total=2.0),
-    row("<think>3 + 4 = 7.</think>7", 7, sample=4, total=0.5),
+TEXTS = [
+    ("<think>3+4=7</think>7", 9, 1.0),
+    ("<think>4+3=7</think>7", 5, 1.5),
+    ("<think>3+4=7</think>7", 9, 1.0),
+    ("<think>I count: 3, 4, 5, 6, 7</think>7", 12, 2.0),
+    ("<think>3 + 4 = 7.</think>7", 7, 0.5),
 ]
+ROWS = [Drawn(i, text, tokens, {}, total=total) for i, (text, tokens, total) in enumerate(TEXTS)]
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ ROWS = [
     ],
 )
 def test_what_is_kept(rules, kept):
-    assert Rules(WEIGHTS, **rules).kept(ROWS) == kept
+    assert [one.sample for one in Rules(WEIGHTS, **rules).kept(ROWS)] == kept
 
 
 def test_near_duplicates_count_once():
@@ -72,12 +73,13 @@ def test_near_duplicates_count_once():
     near = [*words[:-1], "about"]
     texts = [" ".join(words), " ".join(near), "Counting on from three: four, five, six, seven."]
     assert way(texts[0]) != way(texts[1])
-    assert different(texts, [10, 11, 12], 3) == [10, 12]
+    assert different(texts, 3) == [0, 2]
 
 
-def test_two_lives_of_one_seed_agree_on_ways():
-    assert Rules(WEIGHTS, diverse=True).judge(ROWS[0])[2] == Rules(WEIGHTS, diverse=True).judge(ROWS[4])[2] != 0
-    assert len({Rules(WEIGHTS).judge(row)[2] for row in ROWS}) == 4  # equal texts count once
+def test_equal_texts_and_equal_ways_have_one_number():
+    lines = [row(text) for text, *_ in TEXTS]
+    assert Rules(WEIGHTS, diverse=True).judge(lines[0])[2] == Rules(WEIGHTS, diverse=True).judge(lines[4])[2] != 0
+    assert len({Rules(WEIGHTS).judge(line)[2] for line in lines}) == 4
     assert Rules(WEIGHTS).judge(row(rewards={"math_answer": 0.0}))[2] == 0
 
 
@@ -106,11 +108,8 @@ def test_agreement(completions, least, agree):
 
 
 def solved(right, wrong=(), kept=1):
-    right = [
-        row(text, tokens, sample=i, rewards={"step_check": share}) for i, (text, tokens, share) in enumerate(right)
-    ]
-    wrong = [row(text, tokens, sample=50 + i) for i, (text, tokens) in enumerate(wrong)]
-    return Solved(right[:kept], right, wrong)
+    right = [Drawn(i, text, tokens, {"step_check": share}) for i, (text, tokens, share) in enumerate(right)]
+    return right[:kept], right, [Drawn(50 + i, text, tokens, {}) for i, (text, tokens) in enumerate(wrong)]
 
 
 PAIRS = {
@@ -145,5 +144,5 @@ PAIRS = {
 @pytest.mark.parametrize("name", PAIRS)
 def test_pairs(name):
     most, case, expected = PAIRS[name]
-    made = [(kind, chosen["completion"], rejected["completion"]) for kind, chosen, rejected in make_pairs(case, most)]
+    made = [(kind, chosen.completion, rejected.completion) for kind, chosen, rejected in make_pairs(*case, most)]
     assert made == expected

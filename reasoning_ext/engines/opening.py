@@ -1,9 +1,10 @@
-"""The engine that a recipe's key `engine` names, opened; what each engine needs is imported here, when it is opened."""
+"""What a stage makes of its recipe to answer prompts: the engine that the key `engine` names, its options, the settings."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext import generation
 from reasoning_ext.engines.options import OPTIONS
 from reasoning_ext.engines.source import model_source
 from reasoning_ext.fields import GRPO_CONFIG
@@ -35,18 +36,7 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
         if problem := server_problem(recipe, served):
             raise EngineError("engine_kwargs", problem)
         return ServerEngine(served, options, recipe.get("think_tags"))
-    source = model_source(recipe, False, name, **overrides)
-    if engine == "vllm":
-        from reasoning_ext.engines.vllm_engine import VllmEngine
-
-        return VllmEngine(source, options)
-    if engine == "ray":
-        from reasoning_ext.engines.ray_engine import RayEngine
-
-        return RayEngine(source, options)
-    from reasoning_ext.engines.transformers_engine import TransformersEngine
-
-    return TransformersEngine(source.load(), source.batch_size)
+    return generation.open_engine(engine, model_source(recipe, False, name, **overrides), options)
 
 
 def server_problem(recipe: Recipe, model: str) -> str:

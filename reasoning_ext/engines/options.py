@@ -52,7 +52,7 @@ class ServerOptions:
 
 @dataclass(frozen=True)
 class RayOptions:
-    """Options of `engine: ray`: Ray Data over one of the other engines, on a cluster or on this machine.
+    """Options of `engine: ray`: one of the other engines on every worker of Ray, on a cluster or on this machine.
 
     Attributes:
         engine: what each worker runs: `transformers` or `vllm`.

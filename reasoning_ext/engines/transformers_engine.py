@@ -20,10 +20,9 @@ import torch
 from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
 
-from reasoning_ext.contract import Contract, ContractError, Decoder, decoder
-from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.contract import Contract, Decoder, decoder
+from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
 from reasoning_ext.loaded import Loaded
-from reasoning_ext.rendering import render_prompt
 from reasoning_ext.shown import print
 from reasoning_ext.tokenized import count_tokens
 
@@ -62,12 +61,11 @@ class TransformersEngine:
             ContractError: the chat template refuses a prompt.
             EngineError: the memory is too small for a single completion, or transformers refuses `generation_kwargs`.
         """
-        keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
-        lengths_K = self._lengths(prompts, keys_K2[:, 0], settings)
-        order_K = np.lexsort((keys_K2[:, 1], keys_K2[:, 0], -lengths_K))
+        keys_K2 = key_array(keys)
+        keys_K2 = keys_K2[np.argsort(-self._lengths(prompts, keys_K2[:, 0], settings), kind="stable")]
         start = 0
-        while start < len(order_K):
-            batch = [(p, sample) for p, sample in keys_K2[order_K[start : start + self.batch_size]].tolist()]
+        while start < len(keys_K2):
+            batch = [(p, sample) for p, sample in keys_K2[start : start + self.batch_size].tolist()]
             try:
                 completions = self._answer(prompts, batch, settings)
             except torch.OutOfMemoryError as error:
@@ -97,20 +95,17 @@ class TransformersEngine:
         self._lengths_P = np.pad(self._lengths_P, (0, max(0, missing)), constant_values=-1)
         wanted = np.unique(prompts_K)
         for p in wanted[self._lengths_P[wanted] < 0].tolist():
-            self._lengths_P[p] = count_tokens(self.tokenizer, self._render(prompts, p, settings))
+            self._lengths_P[p] = count_tokens(
+                self.tokenizer, render_row(self.tokenizer, self.contract, prompts, p, settings)
+            )
         return self._lengths_P[prompts_K]
-
-    def _render(self, prompts: Sequence[list[dict[str, str]]], number: int, settings: SamplingSettings) -> str:
-        try:
-            return render_prompt(self.tokenizer, self.contract, prompts[number], settings.chat_template_kwargs)
-        except ValueError as error:
-            raise ContractError("dataset_name", f"row {number}: {error}") from error
 
     def _answer(self, prompts: Sequence, batch: list[Key], settings: SamplingSettings) -> list[Completion]:
         stops = stop_ids(self.model, self.tokenizer, self.contract)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = stops[0]
-        rendered = {p: self._render(prompts, p, settings) for p in dict.fromkeys(p for p, _ in batch)}
+        asked = list(dict.fromkeys(p for p, _ in batch))
+        rendered = {p: render_row(self.tokenizer, self.contract, prompts, p, settings) for p in asked}
         inputs = self.tokenizer(
             [rendered[p] for p, _ in batch],
             return_tensors="pt",
@@ -119,10 +114,9 @@ class TransformersEngine:
             add_special_tokens=False,
         ).to(self.model.device)
         inputs.pop("token_type_ids", None)
-        asked = list(rendered)
         fixed: dict[str, Any] = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops}
         if _has_cache(self.model):
-            fixed |= {"custom_generate": decode, "prompt_of_row": [asked.index(p) for p, _ in batch]}
+            fixed |= {"custom_generate": decode, "prompt_of_row": [p for p, _ in batch]}
         output = self._generate(inputs, fixed, batch, settings)
         completion_ids_BT = output[:, inputs["input_ids"].shape[1] :].tolist()
         decode_ids = decoder(self.tokenizer, self.contract)
@@ -190,21 +184,15 @@ def _uniforms(seed: int, count: int) -> torch.Tensor:
 
 def _has_cache(model: Any) -> bool:
     """Tell whether rows can be taken out of the model's cache: it is given to `forward`, and is not Unsloth's own."""
-    if "unsloth" in sys.modules and any(
-        "unsloth" in (getattr(base, "__module__", "") or "") for base in _functions(model)
-    ):
+    base = _base(model)
+    functions = (base.forward, base.generate, model.generate)
+    if "unsloth" in sys.modules and any("unsloth" in (getattr(f, "__module__", "") or "") for f in functions):
         return False
-    accepted = inspect.signature(_base(model).forward).parameters
-    return {"past_key_values", "position_ids", "attention_mask"} <= accepted.keys()
+    return {"past_key_values", "position_ids", "attention_mask"} <= inspect.signature(base.forward).parameters.keys()
 
 
 def _base(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _functions(model: Any) -> list[Any]:
-    base = _base(model)
-    return [base.forward, base.generate, model.generate]
 
 
 def decode(
@@ -237,7 +225,8 @@ def decode(
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
-    first, back = _first_rows(prompt_of_row, device)
+    unique = np.unique(prompt_of_row, return_index=True, return_inverse=True)  # each prompt is read once
+    first, back = (torch.tensor(rows, device=device) for rows in unique[1:])
     logits_BV = _forward(model, input_ids[first], mask[first], position_ids[first], cache)[back]
     cache.reorder_cache(back)
     ids_BT, position = input_ids, position_ids[:, -1:]
@@ -263,19 +252,10 @@ def decode(
 
 def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any) -> torch.Tensor:
     """Return the logits of the next token in float32, (B, V)."""
-    output = model(
-        input_ids=ids, attention_mask=mask, position_ids=position_ids, past_key_values=cache, use_cache=True,
-        **({"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(_base(model).forward).parameters else {}),
-    )  # fmt: skip
+    least = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(_base(model).forward).parameters else {}
+    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids, "past_key_values": cache}
+    output = model(**inputs, use_cache=True, **least)
     return output.logits[:, -1].float()
-
-
-def _first_rows(prompt_of_row: list[int], device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return one row a prompt, and for every row where its prompt stands among those."""
-    first = {prompt: row for row, prompt in reversed(list(enumerate(prompt_of_row)))}
-    order = {prompt: place for place, prompt in enumerate(sorted(first))}
-    rows = [first[prompt] for prompt in sorted(first)]
-    return torch.tensor(rows, device=device), torch.tensor([order[p] for p in prompt_of_row], device=device)
 
 
 def _same(prompts: Any, others: Any) -> bool:
@@ -289,10 +269,9 @@ def _listed(value: Any) -> list[int]:
 
 
 def _completion(decode_ids: Decoder, key: Key, ids: list[int], stops: list[int]) -> Completion:
-    end = next((i for i, token in enumerate(ids) if token in stops), None)
-    ids = ids if end is None else ids[: end + 1]
-    body = ids if end is None else ids[:-1]
-    return Completion(*key, decode_ids(body), ids, end is not None, len(ids))
+    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
+    finished, ids = end < len(ids), ids[: end + 1]
+    return Completion(*key, decode_ids(ids[:end]), ids, finished, len(ids))
 
 
 def stop_ids(model: Any, tokenizer: Any, contract: Contract) -> list[int]:

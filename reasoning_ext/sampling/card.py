@@ -13,6 +13,7 @@ import yaml
 
 from reasoning_ext.files import write_whole
 from reasoning_ext.model_card import CARD, fenced, license_of, plain, shortened
+from reasoning_ext.sampling.outputs import Summary
 from reasoning_ext.shown import without_secrets
 from reasoning_ext.sources import KEPT_ROWS
 
@@ -23,58 +24,58 @@ STOPPED = (
 WIDTH = 40  # characters of the histogram's longest bar
 
 
-def write_dataset_card(
-    folder: Path, recipe: dict[str, Any], summary: dict[str, Any], steps: list[dict], adaptive: bool
-) -> None:
+def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, steps: list[dict], adaptive: bool) -> None:
     """Write the card into a run's folder.
 
     Args:
         folder: the run's folder.
         recipe: the resolved recipe.
-        summary: what `outputs.Counts.summary` returns.
+        found: the counts.
         steps: what became of the data set's rows, as `reading.Prepared.steps` has it.
         adaptive: whether prompts were left alone once enough was accepted.
     """
-    header = {
-        "license": recipe.get("license") or "unknown",
-        "task_categories": ["text-generation"],
-        "tags": ["reasoning-ext", "rejection-sampling", "synthetic"],
-        "configs": [
+    from huggingface_hub import DatasetCardData
+
+    header = DatasetCardData(
+        license=recipe.get("license") or "unknown",
+        task_categories=["text-generation"],
+        tags=["reasoning-ext", "rejection-sampling", "synthetic"],
+        configs=[
             {"config_name": stage, "data_files": KEPT_ROWS[stage]}
             for stage in ("sft", "dpo", "grpo")
             if (folder / KEPT_ROWS[stage]).stat().st_size
         ],
-    }
+    )
     parts = [
-        f"---\n{yaml.safe_dump(header, sort_keys=False)}---",
+        f"---\n{header.to_yaml()}\n---",
         f"# {plain(folder.resolve().name)}",
         f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
-        "## Counts\n\n" + _counts(summary, steps),
-        "## Pass rates\n\n" + _histogram(summary["pass rates"]) + (f"\n\n{STOPPED}" if adaptive else ""),
-        "## Files\n\n" + _files(summary),
+        "## Counts\n\n" + _counts(found, steps),
+        "## Pass rates\n\n" + _histogram(found.pass_rates) + (f"\n\n{STOPPED}" if adaptive else ""),
+        "## Files\n\n" + _files(found),
         "## Licences\n\n" + _licences(recipe),
         "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),
     ]
     write_whole(folder / CARD, without_secrets("\n\n".join(parts) + "\n"))
 
 
-def _counts(summary: dict[str, Any], steps: list[dict]) -> str:
+def _counts(found: Summary, steps: list[dict]) -> str:
     """Write what every filter left out, from the data set's rows to the kept completions."""
-    lines = [("filter", "left", "dropped")]
+    lines = [("filter", "left", "dropped"), ("---",) * 3]
     lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
-    left = summary["sampled"]
+    left = found.sampled
     lines.append(("sampled", f"{left} completions", "0"))
-    for name in ("failed", "cut off", "other ends", "unjudged"):
-        if summary[name]:
-            left -= summary[name]
-            lines.append((name, f"{left} completions", str(summary[name])))
-    lines.append(("not accepted", f"{summary['accepted']} completions", str(left - summary["accepted"])))
-    lines.append(("not selected", f"{summary['kept']} completions", str(summary["accepted"] - summary["kept"])))
-    table = "\n".join("| " + " | ".join(row) + " |" for row in [lines[0], ("---",) * 3, *lines[1:]])
-    without = f"{summary['prompts without one']} of {summary['prompts']} prompts have no accepted completion"
-    bands = ", ".join(f"{count} {name}" for name, count in summary["difficulty"].items())
-    tokens = ", ".join(f"{name} {count}" for name, count in summary["tokens of the kept"].items())
-    if summary.get("agreement"):
+    for name in ("failed", "cut_off", "other_ends", "unjudged"):
+        if count := getattr(found, name):
+            left -= count
+            lines.append((name.replace("_", " "), f"{left} completions", str(count)))
+    lines.append(("not accepted", f"{found.accepted} completions", str(left - found.accepted)))
+    lines.append(("not selected", f"{found.kept} completions", str(found.accepted - found.kept)))
+    table = "\n".join("| " + " | ".join(row) + " |" for row in lines)
+    without = f"{found.prompts_without_one} of {found.prompts} prompts have no accepted completion"
+    bands = ", ".join(f"{count} {name}" for name, count in found.difficulty.items())
+    tokens = ", ".join(f"{name} {count}" for name, count in found.tokens_of_the_kept.items())
+    if found.agreement:
         without += "; where there is no gold, accepted and right is what agrees with most completions of the prompt"
     return f"{table}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
 
@@ -89,14 +90,12 @@ def _histogram(counts: list[int]) -> str:
     return "Prompts by the share of their completions that are right:\n\n```\n" + "\n".join(bars) + "\n```"
 
 
-def _files(summary: dict[str, Any]) -> str:
-    pairs = ", ".join(f"{count} {kind}" for kind, count in summary["pairs"].items()) or "none"
-    return "\n".join(
-        [
-            f"- `{KEPT_ROWS['sft']}`: {summary['kept']} kept completions, thoughts in `<think>` tags, for supervised training",
-            f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO",
-            f"- `{KEPT_ROWS['grpo']}`: {summary['prompts']} prompts with their pass rates, for GRPO on the right difficulty",
-        ]
+def _files(found: Summary) -> str:
+    pairs = ", ".join(f"{count} {kind}" for kind, count in found.pairs.items()) or "none"
+    return (
+        f"- `{KEPT_ROWS['sft']}`: {found.kept} kept completions, thoughts in `<think>` tags, for supervised training\n"
+        f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO\n"
+        f"- `{KEPT_ROWS['grpo']}`: {found.prompts} prompts with their pass rates, for GRPO on the right difficulty"
     )
 
 

@@ -8,6 +8,13 @@ written whole or not at all.
     prompts.jsonl   the row's columns, `pass_rate` (null where nothing could be judged; what was cut off counts as wrong), of
                     how many completions, `pass_rate_samples`, and in a word, `difficulty_band`
     summary.json    the counts
+
+Three kinds of pairs, whose sides have both ended by themselves:
+
+    right_wrong   a right completion against a wrong one of nearly the same length (iterative RPO, arXiv:2404.19733), because
+                  DPO learns that longer is better, or worse, wherever the pairs say so
+    short_long    a short right one against a long right one (long-to-short DPO, Kimi k1.5, arXiv:2501.12599)
+    steps         right by steps that all hold against right by steps that do not: the paths are ranked, not the answers
 """
 
 from __future__ import annotations
@@ -16,77 +23,89 @@ import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
-from reasoning_ext.files import whole_file, write_whole
-from reasoning_ext.preparation import has_gold
-from reasoning_ext.sampling.pairs import Solved, make_pairs
-from reasoning_ext.sampling.selection import Rules, agreeing
-from reasoning_ext.sampling.store import CUT_OFF, RIGHT, STATES, UNJUDGED, WRONG, Samples
+import numpy as np
+
+from reasoning_ext.files import whole_file
+from reasoning_ext.sampling.selection import Rules
+from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Samples
 from reasoning_ext.sources import KEPT_ROWS
 
 SUMMARY = "summary.json"
 BINS = 10  # of the histogram of pass rates
-LENGTHS = (0.05, 0.5, 0.95)
+QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+KINDS = ("right_wrong", "short_long", "steps")
+LONGER = 1.5  # a long right answer has so many times the tokens of the short one
+STEPS = "step_check"
 
 
 @dataclass
-class Counts:
-    """What came of a sampling run.
+class Summary:
+    """The counts of a sampling run, in the order in which they are written.
 
     Attributes:
-        states: completions by what they came to.
-        errors: those without a completion by kind, the model's own doing (`empty`) among them.
-        pairs: pairs by kind.
-        bands: prompts by difficulty.
-        histogram: judged prompts by pass rate, `BINS` bins of equal width, the last one with 1.0.
-        accepted, kept, without: completions accepted and kept, prompts without an accepted one.
-        lengths: tokens of the kept completions.
+        sampled: completions; of them `finished`, `cut_off`, ended otherwise by the model's own doing, `failed` by a server's.
+        saved: completions fewer than a fixed number a prompt.
+        unjudged: finished ones of which no reward could say whether they are right.
+        accepted, kept: right ones, and those of them in `sft.jsonl`.
+        pairs: by kind.
+        prompts, prompts_without_one: all, and those without an accepted completion.
+        difficulty: prompts by difficulty.
+        pass_rates: judged prompts by pass rate, `BINS` bins of equal width, the last one with 1.0.
+        tokens_of_the_kept: the least, some quantiles, the most.
+        errors: completions that are none by kind, the model's own doing (`empty`) among them.
+        agreement: prompts without a gold are judged by agreement.
     """
 
-    states: Counter[str] = field(default_factory=Counter)
-    errors: Counter[str] = field(default_factory=Counter)
-    pairs: Counter[str] = field(default_factory=Counter)
-    bands: Counter[str] = field(default_factory=Counter)
-    histogram: list[int] = field(default_factory=lambda: [0] * BINS)
+    sampled: int = 0
+    saved: int = 0
+    finished: int = 0
+    cut_off: int = 0
+    other_ends: int = 0
+    failed: int = 0
+    unjudged: int = 0
     accepted: int = 0
     kept: int = 0
-    without: int = 0
-    lengths: Counter[int] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)
+    prompts: int = 0
+    prompts_without_one: int = 0
+    difficulty: Counter[str] = field(default_factory=Counter)
+    pass_rates: list[int] = field(default_factory=lambda: [0] * BINS)
+    tokens_of_the_kept: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    agreement: bool = False
 
-    def summary(self, prompts: int, fixed: int, agreement: bool) -> dict[str, Any]:
-        """Return the counts as they are printed and written.
+    def as_written(self) -> dict[str, Any]:
+        """Return the counts by their names in `summary.json`; the last two stand there if there is something to say."""
+        values = {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value or name not in ("errors", "agreement")}
 
-        Args:
-            prompts: P.
-            fixed: completions that a fixed number a prompt would have drawn.
-            agreement: whether prompts without a gold are judged by agreement.
-        """
-        sampled = sum(self.states.values())
-        found = {
-            "sampled": sampled,
-            "saved": max(0, fixed - sampled),  # a run whose rules have changed may have drawn more
-            "finished": sampled - sum(self.states[name] for name in ("cut off", "other ends", "failed")),
-            **{name: self.states[name] for name in ("cut off", "other ends", "failed", "unjudged")},
-            "accepted": self.accepted,
-            "kept": self.kept,
-            "pairs": dict(self.pairs),
-            "prompts": prompts,
-            "prompts without one": self.without,
-            "difficulty": dict(self.bands),
-            "pass rates": self.histogram,
-            "tokens of the kept": _quantiles(self.lengths),
-        }
-        return (
-            found | ({"errors": dict(self.errors)} if self.errors else {}) | ({"agreement": True} if agreement else {})
-        )
+    def add(self, drawn: list[Drawn], kept: list[Drawn], rate: float | None) -> None:
+        """Count a prompt's completions."""
+        states = Counter(one.state for one in drawn)
+        other_ends = sum(one.state == CUT_OFF and bool(one.error) for one in drawn)
+        self.sampled += len(drawn)
+        self.finished += len(drawn) - states[CUT_OFF] - states[FAILED]
+        self.cut_off += states[CUT_OFF] - other_ends
+        self.other_ends += other_ends
+        self.failed += states[FAILED]
+        self.unjudged += states[UNJUDGED]
+        self.accepted += states[RIGHT]
+        self.kept += len(kept)
+        self.prompts += 1
+        self.prompts_without_one += not states[RIGHT]
+        self.difficulty[band(rate)] += 1
+        self.errors.update(one.error for one in drawn if one.error)
+        if rate is not None:
+            self.pass_rates[min(BINS - 1, int(rate * BINS))] += 1
 
 
 def write_outputs(
     folder: Path, samples: Samples, table: Sequence[dict[str, Any]], rules: Rules, pairs: dict[str, int]
-) -> Counts:
+) -> Summary:
     """Choose among all completions and write `sft.jsonl`, `pairs.jsonl` and `prompts.jsonl`.
 
     Args:
@@ -99,77 +118,30 @@ def write_outputs(
     Raises:
         DiskError: the disk is full.
     """
-    counts = Counts(pairs=Counter(dict.fromkeys(pairs, 0)))  # a kind that gives none is said too
+    found = Summary(pairs=Counter(dict.fromkeys(pairs, 0)), agreement=rules.min_agreement is not None)
+    lengths: Counter[int] = Counter()
     with ExitStack() as stack:
-        files = {stage: stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")}
-        following = 0
-        for prompt, rows in _judged_prompts(samples, rules):
-            for number in range(following, prompt):
-                _write_prompt(files, counts, table[number], [], rules, pairs)
-            _write_prompt(files, counts, table[prompt], rows, rules, pairs)
-            following = prompt + 1
-        for number in range(following, len(table)):
-            _write_prompt(files, counts, table[number], [], rules, pairs)
-    return counts
-
-
-def write_summary(folder: Path, summary: dict[str, Any]) -> None:
-    """Write the counts."""
-    write_whole(folder / SUMMARY, json.dumps(summary, indent=1))
-
-
-def _judged_prompts(samples: Samples, rules: Rules) -> Iterator[tuple[int, list[dict[str, Any]]]]:
-    """Yield each prompt that has completions, and those, with their `state` and `total`."""
-    totals = samples.column("total")
-    for prompt, lines in samples.of_prompts():
-        rows = samples.read(lines)
-        for line, row in zip(lines, rows, strict=True):
-            row["state"] = int(samples.states_PS[prompt, row["sample_index"]])
-            row["total"] = float(totals[line])
-        if rules.min_agreement is not None:
-            judge_by_agreement(rows, rules.min_agreement)
-        yield prompt, rows
-
-
-def judge_by_agreement(rows: list[dict[str, Any]], min_agreement: float) -> None:
-    """Judge the completions of a prompt without a gold by its commonest answer, in place."""
-    finished = [row for row in rows if row["state"] == UNJUDGED]
-    if not finished or has_gold(rows[0].get("answer")):
-        return
-    agree = agreeing([row["completion"] for row in finished], min_agreement)
-    for row, one in zip(finished, agree, strict=True):
-        row["state"] = RIGHT if one else WRONG if any(agree) else UNJUDGED
-
-
-def _write_prompt(
-    files: dict[str, IO[str]], counts: Counts, row: dict[str, Any], drawn: list[dict[str, Any]], rules: Rules,
-    pairs: dict[str, int],
-) -> None:  # fmt: skip
-    right = [one for one in drawn if one["state"] == RIGHT]
-    wrong = [one for one in drawn if one["state"] == WRONG]
-    kept = [right[i] for i in rules.kept(right)]
-    for one in drawn:
-        other_end = one["state"] == CUT_OFF and one.get("error")  # empty, refused, stopped by a filter, a tool call
-        counts.states["other ends" if other_end else STATES[one["state"]]] += 1
-        if one.get("error"):
-            counts.errors[one["error"]] += 1
-    counts.accepted += len(right)
-    counts.kept += len(kept)
-    counts.without += not right
-    counts.lengths.update(one["tokens"] for one in kept)
-    for one in kept:
-        _write(files["sft"], {**row, "completion": _message(one)})
-    for kind, chosen, rejected in make_pairs(Solved(kept, right, wrong), pairs):
-        counts.pairs[kind] += 1
-        _write(files["dpo"], _pair(row, kind, chosen, rejected))
-    tried = len(right) + len(wrong) + sum(one["state"] == CUT_OFF for one in drawn)
-    judged = bool(right or wrong)
-    rate = len(right) / tried if judged else None
-    counts.bands[band(rate)] += 1
-    if rate is not None:
-        counts.histogram[min(BINS - 1, int(rate * BINS))] += 1
-    rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
-    _write(files["grpo"], {**row, **rated})
+        sft, dpo, grpo = (
+            stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")
+        )
+        for number, drawn in enumerate(samples.of_prompts()):
+            row = table[number]
+            rules.judge_together(drawn)
+            right, wrong = ([one for one in drawn if one.state == state] for state in (RIGHT, WRONG))
+            kept = rules.kept(right)
+            tried = len(right) + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
+            rate = len(right) / tried if right or wrong else None
+            found.add(drawn, kept, rate)
+            lengths.update(one.tokens for one in kept)
+            for one in kept:
+                _write(sft, {**row, "completion": _message(one)})
+            for kind, chosen, rejected in make_pairs(kept, right, wrong, pairs):
+                found.pairs[kind] += 1
+                _write(dpo, _pair(row, kind, chosen, rejected))
+            rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
+            _write(grpo, {**row, **rated})
+    found.tokens_of_the_kept = quantiles(lengths)
+    return found
 
 
 def band(pass_rate: float | None) -> str:
@@ -185,20 +157,65 @@ def band(pass_rate: float | None) -> str:
     return "hard" if pass_rate < 0.3 else "medium" if pass_rate < 0.7 else "easy"
 
 
-def _pair(row: dict[str, Any], kind: str, chosen: dict[str, Any], rejected: dict[str, Any]) -> dict[str, Any]:
+def make_pairs(
+    kept: list[Drawn], right: list[Drawn], wrong: list[Drawn], most: dict[str, int]
+) -> Iterator[tuple[str, Drawn, Drawn]]:
+    """Yield `(kind, chosen, rejected)` of one prompt's completions, no completion twice within a kind.
+
+    Args:
+        kept: the accepted ones that selection has chosen, the best first.
+        right: all accepted ones.
+        wrong: those that ended and were judged wrong.
+        most: pairs of each kind at most; a kind that is not named gives none.
+    """
+    right, wrong = _once(right), _once(wrong)
+    made = {"right_wrong": _right_wrong(kept, right, wrong), "short_long": _short_long(right), "steps": _steps(right)}
+    for kind, count in most.items():
+        for _, (chosen, rejected) in zip(range(count), made[kind], strict=False):
+            yield kind, chosen, rejected
+
+
+def _once(drawn: list[Drawn]) -> list[Drawn]:
+    return list({one.completion: one for one in reversed(drawn)}.values())[::-1]
+
+
+def _right_wrong(kept: list[Drawn], right: list[Drawn], wrong: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    texts = {one.completion for one in kept}
+    for chosen in [*kept, *(one for one in right if one.completion not in texts)][: len(wrong)]:
+        rejected = min(wrong, key=lambda one: (abs(one.tokens - chosen.tokens), one.sample))
+        wrong.remove(rejected)
+        yield chosen, rejected
+
+
+def _short_long(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    right = sorted(right, key=lambda one: (one.tokens, one.sample))
+    for short, long in zip(right[: len(right) // 2], reversed(right), strict=False):
+        if long.tokens < LONGER * short.tokens:
+            return
+        yield short, long
+
+
+def _steps(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    shares = {one.sample: share for one in right if (share := one.rewards.get(STEPS)) is not None}
+    holding = [one for one in right if shares.get(one.sample) == 1.0]
+    failing = [one for one in right if shares.get(one.sample, 1.0) < 1.0]
+    yield from zip(holding, sorted(failing, key=lambda one: (shares[one.sample], one.sample)), strict=False)
+
+
+def _pair(row: dict[str, Any], kind: str, chosen: Drawn, rejected: Drawn) -> dict[str, Any]:
     sides = {"chosen": chosen, "rejected": rejected}
     return {
         "prompt": row["prompt"],
         **{side: _message(one) for side, one in sides.items()},
         "answer": row.get("answer"),
         "kind": kind,
-        **{f"{side}_tokens": one["tokens"] for side, one in sides.items()},
-        **{f"{side}_reward": one["total"] for side, one in sides.items()},
+        **{f"{side}_tokens": one.tokens for side, one in sides.items()},
+        **{f"{side}_reward": one.total for side, one in sides.items()},
     }
 
 
-def _message(one: dict[str, Any]) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": one["completion"]}]
+def _message(one: Drawn) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": one.completion}]
 
 
 def _write(file: IO[str], row: dict[str, Any]) -> None:
@@ -206,23 +223,20 @@ def _write(file: IO[str], row: dict[str, Any]) -> None:
     try:
         text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
     except ValueError:
-        text = json.dumps(
-            json.loads(json.dumps(row, default=str), parse_constant=lambda name: None), ensure_ascii=False
-        )
+        numbers = json.loads(json.dumps(row, default=str), parse_constant=lambda name: None)
+        text = json.dumps(numbers, ensure_ascii=False)
     file.write(text + "\n")
 
 
-def _quantiles(lengths: Counter[int]) -> dict[str, int]:
-    """Return the shortest and the longest length, and some between."""
-    if not lengths:
+def quantiles(counts: Counter[int]) -> dict[str, int]:
+    """Return the least and the greatest of counted numbers, and some between; nothing of none.
+
+    >>> quantiles(Counter([1, 2, 2, 9]))
+    {'shortest': 1, '5%': 1, '50%': 2, '95%': 9, 'longest': 9}
+    """
+    ordered = sorted(counts)
+    if not ordered:
         return {}
-    ordered, total = sorted(lengths), sum(lengths.values())
-    found = {}
-    for share in LENGTHS:
-        seen = 0
-        for length in ordered:
-            seen += lengths[length]
-            if seen >= share * total:
-                found[f"{share:.0%}"] = length
-                break
-    return {"shortest": ordered[0], **found, "longest": ordered[-1]}
+    seen = np.cumsum([counts[number] for number in ordered])
+    places = {name: int(np.searchsorted(seen, share * seen[-1])) for name, share in QUANTILES.items()}
+    return {"shortest": ordered[0], **{name: ordered[at] for name, at in places.items()}, "longest": ordered[-1]}

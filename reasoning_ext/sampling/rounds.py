@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import overload
+from typing import Any
 
 import numpy as np
 
@@ -59,17 +59,9 @@ class Keys(Sequence[Key]):
     def __len__(self) -> int:
         return len(self.array_K2)
 
-    @overload
-    def __getitem__(self, place: int) -> Key: ...
-
-    @overload
-    def __getitem__(self, place: slice) -> list[Key]: ...
-
-    def __getitem__(self, place: int | slice) -> Key | list[Key]:
-        if isinstance(place, slice):
-            return [(p, g) for p, g in self.array_K2[place].tolist()]
-        prompt, sample = self.array_K2[place].tolist()
-        return prompt, sample
+    def __getitem__(self, place: Any) -> Any:
+        found = self.array_K2[place].tolist()
+        return [(p, g) for p, g in found] if isinstance(place, slice) else tuple(found)
 
 
 def rounds(

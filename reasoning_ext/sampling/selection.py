@@ -17,7 +17,7 @@ from reasoning_ext import think
 from reasoning_ext.deduplication import jaccard, normalise, shingles
 from reasoning_ext.generation import is_fault
 from reasoning_ext.preparation import has_gold
-from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, number_of
+from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, number_of
 from reasoning_ext.votes import same_answers
 
 NEAR = 0.8  # pairs of neighbouring words in common from which two solutions count as one
@@ -56,33 +56,32 @@ class Rules:
         decides = rewards.get(next(iter(self.weights))) if self.min_reward is None else total
         if decides is None or all(value is None for value in rewards.values()):
             return UNJUDGED, total, 0
-        right = (
-            decides > 0.5
-            if self.min_reward is None
-            else decides >= self.min_reward or math.isclose(decides, self.min_reward)
-        )
+        least = 0.5 if self.min_reward is None else self.min_reward
+        right = decides > least or (self.min_reward is not None and math.isclose(decides, least))
         if not right:
             return WRONG, total, 0
         return RIGHT, total, number_of(way(row["completion"]) if self.diverse else row["completion"])
 
-    def kept(self, rows: list[dict[str, Any]]) -> list[int]:
-        """Choose among one prompt's accepted completions.
+    def judge_together(self, drawn: list[Drawn]) -> None:
+        """Judge the completions of a prompt without a gold by its commonest answer, in place; others are judged already."""
+        finished = [one for one in drawn if one.state == UNJUDGED]
+        if self.min_agreement is None or not finished or has_gold(finished[0].answer):
+            return
+        agree = agreeing([one.completion for one in finished], self.min_agreement)
+        for one, agrees in zip(finished, agree, strict=True):
+            one.state = RIGHT if agrees else WRONG if any(agree) else UNJUDGED
 
-        Args:
-            rows: lines of `samples.jsonl`, with their `total`, in the order of their sample indices.
-
-        Returns:
-            the numbers of the chosen rows, the one that `select` puts first at the front.
-        """
-        ranks = {
-            "first": lambda i: i,
-            "shortest": lambda i: (rows[i]["tokens"], i),
-            "highest_reward": lambda i: (-rows[i]["total"], i),
-        }
-        order = sorted(range(len(rows)), key=ranks[self.select])
-        once = list({rows[i]["completion"]: i for i in reversed(order)}.values())[::-1]
-        once.sort(key=order.index)
-        return different([rows[i]["completion"] for i in once], once, self.keep) if self.diverse else once[: self.keep]
+    def kept(self, right: list[Drawn]) -> list[Drawn]:
+        """Choose among one prompt's accepted completions, which stand in the order of their samples; the best is the first."""
+        if self.select == "shortest":
+            right = sorted(right, key=lambda one: one.tokens)
+        elif self.select == "highest_reward":
+            right = sorted(right, key=lambda one: -one.total)
+        first = {one.completion: one for one in reversed(right)}
+        once = [one for one in right if first[one.completion] is one]
+        if not self.diverse:
+            return once[: self.keep]
+        return [once[i] for i in different([one.completion for one in once], self.keep)]
 
 
 def way(completion: str) -> str:
@@ -96,16 +95,15 @@ def way(completion: str) -> str:
     return ";".join(equations(think.split(completion).thought or completion)) or normalise(completion)
 
 
-def different(texts: Sequence[str], numbers: Sequence[int], most: int) -> list[int]:
+def different(texts: Sequence[str], most: int) -> list[int]:
     """Choose solutions that differ in their way and are no near duplicates, each time the one farthest from the chosen.
 
     Args:
         texts: completions, the best first.
-        numbers: what stands for each of them.
         most: how many are wanted.
 
     Returns:
-        the numbers of the chosen ones, the first text's in front.
+        the places of the chosen ones, the first text's in front.
     """
     first_of_way = {way(text): i for i, text in reversed(list(enumerate(texts)))}
     left = sorted(first_of_way.values())
@@ -120,7 +118,7 @@ def different(texts: Sequence[str], numbers: Sequence[int], most: int) -> list[i
         left.remove(best)
         for i in left:
             nearest[i] = max(nearest[i], jaccard(words[i], words[best]))
-    return [numbers[i] for i in chosen]
+    return chosen
 
 
 def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:

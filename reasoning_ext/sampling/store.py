@@ -11,7 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +24,28 @@ from reasoning_ext.data import DataError
 from reasoning_ext.files import append_lines, mend
 
 MISSING, UNJUDGED, WRONG, RIGHT, CUT_OFF, FAILED = range(6)  # what a completion came to
-STATES = ("missing", "unjudged", "wrong", "right", "cut off", "failed")
+COLUMNS = {"offset": "q", "prompt": "i", "sample": "i", "total": "d", "tokens": "i", "way": "q"}  # of the index
 Judge = Callable[[dict[str, Any]], tuple[int, float, int]]
+
+
+@dataclass
+class Drawn:
+    """A completion as it was written, and what it came to.
+
+    Attributes:
+        sample, completion, tokens, rewards, answer, error: of its line in `samples.jsonl`.
+        state: `MISSING`, ... `FAILED`.
+        total: its weighted reward.
+    """
+
+    sample: int
+    completion: str
+    tokens: int
+    rewards: dict[str, float | None]
+    answer: Any = None
+    error: str = ""
+    state: int = RIGHT
+    total: float = 0.0
 
 
 class Samples:
@@ -30,7 +53,7 @@ class Samples:
 
     Args:
         path: `samples.jsonl`; what it holds is read, a torn last line is cut off.
-        prompts: P, how many prompts there are.
+        prompts: P, the data set's prompts.
         most: S, the most completions a prompt may get.
         judge: from a line to its state, its total reward and a number for its way of solving the problem.
 
@@ -38,23 +61,38 @@ class Samples:
         states_PS: what each completion came to, `MISSING` for those that are not drawn yet, uint8.
 
     Raises:
-        DataError: the file is damaged, or holds completions of prompts that there are not.
+        DataError: the file is damaged, or holds completions of other prompts, which would be scored as these prompts' own.
     """
 
-    def __init__(self, path: Path, prompts: int, most: int, judge: Judge):
+    def __init__(self, path: Path, prompts: Sequence[Any], most: int, judge: Judge):
         self.path, self.judge = path, judge
-        self.states_PS = np.zeros((prompts, most), dtype=np.uint8)
-        self._columns = {name: array(kind) for name, kind in zip(COLUMNS, "qiidiq", strict=True)}
+        self.states_PS = np.zeros((len(prompts), most), dtype=np.uint8)
+        self._columns = {name: array(kind) for name, kind in COLUMNS.items()}
         self._end = 0
         mend(path)
-        for number, line in enumerate(self._lines()):
-            try:
-                self._note(json.loads(line), len(line), found=True)
-            except DataError:
-                raise
-            except (ValueError, KeyError, TypeError, IndexError) as error:
-                problem = f"found {path}, whose line {number + 1} cannot be used ({type(error).__name__}: {error})"
-                raise DataError("output_dir", f"{problem}; remove that line, or choose another output_dir") from error
+        if path.is_file():
+            self._find(prompts)
+
+    def _find(self, prompts: Sequence[Any]) -> None:
+        """Note the lines that are there."""
+        path = self.path
+        known = [number_of(json.dumps(prompt)) for prompt in prompts]
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    row = json.loads(line)
+                    prompt = row["prompt_index"]
+                    if prompt >= len(known) or known[prompt] != number_of(json.dumps(row["prompt"])):
+                        problem = "the data set has changed since the first samples were drawn"
+                        todo = f"(prompt {prompt} is another one now); choose another output_dir"
+                        raise DataError("dataset_name", f"{problem} {todo}")
+                    self._note(row, len(line), found=True)
+                except DataError:
+                    raise
+                except (ValueError, KeyError, TypeError, IndexError) as error:
+                    problem = f"found {path}, whose line {number} cannot be used ({type(error).__name__}: {error})"
+                    problem = f"{problem}; remove that line, or choose another output_dir"
+                    raise DataError("output_dir", problem) from error
 
     def __len__(self) -> int:
         return len(self._columns["prompt"])
@@ -71,48 +109,44 @@ class Samples:
         sizes = append_lines(self.path, rows)
         return [self._note(row, size) for row, size in zip(rows, sizes, strict=True)]
 
-    def column(self, name: str) -> np.ndarray:
-        """Return a column of the index, one value a line: `offset`, `prompt`, `sample`, `total`, `tokens`, `way`."""
-        return np.array(self._columns[name])
+    def accepted(self, planned_P: np.ndarray) -> np.ndarray:
+        """Count each prompt's accepted completions among its first so many, (P,); equal ones, or equal ways, once."""
+        prompts, samples, ways = (np.array(self._columns[name]) for name in ("prompt", "sample", "way"))
+        chosen = (self.states_PS[prompts, samples] == RIGHT) & (samples < planned_P[prompts])
+        different = np.unique(np.stack([prompts[chosen], ways[chosen]]), axis=1)
+        return np.bincount(different[0], minlength=len(planned_P))
 
-    def of_prompts(self) -> Iterator[tuple[int, list[int]]]:
-        """Yield every prompt that has lines, and the numbers of its lines in the order of their sample indices."""
-        prompts, order = self.column("prompt"), np.lexsort((self.column("sample"), self.column("prompt")))
-        starts = np.flatnonzero(np.diff(prompts[order], prepend=-1))
-        for lines in np.split(order, starts[1:]) if len(order) else []:
-            yield int(prompts[lines[0]]), lines.tolist()
+    def of_prompts(self) -> Iterator[list[Drawn]]:
+        """Read every prompt's completions back, P lists, each in the order of the sample indices."""
+        prompts, samples = (np.array(self._columns[name]) for name in ("prompt", "sample"))
+        order = np.lexsort((samples, prompts))
+        bounds = np.searchsorted(prompts[order], np.arange(len(self.states_PS) + 1))
+        with self.path.open("rb") if len(self) else nullcontext() as file:
+            for start, end in pairwise(bounds):
+                yield [self._read(file, line) for line in order[start:end]]
 
-    def read(self, lines: list[int]) -> list[dict[str, Any]]:
-        """Read lines back by their numbers."""
-        offsets, rows = self._columns["offset"], []
-        with self.path.open("rb") as file:
-            for line in lines:
-                file.seek(offsets[line])
-                rows.append(json.loads(file.readline()))
-        return rows
-
-    def _lines(self) -> Iterator[bytes]:
-        if self.path.is_file():
-            with self.path.open("rb") as file:
-                yield from file
+    def _read(self, file: Any, line: int) -> Drawn:
+        at = {name: column[line] for name, column in self._columns.items()}
+        file.seek(at["offset"])
+        row = json.loads(file.readline())
+        state = int(self.states_PS[at["prompt"], at["sample"]])
+        texts = {name: row[name] for name in ("completion", "tokens", "rewards")}
+        return Drawn(
+            at["sample"], **texts, answer=row.get("answer"), error=row.get("error", ""), state=state, total=at["total"]
+        )
 
     def _note(self, row: dict[str, Any], size: int, found: bool = False) -> int:
         prompt, sample = row["prompt_index"], row["sample_index"]
         state, total, way = self.judge(row)
-        if found and state == FAILED:  # it will be drawn again
-            self._end += size
-            return state
-        if prompt < 0 or sample < 0 or self.states_PS[prompt, sample] != MISSING:
-            raise ValueError(f"prompt {prompt}, sample {sample} stands there twice, or cannot be")
-        self.states_PS[prompt, sample] = state
-        values = (self._end, prompt, sample, total, row["tokens"], way)
-        for name, value in zip(COLUMNS, values, strict=True):
-            self._columns[name].append(value)
+        if not found or state != FAILED:  # else it will be drawn again
+            if prompt < 0 or sample < 0 or self.states_PS[prompt, sample] != MISSING:
+                raise ValueError(f"prompt {prompt}, sample {sample} stands there twice, or cannot be")
+            self.states_PS[prompt, sample] = state
+            values = (self._end, prompt, sample, total, row["tokens"], way)
+            for name, value in zip(COLUMNS, values, strict=True):
+                self._columns[name].append(value)
         self._end += size
         return state
-
-
-COLUMNS = ("offset", "prompt", "sample", "total", "tokens", "way")
 
 
 def number_of(text: str) -> int:
