@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_ext.engines.options import OPTIONS, ServerOptions
+from reasoning_ext.engines.options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.errors import Problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.recipe import Recipe
@@ -78,8 +78,6 @@ def wrong_engine_option(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     if engine == "ray" and isinstance(inner := given.get("engine_kwargs") or {}, dict):
         yield from _option_problems(recipe, given.get("engine", "vllm"), inner, ("engine_kwargs", "engine_kwargs"))
     if engine == "server" and not wrong:
-        from reasoning_ext.engines.endpoints import server_problems
-
         for name, found, allowed in server_problems(ServerOptions(**given)):
             yield recipe.problem(("engine_kwargs", name), found, allowed)
 

@@ -1,250 +1,284 @@
-"""What the reward `llm_judge` and the engine `server` share: requests to OpenAI-compatible servers and how to read them.
+"""Requests to OpenAI-compatible servers through the openai SDK, for the engine `server` and the reward `llm_judge`.
 
-The HTTP library is imported when the first request is made, so that settings can be checked without it. What it raises
-leaves here as `NoAnswerError`, and no message holds a key or a password.
+The SDK builds the requests, repeats what may pass and waits for longer each time, or as Retry-After says. What it does not do
+is done where it sends: each try goes to the endpoint with the least to do, may take so many seconds in all, and brings a reply
+or is an error, also where a server puts one under status 200; a redirect is not followed, and nothing is told of this machine.
 """
 
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
-import os
-import random
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
 
-from reasoning_ext.shown import without_secrets
+import openai
 
-FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before the first retry, and at most before any
+from reasoning_ext.replies import (
+    Reply,
+    answered,
+    api_key,
+    body_of,
+    is_page,
+    read_reply,
+    redacted,
+    shown_url,
+    status_of,
+    temporary,
+    writable,
+)
+
+# the SDK's HTTP library, httpx or httpx2 by its version
+httpx: Any = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
+
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after 5 s: a request sent just then would be lost
-SHOWN_CHARACTERS = 500
-ENDINGS = {  # what some say, in whatever case
-    "stop": ("eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end_of_turn", "complete", "completed",
-             "done", "finish", "finished", "normal"),
-    "length": ("max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
-               "token_limit", "context_length", "context_length_exceeded", "model_context_window_exceeded", "incomplete"),
-    "content_filter": ("safety", "content_filtered", "error_toxic", "prohibited_content", "recitation", "blocklist", "spii"),
-}  # fmt: skip
-UNTOLD = ("", "none", "null", "unknown", "unspecified", "finish_reason_unspecified")
-THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # fields of a message
+WAIT_SECONDS = 0.02
+UNSENT = ("x-stainless-", "openai-")  # headers that tell of this machine and of accounts in its environment
+RAW_RESPONSE = "x-stainless-raw-response"  # the SDK's note to itself
+NO_REPLY, TOO_EARLY = "no reply", "http 429"
+PROBE = [{"role": "user", "content": "1+1="}]  # finds out whether a server answers, at the price of one token
 
 
-class NoAnswerError(Exception):
-    """A request got no status at all; `kind` is `time-out` or `connection`."""
+class FaultError(Exception):
+    """No try brought a reply: `error` says why in a word or two, `said` what the last one brought."""
 
-    def __init__(self, kind: str, problem: str):
-        super().__init__(problem)
-        self.kind = kind
+    def __init__(self, error: str, said: str):
+        super().__init__(said)
+        self.error, self.said = error, said
 
 
-class Reply(NamedTuple):
-    """What a model said.
+class RefusedError(FaultError):
+    """The request would be refused again: `error` is `http 404`, for example; `http 200` where a page came."""
+
+
+class _TryError(httpx.RequestError):
+    """One try brought no reply; the SDK repeats it as it does a broken connection."""
+
+    def __init__(self, fault: FaultError):
+        super().__init__(fault.said)
+        self.fault = fault
+
+
+@dataclass(eq=False)
+class Endpoint:
+    """A server that can be asked.
 
     Attributes:
-        content: "" where there is none.
-        reasoning: the thought that the server took out of the content, or "".
-        finish_reason: `stop`, `length`, `refusal`, ..., by these names whatever the server calls them; None where it does not
-            tell.
-        tokens: of the completion; 0 where the server does not tell.
+        url: up to and with `/v1`, without a slash at the end.
+        active: tries under way.
+        sent: tries so far.
+        failures: tries that failed since the last that did not.
+        problem: what the last failure was.
     """
 
-    content: str
-    reasoning: str
-    finish_reason: str | None
-    tokens: int
+    url: str
+    active: int = 0
+    sent: int = 0
+    failures: int = 0
+    problem: str = ""
+
+    def said(self) -> str:
+        return f"{shown_url(self.url)} {self.problem}"
 
 
-def httpx() -> Any:
-    """Import the HTTP library that huggingface_hub brings along: httpx2 with its version 2, httpx with version 1."""
-    try:
-        import httpx2
-    except ImportError:
-        import httpx
-
-        return httpx
-    return httpx2
-
-
-def open_client(api_key_env: str, request_timeout: float) -> Any:
-    """Return an `AsyncClient` that sends the key, without a bound of its own on connections."""
-    library = httpx()
-    timeout = library.Timeout(request_timeout, connect=min(CONNECT_SECONDS, request_timeout))
-    limits = library.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS)
-    return library.AsyncClient(headers=authorization(api_key_env), timeout=timeout, limits=limits)
-
-
-async def post(client: Any, base_url: str, body: dict[str, Any], seconds: float) -> Any:
-    """Send one request for a chat completion, once, and return the response whatever its status.
+class Server:
+    """One or several endpoints that serve the same model; a context that closes its connections.
 
     Args:
-        client: of `open_client`.
-        base_url: the server, up to and with `/v1`, without a slash at the end.
-        body: the request.
-        seconds: that it may take in all; the client's are for each read.
+        urls: of the endpoints, up to and with `/v1`.
+        api_key_env: the environment variable that holds the key, if there is one.
+        request_timeout: seconds that one try may take in all.
+        max_retries: how often a request is repeated after a time-out, a broken connection, 408, 429, 5xx or no reply.
+        max_concurrency: tries under way at once at each endpoint.
+        alone_after: an endpoint is left alone when so many tries have failed in a row, until `probe` finds that it answers.
 
-    Raises:
-        NoAnswerError: the time is over, or the connection is refused or broken.
+    Attributes:
+        answered_at: when a request or a probe was last answered.
+        failing_since: since when nothing has been answered and something failed, or None.
+        limited_since: since when 429 has been all that the server says, or None.
+        responded: there was a response, with whatever status.
+        served: there was one with status 200 and no error in it.
     """
-    content, headers = json.dumps(body).encode(), {"Content-Type": "application/json"}
-    try:
-        async with asyncio.timeout(seconds):
-            return await client.post(f"{base_url}/chat/completions", content=content, headers=headers)
-    except (httpx().RequestError, TimeoutError) as error:
-        connecting = isinstance(error, httpx().ConnectTimeout)
-        late = isinstance(error, TimeoutError | httpx().TimeoutException) and not connecting
-        problem = f"{type(error).__name__} {error}".strip()
-        raise NoAnswerError("time-out" if late else "connection", problem) from error
 
+    def __init__(
+        self,
+        urls: Sequence[str],
+        api_key_env: str,
+        request_timeout: float,
+        max_retries: int = 0,
+        max_concurrency: float = math.inf,
+        alone_after: float = math.inf,
+    ):
+        self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
+        self.api_key_env, self.request_timeout = api_key_env, request_timeout
+        self.max_concurrency, self.alone_after = max_concurrency, alone_after
+        self.answered_at = time.monotonic()
+        self.failing_since: float | None = None
+        self.limited_since: float | None = None
+        self.responded = self.served = False
+        self._sdk = openai.AsyncOpenAI(
+            api_key=api_key(api_key_env) or "none",  # which is not sent
+            base_url="http://endpoint",
+            timeout=openai.Timeout(request_timeout, connect=min(CONNECT_SECONDS, request_timeout)),
+            max_retries=max_retries,
+            http_client=_Client(self),
+        )
 
-def probe_body(model: str) -> dict[str, Any]:
-    """Return a request that finds out whether a server answers, at the price of one token."""
-    return {"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1}
+    async def __aenter__(self) -> Server:
+        return self
 
+    async def __aexit__(self, *error: object) -> None:
+        await self._sdk.close()
 
-def temporary(status: int) -> bool:
-    """Tell whether the same request may be answered later: after a time-out, too many requests, a fault of the server."""
-    return status in (408, 429) or status >= 500
+    async def ask(self, body: dict[str, Any]) -> Reply:
+        """Send a request for one chat completion, in as many tries as it may have.
 
+        Raises:
+            FaultError: none brought a reply.
+            RefusedError: any other status, or a page in the place of a reply.
+        """
+        messages = json.loads(writable(json.dumps(body["messages"], ensure_ascii=False)))
+        more = {name: value for name, value in body.items() if name not in ("model", "messages")}
+        create = self._sdk.chat.completions.with_raw_response.create
+        return (await self._answer(create(model=body["model"], messages=messages, extra_body=more))).extensions["reply"]
 
-def retry_delay(attempt: int, retry_after: str = "") -> float:
-    """Return the seconds until the next try: twice as many each time, or what the server asks; never all at once.
-
-    Args:
-        attempt: how many tries there were before the last.
-        retry_after: the header of that name, seconds or a date, or "".
-    """
-    seconds = FIRST_DELAY * 2 ** min(attempt, 16)
-    if retry_after.isdecimal():
-        seconds = max(seconds, float(retry_after))
-    elif retry_after:
-        with suppress(ValueError):
-            seconds = max(seconds, parsedate_to_datetime(retry_after).timestamp() - time.time())
-    return min(seconds, LONGEST_DELAY) * random.uniform(1.0, 1.25)
-
-
-def read_reply(response: Any) -> Reply | None:
-    """Read a response of status 200, or return None where it holds no reply, or an error in its place or beside it."""
-    try:
-        data = response.json()
-        choice = data["choices"][0]
-        message = choice["message"]
-        said, usage = list(_parts(message.get("content"))), data.get("usage") or {}
-        content = "".join(text for thought, text in said if not thought)
-        thoughts = ["\n\n".join(text for thought, text in said if thought)]
-        thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
-        tokens = usage.get("completion_tokens")
-        reason = _ending(choice.get("finish_reason"))
-        refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+    async def models(self) -> list[str] | None:
+        """Return the names of the models that the server lists, None where it has no such list; raises as `ask`."""
+        response = await self._answer(self._sdk.models.with_raw_response.list())
+        with suppress(LookupError, TypeError):
+            return [str(entry["id"]) for entry in body_of(response)["data"]]
         return None
-    if failed:
-        return None
-    if isinstance(refusal, str) and refusal.strip() and not content.strip():
-        content, reason = refusal, "refusal"
-    elif message.get("tool_calls") and reason in ("stop", None):
-        reason = "tool_calls"
-    thought = next((text for text in thoughts if text.strip()), "")
-    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0)
+
+    async def _answer(self, request: Awaitable[Any]) -> Any:
+        """Return the HTTP response to a request of the SDK's."""
+        try:
+            return (await request).http_response
+        except openai.APIStatusError as error:
+            found = error.response.extensions
+            kind = FaultError if temporary(found["status"]) else RefusedError
+            raise kind(f"http {found['status']}", found["said"]) from None
+        except openai.APIConnectionError as error:
+            cause = error.__cause__
+            other = redacted(f"{type(cause).__name__} {cause}", self.api_key_env)
+            raise (cause.fault if isinstance(cause, _TryError) else FaultError("connection", other)) from None
+
+    async def probe(self, endpoint: Endpoint, model: str) -> None:
+        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, too."""
+        async with Server([endpoint.url], self.api_key_env, min(CONNECT_SECONDS, self.request_timeout)) as server:
+            try:
+                await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
+            except FaultError as error:
+                endpoint.problem = server.endpoints[0].problem
+                self.limited_since = self.limited_since or server.limited_since
+                if not isinstance(error, RefusedError):
+                    return self._fails(endpoint, time.monotonic())
+        return self._works(endpoint)
+
+    def alone(self) -> list[Endpoint]:
+        """Return the endpoints that are left alone."""
+        return [endpoint for endpoint in self.endpoints if endpoint.failures >= self.alone_after]
+
+    def dead_for(self) -> float:
+        """Return for how many seconds every endpoint has failed; 0.0 if one is not left alone."""
+        all_alone = len(self.alone()) == len(self.endpoints)
+        return time.monotonic() - self.failing_since if all_alone and self.failing_since is not None else 0.0
+
+    def problems(self) -> str:
+        """Return what each endpoint's last failure was, in one line."""
+        return "; ".join(dict.fromkeys(endpoint.said() for endpoint in self.endpoints if endpoint.problem))
+
+    async def send(self, request: Any, once: Callable[[], Awaitable[Any]]) -> Any:
+        """Send one try of the SDK's, `once`, to an endpoint, and return a response that can be judged by its status.
+
+        Raises:
+            _TryError: there is none, or none with a reply.
+        """
+        endpoint, began = await self._free(), time.monotonic()
+        request.url = httpx.URL(endpoint.url + request.url.path)
+        for name in [name for name in request.headers if name.startswith(UNSENT) and name != RAW_RESPONSE]:
+            del request.headers[name]
+        if not api_key(self.api_key_env):
+            del request.headers["authorization"]
+        request.headers["host"] = request.url.netloc.decode("ascii")
+        endpoint.active += 1
+        endpoint.sent += 1
+        try:
+            async with asyncio.timeout(self.request_timeout):
+                response = await once()
+        except (httpx.RequestError, OSError) as error:
+            is_late = isinstance(error, (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout))
+            endpoint.problem = redacted(f"gave no answer: {type(error).__name__} {error}".strip(), self.api_key_env)
+            self._fails(endpoint, began)
+            raise _TryError(FaultError("time-out" if is_late else "connection", endpoint.said())) from error
+        finally:
+            endpoint.active -= 1
+        self.responded = True
+        return self._judged(endpoint, began, response, request.url.path.endswith("/completions"))
+
+    def _judged(self, endpoint: Endpoint, began: float, response: Any, for_reply: bool) -> Any:
+        """Note what a response says of its endpoint, and make it a reply, or an error by its status.
+
+        Raises:
+            _TryError: it is no reply under status 200.
+        """
+        data = body_of(response)
+        status = status_of(response.status_code, data)
+        self.served |= status == 200 and not (isinstance(data, dict) and "choices" not in data)
+        reply = read_reply(data) if status == 200 else None
+        response.extensions["reply"] = reply
+        if reply is not None or (status == 200 and not for_reply):
+            self._works(endpoint)
+            return response
+        endpoint.problem = answered(response, self.api_key_env)
+        response.extensions |= {"status": status, "said": endpoint.said()}
+        if status == 429:
+            self.limited_since = self.limited_since or time.monotonic()
+        elif temporary(status) or (status == 200 and not is_page(response)):
+            self._fails(endpoint, began)
+            if status == 200:
+                raise _TryError(FaultError(NO_REPLY, endpoint.said()))
+        response.status_code = 404 if status < 300 else status  # a success is none without a reply
+        return response
+
+    def _works(self, endpoint: Endpoint) -> None:
+        endpoint.failures = 0
+        self.answered_at, self.failing_since, self.limited_since = time.monotonic(), None, None
+
+    def _fails(self, endpoint: Endpoint, began: float) -> None:
+        """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
+        endpoint.failures += 1
+        if self.failing_since is None:
+            self.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
+
+    async def _free(self) -> Endpoint:
+        """Wait for an endpoint with room for a try; of several, return one that does not fail and has the least to do."""
+        while True:
+            able = [e for e in self.endpoints if e.active < self.max_concurrency and e.failures < self.alone_after]
+            if able:
+                return min(able, key=lambda endpoint: (endpoint.failures > 0, endpoint.active, endpoint.sent))
+            await asyncio.sleep(WAIT_SECONDS)
 
 
-def _parts(value: Any, thought: bool = False) -> Iterator[tuple[bool, str]]:
-    """Yield the texts of a content, which is one or a list of parts, and whether each is a thought.
+class _Client(openai.DefaultAsyncHttpxClient):
+    """The SDK's HTTP client, which sends as a `Server` says."""
 
-    >>> list(_parts([{"type": "thinking", "thinking": [{"type": "text", "text": "1+1"}]}, {"type": "text", "text": "2"}]))
-    [(True, '1+1'), (False, '2')]
-    """
-    if isinstance(value, str):
-        yield thought, value
-    elif isinstance(value, list):
-        for part in value:
-            yield from _parts(part, thought)
-    elif isinstance(value, dict):
-        kind = str(value.get("type") or "text")
-        thought = thought or "think" in kind or "reason" in kind
-        if not thought and "text" not in kind:
-            raise TypeError(f"a part of type {kind}")
-        names = ("thinking", "text", "reasoning", "summary", "content", "value")
-        yield from _parts(next((value[name] for name in names if value.get(name)), ""), thought)
-    elif value is not None and not thought:
-        raise TypeError(f"a content that is {value!r}")
+    def __init__(self, server: Server):
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=IDLE_SECONDS)
+        super().__init__(limits=limits, follow_redirects=False, verify=_certificates())
+        self._server = server
+
+    async def send(self, request: Any, **kwargs: Any) -> Any:
+        return await self._server.send(request, partial(super().send, request, **kwargs))
 
 
-def _ending(reason: Any) -> str | None:
-    """Return why a completion ended: a name of `ENDINGS`, else the server's own word; None where it does not tell.
-
-    >>> _ending("STOP"), _ending(["eos"]), _ending({"type": "length"}), _ending("abort"), _ending(None)
-    ('stop', 'stop', 'length', 'abort', None)
-    """
-    if isinstance(reason, list):
-        reason = reason[0] if reason else None
-    if isinstance(reason, dict):
-        reason = reason.get("type") or reason.get("reason")
-    word = str(reason or "").strip()
-    plain = (
-        word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_").removeprefix("finishreason.")
-    )
-    return next((name for name, said in ENDINGS.items() if plain in (name, *said)), None if plain in UNTOLD else word)
-
-
-def status_of(response: Any) -> int:
-    """Return a response's status; of one with 200 whose body is an error with a status of its own, that one."""
-    with suppress(ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        data = response.json()
-        data = data[0] if isinstance(data, list) else data
-        error = data if data.get("object") == "error" else data["error"]
-        code = int(error.get("code") or error.get("status") or 0)
-        if response.status_code == 200 and "choices" not in data and 400 <= code <= 599:
-            return code
-    return int(response.status_code)
-
-
-def is_page(response: Any) -> bool:
-    """Tell whether a response is a page or a stream, which no server gives in the place of one completion by accident."""
-    return response.headers.get("content-type", "").partition(";")[0].strip() in ("text/html", "text/event-stream")
-
-
-def answered(response: Any, api_key_env: str) -> str:
-    """Say what a server answered, in one line without key and password."""
-    to = response.headers.get("location", "")
-    body = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
-    return f"answered {response.status_code}: {redacted(body, api_key_env)}"
-
-
-def key_problem(api_key_env: str) -> str:
-    """Return what is wrong with the key in an environment variable, or ""; the HTTP library's message would show it."""
-    key = _key(api_key_env)
-    return (
-        ""
-        if key.isascii() and key.isprintable()
-        else f"the key in {api_key_env} has characters that no header may have"
-    )
-
-
-def authorization(api_key_env: str) -> dict[str, str]:
-    """Return the header with the key, or none where the variable is not set."""
-    return {"Authorization": f"Bearer {_key(api_key_env)}"} if _key(api_key_env) else {}
-
-
-def redacted(text: str, api_key_env: str) -> str:
-    """Return the beginning of a server's message in one line, without the key."""
-    if _key(api_key_env):
-        text = text.replace(_key(api_key_env), "[key]")
-    return " ".join(text.split())[:SHOWN_CHARACTERS]
-
-
-def shown_url(url: str) -> str:
-    """Return a URL without user and password.
-
-    >>> shown_url("https://me:secret@host:8000/v1")
-    'https://host:8000/v1'
-    """
-    scheme, separator, rest = url.rpartition("://")
-    return str(without_secrets(f"{scheme}{separator}{rest.rpartition('@')[2]}"))
-
-
-def _key(api_key_env: str) -> str:
-    return os.environ.get(api_key_env, "").strip()
+@cache
+def _certificates() -> Any:
+    """Load the certificates once, which takes a tenth of a second."""
+    return httpx.create_ssl_context()

@@ -9,26 +9,12 @@ import asyncio
 import hashlib
 import json
 import secrets
-import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
-from reasoning_ext.openai_client import (
-    NoAnswerError,
-    answered,
-    is_page,
-    key_problem,
-    open_client,
-    post,
-    read_reply,
-    retry_delay,
-    shown_url,
-    status_of,
-    temporary,
-)
+from reasoning_ext.replies import Reply, key_problem, shown_url
 
 RUBRIC = (
     "10 for an answer that is right, complete and clear; 5 for one that is partly right; 0 for a wrong one or none."
@@ -59,24 +45,7 @@ class _Case(NamedTuple):
     reference: str | None
 
 
-@dataclass
-class _Server:
-    url: str
-    model: str
-    max_concurrency: int
-    max_retries: int
-    request_timeout: float
-    api_key_env: str
-    responded: bool = False  # with whatever status, in this call
-    served: bool = False  # with status 200, in this call
-
-
-class _GaveUpError(Exception):
-    """A request found no answer in all its tries."""
-
-
-_cache: dict[bytes, _Verdict] = {}
-_cache_lock = threading.Lock()
+CACHE: dict[bytes, _Verdict] = {}
 
 
 async def llm_judge(
@@ -132,13 +101,29 @@ async def llm_judge(
         raise ValueError(f"llm_judge: found {found}; allowed: at least 1, at least 0, more than 0")
     if key_problem(api_key_env):
         raise ValueError(f"llm_judge: {key_problem(api_key_env)}")
-    server = _Server(base_url.rstrip("/"), model, max_concurrency, max_retries, request_timeout, api_key_env)
     references = kwargs.get("answer") or [None] * len(completions)
     cases = [
         _Case(rubric, _text(prompt), _answer(completion, include_thought), None if gold is None else str(gold))
         for prompt, completion, gold in zip(prompts, completions, references, strict=True)
     ]
-    verdicts = await _judge_all(server, list(dict.fromkeys(case for case in cases if case.answer)))
+    place = (base_url.rstrip("/"), model)
+    keys = {case: hashlib.sha256(json.dumps([*place, *case]).encode()).digest() for case in cases if case.answer}
+    verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
+    if asked := [case for case in keys if case not in verdicts]:
+        from reasoning_ext.openai_client import Server
+
+        async with Server([base_url], api_key_env, request_timeout, max_retries) as server:
+            server.responded = server.served = bool(verdicts)
+            verdicts |= await _judge_all(server, model, asked, max_concurrency)
+        if not server.served:
+            said = f"{shown_url(base_url)} judged nothing of {len(asked)}; {verdicts[asked[-1]].reply}"
+            raise RuntimeError(f"llm_judge: {said}")
+    for case, verdict in verdicts.items():
+        CACHE.pop(keys[case], None)
+        if verdict.score is not None:
+            CACHE[keys[case]] = verdict  # the newest stands last
+    for key in list(CACHE)[: max(0, len(CACHE) - MAX_CACHED)]:
+        del CACHE[key]
     judged = [verdicts.get(case, _Verdict(0.0, "no answer to judge")) for case in cases]
     if log_metric is not None:
         log_metric("llm_judge/errors", float(sum(verdict.score is None for verdict in judged)))
@@ -159,101 +144,44 @@ def _answer(completion: str | list[dict[str, Any]], include_thought: bool) -> st
     return (text if include_thought else think.split(text).answer or "").strip()
 
 
-async def _judge_all(server: _Server, cases: list[_Case]) -> dict[_Case, _Verdict]:
-    """Return the verdicts on different cases, from the cache or the server."""
-    keys = {case: hashlib.sha256(json.dumps([server.url, server.model, *case]).encode()).digest() for case in cases}
-    verdicts = {case: verdict for case in cases if (verdict := _recall(keys[case])) is not None}
-    asked = [case for case in cases if case not in verdicts]
-    server.responded = server.served = bool(verdicts)
-    gate = asyncio.Semaphore(server.max_concurrency)
-    async with open_client(server.api_key_env, server.request_timeout) as client:
-        tasks = [asyncio.create_task(_judge(client, gate, server, case)) for case in asked]
-        try:
-            found = dict(zip(asked, await asyncio.gather(*tasks), strict=True))
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-    if asked and not server.served:
-        raise RuntimeError(
-            f"llm_judge: {shown_url(server.url)} judged nothing of {len(asked)}; {found[asked[-1]].reply}"
-        )
-    for case, verdict in found.items():
-        if verdict.score is not None:
-            _remember(keys[case], verdict)
-    return verdicts | found
+async def _judge_all(server: Any, model: str, cases: list[_Case], max_concurrency: int) -> dict[_Case, _Verdict]:
+    """Return the verdicts of a server on different cases.
+
+    Raises:
+        RuntimeError: it refuses a request, or gives no answer at all.
+    """
+    from reasoning_ext.openai_client import FaultError, RefusedError
+
+    gate = asyncio.Semaphore(max_concurrency)
+
+    async def judge(case: _Case) -> _Verdict:
+        message = {"role": "user", "content": _request(case)}
+        async with gate:
+            try:
+                return _verdict(await server.ask({"model": model, "messages": [message], "temperature": 0}))
+            except FaultError as fault:
+                if isinstance(fault, RefusedError) or not server.responded:
+                    hint = "" if server.responded else "; is the server up?"
+                    raise RuntimeError(f"llm_judge: {fault.said}{hint}") from None
+                return _Verdict(None, fault.said)
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = {case: group.create_task(judge(case)) for case in cases}
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    return {case: task.result() for case, task in tasks.items()}
 
 
-def _recall(key: bytes) -> _Verdict | None:
-    with _cache_lock:
-        if key in _cache:
-            _cache[key] = _cache.pop(key)  # the newest stands last
-        return _cache.get(key)
-
-
-def _remember(key: bytes, verdict: _Verdict) -> None:
-    with _cache_lock:
-        _cache[key] = verdict
-        while len(_cache) > MAX_CACHED:
-            del _cache[next(iter(_cache))]
-
-
-async def _judge(client: Any, gate: asyncio.Semaphore, server: _Server, case: _Case) -> _Verdict:
+def _request(case: _Case) -> str:
     mark = secrets.token_hex(8)
     parts = {"question": case.question, "reference": case.reference, "answer": case.answer}
     data = "\n\n".join(f"<{n}-{mark}>\n{text}\n</{n}-{mark}>" for n, text in parts.items() if text is not None)
-    message = {"role": "user", "content": REQUEST.format(rubric=case.rubric, mark=mark, data=data)}
-    async with gate:
-        try:
-            response = await _post(client, server, {"model": server.model, "messages": [message], "temperature": 0})
-        except _GaveUpError as error:
-            if not server.responded:
-                raise RuntimeError(f"llm_judge: {error}; is the server up?") from None
-            return _Verdict(None, str(error))
-    return _verdict(response, server.api_key_env)
+    return REQUEST.format(rubric=case.rubric, mark=mark, data=data)
 
 
-async def _post(client: Any, server: _Server, body: dict[str, Any]) -> Any:
-    """Send one request, as often as it takes.
-
-    Raises:
-        RuntimeError: the server refuses it.
-        _GaveUpError: no answer in all its tries.
-    """
-    for attempt in range(server.max_retries + 1):
-        retry_after = ""
-        try:
-            response = await post(client, server.url, body, server.request_timeout)
-        except NoAnswerError as error:
-            problem = str(error)
-        else:
-            server.responded = True
-            status = status_of(response)
-            server.served |= status == 200 and not _is_error(response)
-            if status == 200 and not is_page(response):
-                return response
-            problem = answered(response, server.api_key_env)
-            if not temporary(status):
-                raise RuntimeError(f"llm_judge: {shown_url(server.url)} {problem}")
-            retry_after = response.headers.get("retry-after", "")
-        if attempt < server.max_retries:
-            await asyncio.sleep(retry_delay(attempt, retry_after))
-    raise _GaveUpError(f"no answer from {shown_url(server.url)} in {server.max_retries + 1} tries, the last: {problem}")
-
-
-def _is_error(response: Any) -> bool:
-    """Tell whether a response of status 200 holds something else in the place of its choices, as `{"error": ...}`."""
-    with suppress(ValueError, RecursionError):
-        data = response.json()
-        return isinstance(data, dict) and "choices" not in data
-    return False
-
-
-def _verdict(response: Any, api_key_env: str) -> _Verdict:
-    """Read the score out of a server's response: that of the last JSON object in a finished reply."""
-    reply = read_reply(response)
-    if reply is None:
-        return _Verdict(None, f"a response without a reply: {answered(response, api_key_env)}")
+def _verdict(reply: Reply) -> _Verdict:
+    """Read the score out of a reply: that of its last JSON object, if it is finished."""
     finished = reply.finish_reason in ("stop", None)
     score = _last_score(think.split(reply.content).answer or "") if finished else None
     return _Verdict(None if score is None else score / 10, reply.content[-MAX_REPLY_CHARACTERS:])

@@ -130,8 +130,8 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
 
     from trl import SFTConfig
 
-    from reasoning_ext.fields import SFT_CONFIG
     from reasoning_ext.errors import UserError
+    from reasoning_ext.fields import SFT_CONFIG
     from reasoning_ext.recipe import load_recipe
     from reasoning_ext.training import build_config
 

@@ -5,127 +5,42 @@ import json
 import os
 import random
 import re
-import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 from conftest import TINY
+from stand_in import Server, choice, dead_url, part, servers
 
-from reasoning_ext import openai_client
-from reasoning_ext.engines import endpoints, in_flight
-from reasoning_ext.engines.endpoints import (
-    FAILURES_IN_A_ROW,
-    FIRST_PAUSE,
-    LONGEST_PAUSE,
-    Breaker,
-    Endpoints,
-    server_problems,
-)
-from reasoning_ext.engines.options import ServerOptions
+from reasoning_ext.engines import in_flight
+from reasoning_ext.engines.options import ServerOptions, server_problems
 from reasoning_ext.engines.server import ServerEngine, reachable
 from reasoning_ext.generation import EngineError, SamplingSettings, key_seed
+from reasoning_ext.openai_client import CONNECT_SECONDS
 
 KEY = "sk-very-secret"
 SETTINGS = SamplingSettings(max_completion_length=16)
 
 
-class Server(ThreadingHTTPServer):
-    """Plays an endpoint: `script(body, nth)` says what the nth request with that body gets.
-
-    It is the content, a choice, `(status, headers, body)`, a status, or seconds to hang. Probes get what `probe` says.
-    """
-
-    daemon_threads = True
-    request_queue_size = 256
-
-    def __init__(self, script, models=("m",), probe="7"):
-        super().__init__(("127.0.0.1", 0), Handler)
-        self.script, self.models, self.probe, self.lock = script, models, probe, threading.Lock()
-        self.bodies, self.headers, self.paths, self.times, self.probes = [], [], [], [], 0
-        self.seen, self.active, self.most_active, self.said = Counter(), 0, 0, defaultdict(list)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-
-    def handle_error(self, request, client_address):
-        """Say nothing of a client that has gone."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        server = self.server
-        server.paths.append(self.path)
-        listed = {"data": [{"id": name} for name in server.models]} if server.models is not None else {}
-        self.answer((200 if listed else 404, {}, json.dumps(listed)))
-
-    def do_POST(self):
-        server, body = self.server, json.loads(self.rfile.read(int(self.headers["content-length"])))
-        if body["messages"] == openai_client.probe_body("m")["messages"]:
-            server.probes += 1
-            return self.answer(slept(server.probe))
-        with server.lock:
-            server.bodies.append(body)
-            server.headers.append(dict(self.headers))
-            server.times.append(time.monotonic())
-            server.active += 1
-            server.most_active = max(server.active, server.most_active)
-            nth = server.seen[body.get("seed")]
-            server.seen[body.get("seed")] += 1
-        what = server.script(body, nth) if self.path == "/v1/chat/completions" else 404
-        what = slept(what)
-        with server.lock:
-            server.active -= 1
-        self.answer(what)
-
-    def answer(self, what):
-        what = {"message": {"content": what}, "finish_reason": "stop"} if isinstance(what, str) else what
-        if isinstance(what, dict):
-            what = (200, {}, json.dumps({"choices": [what], "usage": {"completion_tokens": 3}}))
-        status, headers, text = what if isinstance(what, tuple) else (what, {}, "")
-        self.send_response(status)
-        for name, value in {"Content-Length": len(text.encode()), **headers}.items():
-            self.send_header(name, str(value))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *arguments):
-        pass
-
-
-def slept(what):
-    """Return what to answer, after the seconds that it says."""
-    if isinstance(what, float):
-        time.sleep(what)
-    return "7" if isinstance(what, float) else what
+@pytest.fixture
+def serve(monkeypatch):
+    """Start a server with a script; endpoints that are left alone are looked at often."""
+    monkeypatch.setattr(in_flight, "WATCH_SECONDS", 0.1)
+    monkeypatch.setattr(in_flight, "FIRST_DELAY", 0.05)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with servers() as start:
+        yield start
 
 
 @pytest.fixture
-def serve(monkeypatch):
-    """Start a server with a script; the time between tries is short."""
-    monkeypatch.setattr(openai_client, "FIRST_DELAY", 0.02)
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    servers = []
-
-    def start(script="7", **more):
-        servers.append(Server(script if callable(script) else lambda body, nth: script, **more))
-        threading.Thread(target=servers[-1].serve_forever, args=(0.01,), daemon=True).start()
-        return servers[-1]
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
-
-
-def dead_url():
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"http://127.0.0.1:{free.getsockname()[1]}/v1"
+def impatient(monkeypatch):
+    """Shorten what is waited for, so that many requests can fail in all their tries."""
+    monkeypatch.setattr(in_flight, "WATCH_SECONDS", 0.01)
+    monkeypatch.setattr(in_flight, "MOST_IN_A_ROW", 8)
 
 
 def prompt(number):
@@ -145,104 +60,85 @@ def ask(urls, count, settings=SETTINGS, tags=None, samples=1, **options):
     return {(c.prompt, c.sample): c for c in found}
 
 
+def asked(body):
+    return body["messages"][0]["content"]
+
+
+def number(body):
+    return int(asked(body).split("+")[0])
+
+
 def threads():
     return [thread for thread in threading.enumerate() if thread.name == "requests"]
 
 
 def test_a_faulty_server_loses_doubles_and_passes_off_nothing(serve):
-    rng, lock = random.Random(0), threading.Lock()
+    rng, lock, said = random.Random(0), threading.Lock(), defaultdict(list)
+    answers = {
+        "429": 429,
+        "500": 500,
+        "hang": 20.0,
+        "cut": choice("cut", "length"),
+        "null": {"message": {"content": None}},
+    }
 
     def script(body, nth):
         with lock:
+            kinds = (("429", 0.2), ("500", 0.3), ("hang", 0.31), ("cut", 0.41), ("null", 0.43), ("7", 1.0))
             draw = rng.random()
-            after = {"Retry-After": "1"} if rng.random() < 0.1 else {}
-            kinds = (("429", 0.2), ("500", 0.3), ("hang", 0.35), ("length", 0.45), ("null", 0.47), ("good", 1.0))
-            kind = next(name for name, most in kinds if draw < most)
-            server.said[body["seed"]].append(kind)
-        if kind == "length":
-            return {"message": {"content": "cut"}, "finish_reason": "length"}
-        answers = {
-            "429": (429, after, ""),
-            "500": 500,
-            "hang": 8.0,
-            "good": "7",
-            "null": {"message": {"content": None}},
-        }
-        return answers[kind]
+            said[body["seed"]].append(next(name for name, most in kinds if draw < most))
+            return answers.get(said[body["seed"]][-1], "7")
 
-    server = serve(script)
-    found = ask(server, 500, samples=2, request_timeout=6.0, max_retries=5)
-    kinds = Counter((c.text, c.finished, c.error) for c in found.values())
-    print(f"{len(server.bodies)} requests, {server.probes} probes, {kinds}")
-    assert len(found) == len(server.said) == 1000
+    found = ask(serve(script), 150, samples=2, request_timeout=3.0, max_retries=5)
+    assert len(found) == len(said) == 300
     for key, completion in found.items():
-        sent = server.said[key_seed(0, *key)]
-        text, finished = {"good": ("7", True), "length": ("cut", False)}.get(sent[-1], ("", False))
-        failed = {"500": "http 500", "hang": "time-out", "null": "empty"}
+        sent = said[key_seed(0, *key)]
+        text, finished = {"7": ("7", True), "cut": ("cut", False)}.get(sent[-1], ("", False))
         assert (completion.text, completion.finished) == (text, finished) and sent[-1] != "429", sent
-        assert completion.error == failed.get(sent[-1], ""), sent
-        assert completion.tokens == (3 if sent[-1] in ("good", "length") else 0)
-        assert not {"good", "length"} & set(sent[:-1]) and sent.count("null") <= 2, sent
-    last = Counter(sent[-1] for sent in server.said.values())
-    assert (kinds["7", True, ""], kinds["cut", False, ""]) == (last["good"], last["length"])
-    assert last["good"] > 800 and last["length"] > 80
+        assert completion.error == {"500": "http 500", "hang": "time-out", "null": "empty"}.get(sent[-1], ""), sent
+        assert completion.tokens == (3 if sent[-1] in ("7", "cut") else 0)
+        assert not {"7", "cut"} & set(sent[:-1]) and sent.count("null") <= 2, sent
+    assert Counter(sent[-1] for sent in said.values())["7"] > 220
 
 
-@pytest.mark.parametrize("how", ["refused", "hanging", "broken", "no reply", "stopped while it answers"])
+@pytest.mark.parametrize("how", ["refused", "refused to few", "hanging", "broken", "stopped while it answers"])
 def test_a_dead_server_ends_the_run(serve, how):
-    what = {"hanging": 2.0, "broken": (503, {}, "no\nGPU"), "no reply": (200, {}, "<html>")}.get(how, "7")
-    server = serve(what, probe=503 if what == "7" or how == "no reply" else what)
-    url = dead_url() if how == "refused" else server.url
-    engine = ServerEngine("m", ServerOptions(base_url=url, request_timeout=0.3, give_up_seconds=2.0, max_retries=1))
-    start, arrived = time.monotonic(), 0
+    what = {"hanging": 2.0, "broken": (503, {}, "no\nGPU")}.get(how, "7")
+    server = serve(what, probe=503 if what == "7" else what)
+    url = dead_url() if "refused" in how else server.url
+    options = {"request_timeout": 0.3 if how == "hanging" else 5.0, "max_retries": int(how != "refused to few")}
+    engine = ServerEngine("m", ServerOptions(base_url=url, give_up_seconds=1.5, **options))
+    start, arrived, keys = time.monotonic(), 0, [(0, s) for s in range(3 if "few" in how else 2000)]
     with pytest.raises(
         EngineError, match=rf"no endpoint has answered for \d+ s \({url} .*run again to go on"
     ) as caught:
-        for batch in engine.generate([prompt(0)], [(0, s) for s in range(2000)], SETTINGS):
+        for batch in engine.generate([prompt(0)], keys, SETTINGS):
             arrived += len(batch)
             server.script = lambda body, nth: 503
     assert caught.value.key == "engine_kwargs" and "\n" not in str(caught.value)
-    assert time.monotonic() - start >= 2 and not threads()
-    # it is left alone as soon as it fails, and probed less and less often: how long that takes is the machine's affair
-    assert len(server.bodies) <= arrived + 2 * 32 + FAILURES_IN_A_ROW and server.probes <= 4
+    assert time.monotonic() - start >= 1.5 and not threads()
+    assert len(server.bodies) <= arrived + 2 * 32 + in_flight.ALONE_AFTER  # it is left alone as soon as it fails
     assert (arrived > 0) == (how == "stopped while it answers")
 
 
-def test_a_dead_server_is_not_taken_for_requests_that_fail():
-    with pytest.raises(EngineError, match=r"no endpoint has answered for \d+ s"):
-        ask(dead_url(), 3, max_retries=0, give_up_seconds=2.0)
-
-
-def test_the_default_ends_a_run_on_a_dead_server_within_a_minute():
-    seconds = ServerOptions().give_up_seconds
-    assert seconds <= 50 and seconds + LONGEST_PAUSE + openai_client.CONNECT_SECONDS <= 60
-    now = [0.0]
-    breaker, ended = Breaker(lambda: now[0]), 0.0
-    for tried in range(FAILURES_IN_A_ROW):  # one request alone, to a host that is silent
-        now[0] += openai_client.CONNECT_SECONDS + (openai_client.retry_delay(tried - 1) if tried else 0)
-        breaker.failed(openai_client.CONNECT_SECONDS)
-    assert breaker.open and breaker.failing_since == 0.0
-    while not ended:
-        now[0] += 0.1
-        if breaker.due():
-            now[0] += openai_client.CONNECT_SECONDS
-            breaker.probe_failed()
-            ended = now[0] if now[0] - breaker.failing_since >= seconds else 0.0
-    assert 45 <= ended <= 60
+def test_the_default_ends_a_run_on_a_silent_host_within_a_minute():
+    found = (
+        in_flight.ALONE_AFTER * CONNECT_SECONDS + 0.5 + 1 + 2
+    )  # tries of one request, and the SDK's pauses between them
+    assert found + in_flight.WATCH_SECONDS + CONNECT_SECONDS < 60 > ServerOptions().give_up_seconds + CONNECT_SECONDS
 
 
 def test_a_server_that_has_too_much_to_do_for_ever_ends_the_run_later(serve):
     server = serve(429)
-    engine = ServerEngine("m", ServerOptions(base_url=server.url, request_timeout=1.0, give_up_seconds=0.5))
+    engine = ServerEngine("m", ServerOptions(base_url=server.url, request_timeout=1.0, give_up_seconds=0.2))
     start = time.monotonic()
     with pytest.raises(EngineError, match=r"too much to do for too long .* answered 429.*run again to go on"):
-        list(engine.generate([prompt(0)], [(0, s) for s in range(100)], SETTINGS))
-    assert time.monotonic() - start >= 2.5 and server.probes == 0
+        list(engine.generate([prompt(0)], [(0, s) for s in range(20)], SETTINGS))
+    assert time.monotonic() - start >= 2.2 and server.probes == 0
 
 
 def test_a_limit_far_below_the_concurrency_fails_no_request(serve):
-    lock, began = threading.Lock(), time.monotonic()
-    answered, refused = [], []
+    lock, began, answered, refused = threading.Lock(), time.monotonic(), [], []
 
     def script(body, nth):
         with lock:
@@ -250,102 +146,43 @@ def test_a_limit_far_below_the_concurrency_fails_no_request(serve):
             (answered if within else refused).append(body["seed"])
             return "7" if within else 429
 
-    found = ask(serve(script), 40, max_concurrency=32, max_retries=1)
-    assert all(c.finished for c in found.values()) and len(answered) == 40
+    found = ask(serve(script), 30, max_concurrency=30, max_retries=1)
+    assert all(c.finished for c in found.values()) and len(answered) == 30
     assert max(Counter(refused).values()) > 2  # more often than a request may fail
     assert len(refused) < 400  # each waits for longer and longer
 
 
 def test_a_dead_endpoint_is_left_alone_and_the_other_answers_everything(serve):
     server, broken = serve(), serve(500, probe=500)
-    found = ask([dead_url(), server, broken], 300, max_concurrency=4, max_retries=2, give_up_seconds=1.0)
+    found = ask([dead_url(), server, broken], 100, max_concurrency=4, max_retries=2, give_up_seconds=1.0)
     assert {c.text for c in found.values()} == {"7"} and all(c.finished for c in found.values())
-    assert len(server.bodies) == 300 and len(broken.bodies) < 20 and server.most_active <= 4
+    assert len(server.bodies) == 100 and len(broken.bodies) < 20 and server.most_active <= 4
 
 
-def test_an_endpoint_that_works_again_is_asked_again(serve):
+def test_endpoints_that_work_again_are_asked_again(serve):
     server, other = serve(lambda body, nth: 500 if server.probes == 0 else "7"), serve(0.05)
-    ask([server, other], 600, max_concurrency=4)
-    assert server.probes == 1 and len(server.bodies) > len(other.bodies) > 50
+    ask([server, other], 300, max_concurrency=4)
+    assert server.probes == 1 and len(server.bodies) > len(other.bodies) > 10
+    alone = serve(lambda body, nth: 500 if alone.probes == 0 else "7")
+    assert all(c.finished for c in ask(alone, 50, max_concurrency=8).values()) and alone.probes == 1
 
 
-def test_requests_that_wait_for_the_only_endpoint_go_on_when_it_works_again(serve):
-    server = serve(lambda body, nth: 500 if server.probes == 0 else "7")
-    found = ask(server, 100, max_concurrency=8)
-    assert all(c.finished for c in found.values()) and server.probes == 1
-
-
-def test_the_endpoint_with_less_under_way_is_asked(serve):
+def test_the_endpoint_with_less_under_way_is_asked_and_a_retry_goes_to_another(serve):
     slow, fast = serve(0.3), serve(0.01)
-    ask([slow, fast], 200, max_concurrency=4)
-    assert len(slow.bodies) + len(fast.bodies) == 200 and len(fast.bodies) > 4 * len(slow.bodies)
+    ask([slow, fast], 100, max_concurrency=4)
+    assert len(slow.bodies) + len(fast.bodies) == 100 and len(fast.bodies) > 3 * len(slow.bodies)
     assert slow.most_active <= 4 and fast.most_active <= 4
-
-
-def test_a_retry_goes_to_another_endpoint(serve):
     bad, good = serve(500), serve()
     for _ in range(3):
         ask([bad, good], 2, max_concurrency=2)
     assert len(bad.bodies) == 3 and len(good.bodies) == 6
 
 
-def test_the_choice_of_an_endpoint():
-    now = [0.0]
-    several = Endpoints(["http://a/v1/", "http://b/v1"], 2, lambda: now[0])
-    a, b = several.all
-    assert a.url == "http://a/v1" and several.choose() is a and several.choose(avoid=a) is b
-    a.active, b.active = 1, 0
-    assert several.choose() is b and several.choose(avoid=b) is a
-    a.active, b.active = 2, 1
-    assert several.choose(avoid=b) is b  # better than none
-    for _ in range(FAILURES_IN_A_ROW):
-        b.breaker.failed()
-    assert several.choose() is None and several.dead_for() == 0.0
-    now[0] = 5.0
-    for _ in range(FAILURES_IN_A_ROW):
-        a.breaker.failed(3.0)
-    now[0] = 9.0
-    assert several.dead_for() == 7.0  # a has failed since 2.0
-    b.breaker.succeeded()
-    assert several.dead_for() == 0.0 and several.choose() is b
-    assert [several.limited(), now.__setitem__(0, 10.0), several.limited()] == [0.0, None, 1.0]
-    several.answered()
-    assert several.limited() == 0.0 and several.answered_at == 10.0
-
-
-def test_pauses_grow_and_one_answer_ends_them():
-    now = [100.0]
-    breaker = Breaker(lambda: now[0])
-    for _ in range(FAILURES_IN_A_ROW - 1):
-        breaker.failed()
-    breaker.succeeded()
-    for _ in range(FAILURES_IN_A_ROW - 1):
-        breaker.failed(1000.0)
-    assert not breaker.open and breaker.failing_since == 100.0 - openai_client.CONNECT_SECONDS
-    breaker.failed()
-    pauses = []
-    for _ in range(5):
-        began = now[0]
-        while not breaker.due():
-            now[0] += 0.25
-        pauses.append(now[0] - began)
-        breaker.failed()  # of requests that were under way: they do not count
-        breaker.probe_failed()
-    assert pauses == [FIRST_PAUSE, 2.0, 4.0, LONGEST_PAUSE, LONGEST_PAUSE] and breaker.open
-    breaker.probe_succeeded()
-    assert not breaker.open and breaker.failing_since is None
-    breaker.succeeded()
-    for _ in range(FAILURES_IN_A_ROW):
-        breaker.failed()
-    now[0] += FIRST_PAUSE
-    assert breaker.due()
-
-
 def test_a_request_that_breaks_the_server_is_put_back_and_then_counted(serve):
     order = []
 
     def script(body, nth):
-        order.append(body["messages"][0]["content"])
+        order.append(asked(body))
         return {"3+0=": 500, "5+0=": 0.6}.get(order[-1], "7")
 
     found = ask(serve(script), 40, max_concurrency=2, max_retries=1, request_timeout=0.3)
@@ -360,33 +197,20 @@ def test_the_last_requests_may_all_break_the_server(serve):
     assert {c.error for c in found.values()} == {"http 500"} and server.probes >= 1
 
 
-def test_a_server_that_answers_nothing_but_probes_ends_the_run(serve, monkeypatch):
-    monkeypatch.setattr(in_flight, "MOST_IN_A_ROW", 8)
-    with pytest.raises(EngineError, match=r"8 requests in a row failed in all their tries .* answered 500"):
+def test_a_server_that_breaks_and_answers_nothing_but_probes_ends_the_run(serve, impatient):
+    said = r"8 requests in a row failed in all their tries .* answered 500"
+    with pytest.raises(EngineError, match=said):
         ask(serve(500), 100, max_concurrency=4, max_retries=0)
-
-
-@pytest.fixture
-def impatient(monkeypatch):
-    """Shorten what is waited for, so that many requests can fail in all their tries."""
-    monkeypatch.setattr(endpoints, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(in_flight, "WATCH_SECONDS", 0.01)
-    monkeypatch.setattr(in_flight, "MOST_IN_A_ROW", 8)
-
-
-def test_a_server_that_breaks_shortly_before_the_end_ends_the_run(serve, impatient):
     server = serve(lambda body, nth: "7" if len(server.bodies) <= 20 else 500)
     engine, arrived = ServerEngine("m", ServerOptions(base_url=server.url, max_concurrency=2, max_retries=0)), []
-    with pytest.raises(EngineError, match=r"8 requests in a row failed in all their tries .* answered 500"):
+    with pytest.raises(EngineError, match=said):
         for batch in engine.generate([prompt(0)], [(0, s) for s in range(26)], SETTINGS):  # 6 of which are put back
             arrived += batch
     assert sum(c.finished for c in arrived) == 20 and not threads()
 
 
 def test_many_prompts_that_break_a_server_are_not_taken_for_a_broken_server(serve, impatient):
-    bad = {f"{p}+0=" for p in range(0, 60, 3)}
-    server = serve(lambda body, nth: 500 if body["messages"][0]["content"] in bad else "7")
-    found = ask(server, 60, max_concurrency=4, max_retries=0)
+    found = ask(serve(lambda body, nth: "7" if number(body) % 3 else 500), 60, max_concurrency=4, max_retries=0)
     assert Counter(c.error for c in found.values()) == {"http 500": 20, "": 40}
 
 
@@ -405,33 +229,45 @@ def test_a_run_that_brings_nothing_is_an_error_unless_there_are_few_keys(serve, 
     assert [c.error for c in found] == [error] * 9  # the server answered before and does so still: it is the prompt
 
 
-@pytest.mark.parametrize("status", [400, 401, 403, 404, 422, 302])
-def test_a_refusal_stops_at_once_and_tells_why_without_key_and_password(serve, monkeypatch, status):
+NO_PATH, NO_KEY = "/v1 on most servers", "from the environment variable OPENAI_API_KEY"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "hint"),
+    [
+        *((status, f"answered {status}: .*not for \\[key\\]", {401: NO_KEY, 403: NO_KEY, 404: NO_PATH}.get(status, ""))
+          for status in (400, 401, 403, 404, 422, 302)),
+        ((200, {}, '{"error": {"message": "no credit", "code": 402}}'), "answered 200: .*no credit", ""),
+        ((200, {}, '{"object": "error", "message": "no such thing", "code": 404}'), "no such thing", NO_PATH),
+        ((200, {"Content-Type": "text/html; charset=utf-8"}, "<html>log in</html>"), "log in", NO_PATH),
+        ((200, {"Content-Type": "text/event-stream"}, "data: 7"), "data: 7", NO_PATH),
+        ((307, {"Location": "https://me:hunter2@other/v1/chat/completions"}, ""), "elsewhere, https://other/v1", ""),
+        ((200, {}, '{"detail": "quota exceeded"}'), "quota exceeded", NO_PATH),
+        ((404, {}, "the model m does not exist"), "answered 404: the model m does not exist", ""),
+    ],
+)  # fmt: skip
+def test_a_refusal_stops_at_once_and_tells_why_without_key_and_password(serve, monkeypatch, answer, said, hint):
     monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\n")
-    server = serve((status, {}, f'{{"error":\n "not for {KEY}"}}'))
-    url = server.url.replace("http://", "http://me:hunter2@")
-    with pytest.raises(EngineError, match=rf"{server.url} answered {status}: .*not for \[key\]") as caught:
-        ask(url, 500)
+    server = serve((answer, {}, f'{{"error":\n "not for {KEY}"}}') if isinstance(answer, int) else answer)
+    with pytest.raises(EngineError, match=rf"^{server.url} .*{said}") as caught:
+        ask(server.url.replace("http://", "http://me:hunter2@"), 200, max_retries=0)
     message = str(caught.value)
-    assert (
-        KEY not in message and "hunter2" not in message and "\n" not in message and caught.value.key == "engine_kwargs"
-    )
-    assert ("OPENAI_API_KEY" in message) == (status in (401, 403)) and ("/v1 on most" in message) == (status == 404)
+    assert caught.value.key == ("model_name_or_path" if "the model m" in message else "engine_kwargs")
+    assert not any(hidden in message for hidden in (KEY, "hunter2", "\n"))
+    assert hint in message and all(other not in message for other in {NO_PATH, NO_KEY} - {hint})
     assert len(server.bodies) <= 64 and not threads()
 
 
-def test_a_model_that_is_not_served_is_the_fault_of_its_name(serve):
-    with pytest.raises(EngineError, match="answered 404: the model m does not exist") as caught:
-        ask(serve((404, {}, "the model m does not exist")), 1)
-    assert caught.value.key == "model_name_or_path"
-
-
-def test_the_key_comes_from_the_environment_alone(serve, monkeypatch):
+def test_a_server_is_told_the_key_that_the_recipe_names_and_nothing_of_this_machine(serve, monkeypatch):
     monkeypatch.setenv("TEACHER_KEY", KEY)
+    monkeypatch.setenv("OPENAI_ORG_ID", "mine")
     server = serve()
     ask(server, 1, api_key_env="TEACHER_KEY")
     ask(server, 1)
-    assert [headers.get("Authorization") for headers in server.headers] == [f"Bearer {KEY}", None]
+    assert [headers["Authorization"] for headers in server.headers] == [f"Bearer {KEY}", None]
+    told = {name.lower() for headers in server.headers for name in headers} - {"authorization"}
+    plain = {"host", "accept", "accept-encoding", "connection", "user-agent", "content-length", "content-type"}
+    assert told <= plain | {"x-stainless-raw-response"} and server.headers[0]["Host"] in server.url
 
 
 def test_a_request_says_what_the_settings_say(serve):
@@ -447,90 +283,72 @@ def test_a_request_says_what_the_settings_say(serve):
     assert sorted(server.bodies[1:], key=str) == sorted(expected, key=str)
     ask(server, 1, settings=SamplingSettings(16, generation_kwargs={"seed": None, "max_tokens": None, "max_new": 9}))
     assert server.bodies[3] == {name: v for name, v in plain.items() if name != "max_tokens"} | {"max_new": 9}
-    for name, value in {"stream": True, "seed": 5, "model": None}.items():
-        with pytest.raises(EngineError, match=f"found '{name}', which the engine sets itself") as caught:
+    for name, value in {"stream": True, "seed": 5, "model": None, "bias": float("nan")}.items():
+        with pytest.raises(EngineError, match=r"found .*; take it out|take it out") as caught:
             ask(server, 1, settings=SamplingSettings(generation_kwargs={name: value}))
         assert caught.value.key == "generation_kwargs" and len(server.bodies) == 4
 
 
-def choice(content, reason="stop", **message):
-    return {"message": {"content": content, **message}, "finish_reason": reason}
+SPLIT = "<think>\na\n</think>\n\n7"
+PLAIN = [
+    (choice("7"), "7", True, ""),
+    (choice("7", None), "7", True, ""),
+    ({"message": {"content": "7"}}, "7", True, ""),
+    (choice("<think>a</think>7"), "<think>a</think>7", True, ""),
+    (choice("7", reasoning_content="a"), SPLIT, True, ""),
+    (choice("\n\n7", reasoning="a\n", reasoning_content=None), SPLIT, True, ""),
+    (choice("7", reasoning=""), "7", True, ""),
+    (choice(None, reasoning="a"), "<think>\na\n</think>\n\n", True, ""),
+    (choice(None, "length", reasoning="a"), "<think>\na", False, ""),
+    (choice("7", "length", reasoning="a"), SPLIT, False, ""),
+    (choice("a</think>7"), "<think>\na</think>7", True, ""),
+    (choice("\na</think>7"), "<think>\na</think>7", True, ""),
+    (choice("a</think>7 or <think>"), "<think>\na</think>7 or <think>", True, ""),
+    (choice("a", "length"), "a", False, ""),
+    (choice(None, "length"), "", False, ""),
+    (choice(None, "tool_calls"), "", False, "tool_calls"),
+    (choice("I", "content_filter"), "I", False, "content_filter"),
+    (choice("I", "abort"), "I", False, "abort"),
+    (choice(None, "stop_sequence", reasoning="a"), "<think>\na\n</think>\n\n", True, ""),
+    *((choice("7", reason), "7", True, "") for reason in ("eos_token", "end_turn", "STOP", "FinishReason.STOP", "COMPLETE", "eos",
+      ["stop"], {"type": "stop", "matched": 2}, "FINISH_REASON_UNSPECIFIED")),
+    *((choice("7", reason), "7", False, "") for reason in ("max_tokens", "MAX_TOKENS")),
+    (choice("I", "SAFETY"), "I", False, "content_filter"),
+    (choice(None, refusal="I can't"), "I can't", False, "refusal"),
+    (choice("7", refusal=None, tool_calls=[]), "7", True, ""),
+    (choice("I call", tool_calls=[{"id": "1"}]), "I call", False, "tool_calls"),
+    (choice([part("<think>a</think>"), part("7")]), "<think>a</think>7", True, ""),
+    (choice([{"type": "thinking", "thinking": [part("a")]}, part("7")]), SPLIT, True, ""),
+    (choice([{"type": "thinking", "thinking": "a"}, {"type": "redacted_thinking"}, part("7", "output_text")]), SPLIT, True, ""),
+    (choice("7", thinking="a"), SPLIT, True, ""),
+    (choice("7", reasoning_details=[part("a", "reasoning.text"), {"type": "reasoning.encrypted"}]), SPLIT, True, ""),
+    (choice("<think>a</think>7", reasoning_content="a"), "<think>a</think>7", True, ""),
+    (choice("\n" + SPLIT, reasoning="a"), "\n" + SPLIT, True, ""),
+    (choice("a</think>7", reasoning="a\n"), "<think>\na</think>7", True, ""),
+    (choice("<think>a", "length", reasoning="a"), "<think>a", False, ""),
+    (choice("<think>\n\n</think>\n\n7", reasoning="a"), SPLIT, True, ""),
+    (choice("<think>a</think>7<|im_end|>"), "<think>a</think>7", True, ""),
+    (choice("<think>a</think>7<｜end▁of▁sentence｜>"), "<think>a</think>7", True, ""),
+    (choice("7</s>\n<|endoftext|> "), "7", True, ""),
+    (choice("a tag <br>"), "a tag <br>", True, ""),
+    (choice("é 🙂 \ud83d", reasoning="\udc00"), "<think>\n\ufffd\n</think>\n\né 🙂 \ufffd", True, ""),
+    (choice("7", "\ud83d"), "7", False, "\ufffd"),
+]  # fmt: skip
+CHANNEL = [
+    (choice("<|channel>thought\na<channel|>7"), "<think>a</think>7", True, ""),
+    (choice("a<channel|>7"), "<think>a</think>7", True, ""),
+    (choice("7"), "7", True, ""),
+    (choice("7", reasoning="a"), SPLIT, True, ""),
+    (choice("<|channel>thought\na<channel|>7", reasoning="a"), "<think>a</think>7", True, ""),
+]
 
 
-def text(said, kind="text"):
-    return {"type": kind, "text": said}
-
-
-CHANNEL = ["<|channel>thought\n", "<channel|>"]
-
-
-@pytest.mark.parametrize(
-    ("what", "tags", "text", "finished", "error"),
-    [
-        (choice("7"), None, "7", True, ""),
-        (choice("7", None), None, "7", True, ""),
-        ({"message": {"content": "7"}}, None, "7", True, ""),
-        (choice("<think>a</think>7"), None, "<think>a</think>7", True, ""),
-        (choice("7", reasoning_content="a"), None, "<think>\na\n</think>\n\n7", True, ""),
-        (choice("\n\n7", reasoning="a\n", reasoning_content=None), None, "<think>\na\n</think>\n\n7", True, ""),
-        (choice("7", reasoning=""), None, "7", True, ""),
-        (choice(None, reasoning="a"), None, "<think>\na\n</think>\n\n", True, ""),
-        (choice(None, "length", reasoning="a"), None, "<think>\na", False, ""),
-        (choice("7", "length", reasoning="a"), None, "<think>\na\n</think>\n\n7", False, ""),
-        (choice("a</think>7"), None, "<think>\na</think>7", True, ""),
-        (choice("\na</think>7"), None, "<think>\na</think>7", True, ""),
-        (choice("a</think>7 or <think>"), None, "<think>\na</think>7 or <think>", True, ""),
-        (choice("a", "length"), None, "a", False, ""),
-        (choice(None, "length"), None, "", False, ""),
-        (choice("<|channel>thought\na<channel|>7"), CHANNEL, "<think>a</think>7", True, ""),
-        (choice("a<channel|>7"), CHANNEL, "<think>a</think>7", True, ""),
-        (choice("7"), CHANNEL, "7", True, ""),
-        (choice("7", reasoning="a"), CHANNEL, "<think>\na\n</think>\n\n7", True, ""),
-        (choice(None, "tool_calls"), None, "", False, "tool_calls"),
-        (choice("I", "content_filter"), None, "I", False, "content_filter"),
-        (choice("I", "abort"), None, "I", False, "abort"),
-        (choice("7", "eos_token"), None, "7", True, ""),
-        (choice(None, "stop_sequence", reasoning="a"), None, "<think>\na\n</think>\n\n", True, ""),
-        (choice("7", "end_turn"), None, "7", True, ""),
-        (choice("7", "max_tokens"), None, "7", False, ""),
-        (choice("7", "STOP"), None, "7", True, ""),
-        (choice("7", "FinishReason.STOP"), None, "7", True, ""),
-        (choice("7", "COMPLETE"), None, "7", True, ""),
-        (choice("7", "eos"), None, "7", True, ""),
-        (choice("7", ["stop"]), None, "7", True, ""),
-        (choice("7", {"type": "stop", "matched": 2}), None, "7", True, ""),
-        (choice("7", "MAX_TOKENS"), None, "7", False, ""),
-        (choice("7", "FINISH_REASON_UNSPECIFIED"), None, "7", True, ""),
-        (choice("I", "SAFETY"), None, "I", False, "content_filter"),
-        (choice(None, refusal="I can't"), None, "I can't", False, "refusal"),
-        (choice("7", refusal=None, tool_calls=[]), None, "7", True, ""),
-        (choice("I call", tool_calls=[{"id": "1"}]), None, "I call", False, "tool_calls"),
-        (choice([text("<think>a</think>"), text("7")]), None, "<think>a</think>7", True, ""),
-        (choice([{"type": "thinking", "thinking": [text("a")]}, text("7")]), None, "<think>\na\n</think>\n\n7", True, ""),
-        (choice([{"type": "thinking", "thinking": "a"}, {"type": "redacted_thinking"}, text("7", "output_text")]), None,
-         "<think>\na\n</think>\n\n7", True, ""),
-        (choice("7", thinking="a"), None, "<think>\na\n</think>\n\n7", True, ""),
-        (choice("7", reasoning_details=[text("a", "reasoning.text"), {"type": "reasoning.encrypted"}]), None,
-         "<think>\na\n</think>\n\n7", True, ""),
-        (choice("<think>a</think>7", reasoning_content="a"), None, "<think>a</think>7", True, ""),
-        (choice("\n<think>\na\n</think>\n\n7", reasoning="a"), None, "\n<think>\na\n</think>\n\n7", True, ""),
-        (choice("a</think>7", reasoning="a\n"), None, "<think>\na</think>7", True, ""),
-        (choice("<think>a", "length", reasoning="a"), None, "<think>a", False, ""),
-        (choice("<think>\n\n</think>\n\n7", reasoning="a"), None, "<think>\na\n</think>\n\n7", True, ""),
-        (choice("<|channel>thought\na<channel|>7", reasoning="a"), CHANNEL, "<think>a</think>7", True, ""),
-        (choice("<think>a</think>7<|im_end|>"), None, "<think>a</think>7", True, ""),
-        (choice("<think>a</think>7<｜end▁of▁sentence｜>"), None, "<think>a</think>7", True, ""),
-        (choice("7</s>\n<|endoftext|> "), None, "7", True, ""),
-        (choice("a tag <br>"), None, "a tag <br>", True, ""),
-        (choice("é 🙂 \ud83d", reasoning="\udc00"), None, "<think>\n\ufffd\n</think>\n\né 🙂 \ufffd", True, ""),
-        (choice("7", "\ud83d"), None, "7", False, "\ufffd"),
-    ],
-)  # fmt: skip
-def test_a_reply_becomes_a_whole_completion(serve, what, tags, text, finished, error):
-    server = serve(what)
-    completion = ask(server, 1, tags=tags)[0, 0]
-    assert (completion.text, completion.finished, completion.error) == (text, finished, error)
-    assert completion.tokens == 3 and len(server.bodies) == 1
+@pytest.mark.parametrize(("cases", "tags"), [(PLAIN, None), (CHANNEL, ["<|channel>thought\n", "<channel|>"])])
+def test_a_reply_becomes_a_whole_completion(serve, cases, tags):
+    server = serve(lambda body, nth: cases[number(body)][0])
+    found = ask(server, len(cases), tags=tags)
+    assert [(c.text, c.finished, c.error) for _, c in sorted(found.items())] == [tuple(case[1:]) for case in cases]
+    assert {c.tokens for c in found.values()} == {3} and len(server.bodies) == len(cases)
 
 
 @pytest.mark.parametrize(
@@ -539,60 +357,28 @@ def test_a_reply_becomes_a_whole_completion(serve, what, tags, text, finished, e
      ({"max_tokens": None, "max_completion_tokens": 3}, False), ({"max_tokens": "3"}, True)],
 )  # fmt: skip
 def test_without_a_reason_what_has_all_its_tokens_was_cut_off(serve, kwargs, finished):
-    settings = SamplingSettings(max_completion_length=16, generation_kwargs=kwargs)
-    completion = ask(serve(choice("7", None)), 1, settings)[0, 0]  # the server counts 3 tokens
-    assert (completion.text, completion.finished, completion.error) == ("7", finished, "")
-    thought = ask(serve(choice(None, None, reasoning="a")), 1, settings)[0, 0]
-    assert thought.text.endswith("</think>\n\n") == thought.finished == finished
+    server = serve(lambda body, nth: choice(None, None, reasoning="a") if number(body) else choice("7", None))
+    found = ask(server, 2, SamplingSettings(16, generation_kwargs=kwargs))  # the server counts 3 tokens
+    assert (found[0, 0].text, found[0, 0].finished, found[0, 0].error) == ("7", finished, "")
+    assert found[1, 0].text.endswith("</think>\n\n") == found[1, 0].finished == finished
 
 
-@pytest.mark.parametrize(
-    "content", [None, "", " \n", pytest.param("7", id="empty once")],
-)  # fmt: skip
-def test_an_empty_reply_is_asked_for_once_more(serve, content):
-    server = serve(lambda body, nth: choice(content if nth else None, None if nth else "stop"))
-    completion = ask(server, 1)[0, 0]
-    assert (completion.text, completion.finished, completion.error) == (
-        ("7", True, "") if content == "7" else ("", False, "empty")
-    )
-    assert len(server.bodies) == 2
+NO_REPLIES = [
+    "", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": [1]}}]}', '{"error": "boom"}',
+    '{"choices": [{"mess', '{"error": {"code": 1e999}}', '{"choices": [{"message": {"content": [{"type": "image_url"}]}}]}',
+    '{"error": {"message": "boom", "code": "502"}}', "[" * 9000,
+    '{"choices": [{"message": {"content": "half"}, "finish_reason": "error", "error": {"code": 502}}]}',
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        "", "<html>", "[]", "{}", '{"choices": []}', '{"choices": [{"message": {"content": [1]}}]}', '{"error": "boom"}',
-        '{"choices": [{"message": {"content": [{"type": "image_url"}]}}]}', '{"error": {"message": "boom", "code": "502"}}',
-        '{"choices": [{"message": {"content": "half"}, "finish_reason": "error", "error": {"code": 502}}]}',
-    ],
-)  # fmt: skip
-def test_what_is_no_reply_is_a_fault_of_the_server(serve, body):
-    server = serve(lambda _, nth: "7" if nth else (200, {}, body))
-    assert ask(server, 1)[0, 0].finished and len(server.bodies) == 2
-
-
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        ((200, {}, '{"error": {"message": "no credit", "code": 402}}'), "answered 200: .*no credit"),
-        ((200, {}, '{"object": "error", "message": "no such thing", "code": 404}'), "no such thing"),
-        ((200, {"Content-Type": "text/html; charset=utf-8"}, "<html>log in</html>"), "log in.*/v1 on most"),
-        ((200, {"Content-Type": "text/event-stream"}, "data: 7"), "data: 7"),
-        ((307, {"Location": "https://me:hunter2@other/v1/chat/completions"}, ""), "elsewhere, https://other/v1"),
-    ],
-)
-def test_what_stands_in_the_place_of_completions_ends_the_run_and_is_shown(serve, answer, said):
-    server = serve(answer)
-    with pytest.raises(EngineError, match=said) as caught:
-        ask(server, 200)
-    assert len(server.bodies) <= 64 and "hunter2" not in str(caught.value)
-
-
-@pytest.mark.parametrize("body", ['{"error": "quota exceeded"}', '{"detail": "quota exceeded"}'])
-def test_an_error_without_a_status_ends_the_run_where_nothing_else_came(serve, body):
-    server = serve((200, {}, body))
-    with pytest.raises(EngineError, match="quota exceeded"):
-        ask(server, 2, max_retries=0)
+def test_what_is_no_reply_and_what_is_empty_is_asked_for_again(serve):
+    bodies = [(200, {}, body) for body in NO_REPLIES]
+    bodies += [choice(content, reason) for content in (None, "", " \n") for reason in (None, "stop")]
+    server = serve(lambda body, nth: "7" if nth else bodies[number(body)])
+    found = ask(server, len(bodies))
+    assert all((c.text, c.finished, c.error) == ("7", True, "") for c in found.values())
+    assert len(server.bodies) == 2 * len(bodies)
+    assert ask(serve(choice(" \n")), 1)[0, 0].error == "empty"
 
 
 def test_why_completions_fail_is_printed_once(serve, capsys):
@@ -612,57 +398,39 @@ def test_tags_that_nobody_named_are_told_once(serve, capsys):
 
 
 def test_a_server_need_not_count_tokens(serve):
-    for usage in ({}, {"usage": None}, {"usage": {"completion_tokens": None}}):
-        assert ask(serve((200, {}, json.dumps({"choices": [choice("7")]} | usage))), 1)[0, 0].tokens == 0
+    usages = [{}, {"usage": None}, {"usage": {"completion_tokens": None}}]
+    server = serve(lambda body, nth: (200, {}, json.dumps({"choices": [choice("7")]} | usages[number(body)])))
+    assert {c.tokens for c in ask(server, 3).values()} == {0}
 
 
-@pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 529])
-def test_what_may_pass_is_asked_again(serve, status):
-    server = serve(lambda body, nth: (status, {"Retry-After": "1"}, "") if nth == 0 else "7")
-    assert ask(server, 1)[0, 0].finished
-    assert len(server.bodies) == 2 and 1 <= server.times[1] - server.times[0] < 2
+def test_what_may_pass_is_asked_again_when_the_server_says(serve):
+    statuses = [408, 429, 500, 502, 503, 529]
+    server = serve(lambda body, nth: "7" if nth else (statuses[number(body)], {"Retry-After": "1"}, ""), alike=asked)
+    assert all(c.finished for c in ask(server, len(statuses)).values())
+    times = defaultdict(list)
+    for body, at in zip(server.bodies, server.times, strict=True):
+        times[number(body)].append(at)
+    assert all(0.9 <= second - first < 3 for first, second in times.values())
 
 
-class Keys:
-    """A million keys, of which it counts how many were looked at."""
-
-    def __init__(self):
-        self.most = 0
-
-    def __len__(self):
-        return 1_000_000
-
-    def __getitem__(self, index):
-        self.most = max(index + 1, self.most)
-        return index, 0
-
-
-class Prompts(Keys):
-    def __getitem__(self, index):
-        return prompt(super().__getitem__(index)[0])
-
-
-def test_keys_are_taken_as_there_is_room_while_the_caller_does_something_else(serve):
-    server, keys, prompts = serve(), Keys(), Prompts()
-    batches = ServerEngine("m", ServerOptions(base_url=server.url, max_concurrency=8)).generate(prompts, keys, SETTINGS)
-    assert keys.most == 0 and not threads()  # nothing is asked before the first batch is
-    got = len(next(batches))
-    most = got + in_flight.UNREAD + 8
+def test_keys_are_taken_as_there_is_room_while_the_caller_does_something_else(serve, monkeypatch):
+    monkeypatch.setattr(in_flight, "MOST_AT_ONCE", 50)
+    monkeypatch.setattr(in_flight, "UNREAD", 100)
+    server, keys = serve(), [(0, s) for s in range(1000)]
+    batches = ServerEngine("m", ServerOptions(base_url=server.url, max_concurrency=8)).generate(
+        [prompt(0)], keys, SETTINGS
+    )
+    assert not threads()  # nothing is asked before the first batch is
+    most = len(next(batches)) + 100 + 8
     deadline = time.monotonic() + 20
     while len(server.bodies) < most and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.2)
-    assert len(server.bodies) == most and keys.most == prompts.most == most  # bounded, and all of it without the caller
+        time.sleep(0.02)
+    time.sleep(0.1)
+    assert len(server.bodies) == most  # bounded, and all of it without the caller
     sizes = [len(next(batches)) for _ in range(3)]
-    assert sizes[0] == sizes[1] == in_flight.MOST_AT_ONCE and sizes[2] >= 1
+    assert sizes[0] == sizes[1] == 50 and sizes[2] >= 1
     batches.close()
-    assert not threads() and keys.most <= most + sum(sizes)
-
-
-def connections(server):
-    psutil = pytest.importorskip("psutil")
-    found = psutil.Process().net_connections("tcp")
-    return [c for c in found if c.raddr and c.raddr.port == server.server_port and c.status == "ESTABLISHED"]
+    assert not threads() and len(server.bodies) <= most + sum(sizes)
 
 
 @pytest.mark.parametrize("how", ["the generator", "the engine", "an error of the caller"])
@@ -674,8 +442,7 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
     next(batches)
     while server.active < 8:
         time.sleep(0.01)
-    assert threads() and len(connections(server)) == 8
-    asked = len(server.bodies)
+    assert threads()
     if how == "the generator":
         batches.close()
     elif how == "the engine":
@@ -685,14 +452,11 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
         answers.release()
         with pytest.raises(ZeroDivisionError):
             for _ in batches:
-                asked = 0
                 raise ZeroDivisionError
         del batches
-    assert not threads() and not connections(server)
-    assert server.active >= 7 and asked in (
-        0,
-        len(server.bodies),
-    )  # nobody waited for those that hang, none was asked more
+    sent = len(server.bodies)
+    time.sleep(0.1)
+    assert not threads() and server.active >= 7 and len(server.bodies) == sent  # nobody waited for those that hang
     engine.close()
 
 
@@ -708,9 +472,10 @@ def test_an_interrupt_ends_the_process_at_once(serve, tmp_path):
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, cwd=tmp_path)
     while server.active < 32 and child.poll() is None:
         time.sleep(0.02)
+    began = time.monotonic()
     child.send_signal(2)
     assert child.communicate(timeout=100)[1].strip().endswith("KeyboardInterrupt")
-    assert server.active >= 32  # it waited for no answer
+    assert server.active >= 32 and time.monotonic() - began < 30  # it waited for no answer
 
 
 def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
@@ -723,7 +488,7 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"base_url": "localhost:8000/v1"}, "base_url: found 'localhost:8000/v1'; allowed: http://host:port/v1 or"),
+        ({"base_url": "localhost:8000/v1"}, "base_url: found 'localhost:8000/v1', allowed: http://host:port/v1 or"),
         ({"base_url": "me:hunter2@host/v1"}, "base_url: found 'host/v1'"),
         ({"base_url": "ftp://me:hunter2@host/v1"}, "base_url: found 'ftp://host/v1'"),
         ({"base_url": "http://me:hunter/2@host/v1"}, "base_url: found a URL with a host or port that cannot be"),
@@ -735,11 +500,11 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
         ({"base_url": ["https://host/v1", 3]}, "base_url: found 3"),
         ({"base_url": []}, "base_url: found an empty list"),
         ({"base_url": ["https://host/v1"] * 2}, "base_url: found an endpoint twice"),
-        ({"max_concurrency": 0}, "max_concurrency: found 0; allowed: a whole number of at least 1"),
+        ({"max_concurrency": 0}, "max_concurrency: found 0, allowed: a whole number of at least 1"),
         ({"max_concurrency": 1.5}, "max_concurrency: found 1.5"),
         ({"max_concurrency": True}, "max_concurrency: found True"),
-        ({"max_retries": -1}, "max_retries: found -1; allowed: a whole number of at least 0"),
-        ({"request_timeout": 0}, "request_timeout: found 0; allowed: a number greater than 0"),
+        ({"max_retries": -1}, "max_retries: found -1, allowed: a whole number of at least 0"),
+        ({"request_timeout": 0}, "request_timeout: found 0, allowed: a number greater than 0"),
         ({"give_up_seconds": "45"}, "give_up_seconds: found '45'"),
         ({"give_up_seconds": float("nan")}, "give_up_seconds: found nan"),
         ({"api_key_env": "BAD_KEY"}, "api_key_env: the key in BAD_KEY has characters that no header may have"),
@@ -747,7 +512,8 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused_before_anything_is_asked(monkeypatch, options, problem):
     monkeypatch.setenv("BAD_KEY", f"{KEY}\nX-Evil: 1")
-    [found] = server_problems(ServerOptions(**options))
+    [(name, *said)] = server_problems(ServerOptions(**options))
+    found = f"{name}: " + ", allowed: ".join(filter(None, said))
     assert problem in found and "hunter" not in found and KEY not in found and "\n" not in found
     with pytest.raises(EngineError, match=r"allowed|set it again") as caught:
         ServerEngine("m", ServerOptions(**options))
@@ -756,22 +522,22 @@ def test_options_that_cannot_work_are_refused_before_anything_is_asked(monkeypat
     )
 
 
-def test_options_that_work_are_not():
-    assert server_problems(ServerOptions()) == []
+def test_options_that_work_are_not_refused():
     urls = ["http://me:secret@[::1]:8000/v1/", "https://host/v1", "http://host"]
     assert server_problems(ServerOptions(base_url=urls, max_retries=0, request_timeout=0.5)) == []
 
 
-def test_neither_options_nor_the_engine_load_a_http_library():
-    heavy = {"httpx", "httpx2", "torch", "transformers", "trl"}
-    code = f"import sys, reasoning_ext.engines.server; print({heavy} & set(sys.modules))"
+def test_neither_options_nor_the_engine_nor_the_judge_load_what_is_heavy():
+    heavy = {"openai", "httpx", "httpx2", "torch", "transformers", "trl"}
+    code = (
+        f"import sys, reasoning_ext.engines.server, reasoning_ext.rewards.llm_judge; print({heavy} & set(sys.modules))"
+    )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
-def test_a_server_is_reachable_when_it_serves_the_model(serve, monkeypatch):
-    def look(*servers, model="m", **options):
-        urls = [server if isinstance(server, str) else server.url for server in servers]
-        return reachable(model, ServerOptions(base_url=urls, **options))
+def test_a_server_is_reachable_when_it_serves_the_model(serve):
+    def look(*endpoints, model="m"):
+        return reachable(model, ServerOptions(base_url=[getattr(endpoint, "url", endpoint) for endpoint in endpoints]))
 
     server = serve()
     assert look(server) == look(server, dead_url()) == "" and server.paths == ["/v1/models"] * 2
@@ -787,16 +553,22 @@ def test_a_server_is_reachable_when_it_serves_the_model(serve, monkeypatch):
     assert "hunter2" not in problem and "\n" not in problem
 
 
-@pytest.mark.parametrize("status", [401, 503, 405])
-def test_a_server_that_refuses_its_list_of_models(serve, monkeypatch, status):
+@pytest.mark.parametrize(
+    ("status", "end"),
+    [
+        (401, f"; the key is read {NO_KEY}"),
+        (503, "; start it, or set base_url to one that runs"),
+        (405, None),
+        (429, None),
+    ],
+)
+def test_a_server_that_refuses_its_list_of_models(serve, monkeypatch, status, end):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    monkeypatch.setattr(Handler, "do_GET", lambda handler: handler.answer((status, {}, f"no\n{KEY}")))
     server = serve(probe=503)
+    server.listed = (status, {}, f"no\n{KEY}")
     problem = reachable("m", ServerOptions(base_url=server.url))
-    said = f"{server.url} answered {status}: no [key]"
-    key = f"{said}; the key is read from the environment variable OPENAI_API_KEY"
-    ends = {401: key, 503: f"nobody answers: {said}; start it, or set base_url to one that runs", 405: ""}
-    assert problem == ends[status]
+    assert problem.endswith(f"{server.url} answered {status}: no [key]{end}" if end else "")
+    assert bool(problem) == bool(end) and problem.startswith("nobody answers: ") == (status == 503)
     server.probe = "7"
     assert status != 503 or reachable("m", ServerOptions(base_url=server.url)) == ""  # only its list is broken
 
@@ -804,7 +576,7 @@ def test_a_server_that_refuses_its_list_of_models(serve, monkeypatch, status):
 @pytest.fixture
 def served_model(tmp_path):
     """Yield the tiny model with random weights, of which some greedy completions end, and the URL of `transformers serve`."""
-    missing = [name for name in ("fastapi", "uvicorn", "openai") if importlib.util.find_spec(name) is None]
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         pytest.skip(f"transformers serve needs {', '.join(missing)}: pip install 'transformers[serving]'")
     import torch
@@ -817,28 +589,23 @@ def served_model(tmp_path):
         model.get_input_embeddings().weight[model.config.eos_token_id] *= 8
     model.save_pretrained(tmp_path / "model")
     tokenizer.save_pretrained(tmp_path / "model")
-    port = int(dead_url().rpartition(":")[2].removesuffix("/v1"))
-    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(tmp_path / "model")]
-    log = (tmp_path / "log").open("w")
-    server = subprocess.Popen(
-        [*command, "--port", str(port), "--host", "127.0.0.1", "--device", "cpu"],
-        stdout=log,
-        stderr=log,
-        env=os.environ | {"HF_HOME": str(tmp_path / "no cache"), "OMP_NUM_THREADS": "1"},
-    )
-    options = ServerOptions(base_url=f"http://127.0.0.1:{port}/v1", max_concurrency=8)
+    options = ServerOptions(base_url=dead_url(), max_concurrency=8)
+    port = options.base_url.rpartition(":")[2].removesuffix("/v1")
+    command = [str(Path(sys.executable).parent / "transformers"), "serve", str(tmp_path / "model"), "--port", port]
+    environment = os.environ | {"HF_HOME": str(tmp_path / "no cache"), "OMP_NUM_THREADS": "1"}
+    with (tmp_path / "log").open("w") as log:
+        command += ["--host", "127.0.0.1", "--device", "cpu"]
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
     try:
         deadline = time.monotonic() + 120
         while problem := reachable(str(tmp_path / "model"), options):
-            assert server.poll() is None and time.monotonic() < deadline, (
-                problem + (tmp_path / "log").read_text()[-3000:]
-            )
+            late = server.poll() is not None or time.monotonic() > deadline
+            assert not late, problem + (tmp_path / "log").read_text()[-3000:]
             time.sleep(0.5)
         yield model, tokenizer, str(tmp_path / "model"), options
     finally:
         server.kill()
         server.wait()
-        log.close()
 
 
 @pytest.mark.slow

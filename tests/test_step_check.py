@@ -165,7 +165,7 @@ def random_equation(rng):
     ][kind]
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_true_equations_are_all_paid_and_one_changed_result_is_seen(seed):
     rng = random.Random(seed)
     sums = dict(random_equation(rng) for _ in range(30))
@@ -180,7 +180,7 @@ def test_random_true_equations_are_all_paid_and_one_changed_result_is_seen(seed)
     assert 1 - 2 / len(sums) < wrong < 1.0
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(10))
 def test_random_expressions_are_worked_out(seed):
     rng = random.Random(seed)
 
@@ -203,7 +203,7 @@ def test_random_expressions_are_worked_out(seed):
             assert score(f"2 * {left} {sign} {right} = {value + 3}") == 0.0
 
 
-@pytest.mark.parametrize("seed", range(30))
+@pytest.mark.parametrize("seed", range(10))
 def test_no_text_breaks_it(seed):
     rng = random.Random(seed)
     bits = [
@@ -243,9 +243,8 @@ def test_a_flood_costs_linear_time(bit):
     )
 
 
-@pytest.mark.parametrize("n", [5_000, 20_000])
-def test_a_flood_of_distinct_sums_is_judged(n):
-    thought = ";".join(f"{i}+{i * 7 % 1000}={i + i * 7 % 1000}" for i in range(2, n))
+def test_a_flood_of_distinct_sums_is_judged():
+    thought = ";".join(f"{i}+{i * 7 % 1000}={i + i * 7 % 1000}" for i in range(2, 8_000))
     assert score(thought) == 1.0
 
 

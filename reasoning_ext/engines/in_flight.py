@@ -1,15 +1,15 @@
-"""Requests of the engine `server`: many under way at once, repeated, put back, given up; each key answered exactly once.
+"""Requests of the engine `server`: many under way at once, put back, given up; each key answered exactly once.
 
 They are made in a thread of their own, so that they go on while the caller scores a batch. Keys are taken as there is room
 for what they bring: neither a million requests nor a million unread completions exist at once.
 
-A request is repeated after a time-out, a broken connection, 408, 429 or 5xx, at another endpoint where one is free. 429 says
-that it came too early and not that it failed: it waits for longer each time, and has as many tries left as before. A request
-that fails in all its tries although the server answers others is put back until all others are through, and has no completion
-if it fails again. How a run ends early, always with an `EngineError` after which it can go on where it stopped:
+How a request is repeated is the client's affair (`openai_client`); 429 says that it came too early and not that it failed, and
+it is sent again for as long as nothing else is wrong. A request that fails in all its tries although the server answers others
+is put back until all others are through, and has no completion if it fails again. How a run ends early, always with an
+`EngineError` after which it can go on where it stopped:
 
     refused         any other status than 200, or a page in the place of a completion, at once: what is wrong with one request
-                    is wrong with most
+                    is wrong with most; and errors under status 200 where nothing else has come
     nobody there    no endpoint has answered for `give_up_seconds`; with the default that is within 60 seconds of the death
                     of a server. One that takes requests and is silent looks like one that thinks: it is found dead when
                     several requests have taken `request_timeout`
@@ -23,40 +23,33 @@ from __future__ import annotations
 
 import asyncio
 import queue
+import random
 import sys
 import threading
-from collections import Counter, deque
+import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
-from reasoning_ext.engines.endpoints import EMPTY, NO_REPLY, TOO_EARLY, Endpoint, Endpoints, Failure, base_urls, refused
 from reasoning_ext.engines.options import ServerOptions
-from reasoning_ext.generation import Completion, Key
-from reasoning_ext.openai_client import (
-    CONNECT_SECONDS,
-    NoAnswerError,
-    Reply,
-    answered,
-    is_page,
-    open_client,
-    post,
-    probe_body,
-    read_reply,
-    redacted,
-    retry_delay,
-    status_of,
-    temporary,
-)
+from reasoning_ext.generation import Completion, EngineError, Key
+from reasoning_ext.openai_client import NO_REPLY, TOO_EARLY, FaultError, RefusedError, Server
+from reasoning_ext.replies import Reply
 from reasoning_ext.shown import print
 
 MOST_AT_ONCE = 256  # completions that are yielded together
 UNREAD = 2 * MOST_AT_ONCE  # completions that may wait for the caller, besides the requests under way
 MOST_IN_A_ROW = 64  # requests that fail in all their tries, one after another
 FEW = 8  # keys that may all be without a completion
-WATCH_SECONDS = 0.1
+ALONE_AFTER = 4  # tries that fail in a row, after which an endpoint is left alone until a probe is answered
+WATCH_SECONDS = 2.0  # between two looks at the endpoints that are left alone
+FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before a request is sent again that came too early in all its tries
+EMPTY = "empty"  # an error that does not say that the server is broken
 
 
+@dataclass(eq=False)
 class InFlight:
     """One run over keys: a thread with an event loop, and the queue through which it hands over completions.
 
@@ -69,22 +62,20 @@ class InFlight:
         answered: a request that was answered in an earlier run; as an attribute, the last one.
     """
 
-    def __init__(
-        self,
-        model: str,
-        options: ServerOptions,
-        keys: Sequence[Key],
-        body: Callable[[Key], dict[str, Any]],
-        completion: Callable[[Key, Reply | str], Completion],
-        answered: dict[str, Any] | None = None,
-    ):
-        self.model, self.options, self.keys, self.body, self.completion = model, options, keys, body, completion
-        self.answered = answered
-        self.endpoints = Endpoints(base_urls(options), options.max_concurrency)
-        self._slots = options.max_concurrency * len(self.endpoints.all)
+    model: str
+    options: ServerOptions
+    keys: Sequence[Key]
+    body: Callable[[Key], dict[str, Any]]
+    completion: Callable[[Key, Reply | str], Completion]
+    answered: dict[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        o = self.options
+        arguments = (o.urls(), o.api_key_env, o.request_timeout, o.max_retries, o.max_concurrency)
+        self._server = Server(*arguments, alone_after=ALONE_AFTER)
+        self._slots = o.max_concurrency * len(o.urls())
         self._room = asyncio.Semaphore(self._slots + UNREAD)
         self._arrived: queue.SimpleQueue[Completion | None] = queue.SimpleQueue()  # None: the thread has ended
-        self._waiting: deque[asyncio.Future[None]] = deque()  # for an endpoint that is free
         self._put_back: list[Key] = []
         self._failed_in_a_row = 0
         self._errors: Counter[str] = Counter()  # completions that there are not
@@ -134,10 +125,10 @@ class InFlight:
 
     async def _answer_all(self) -> None:
         """Answer all keys, then once more those that were put back."""
-        async with open_client(self.options.api_key_env, self.options.request_timeout) as self._client:
+        async with self._server:
             try:
                 async with asyncio.TaskGroup() as watch:
-                    watchers = [watch.create_task(self._watch(endpoint)) for endpoint in self.endpoints.all]
+                    watcher = watch.create_task(self._watch())
                     for keys, last in ((self.keys, False), (self._put_back, True)):
                         left = iter(keys)
                         async with asyncio.TaskGroup() as workers:
@@ -146,8 +137,7 @@ class InFlight:
                     if self._errors.total() == len(self.keys) > FEW:
                         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(self._errors.items()))
                         await self._check(f"none of {len(self.keys)} requests brought a completion: {kinds}")
-                    for watcher in watchers:
-                        watcher.cancel()
+                    watcher.cancel()
             except BaseExceptionGroup as errors:
                 raise _first(errors) from None
 
@@ -161,15 +151,12 @@ class InFlight:
                 return
             body = self.body(key)
             found = await self._answer(body)
-            failed = isinstance(found, Failure) and found.error != EMPTY
-            if isinstance(found, Failure) and found.error not in self._told | {EMPTY}:
-                self._told.add(found.error)
-                print(f"server: a completion failed ({found.error}): {self.endpoints.problems()}", file=sys.stderr)
+            failed = isinstance(found, str) and found != EMPTY
             if failed and not last:
                 self._put_back.append(key)
                 self._room.release()
             else:
-                self._hand_over(self.completion(key, found.error if isinstance(found, Failure) else found), body)
+                self._hand_over(self.completion(key, found), body)
             self._failed_in_a_row += failed
             if self._failed_in_a_row >= MOST_IN_A_ROW:
                 self._failed_in_a_row = 0
@@ -188,122 +175,73 @@ class InFlight:
         Raises:
             EngineError: it is not answered any more, or none ever was.
         """
-        if self.answered is None or isinstance(await self._answer(self.answered), Failure):
-            raise self.endpoints.given_up(what, "look into the server's log")
+        if self.answered is None or isinstance(await self._answer(self.answered), str):
+            raise self._given_up(what, "look into the server's log")
 
-    async def _answer(self, body: dict[str, Any]) -> Reply | Failure:
-        """Send a request in as many tries as it may have.
+    async def _answer(self, body: dict[str, Any]) -> Reply | str:
+        """Ask the server, and return its reply, or in a word or two why there is none.
 
-        Where all that ever came with status 200 is no reply, an error for example, there is no use in going on. Otherwise,
-        without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
-        until a probe tells. The tries that bring 429 are not counted; `_limited` ends them.
+        Without an answer to anybody since its first try, a request cannot be told from a server that is down: it is repeated
+        until a probe tells. What came too early is sent again until `_watch` ends it.
+
+        Raises:
+            EngineError: the request is refused, or all that ever came under status 200 is no reply.
         """
-        began, tries, too_early, was_empty = self.endpoints.clock(), 0, 0, False
-        endpoint: Endpoint | None = None
+        began, delay, was_empty = time.monotonic(), FIRST_DELAY, False
         while True:
-            endpoint = await self._take(endpoint)
             try:
-                found = await self._ask(endpoint, body)
-            finally:
-                endpoint.active -= 1
-                self._wake(1)
-            if isinstance(found, Failure) and found.error == TOO_EARLY:
-                too_early += 1
-                await asyncio.sleep(retry_delay(too_early - 1, found.retry_after))
-                continue
-            tries += 1
-            if isinstance(found, Reply):
-                empty = found.finish_reason in ("stop", None) and not (found.content.strip() or found.reasoning)
+                reply = await self._server.ask(body)
+            except FaultError as fault:
+                if isinstance(fault, RefusedError) or (fault.error == NO_REPLY and self.answered is None):
+                    raise _refused(fault, self.options.api_key_env) from None
+                if fault.error == TOO_EARLY:
+                    await asyncio.sleep(delay * random.uniform(1.0, 1.25))
+                    delay = min(2 * delay, LONGEST_DELAY)
+                elif self._server.answered_at > began:
+                    self._tell(fault)
+                    return fault.error
+            else:
+                empty = reply.finish_reason in ("stop", None) and not (reply.content.strip() or reply.reasoning)
                 if was_empty or not empty:
-                    return Failure(EMPTY) if empty else found
-                was_empty, found = True, Failure(EMPTY)
-            elif tries > self.options.max_retries and found.error == NO_REPLY and self.answered is None:
-                raise refused(endpoint, 0, self.options.api_key_env)
-            elif tries > self.options.max_retries and self.endpoints.answered_at > began:
-                return found
-            await asyncio.sleep(retry_delay(tries - 1, found.retry_after))
+                    return EMPTY if empty else reply
+                was_empty = True
 
-    async def _take(self, avoid: Endpoint | None) -> Endpoint:
-        """Wait for a free endpoint."""
-        while (endpoint := self.endpoints.choose(avoid)) is None:
-            self._waiting.append(self._loop.create_future())
-            await self._waiting[-1]
-        endpoint.active += 1
-        endpoint.sent += 1
-        return endpoint
+    def _tell(self, fault: FaultError) -> None:
+        """Say once of each error what the server said."""
+        if fault.error not in self._told:
+            self._told.add(fault.error)
+            print(f"server: a completion failed ({fault.error}): {fault.said}", file=sys.stderr)
 
-    def _wake(self, waiting: int) -> None:
-        for _ in range(min(waiting, len(self._waiting))):
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_result(None)
-
-    async def _ask(self, endpoint: Endpoint, body: dict[str, Any]) -> Reply | Failure:
-        """Send a request once, and note what the answer says of the endpoint.
+    async def _watch(self) -> None:
+        """Probe the endpoints that are left alone, and end the run when all have been dead or busy for too long.
 
         Raises:
-            EngineError: the request is refused, or nothing but 429 has come for too long.
+            EngineError: they have.
         """
-        began = self.endpoints.clock()
-        try:
-            response = await post(self._client, endpoint.url, body, self.options.request_timeout)
-        except NoAnswerError as error:
-            endpoint.problem, failure = self._no_answer(error), Failure(error.kind)
-        else:
-            status = status_of(response)
-            if status == 200 and (reply := read_reply(response)) is not None:
-                self.endpoints.answered()
-                if endpoint.breaker.open:
-                    self._wake(len(self._waiting))
-                endpoint.breaker.succeeded()
-                return reply
-            endpoint.problem = answered(response, self.options.api_key_env)
-            if is_page(response) if status == 200 else not temporary(status):
-                raise refused(endpoint, status, self.options.api_key_env)
-            failure = Failure(NO_REPLY if status == 200 else f"http {status}", response.headers.get("retry-after", ""))
-            if status == 429:
-                self._limited()
-                return failure
-        endpoint.breaker.failed(self.endpoints.clock() - began)
-        return failure
-
-    async def _watch(self, endpoint: Endpoint) -> None:
-        """Send a probe to an endpoint whenever its breaker allows one; it may refuse it, but it has to answer.
-
-        Raises:
-            EngineError: no endpoint has answered for too long.
-        """
-        seconds = min(CONNECT_SECONDS, self.options.request_timeout)
+        seconds, server = self.options.give_up_seconds, self._server
         while True:
             await asyncio.sleep(WATCH_SECONDS)
-            if not endpoint.breaker.due():
-                continue
-            status = 0
-            try:
-                response = await post(self._client, endpoint.url, probe_body(self.model), seconds)
-            except NoAnswerError as error:
-                endpoint.problem = self._no_answer(error)
-            else:
-                status = status_of(response)
-                endpoint.problem = answered(response, self.options.api_key_env)
-            if status and not temporary(status):
-                self.endpoints.answered()
-                endpoint.breaker.probe_succeeded()
-                self._wake(len(self._waiting))
-                continue
-            endpoint.breaker.probe_failed()
-            if status == 429:
-                self._limited()
-            elif (dead_for := self.endpoints.dead_for()) >= self.options.give_up_seconds:
+            await asyncio.gather(*(server.probe(endpoint, self.model) for endpoint in server.alone()))
+            busy = server.limited_since
+            if busy is not None and time.monotonic() - busy > seconds + 2 * self.options.request_timeout:
+                raise self._given_up("the server has had too much to do for too long", "lower max_concurrency")
+            if busy is None and (dead_for := server.dead_for()) >= seconds:
                 advice = "start it, or set base_url to one that runs"
-                raise self.endpoints.given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
+                raise self._given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
 
-    def _limited(self) -> None:
-        if self.endpoints.limited() > self.options.give_up_seconds + 2 * self.options.request_timeout:
-            raise self.endpoints.given_up("the server has had too much to do for too long", "lower max_concurrency")
+    def _given_up(self, what: str, advice: str) -> EngineError:
+        problems = f" ({problems})" if (problems := self._server.problems()) else ""
+        return EngineError("engine_kwargs", f"{what}{problems}; {advice}, and run again to go on")
 
-    def _no_answer(self, error: NoAnswerError) -> str:
-        return redacted(f"gave no answer: {error}", self.options.api_key_env)
+
+def _refused(fault: FaultError, api_key_env: str) -> EngineError:
+    """Return the error for a request that would be refused again."""
+    if fault.error == "http 404" and "model" in fault.said.lower():
+        return EngineError("model_name_or_path", fault.said)
+    key = f"; the key is read from the environment variable {api_key_env}"
+    path = "; base_url has to end with /v1 on most servers"
+    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path, NO_REPLY: path}
+    return EngineError("engine_kwargs", fault.said + hints.get(fault.error, ""))
 
 
 def _first(errors: BaseException) -> BaseException:

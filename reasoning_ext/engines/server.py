@@ -7,31 +7,24 @@ back, and what did not end by itself is not called finished.
 
 from __future__ import annotations
 
-import contextlib
+import asyncio
 import difflib
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.contract import Contract
-from reasoning_ext.engines.endpoints import base_urls, server_problems
-from reasoning_ext.engines.in_flight import InFlight
-from reasoning_ext.engines.options import ServerOptions
+from reasoning_ext.engines.options import ServerOptions, server_problems
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.openai_client import (
-    Reply,
-    answered,
-    authorization,
-    httpx,
-    probe_body,
-    redacted,
-    shown_url,
-    temporary,
-)
+from reasoning_ext.replies import Reply, shown_url, writable
 from reasoning_ext.shown import print
+
+if TYPE_CHECKING:
+    from reasoning_ext.engines.in_flight import InFlight
 
 OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
 OTHER_TAGS = (
@@ -62,7 +55,7 @@ class ServerEngine:
             raise EngineError("engine_kwargs", f"{name}: {found}", allowed)
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
-        self._runs: set[InFlight] = set()
+        self._runs: set[InFlight] = set()  # under way
         self._told = False
         self._answered: dict[str, Any] | None = None  # the last request that was
 
@@ -87,6 +80,12 @@ class ServerEngine:
             if name in settings.generation_kwargs and not refused_by_some:
                 raise EngineError("generation_kwargs", f"found {name!r}, which the engine sets itself; take it out")
         asked = request_body(self.model, [], 0, settings)
+        try:
+            json.dumps(asked, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise EngineError("generation_kwargs", f"found what no request can say: {error}; take it out") from None
+        from reasoning_ext.engines.in_flight import InFlight
+
         most = asked.get("max_completion_tokens", asked.get("max_tokens"))
 
         def body(key: Key) -> dict[str, Any]:
@@ -117,8 +116,8 @@ class ServerEngine:
             cut_off = isinstance(most, int) and 0 < most <= found.tokens
             found = found._replace(finish_reason="length" if cut_off else "stop")
         reason = str(found.finish_reason)
-        error = "" if reason in ("stop", "length") else _writable(reason)
-        text = _writable(whole_text(found, self.contract))
+        error = "" if reason in ("stop", "length") else writable(reason)
+        text = writable(whole_text(found, self.contract))
         self._tell_tags(text)
         return Completion(*key, text, ids=[], finished=reason == "stop", tokens=found.tokens, error=error)
 
@@ -129,11 +128,6 @@ class ServerEngine:
             self._told = True
             advice = f"write think_tags: {list(found)}, or its thoughts count as a part of the answers"
             print(f"warning: {self.model} begins completions with {found[0]}; {advice}", file=sys.stderr)
-
-
-def _writable(text: str) -> str:
-    """Replace halves of surrogate pairs, which JSON may hold and no file in UTF-8 can."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def request_body(model: str, messages: list[dict[str, str]], seed: int, settings: SamplingSettings) -> dict[str, Any]:
@@ -198,54 +192,47 @@ def reachable(model: str, options: ServerOptions) -> str:
     """
     for name, found, allowed in server_problems(options):
         return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
-    urls = [url.rstrip("/") for url in base_urls(options)]
-    with httpx().Client(headers=authorization(options.api_key_env), timeout=LOOK_SECONDS) as client:
-        looks = [_look(client, url, model, options.api_key_env) for url in urls]
+
+    async def look_at_all() -> list[tuple[bool, str]]:
+        return await asyncio.gather(*(_look(url, model, options.api_key_env) for url in options.urls()))
+
+    looks = asyncio.run(look_at_all())
     if not any(answers for answers, _ in looks):
-        return (
-            f"nobody answers: {'; '.join(problem for _, problem in looks)}; start it, or set base_url to one that runs"
-        )
+        problems = "; ".join(problem for _, problem in looks)
+        return f"nobody answers: {problems}; start it, or set base_url to one that runs"
     return next((problem for answers, problem in looks if answers and problem), "")
 
 
-def _look(client: Any, url: str, model: str, api_key_env: str) -> tuple[bool, str]:
+async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
     """Return whether an endpoint answers, and what is wrong with it, or ""."""
+    from reasoning_ext.openai_client import PROBE, FaultError, RefusedError, Server
 
-    def said(response: Any) -> str:
-        return f"{shown_url(url)} {answered(response, api_key_env)}"
-
+    is_listed = True
     try:
-        response = client.get(f"{url}/models")
-    except httpx().RequestError as error:
-        return False, redacted(f"{shown_url(url)} gave no answer: {type(error).__name__} {error}", api_key_env)
-    if response.status_code in (401, 403):
-        return True, f"{said(response)}; the key is read from the environment variable {api_key_env}"
-    if response.status_code >= 500:
-        tried = _try(client, url, model)
-        if tried is None or temporary(tried.status_code):
-            return False, said(response)
-        return True, "" if tried.status_code == 200 else said(tried)
-    try:
-        served = [str(entry["id"]) for entry in response.json()["data"]]
-    except (ValueError, LookupError, TypeError):
-        return True, ""  # no such list
-    tried = None if model in served else _try(client, url, model)
-    refused = tried is not None and tried.status_code != 200 and not temporary(tried.status_code)
-    return True, _not_served(url, model, served) if refused else ""
-
-
-def _try(client: Any, url: str, model: str) -> Any:
-    """Ask for one token, and return the response, or None where there is none in time.
-
-    A server may close the connection of an answer that it failed to give, which shows when that is used again.
-    """
-    for _ in range(2):
-        with contextlib.suppress(httpx().RequestError):
-            return client.post(f"{url}/chat/completions", json=probe_body(model), timeout=TRY_SECONDS)
-    return None
+        async with Server([url], api_key_env, LOOK_SECONDS) as server:
+            served = await server.models()
+    except FaultError as fault:
+        if fault.error in ("time-out", "connection"):
+            return False, fault.said
+        if not fault.error.startswith("http 5"):  # else it has no such list
+            hint = f"; the key is read from the environment variable {api_key_env}"
+            return True, fault.said + hint if fault.error in ("http 401", "http 403") else ""
+        said, is_listed = fault.said, False
+    else:
+        if served is None or model in served:
+            return True, ""
+        said = _not_served(url, model, served)
+    try:  # twice, since a server may close the connection of an answer that it failed to give
+        async with Server([url], api_key_env, TRY_SECONDS, max_retries=1) as server:
+            await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
+    except RefusedError as refused:
+        return True, said if is_listed else refused.said
+    except FaultError:
+        return is_listed, "" if is_listed else said
+    return True, ""
 
 
 def _not_served(url: str, model: str, served: list[str]) -> str:
     nearest = difflib.get_close_matches(model, served, 1, 0.0)
     serves = f"the nearest of the {len(served)} that it serves is {nearest[0]!r}" if nearest else "it lists none"
-    return f"{shown_url(url)} does not serve {model!r}; {serves}"
+    return f"{shown_url(url.rstrip('/'))} does not serve {model!r}; {serves}"

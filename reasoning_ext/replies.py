@@ -1,0 +1,170 @@
+"""What OpenAI-compatible servers answer, read as what it is, and said without keys and passwords; nothing here sends anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+from reasoning_ext.shown import without_secrets
+
+SHOWN_CHARACTERS = 500
+ENDINGS = {  # what some say, in whatever case
+    "stop": ("eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end_of_turn", "complete", "completed",
+             "done", "finish", "finished", "normal"),
+    "length": ("max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
+               "token_limit", "context_length", "context_length_exceeded", "model_context_window_exceeded", "incomplete"),
+    "content_filter": ("safety", "content_filtered", "error_toxic", "prohibited_content", "recitation", "blocklist", "spii"),
+}  # fmt: skip
+UNTOLD = ("", "none", "null", "unknown", "unspecified", "finish_reason_unspecified")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # fields of a message
+
+
+class Reply(NamedTuple):
+    """What a model said.
+
+    Attributes:
+        content: "" where there is none.
+        reasoning: the thought that the server took out of the content, or "".
+        finish_reason: `stop`, `length`, `refusal`, ..., by these names whatever the server calls them; None where it does not
+            tell.
+        tokens: of the completion; 0 where the server does not tell.
+    """
+
+    content: str
+    reasoning: str
+    finish_reason: str | None
+    tokens: int
+
+
+def temporary(status: int) -> bool:
+    """Tell whether the same request may be answered later: after a time-out, too many requests, a fault of the server."""
+    return status in (408, 429) or status >= 500
+
+
+def body_of(response: Any) -> Any:
+    """Return what the JSON of a response holds, or None where it is none."""
+    with suppress(ValueError, RecursionError):
+        return response.json()
+    return None
+
+
+def read_reply(data: Any) -> Reply | None:
+    """Read the body of a response, or return None where it holds no reply, or an error in its place or beside it."""
+    try:
+        choice = data["choices"][0]
+        message = choice["message"]
+        said, usage = list(_parts(message.get("content"))), data.get("usage") or {}
+        content = "".join(text for thought, text in said if not thought)
+        thoughts = ["\n\n".join(text for thought, text in said if thought)]
+        thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
+        tokens = usage.get("completion_tokens")
+        reason = _ending(choice.get("finish_reason"))
+        refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None
+    if failed:
+        return None
+    if isinstance(refusal, str) and refusal.strip() and not content.strip():
+        content, reason = refusal, "refusal"
+    elif message.get("tool_calls") and reason in ("stop", None):
+        reason = "tool_calls"
+    thought = next((text for text in thoughts if text.strip()), "")
+    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0)
+
+
+def _parts(value: Any, thought: bool = False) -> Iterator[tuple[bool, str]]:
+    """Yield the texts of a content, which is one or a list of parts, and whether each is a thought.
+
+    >>> list(_parts([{"type": "thinking", "thinking": [{"type": "text", "text": "1+1"}]}, {"type": "text", "text": "2"}]))
+    [(True, '1+1'), (False, '2')]
+    """
+    if isinstance(value, str):
+        yield thought, value
+    elif isinstance(value, list):
+        for part in value:
+            yield from _parts(part, thought)
+    elif isinstance(value, dict):
+        kind = str(value.get("type") or "text")
+        thought = thought or "think" in kind or "reason" in kind
+        if not thought and "text" not in kind:
+            raise TypeError(f"a part of type {kind}")
+        names = ("thinking", "text", "reasoning", "summary", "content", "value")
+        yield from _parts(next((value[name] for name in names if value.get(name)), ""), thought)
+    elif value is not None and not thought:
+        raise TypeError(f"a content that is {value!r}")
+
+
+def _ending(reason: Any) -> str | None:
+    """Return why a completion ended: a name of `ENDINGS`, else the server's own word; None where it does not tell.
+
+    >>> _ending("STOP"), _ending(["eos"]), _ending({"type": "length"}), _ending("abort"), _ending(None)
+    ('stop', 'stop', 'length', 'abort', None)
+    """
+    if isinstance(reason, list):
+        reason = reason[0] if reason else None
+    if isinstance(reason, dict):
+        reason = reason.get("type") or reason.get("reason")
+    word = str(reason or "").strip()
+    plain = (
+        word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_").removeprefix("finishreason.")
+    )
+    return next((name for name, said in ENDINGS.items() if plain in (name, *said)), None if plain in UNTOLD else word)
+
+
+def status_of(status: int, data: Any) -> int:
+    """Return a response's status; of one with 200 whose body is an error with a status of its own, that one."""
+    with suppress(ValueError, LookupError, TypeError, AttributeError, OverflowError):
+        data = data[0] if isinstance(data, list) else data
+        error = data if data.get("object") == "error" else data["error"]
+        code = int(error.get("code") or error.get("status") or 0)
+        if status == 200 and "choices" not in data and 400 <= code <= 599:
+            return code
+    return status
+
+
+def is_page(response: Any) -> bool:
+    """Tell whether a response is a page or a stream, which no server gives in the place of one completion by accident."""
+    return response.headers.get("content-type", "").partition(";")[0].strip() in ("text/html", "text/event-stream")
+
+
+def writable(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON may hold and no file in UTF-8 can."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def answered(response: Any, api_key_env: str) -> str:
+    """Say what a server answered, in one line without key and password."""
+    to = response.headers.get("location", "")
+    body = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
+    return f"answered {response.status_code}: {redacted(body, api_key_env)}"
+
+
+def api_key(api_key_env: str) -> str:
+    """Return the key in an environment variable, or "" where it is not set."""
+    return os.environ.get(api_key_env, "").strip()
+
+
+def key_problem(api_key_env: str) -> str:
+    """Return what is wrong with the key in an environment variable, or ""; the HTTP library's message would show it."""
+    key = api_key(api_key_env)
+    sendable = key.isascii() and key.isprintable()
+    return "" if sendable else f"the key in {api_key_env} has characters that no header may have"
+
+
+def redacted(text: str, api_key_env: str) -> str:
+    """Return the beginning of a server's message in one line, without the key."""
+    if api_key(api_key_env):
+        text = text.replace(api_key(api_key_env), "[key]")
+    return " ".join(text.split())[:SHOWN_CHARACTERS]
+
+
+def shown_url(url: str) -> str:
+    """Return a URL without user and password.
+
+    >>> shown_url("https://me:secret@host:8000/v1")
+    'https://host:8000/v1'
+    """
+    scheme, separator, rest = url.rpartition("://")
+    return str(without_secrets(f"{scheme}{separator}{rest.rpartition('@')[2]}"))
