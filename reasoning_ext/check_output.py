@@ -268,7 +268,7 @@ def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> li
 def _pair_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return the parts of a pair as it is trained on, decoded from its tokens."""
     from reasoning_ext.contract import decode
-    from reasoning_ext.pairs import tokenize_pair
+    from reasoning_ext.tokenized import tokenize_pair
 
     try:
         pair = tokenize_pair(found.tokenizer, found.contract, row, 0, recipe.get("chat_template_kwargs"))

@@ -1,8 +1,7 @@
 """Rows of JSON and CSV files as they stand there: no text becomes a date, a number or nothing, and every fault has its line.
 
 `datasets` and pyarrow guess types from texts (`2024-01-02`, `007`, `NA`) and round what their types do not hold; here a text
-stays a text. All of a CSV is text, and an empty field is None. In JSON, a column that holds texts beside numbers, or a number
-that no 64 bits hold, is text as a whole, each number as it is written; so are golds with a point, in a column `answer`.
+stays a text, as `value_kinds` tells. All of a CSV is text, and an empty field is None.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import json
 import math
 import sys
 from collections.abc import Iterator
-from decimal import Decimal
 from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reasoning_ext.data import DataError
+from reasoning_ext.value_kinds import Kind, WrittenFloat, as_text
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -29,7 +28,7 @@ SUFFIXES = {
 COMPRESSED = (".gz", ".zst", ".bz2")  # JSON, CSV and TSV alone
 ALLOWED = f"{', '.join(SUFFIXES)}, all but the last also with {', '.join(COMPRESSED)}"
 DEPTH = 64  # of objects and lists in each other; those who read the rows recurse
-DIGITS = 17  # a double's own; more are meant
+CONSTANTS = {"Infinity": math.inf, "-Infinity": -math.inf}  # and NaN, with which some writers say that there is nothing
 FIRST = 200  # rows of a stream that tell its columns
 _LINES = "allowed: one JSON object a line, or a file that is one list of objects"
 _OTHER = {
@@ -46,111 +45,11 @@ class _Fault(ValueError):
         self.line, self.torn = line, torn
 
 
-class _Decimal(float):
-    """A number with a point or an exponent, which keeps how it is written."""
-
-    __slots__ = ("written",)
-    written: str
-
-    def __new__(cls, written: str) -> _Decimal:
-        made = super().__new__(cls, written)
-        made.written = written
-        return made
-
-    def __str__(self) -> str:
-        return self.written
-
-    def is_changed(self) -> bool:
-        """Tell whether a double loses digits that are meant, or all of the number."""
-        if self and abs(self) < math.inf:
-            digits = self.written.lower().partition("e")[0].lstrip("-0.").replace(".", "")
-            return len(digits) > DIGITS and Decimal(self.written) != Decimal(repr(float(self)))
-        return any(digit in "123456789" for digit in self.written.lower().partition("e")[0])
-
-
-class _Kind:
-    """What the values in one place of the rows are: kinds of scalars, and the kinds of items and fields."""
-
-    __slots__ = ("fields", "items", "seen")
-
-    def __init__(self) -> None:
-        self.seen: dict[str, str] = {}  # each kind, and the file and line where it came first
-        self.items: _Kind | None = None
-        self.fields: dict[str, _Kind] = {}
-
-    def add(self, value: Any, place: str) -> None:
-        """Note a value."""
-        if value is None:
-            return
-        kind = _kind(value)
-        if kind not in self.seen:
-            self.seen[kind] = place
-        if kind == "objects":
-            for name, part in value.items():
-                if name not in self.fields:
-                    self.fields[name] = _Kind()
-                self.fields[name].add(part, place)
-        elif kind == "lists":
-            self.items = self.items or _Kind()
-            for part in value:
-                self.items.add(part, place)
-
-    def arrow(self, column: str) -> Any:
-        """Return the Arrow type that holds all of it.
-
-        Raises:
-            DataError: there is none; with the column and the lines.
-        """
-        import pyarrow as pa
-
-        kinds = {*self.seen}
-        numbers = kinds & {"integers", "long integers", "numbers", "exact numbers"}
-        if len(kinds - numbers) + bool(numbers) > 1 and kinds - numbers != {"texts"}:
-            (one, first), (two, second) = [*self.seen.items()][:2]
-            found = f"{second}: the column {column} holds {two} here and {one} at {first}"
-            raise DataError("dataset_name", f"{found}, allowed: one kind; write all as text, or leave the column out")
-        if "objects" in kinds:
-            return pa.struct([(name, part.arrow(f"{column}.{name}")) for name, part in self.fields.items()])
-        if "lists" in kinds:
-            return pa.list_(self.items.arrow(f"{column}[]") if self.items else pa.string())
-        if kinds == {"booleans"}:
-            return pa.bool_()
-        exact = kinds & {"texts", "exact numbers"} or {"long integers", "numbers"} <= kinds
-        if not numbers or exact or (column == "answer" and "numbers" in kinds):  # a gold of 1.10 is not 1.1
-            return pa.string()
-        return pa.float64() if "numbers" in kinds else pa.int64()
-
-    def writes_numbers(self, kind: Any) -> bool:
-        """Tell whether numbers are text somewhere in this Arrow type."""
-        import pyarrow as pa
-
-        if pa.types.is_struct(kind):
-            return any(part.writes_numbers(kind.field(name).type) for name, part in self.fields.items())
-        if pa.types.is_list(kind):
-            return self.items is not None and self.items.writes_numbers(kind.value_type)
-        return pa.types.is_string(kind) and bool(self.seen.keys() - {"texts"})
-
-
 def kind_of(path: Path) -> str | None:
     """Tell how a file is read by the end of its name: json, csv, tsv, parquet; None for what is no data file."""
     packed = path.suffix in COMPRESSED
     kind = SUFFIXES.get(Path(path.stem).suffix if packed else path.suffix)
     return None if packed and kind == "parquet" else kind
-
-
-def rows_of(files: list[str], stamps: Any = None, mixed: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Read the rows of JSON and CSV files, one after another; `stamps` tell an edited file from one in a cache.
-
-    Args:
-        files: their paths.
-        stamps: not read.
-        mixed: the Arrow types of columns in which numbers are text: `datasets` would write the texts beside them in quotes.
-
-    Raises:
-        DataError: the first fault, with file and line.
-    """
-    for _, row in _numbered(files):
-        yield row | {name: _as_text(row.get(name), kind) for name, kind in mixed.items()} if mixed else row
 
 
 def stream_of(files: list[str]) -> Iterator[dict[str, Any]]:
@@ -169,19 +68,6 @@ def stream_of(files: list[str]) -> Iterator[dict[str, Any]]:
         yield {name: row.get(name) for name in names}
 
 
-def _as_text(value: Any, kind: Any) -> Any:
-    """Write the numbers of a value as text where its Arrow type says text; infinity is none."""
-    import pyarrow as pa
-
-    if isinstance(value, list):
-        return [_as_text(part, kind.value_type) for part in value]
-    if isinstance(value, dict):
-        return {name: _as_text(part, kind.field(name).type) for name, part in value.items()}
-    if value is None or isinstance(value, str) or not pa.types.is_string(kind):
-        return value
-    return str(value) if isinstance(value, int | _Decimal) else None
-
-
 def table(files: list[str]) -> Dataset:
     """Read JSON and CSV files as one data set, which lies in the cache of `datasets` and not in memory.
 
@@ -191,19 +77,25 @@ def table(files: list[str]) -> Dataset:
     import pyarrow as pa
     from datasets import Dataset, Features
 
-    whole = _Kind()
+    whole = Kind()
     for place, row in _numbered(files):
         whole.add(row, place)
     if not whole.fields:
         found = "a header and no rows" if kind_of(Path(files[0])) in ("csv", "tsv") else "no rows"
         raise DataError("dataset_name", f"{files[0]} has {found}")
-    kinds = {name: kind.arrow(name) for name, kind in whole.fields.items()}
-    features = Features.from_arrow_schema(pa.schema([*kinds.items()]))
-    mixed = {name: kinds[name] for name, kind in whole.fields.items() if kind.writes_numbers(kinds[name])}
+    schema = pa.schema([(name, kind.arrow(name)) for name, kind in whole.fields.items()])
     stamps = tuple((Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files)
-    return Dataset.from_generator(
-        rows_of, features=features, gen_kwargs={"files": files, "stamps": stamps, "mixed": mixed}
-    )
+    arguments = {"files": files, "stamps": stamps, "schema": schema.serialize().to_pybytes()}
+    return Dataset.from_generator(_as_they_are, features=Features.from_arrow_schema(schema), gen_kwargs=arguments)
+
+
+def _as_they_are(files: list[str], stamps: Any, schema: bytes) -> Iterator[dict[str, Any]]:
+    """Yield rows whose numbers are text where their columns are; `stamps` tell an edited file from one in a cache."""
+    import pyarrow as pa
+
+    kinds = {field.name: field.type for field in pa.ipc.read_schema(pa.py_buffer(schema))}
+    for _, row in _numbered(files):
+        yield {name: as_text(value, kinds[name]) for name, value in row.items()}
 
 
 def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -274,7 +166,7 @@ def _parsed(raw: bytes, line: int) -> Any:
     """
     try:
         text = raw.decode()
-        value = json.loads(text, parse_float=_Decimal, parse_constant=_constant, object_pairs_hook=_object)
+        value = json.loads(text, parse_float=WrittenFloat, parse_constant=CONSTANTS.get, object_pairs_hook=_object)
         if text.count("[") + text.count("{") > DEPTH and (depth := _depth(value)) > DEPTH:
             raise _Fault(line, f"found objects and lists {depth} deep in each other, allowed: {DEPTH}")
         if "\\ud" in text or "\\uD" in text:
@@ -295,11 +187,6 @@ def _parsed(raw: bytes, line: int) -> Any:
     except ValueError as error:  # a number of thousands of digits, a key twice
         raise _Fault(line, f"found {error}, {_LINES}") from error
     return value
-
-
-def _constant(name: str) -> float | None:
-    """Read NaN, with which some writers say that there is nothing, as None."""
-    return None if name == "NaN" else float(name)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -375,19 +262,3 @@ def _lines(opened: BinaryIO) -> Iterator[str]:
 def _not_utf8(error: UnicodeDecodeError) -> str:
     byte = error.object[error.start]
     return f"found the byte {byte:#04x}, which is no UTF-8, allowed: UTF-8 (iconv -f latin1 -t utf-8 converts Latin-1)"
-
-
-def _kind(value: Any) -> str:
-    """Name what a value that is not null is."""
-    if isinstance(value, str):
-        return "texts"
-    if isinstance(value, dict):
-        return "objects"
-    if isinstance(value, list):
-        return "lists"
-    if isinstance(value, bool):
-        return "booleans"
-    if isinstance(value, int):
-        size = value.bit_length()
-        return "integers" if size <= 53 else "long integers" if size <= 63 else "exact numbers"
-    return "exact numbers" if isinstance(value, _Decimal) and value.is_changed() else "numbers"

@@ -21,7 +21,14 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from reasoning_ext.data import DataError
 from reasoning_ext.deduplication import normalise, prompt_text
+from reasoning_ext.formats._chat import read_chat
+from reasoning_ext.formatting import find_format, format_rows
+from reasoning_ext.held_out import QUESTIONS
+from reasoning_ext.own_keys import QUESTION_KEYS
+from reasoning_ext.row_options import TEST, RowOptions
+from reasoning_ext.sources import is_generator, load_rows, refuse_split
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -65,12 +72,7 @@ def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tupl
         the rows kept, in order, and for each row dropped `{"row": i, "set": name, "item": j, "ngram": words, "share": x}`:
         the item of which the row has the largest share, the first n-gram they have in common (of a short item, the whole
         of it), and the share of the item's n-grams that the row has. Numbers count from 0.
-
-    Raises:
-        ValueError: `n` is not a whole number from 1, a question has no words, or the rows have no prompt.
     """
-    if "prompt" not in rows.column_names:
-        raise ValueError(f"decontaminate: found no column prompt; there are {', '.join(rows.column_names)}")
     index = build_index(sets, n)
     removed = []
     for i, prompt in enumerate(p for batch in rows.select_columns(["prompt"]).iter(_BATCH) for p in batch["prompt"]):
@@ -81,15 +83,11 @@ def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tupl
 
 
 def build_index(sets: dict[str, list[str]], n: int = 8) -> Index:
-    """Index the questions of all sets; arguments and errors as in `decontaminate`."""
-    if type(n) is not int or n < 1:
-        raise ValueError(f"decontaminate: found n={n!r}; allowed: whole numbers from 1")
+    """Index the questions of all sets, each of which has words; arguments as in `decontaminate`."""
     found = []
     for name, questions in sets.items():
         for number, question in enumerate(questions):
             words = split_words(question)
-            if not words:
-                raise ValueError(f"decontaminate: found no words in question {number} of {name}: {question!r:.60}")
             found.append((name, number, words, {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}))
     texts = {tuple(words): ngrams for _, _, words, ngrams in found}  # a question of two sets is one
     spread = Counter(ngram for ngrams in texts.values() for ngram in ngrams)
@@ -167,3 +165,57 @@ def _record(item: Item, ngram: tuple[str, ...], share: float) -> dict[str, Any]:
 def _numbers(words: list[str]) -> frozenset[str]:
     """Return the numbers among words, without their signs."""
     return frozenset(word.lstrip("-+*/^=<>!") for word in words if word[-1].isdigit())
+
+
+def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
+    """Read the questions that must not be trained on.
+
+    Returns:
+        `{name of the set: its questions}` for each entry of `decontaminate`: a name, a file, or a mapping.
+
+    Raises:
+        DataError: one of them cannot be read.
+    """
+    sets: dict[str, list[str]] = {}
+    for i, entry in enumerate(options.decontaminate):
+        place: Any = ("decontaminate", i)
+        values = {"dataset_name": entry} if isinstance(entry, str) else entry
+        name = values.get("dataset_name") if isinstance(values, dict) else None
+        if not isinstance(name, str):
+            raise DataError(place, f"found {entry!r}, allowed: a name, a file, or a mapping with dataset_name")
+        for key, value in values.items():
+            if key not in QUESTION_KEYS:
+                raise DataError((*place, key), f"unknown key (found {key}), allowed: {', '.join(QUESTION_KEYS)}")
+            if not isinstance(value, str):
+                raise DataError((*place, key), f"found {value!r}, allowed: text; write it in quotes")
+        try:
+            split, config = values.get(TEST, "test"), values.get("dataset_config")
+            path = name if is_generator(name) else options.local(name)
+            refuse_split(path, TEST, values.get(TEST))
+            rows = load_rows(path, options.folder, split=split, config=config, stage="eval")
+            if "dataset_format" in values:
+                rows = format_rows(rows, find_format(values["dataset_format"], options.folder))
+            called = f"{name}/{config}:{split}" if config else f"{name}:{split}"
+            sets[called] = sets.get(called, []) + _questions(rows)
+        except LookupError as error:
+            raise DataError((*place, "dataset_format"), str(error.args[0])) from error
+        except DataError as error:
+            raise DataError(place, str(error)) from error
+    return sets
+
+
+def _questions(rows: Dataset) -> list[str]:
+    """Return the questions of an evaluation set that have words."""
+    column = next((name for name in QUESTIONS if name in rows.column_names), None)
+    if column is None:
+        found = ", ".join(rows.column_names)
+        raise DataError("decontaminate", f"found the columns {found}; write dataset_format for it")
+    try:
+        values = [read_chat(value, column) if isinstance(value, list) else value for value in rows[column]]
+        texts = [prompt_text(value, ("user",)) for value in values if value is not None]
+    except (TypeError, KeyError, ValueError) as error:
+        raise DataError("decontaminate", f"the column {column} holds no text; write dataset_format for it") from error
+    questions = [text for text in texts if split_words(text)]
+    if not questions:
+        raise DataError("decontaminate", f"found no question with words in the column {column}")
+    return questions

@@ -14,7 +14,7 @@ import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
 from reasoning_ext import think
@@ -23,7 +23,6 @@ from reasoning_ext.data import SIDES
 if TYPE_CHECKING:
     from datasets import Dataset
 
-HOWS, BYS = ("exact", "near"), ("prompt", "row")
 _BATCH, _PERMUTATIONS = 1000, 128
 _FEW = 16  # a group of so many rows is compared pair by pair
 _MOST_CANDIDATES = 64  # so that a flood of rows just below the threshold does not cost quadratic time
@@ -70,7 +69,7 @@ _TURNING = frozenset(
 
 
 def deduplicate(
-    rows: Dataset, how: str, threshold: float = 0.8, by: Literal["prompt", "row"] = "prompt"
+    rows: Dataset, how: str, threshold: float = 0.8, by: str = "prompt"
 ) -> tuple[Dataset, list[dict[str, Any]]]:
     """Drop the rows that repeat an earlier one; the first of a group is kept.
 
@@ -86,19 +85,9 @@ def deduplicate(
         the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`: rows are numbered from
         0 as they came in, j is a row kept, and x is 1.0 for an exact duplicate. Among more than 64 candidates for one
         row only the first 64 are compared.
-
-    Raises:
-        ValueError: `how`, `by` or `threshold` is none of these, or the rows lack a column.
     """
-    for name, value, allowed in (("how", how, HOWS), ("by", by, BYS)):
-        if value not in allowed:
-            raise ValueError(f"deduplicate: found {name}={value!r}; allowed: {', '.join(allowed)}")
-    if not 0 < threshold <= 1:
-        raise ValueError(f"deduplicate: found threshold={threshold!r}; allowed: above 0, at most 1")
-    answers = SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
-    columns = ["prompt"] if by == "prompt" else ["prompt", *answers]
-    if missing := [name for name in columns if name not in rows.column_names]:
-        raise ValueError(f"deduplicate by {by}: found no column {missing[0]}; there are {', '.join(rows.column_names)}")
+    answers = () if by == "prompt" else SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
+    columns = [name for name in ("prompt", *answers) if name in rows.column_names]  # the others are asked for elsewhere
     first: dict[bytes, int] = {}
     removed: dict[int, tuple[int, float]] = {}
     groups: dict[bytes, list[int]] = defaultdict(list)
@@ -186,14 +175,26 @@ def _digest(text: str) -> bytes:
 
 
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:
-    """Find the near duplicates among rows with one signature: `{row: (row kept, similarity)}` by the rows' numbers."""
+    """Find the near duplicates among rows with one signature: `{row: (row kept, similarity)}` by the rows' numbers.
+
+    In a large group the rows kept are found by their MinHash. Candidates are compared, so a row that it misses weighs more
+    than one that it finds for nothing.
+    """
+    from datasketch import MinHash, MinHashLSH
+
     words: list[Any] = []
     kept: list[int] = []
     removed = {}
-    lsh = _Lsh(threshold) if len(numbers) > _FEW else None
+    few = len(numbers) <= _FEW
+    index = None if few else MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
+    empty: Any = None if few else MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
     for i, text in enumerate(_texts(rows, columns)):
         words.append(shingles(text))
-        candidates = lsh.similar(words[i]) if lsh else kept
+        candidates = kept
+        if index is not None:
+            own = empty.copy()
+            own.update_batch(words[i])
+            candidates = sorted(index.query(own))
         for j in candidates[:_MOST_CANDIDATES]:
             similarity = jaccard(words[i], words[j])
             if similarity >= threshold:
@@ -202,31 +203,9 @@ def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: floa
                 break
         else:
             kept.append(i)
-            if lsh:
-                lsh.add(i)
+            if index is not None:
+                index.insert(i, own)
     return removed
-
-
-class _Lsh:
-    """The rows kept so far, found by their MinHash."""
-
-    def __init__(self, threshold: float):
-        from datasketch import MinHash, MinHashLSH
-
-        # Candidates are checked, so a row missed weighs more than one found for nothing.
-        self.index = MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
-        self.empty = MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
-        self.last = self.empty
-
-    def similar(self, words: Any) -> list[int]:
-        """Return the rows that may be similar, in order."""
-        self.last = self.empty.copy()
-        self.last.update_batch(words)
-        return sorted(self.index.query(self.last))
-
-    def add(self, row: int) -> None:
-        """Keep the row that was asked for last."""
-        self.index.insert(row, self.last)
 
 
 def shingles(text: str) -> Any:

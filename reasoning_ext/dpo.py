@@ -11,7 +11,6 @@ from typing import Any
 
 from reasoning_ext.fields import DPO_CONFIG
 from reasoning_ext.loaded import Loaded
-from reasoning_ext.pairs import tokenize_pairs
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as
 from reasoning_ext.refusals import refusals
@@ -35,7 +34,7 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
     from trl import DPOConfig
 
     config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    loaded, tokens = rows_and_model(recipe, run, config, tokenize_pairs)
+    loaded, tokens = rows_and_model(recipe, run, config)
     if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
         load_reference_as(loaded, recipe, config)
     trainer = _build_trainer(recipe, config, loaded, tokens)

@@ -28,10 +28,11 @@ from reasoning_ext.generation import EngineError, Key, is_fault
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.lineage import Overlap, overlap_lines, overlaps
 from reasoning_ext.named_inputs import eval_models
-from reasoning_ext.preparation import recipe_rows
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import RewardSpec, needed_columns
+from reasoning_ext.row_options import TEST, row_options
+from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.run_reading import cell, in_training, problems_of
 from reasoning_ext.sampling.progress import Progress
@@ -63,7 +64,7 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         EngineError: nothing answers any more, or some completions failed.
         RewardError: a reward failed.
     """
-    rows = recipe_rows(recipe, "dataset_test_split")
+    rows = prepare(row_options(recipe), TEST).rows
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
     path = run.path / ANSWERS

@@ -32,9 +32,10 @@ from reasoning_ext.generation import SamplingSettings
 from reasoning_ext.lineage import prompt_settings
 from reasoning_ext.loaded import Loaded
 from reasoning_ext.merging import Source
-from reasoning_ext.reading import recipe_rows
 from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.rendering import render_prompt
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import read_rows
 from reasoning_ext.run_dir import written_recipe
 from reasoning_ext.run_reading import read_run
 from reasoning_ext.sources import read_jsonl
@@ -175,7 +176,7 @@ def _prompts(source: Source, given: Path | None) -> Iterator[Any]:
 
 
 def _recipe_prompts(recipe: Recipe) -> Iterator[Any]:
-    return (row["prompt"] for row in islice(recipe_rows(recipe, max_samples=ROWS_READ), ROWS_READ))
+    return (row["prompt"] for row in islice(read_rows(row_options(recipe), limit=ROWS_READ), ROWS_READ))
 
 
 def ask(model: Any, tokenizer: Any, contract: Contract, source: Source, prompts: list) -> Reference:

@@ -12,13 +12,15 @@ from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
 from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.held_out import write_problems
-from reasoning_ext.preparation import Prepared, prepare
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reference import check_reference, load_reference_as
 from reasoning_ext.refusals import refusals
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
 from reasoning_ext.reward_loading import RewardSpec, needed_columns
+from reasoning_ext.row_options import TEST, row_options
+from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.training import build_config, recipe_model, recipe_prompts, train
 
@@ -42,7 +44,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
 
     from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 
-    prepared = prepare(recipe, specs=specs)
+    options = row_options(recipe)
+    prepared = prepare(options, specs=specs)
     rows = prepared.rows
     check_columns(columns_of(rows), {"prompt": "stage grpo"} | needed_columns(specs))
     config = build_config(
@@ -53,7 +56,7 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         num_completions_to_print=0,
         reward_weights=[spec.weight_at(0) for spec in specs],
     )
-    held_out = _prompts(recipe, prepare(recipe, "dataset_test_split", specs=specs)) if config.do_eval else None
+    held_out = _prompts(recipe, prepare(options, TEST, specs=specs)) if config.do_eval else None
     if held_out is not None:
         check_columns(columns_of(held_out), {"prompt": "stage grpo"} | needed_columns(specs))
     rows = _prompts(recipe, prepared)

@@ -5,23 +5,25 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.hand_over import is_adapter
-from reasoning_ext.measuring import measure_pairs, measure_prompts, measure_rows
+from reasoning_ext.measuring import measure
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import WEIGHTS, eval_models, model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
-from reasoning_ext.preparation import Prepared, evaluation_questions, prepare, recipe_rows, stage_columns, stays
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
+from reasoning_ext.rows import prepare, read_rows, stage_columns
 from reasoning_ext.sources import is_generator, local_source
 from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import check_weights, vocabulary_problem
@@ -81,11 +83,10 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    measure = {"sft": measure_rows, "dpo": measure_pairs}.get(recipe.stage, measure_prompts)
-    looks: list[Callable[[], None]] = [lambda: _read_weights(recipe)]
-    looks += [lambda: _read_tokenizer(recipe, found, model, hub)]
-    reads = [lambda: _read_rows(recipe, specs, found, hub, whole), lambda: _read_held_out(recipe)] if rows else []
-    measures = [lambda: measure(recipe, found, model) if found.contract and found.rows else None]
+    looks: list[Callable] = [partial(_read_weights, recipe), partial(_read_tokenizer, recipe, found, model, hub)]
+    reads: list[Callable] = [partial(_read_rows, recipe, specs, found, hub, whole), partial(_read_held_out, recipe)]
+    measures: list[Callable] = [partial(measure, recipe, found, model)]
+    reads, measures = (reads, measures) if rows else ([], [])
     for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
         try:
             step()
@@ -115,19 +116,19 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    named = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
-    return any(_is_hub_name(entry, name) for entry, name in named if name)
+    named = [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
+    return any(map(_is_hub_name, named))
 
 
-def _is_hub_name(recipe: Recipe, name: str) -> bool:
-    return not is_generator(name) and ":" not in name and local_source(recipe.local(name)) is None
+def _is_hub_name(name: str) -> bool:
+    return not is_generator(name) and ":" not in name and local_source(name) is None
 
 
 def _placed(recipe: Recipe, error: UserError) -> Problem:
     """Say where a recipe is wrong: at the template or the models where these are what it names, or at its data set."""
     from reasoning_ext.contract import ContractError
 
-    problem, columns = error.problem, ""
+    problem, columns, path = error.problem, "", error.path
     key, name = problem.key, recipe.values.get("dataset_name")
     if problem.file:
         return problem
@@ -144,7 +145,8 @@ def _placed(recipe: Recipe, error: UserError) -> Problem:
         hint = "say how its rows are read with dataset_format or rename_columns"
         columns = "; ".join(filter(None, (columns, hint if problem.code == "missing_column" else "")))
     hint = "; ".join(filter(None, (problem.hint, columns)))
-    return recipe.problem(key, problem.found, problem.allowed, hint, problem.code) if key else problem
+    path = path if key == problem.key else (key,)
+    return recipe.problem(path, problem.found, problem.allowed, hint, problem.code) if key else problem
 
 
 def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: bool) -> None:
@@ -203,11 +205,12 @@ def _judge_contract(found: Inspection) -> None:
 
     contract, tokenizer = found.contract, found.tokenizer
     if tokenizer.chat_template == DEFAULT_TEMPLATE:
-        text = (
-            "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is "
+        text = "left out, and the tokenizer has no chat template: turns are written as User: and Assistant:, and that is saved"
+        found.add(
+            "note",
+            "chat_template_path",
+            f"{text} with the model; for another one name a .jinja file or a model that has one",
         )
-        text += "saved with the model; for another one name a .jinja file or a model that has one"
-        found.add("note", "chat_template_path", text)
     if contract.closed:
         text = "the generation prompt closes an empty thought, so that the model answers without thinking; "
         switch = "enable_thinking" in str(tokenizer.chat_template)
@@ -220,22 +223,19 @@ def _judge_contract(found: Inspection) -> None:
 
 
 def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: bool, whole: bool) -> None:
-    split = "dataset_test_split" if recipe.stage == "eval" else "dataset_train_split"
-    if recipe.stage == "eval" or not whole:
-        found.prepared.rows = recipe_rows(recipe, split, None if whole else SAMPLE, prepared=found.prepared)
-        if recipe.stage != "eval" and hub:
-            evaluation_questions(recipe)
-    else:
-        from reasoning_ext.tokenized import count_tokens
+    from reasoning_ext.decontamination import evaluation_questions
+    from reasoning_ext.tokenized import count_tokens
 
-        count = functools.partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
-        found.prepared = prepare(recipe if hub else _without_hub(recipe, found), split, count, specs)
+    options, split = row_options(recipe), TEST if recipe.stage == "eval" else TRAIN
+    count = partial(count_tokens, found.tokenizer) if found.tokenizer is not None else None
+    options = options if hub else _without_hub(options, found)
+    found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
+    if not whole and hub and recipe.stage != "eval":
+        evaluation_questions(options)
     rows = found.prepared.rows
     names = columns_of(rows)
     check_columns(names, stage_columns(recipe, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
-    if not whole:
-        rows = rows.filter(lambda row: stays(recipe, row))
     found.numbers, found.rows = _sample(rows)
     _judge_golds(found)
     if whole and hasattr(rows, "num_rows") and recipe.stage != "eval" and recipe.get("deduplicate") == "none":
@@ -254,18 +254,17 @@ def _judge_golds(found: Inspection) -> None:
 def _read_held_out(recipe: Recipe) -> None:
     """Read the first held-out rows of a training that is evaluated as it goes."""
     if recipe.stage in TRAINED and recipe.get("eval_strategy") not in (None, "no"):
-        recipe_rows(recipe, "dataset_test_split", CHECKED_ROWS)
+        read_rows(row_options(recipe), TEST, CHECKED_ROWS)
 
 
-def _without_hub(recipe: Recipe, found: Inspection) -> Recipe:
-    """Return the recipe without the evaluation sets that only the hub has."""
-    named = [(e.get("dataset_name") if isinstance(e, dict) else e) for e in recipe.get("decontaminate") or []]
-    left_out = [name for name in named if isinstance(name, str) and _is_hub_name(recipe, name)]
-    if not left_out:
-        return recipe
-    found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
-    kept = [e for e, name in zip(recipe.get("decontaminate"), named, strict=True) if name not in left_out]
-    return replace(recipe, values=recipe.values | {"decontaminate": kept or None})
+def _without_hub(options: RowOptions, found: Inspection) -> RowOptions:
+    """Leave out the evaluation sets that only the hub has."""
+    named = [e.get("dataset_name") if isinstance(e, dict) else e for e in options.decontaminate]
+    left_out = [name for name in named if isinstance(name, str) and _is_hub_name(options.local(name))]
+    if left_out:
+        found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
+    kept = [e for e, name in zip(options.decontaminate, named, strict=True) if name not in left_out]
+    return replace(options, decontaminate=kept)
 
 
 def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
@@ -306,9 +305,8 @@ def _count_duplicates(recipe: Recipe, found: Inspection) -> None:
     """Note how many rows repeat an earlier one, where the recipe does not ask for them to be dropped."""
     from reasoning_ext.deduplication import deduplicate
 
-    rows = found.prepared.rows
+    rows, by = found.prepared.rows, "row" if recipe.stage in FROM_DATA else "prompt"
     rows = rows.select(range(min(COMPARED, rows.num_rows)))
-    by: Literal["row", "prompt"] = "row" if recipe.stage in FROM_DATA else "prompt"
     repeated = len(deduplicate(rows, "exact", by=by)[1])
     found.facts["duplicates"] = repeated
     if repeated:

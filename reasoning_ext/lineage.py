@@ -173,13 +173,14 @@ def overlap_findings(
     Returns:
         `({label of the model: problems, None where that is not known}, what to say)`; nothing for other stages.
     """
-    from reasoning_ext.reading import recipe_rows
+    from reasoning_ext.row_options import TEST, row_options
+    from reasoning_ext.rows import read_rows
 
     held, own, key = rows, None, "dataset_name"
     if recipe.stage != "eval":
         if recipe.stage not in TRAINED or recipe.get("eval_strategy") in (None, "no"):
             return {}, []
-        held, own, key = recipe_rows(recipe, "dataset_test_split"), rows, "dataset_test_split"
+        held, own, key = read_rows(row_options(recipe), TEST), rows, "dataset_test_split"
     if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
         return {}, []
     found = overlaps(recipe, held["prompt"], earlier, hub, own)
@@ -221,7 +222,8 @@ def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterabl
     if recipe is None:
         return f"{folder.name} was trained by a run whose folder is not there"
     from reasoning_ext.inspection import on_hub
-    from reasoning_ext.preparation import prepare
+    from reasoning_ext.row_options import row_options
+    from reasoning_ext.rows import prepare
 
     if (kept := read_problems(folder)) is not None:
         return kept
@@ -232,7 +234,7 @@ def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterabl
     listed = any(recipe is other for other in earlier)  # what is no recipe of the user's runs nothing
     try:
         with contextlib.nullcontext() if listed else without_code():
-            trained = trained_digests(prepare(recipe).rows)
+            trained = trained_digests(prepare(row_options(recipe)).rows)
     except UserError as error:
         return f"the data of {folder.name} cannot be read ({error})"
     return trained if trained is not None else f"the data of {folder.name} stream"

@@ -4,8 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from reasoning_ext.data import FORMATS
 from reasoning_ext.errors import UserError
+from reasoning_ext.formatting import FORMATS
 from reasoning_ext.known_keys import MANAGED, stage_keys
 from reasoning_ext.own_keys import STAGES
 from reasoning_ext.plugins import functions_at

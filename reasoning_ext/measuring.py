@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
+from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -16,68 +18,92 @@ LENGTH_BIAS = 1.5  # one side of the pairs is so many times as long as the other
 NORMED = ("sigmoid_norm", "ipo")  # losses of DPO that divide by the tokens
 
 
-def measure_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
-    """Tokenize the sampled rows as stage `sft` will, and judge their lengths and what is trained on.
+def measure(recipe: Recipe, found: Inspection, model: str | None) -> None:
+    """Tokenize the sampled rows as the stage will, and judge their lengths and what is trained on.
 
     Args:
-        recipe: of stage sft.
-        found: has rows, tokenizer and contract; gets lengths, facts and findings.
+        recipe: the recipe.
+        found: has rows, and tokenizer and contract, or nothing is done; gets lengths, facts and findings. A pair is as long as
+            its longer side, and `mean_length` is that of both together; where completions are drawn, a row is its prompt.
         model: where the tokenizer came from.
 
     Raises:
         DataError: a row cannot be rendered, or trains nothing.
     """
-    from reasoning_ext.tokenized import IGNORED, loss_options, tokenize_row
+    if not found.contract or not found.rows:
+        return
+    key = "max_length" if recipe.stage in FROM_DATA else "max_prompt_length"
+    (_measure_answers if recipe.stage in FROM_DATA else _measure_prompts)(recipe, found)
+    limit: Any = recipe.get(key) if key in recipe.keys else None
+    fitting = [length for length in found.lengths if not limit or length <= limit]
+    found.facts["fitting_share"] = round(len(fitting) / len(found.lengths), 4)
+    if len(fitting) < len(found.lengths):
+        judge = _judge_long_rows if recipe.stage in FROM_DATA else _judge_long_prompts
+        judge(recipe, found, limit, bool(fitting))
+    longest = max(fitting, default=0)
+    if recipe.stage in FROM_DATA:
+        _judge_context(recipe, found, longest, model, key)
+    else:
+        longest += recipe.get("max_completion_length") or 0
+        _judge_context(recipe, found, longest, model, "max_completion_length")
 
-    kwargs, loss = recipe.get("chat_template_kwargs"), loss_options(recipe)
-    trained = inexact = spelled = torn = 0
-    for number, row in zip(found.numbers, found.rows, strict=True):
-        tokens = tokenize_row(found.tokenizer, found.contract, row, number, loss, kwargs)
-        found.lengths.append(len(tokens.input_ids))
-        trained += sum(label != IGNORED for label in tokens.labels(loss))
-        inexact += not tokens.exact
-        spelled += tokens.spelled
-        torn += _is_torn(think.content(row["completion"]))
-    found.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
-    found.facts["trained_share"] = round(trained / sum(found.lengths), 4)
-    mend = "; trace_filters: {require_thought: true} drops rows without a whole one"
-    _judge_texts(found, "completions", inexact, spelled)
-    _judge_thoughts(found, "completions", torn, mend)
-    _judge_rows(recipe, found, model)
 
-
-def measure_pairs(recipe: Recipe, found: Inspection, model: str | None) -> None:
-    """Tokenize the sampled pairs as stage `dpo` will, and judge their lengths and what sets their sides apart.
-
-    Args:
-        recipe: of stage dpo.
-        found: as in `measure_rows`; a pair is as long as its longer side, and `mean_length` is that of both together.
-        model: as in `measure_rows`.
-
-    Raises:
-        DataError: a pair cannot be rendered.
-    """
-    from reasoning_ext.pairs import tokenize_pair
+def _measure_prompts(recipe: Recipe, found: Inspection) -> None:
+    from reasoning_ext.tokenized import prompt_length
 
     kwargs = recipe.get("chat_template_kwargs")
-    inexact = spelled = torn = both = chosen = rejected = 0
+    numbered = zip(found.numbers, found.rows, strict=True)
+    found.lengths = [prompt_length(found.tokenizer, found.contract, row, number, kwargs) for number, row in numbered]
+    found.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
+
+
+def _measure_answers(recipe: Recipe, found: Inspection) -> None:
+    """Measure rows that are trained on as they are, or pairs, and judge what their answers are made of."""
+    from reasoning_ext.tokenized import LossOptions, tokenize_pair, tokenize_row
+
+    pairs, kwargs = recipe.stage == "dpo", recipe.get("chat_template_kwargs")
+    loss = LossOptions() if pairs else LossOptions(recipe.get("train_on"))
+    totals: Counter[str] = Counter()
     for number, row in zip(found.numbers, found.rows, strict=True):
-        pair = tokenize_pair(found.tokenizer, found.contract, row, number, kwargs)
-        found.lengths.append(max(pair.lengths))
-        both += sum(pair.lengths)
-        chosen += len(pair.chosen_ids)
-        rejected += len(pair.rejected_ids)
-        inexact += not pair.exact
-        spelled += pair.spelled
-        torn += _is_torn(think.content(row["chosen"]))
-    means = {"mean_length": both, "chosen_length": chosen, "rejected_length": rejected}
-    found.facts |= {name: round(tokens / len(found.rows), 1) for name, tokens in means.items()}
-    found.facts["trained_share"] = round((chosen + rejected) / both, 4)
-    _judge_texts(found, "pairs", inexact, spelled)
-    _judge_thoughts(found, "chosen answers", torn, "")
-    if recipe.get("ld_alpha") is None and not {*NORMED} & {*(recipe.get("loss_type") or ())}:
+        made: Any
+        if pairs:
+            made = tokenize_pair(found.tokenizer, found.contract, row, number, kwargs)
+            prompt, chosen, rejected = map(len, (made.prompt_ids, made.chosen_ids, made.rejected_ids))
+            found.lengths.append(prompt + max(chosen, rejected))
+            totals.update(
+                all=2 * prompt + chosen + rejected, trained=chosen + rejected, chosen=chosen, rejected=rejected
+            )
+        else:
+            made = tokenize_row(found.tokenizer, found.contract, row, number, loss, kwargs)
+            found.lengths.append(len(made.input_ids))
+            totals.update(all=len(made.input_ids), trained=len(made.input_ids) - made.skipped(loss))
+        text = think.content(row["chosen" if pairs else "completion"])
+        totals.update(inexact=not made.exact, spelled=made.spelled, torn=_is_torn(text))
+    means = {"mean_length": "all"} | ({"chosen_length": "chosen", "rejected_length": "rejected"} if pairs else {})
+    found.facts |= {name: round(totals[of] / len(found.rows), 1) for name, of in means.items()}
+    found.facts["trained_share"] = round(totals["trained"] / totals["all"], 4)
+    _judge_texts(found, totals, pairs)
+    if pairs and recipe.get("ld_alpha") is None and not {*NORMED} & {*(recipe.get("loss_type") or ())}:
         _judge_bias(found)
-    _judge_rows(recipe, found, model)
+
+
+def _judge_texts(found: Inspection, totals: Counter[str], pairs: bool) -> None:
+    """Say how many rows the tokenizer changes, have the text of a token that ends a turn, or half of a thought."""
+    from reasoning_ext.token_sets import MOST_INEXACT
+
+    count, what = len(found.rows), "pairs" if pairs else "completions"
+    if inexact := totals["inexact"]:
+        level: Any = "error" if inexact > MOST_INEXACT * count else "note"
+        text = f"{inexact} of {count} {what} come back changed from the tokenizer"
+        found.add(level, "model_name_or_path", text + ("; use a tokenizer that keeps them" if level == "error" else ""))
+    if totals["spelled"]:
+        text = f"{totals['spelled']} of {count} {what} contain the text of a token that ends a turn"
+        found.add("note", "dataset_name", f"{text}, which is trained on as letters")
+    if totals["torn"]:
+        what = "chosen answers" if pairs else what
+        text = f"{totals['torn']} of {count} {what} have a thought that is not closed, or closed and never opened"
+        mend = "" if pairs else "; trace_filters: {require_thought: true} drops rows without a whole one"
+        found.add("warning", "dataset_name", text + mend)
 
 
 def _judge_bias(found: Inspection) -> None:
@@ -90,78 +116,30 @@ def _judge_bias(found: Inspection) -> None:
         found.add("warning", "dataset_name", text)
 
 
-def _judge_texts(found: Inspection, what: str, inexact: int, spelled: int) -> None:
-    """Say how many rows the tokenizer changes, and how many contain the text of a token that ends a turn."""
-    from reasoning_ext.tokenized import MOST_INEXACT
-
-    if inexact:
-        level: Any = "error" if inexact > MOST_INEXACT * len(found.rows) else "note"
-        text = f"{inexact} of {len(found.rows)} {what} come back changed from the tokenizer"
-        found.add(level, "model_name_or_path", text + ("; use a tokenizer that keeps them" if level == "error" else ""))
-    if spelled:
-        text = f"{spelled} of {len(found.rows)} {what} contain the text of a token that ends a turn"
-        found.add("note", "dataset_name", text + ", which is trained on as letters")
-
-
-def _judge_thoughts(found: Inspection, what: str, torn: int, mend: str) -> None:
-    if torn:
-        text = f"{torn} of {len(found.rows)} {what} have a thought that is not closed, or closed and never opened"
-        found.add("warning", "dataset_name", text + mend)
-
-
 def _is_torn(completion: str) -> bool:
     """Tell whether a completion opens a thought without closing it, or closes one at its end that it never opened."""
     opened, closed = completion.lstrip().startswith(think.OPEN), think.CLOSE in completion
     return opened != closed and (opened or think.OPEN not in completion)
 
 
-def _judge_rows(recipe: Recipe, found: Inspection, model: str | None) -> None:
-    """Compare the lengths of rows, or of the longer sides of pairs, with `max_length` and the context."""
-    limit, lengths = recipe.get("max_length"), found.lengths
-    fitting = [length for length in lengths if not limit or length <= limit]
-    found.facts["fitting_share"] = round(len(fitting) / len(lengths), 4)
-    over, drop = len(lengths) - len(fitting), recipe.get("overlong_rows") == "drop"
-    if over:
-        left_out = "" if "max_length" in recipe.values else "left out, so it is TRL's default: "
-        share = (
-            f"{left_out}{over} of {len(lengths)} rows are longer than max_length {limit} (the longest {max(lengths)})"
-        )
-        if drop and fitting:
-            found.add("warning", "max_length", f"{share} and will be dropped; raise it to keep them")
-        else:
-            other = ", or write overlong_rows: drop" if fitting else ""
-            found.add("error", "max_length", f"{share}; raise max_length{other}")
-    _judge_context(recipe, found, max(fitting, default=0), model, "max_length")
+def _judge_long_rows(recipe: Recipe, found: Inspection, limit: int, some_fit: bool) -> None:
+    over, longest = sum(length > limit for length in found.lengths), max(found.lengths)
+    text = f"{over} of {len(found.lengths)} rows are longer than max_length {limit} (the longest {longest})"
+    text = text if "max_length" in recipe.values else f"left out, so it is TRL's default: {text}"
+    if recipe.get("overlong_rows") == "drop" and some_fit:
+        found.add("warning", "max_length", f"{text} and will be dropped; raise it to keep them")
+    else:
+        other = ", or write overlong_rows: drop" if some_fit else ""
+        found.add("error", "max_length", f"{text}; raise max_length{other}")
 
 
-def measure_prompts(recipe: Recipe, found: Inspection, model: str | None) -> None:
-    """Tokenize the sampled prompts as generation will, and judge their lengths.
-
-    Args:
-        recipe: of a stage that generates.
-        found: as in `measure_rows`.
-        model: as in `measure_rows`.
-
-    Raises:
-        DataError: the template refuses a prompt.
-    """
-    from reasoning_ext.tokenized import prompt_length
-
-    kwargs = recipe.get("chat_template_kwargs")
-    numbered = zip(found.numbers, found.rows, strict=True)
-    found.lengths = [prompt_length(found.tokenizer, found.contract, row, number, kwargs) for number, row in numbered]
-    found.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
-    limit = recipe.get("max_prompt_length") if "max_prompt_length" in recipe.keys else None
-    fitting = [length for length in found.lengths if not limit or length <= limit]
-    found.facts["fitting_share"] = round(len(fitting) / len(found.lengths), 4)
-    over = len(found.lengths) - len(fitting)
-    if over and not fitting:
-        found.add("error", "max_prompt_length", f"found {limit}, but all prompts have more tokens; raise it")
-    elif over:
+def _judge_long_prompts(recipe: Recipe, found: Inspection, limit: int, some_fit: bool) -> None:
+    over = sum(length > limit for length in found.lengths)
+    if some_fit:
         text = f"found {limit}; {over} of {len(found.lengths)} prompts have more tokens and will be dropped"
         found.add("warning", "max_prompt_length", text)
-    longest = max(fitting, default=0) + (recipe.get("max_completion_length") or 0)
-    _judge_context(recipe, found, longest, model, "max_completion_length")
+    else:
+        found.add("error", "max_prompt_length", f"found {limit}, but all prompts have more tokens; raise it")
 
 
 def _judge_context(recipe: Recipe, found: Inspection, longest: int, model: str | None, key: str) -> None:
@@ -172,19 +150,16 @@ def _judge_context(recipe: Recipe, found: Inspection, longest: int, model: str |
         found.add("error", "max_seq_length", text)
     context: int = _config_context(model) or getattr(found.tokenizer, "model_max_length", None) or 0
     if 0 < context < longest:
-        text = f"sequences of up to {longest} tokens will come, but the model's context is {context}; lower {key}, or take a "
-        found.add("warning", key, text + "model with a longer context")
+        text = f"sequences of up to {longest} tokens will come, but the model's context is {context}"
+        found.add("warning", key, f"{text}; lower {key}, or take a model with a longer context")
     if 0 < context < 10**9:
         found.facts["context"] = context
 
 
 def _config_context(model: str | None) -> int | None:
     """Read a local model's context from its config; None where it is not said, or scaled."""
-    file = Path(model or "") / "config.json"
-    if not model or not file.is_file():
-        return None
     try:
-        config: Any = json.loads(file.read_text(encoding="utf-8"))
+        config: Any = json.loads(Path(str(model), "config.json").read_text(encoding="utf-8"))
         config = config.get("text_config") or config
         ropes = [config.get(name) or {} for name in ("rope_scaling", "rope_parameters")]
         scaled = any("factor" in rope for rope in ropes)

@@ -15,16 +15,12 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from reasoning_ext.data import DataError, columns_of
-from reasoning_ext.errors import Problem, UserError
+from reasoning_ext.errors import Problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe
-
-if TYPE_CHECKING:
-    from datasets import Dataset
 
 ENTRY_KEYS = (
     "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "test_size", "dataset_streaming",
@@ -32,7 +28,6 @@ ENTRY_KEYS = (
 )  # fmt: skip
 OF_ONE = ("dataset_name", "dataset_config", "rename_columns", "gen_kwargs", "format_kwargs")
 TASK = "task"
-USED = ("prompt", "completion", "chosen", "rejected", "answer", TASK, "chat_template_kwargs")
 
 
 @dataclass
@@ -117,109 +112,3 @@ def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Ent
     outer = {k: v for k, v in recipe.values.items() if k not in ("datasets", "max_samples", "chat_template_kwargs")}
     keys = recipe.keys | dataclass_keys(MixtureEntry)
     return Entry(recipe.path, recipe.stage, outer | entry, keys, recipe.lines, index, tuple(entry))
-
-
-def mix(parts: list[Dataset], recipes: list[Recipe], seed: int) -> Dataset:
-    """Mix data sets as their entries say, and shuffle those that do not stream.
-
-    Args:
-        parts: the formatted rows of each entry.
-        recipes: the entries.
-        seed: of the draw and of the order.
-
-    Raises:
-        UserError: an entry asks for more rows than there are.
-        DataError: columns of the same name hold different things.
-    """
-    import datasets
-
-    weights: list[Any] = [entry.values.get("weight") for entry in recipes]
-    wanted: list[Any] = [entry.values.get("num_rows") for entry in recipes]
-    try:
-        if not all(hasattr(part, "num_rows") for part in parts):
-            return _interleave(parts, weights, wanted, seed, recipes[0].stage)
-        if all(weights):
-            total = min(part.num_rows / (w / sum(weights)) for part, w in zip(parts, weights, strict=True))
-            shares = [max(1, round(total * w / sum(weights))) for w in weights]
-            wanted = [min(share, part.num_rows) for share, part in zip(shares, parts, strict=True)]
-        drawn = []
-        for entry, part, count in zip(recipes, parts, wanted, strict=True):
-            if count is not None and count > part.num_rows:
-                raise entry.error(
-                    "num_rows", f"found {count}, allowed: at most the {part.num_rows} rows that there are"
-                )
-            is_all = count is None or count == part.num_rows
-            drawn.append(part if is_all else part.shuffle(seed=seed).select(range(count)))
-        return datasets.concatenate_datasets(_aligned(drawn, recipes[0].stage)).shuffle(seed=seed)
-    except UserError:
-        raise
-    except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DataError("datasets", f"the entries' columns do not go together: {reason}") from error
-
-
-def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], seed: int, stage: str) -> Dataset:
-    """Mix data sets of which one streams at least."""
-    import datasets
-
-    parts = [part.to_iterable_dataset() if hasattr(part, "num_rows") else part for part in parts]
-    parts = [part.take(count) if count else part for part, count in zip(parts, wanted, strict=True)]
-    if stage in FROM_DATA:
-        names = [columns_of(part) for part in parts]
-        parts = [
-            part.select_columns([name for name in USED if name in has and name != "answer"])
-            for part, has in zip(parts, names, strict=True)
-        ]
-    shares = weights if all(weights) else wanted
-    chances = [share / sum(shares) for share in shares] if all(shares) else None
-    ends = "first_exhausted" if all(weights) else "all_exhausted_without_replacement"
-    return datasets.interleave_datasets(parts, probabilities=chances, seed=seed, stopping_strategy=ends)
-
-
-def _aligned(parts: list[Dataset], stage: str) -> list[Dataset]:
-    """Bring columns of different kinds together.
-
-    SFT and DPO read no columns but `USED`: others are left out there where they differ, and golds become lists.
-
-    Raises:
-        DataError: a column differs.
-    """
-    for name in dict.fromkeys(name for part in parts for name in part.column_names):
-        kinds = {i: part.features[name] for i, part in enumerate(parts) if name in part.column_names}
-        if _go_together([parts[i].select_columns([name]).take(1) for i in kinds]):
-            continue
-        if stage in FROM_DATA and name not in USED:
-            parts = [part.remove_columns(name) if name in part.column_names else part for part in parts]
-        elif stage in FROM_DATA and name == "answer":
-            parts = [_listed(part) if i in kinds else part for i, part in enumerate(parts)]
-        else:
-            found = "; ".join(f"{_kind(kind)} in entry {i}" for i, kind in kinds.items())
-            rename = "" if name == "chat_template_kwargs" else "; name one of them otherwise with rename_columns"
-            raise DataError("datasets", f"the column {name} holds {found}, allowed: one kind{rename}")
-    return parts
-
-
-def _go_together(columns: list[Dataset]) -> bool:
-    import datasets
-
-    try:
-        datasets.concatenate_datasets(columns)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _listed(rows: Dataset) -> Dataset:
-    """Make lists of golds that are none."""
-    from datasets import Value
-
-    if not isinstance(rows.features["answer"], Value):
-        return rows
-    golds = [None if gold is None else [str(gold)] for gold in rows["answer"]]
-    return rows.remove_columns("answer").add_column("answer", golds)
-
-
-def _kind(feature: Any) -> str:
-    if isinstance(feature, dict):
-        return "{" + ", ".join(f"{name}: {_kind(kind)}" for name, kind in feature.items()) + "}"
-    return type(feature).__name__.lower() if isinstance(feature, list) else getattr(feature, "dtype", "list")

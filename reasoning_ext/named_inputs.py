@@ -4,9 +4,9 @@ import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from reasoning_ext.data import FORMATS, find_format, format_names
 from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.files import read_object
+from reasoning_ext.formatting import FORMATS, find_format, format_names
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM, base_of, is_adapter

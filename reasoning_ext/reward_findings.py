@@ -12,9 +12,9 @@ from typing import Any
 from reasoning_ext import dry_run, think
 from reasoning_ext.dry_run import Table
 from reasoning_ext.errors import Level, Problem, UserError
-from reasoning_ext.preparation import has_gold
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec, reward_weights
+from reasoning_ext.rows import has_gold
 
 JUDGE = "math_answer"
 OURS = tuple(f"reasoning_ext.rewards.{name}" for name in (JUDGE, "exact_answer", "choice_answer"))

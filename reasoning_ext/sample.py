@@ -24,10 +24,11 @@ from reasoning_ext.engines.opening import engine_name, open_engine, sampling_set
 from reasoning_ext.files import write_whole
 from reasoning_ext.generation import Engine, EngineError, SamplingSettings
 from reasoning_ext.interrupt import Interrupt
-from reasoning_ext.preparation import has_gold, prepare, stage_columns
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import has_gold, prepare, stage_columns
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.sampling.card import write_dataset_card
 from reasoning_ext.sampling.outputs import SUMMARY, Summary, write_outputs
@@ -80,7 +81,7 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         DiskError: the disk is full.
     """
     options = sample_options(recipe, specs)
-    prepared = prepare(recipe, specs=specs)
+    prepared = prepare(row_options(recipe), specs=specs)
     table = prepared.rows
     if options.rules.min_agreement is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_ext.contract import Contract
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import rows_and_model
-from reasoning_ext.tokenized import loss_options, tokenize_rows
+from reasoning_ext.tokenized import LossOptions
 from reasoning_ext.training import build_config, train
 
 
@@ -32,12 +31,8 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
 
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     config.chat_template_path = None  # it is set where the tokenizer is loaded
-    loss = loss_options(recipe)
-
-    def tokenize(rows: Any, tokenizer: Any, contract: Contract, kwargs: dict[str, Any]) -> Any:
-        return tokenize_rows(rows, tokenizer, contract, loss, kwargs)
-
-    loaded, tokens = rows_and_model(recipe, run, config, tokenize)
+    loss = LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
+    loaded, tokens = rows_and_model(recipe, run, config, loss)
     arguments: dict[str, Any] = {}
     if loss.weighted:
         from reasoning_ext.weighted_loss import weigh

@@ -6,8 +6,9 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.data import DataError, odd_column
+from reasoning_ext.data import DataError
 from reasoning_ext.data_files import ALLOWED, kind_of, stream_of, table
+from reasoning_ext.formatting import odd_column
 from reasoning_ext.held_out import SPLITS, split_off
 from reasoning_ext.plugins import Plugin, find_plugin
 from reasoning_ext.run_dir import unfinished
@@ -113,16 +114,23 @@ def load_rows(
         the rows; a data set that streams where `streaming` is true and the source is the hub or files.
 
     Raises:
-        DataError: there is no such data set or split, it has no rows, or `max_samples` is below 1.
+        DataError: there is no such data set or split, or it has no rows.
     """
     import datasets
 
-    if max_samples is not None and max_samples < 1:
-        raise DataError("max_samples", f"found {max_samples}, allowed: 1 or more")
+    from reasoning_ext.gym import gym_rows, is_gym
+
     failures = (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError)
+    gen_kwargs, wanted = gen_kwargs or {}, "train" if test_size is not None else split
     try:
-        read = "train" if test_size is not None else split
-        rows = _read(name, folder, read, config, gen_kwargs or {}, max_samples, streaming, stage)
+        if is_generator(name):
+            rows = _generate(name, folder, wanted, gen_kwargs, max_samples)
+        elif is_gym(name):
+            rows = datasets.Dataset.from_list(gym_rows(name, wanted, _at_most(max_samples, gen_kwargs)))
+        elif (source := local_source(name)) is None:
+            rows = datasets.load_dataset(name, config, split=wanted, streaming=streaming)
+        else:
+            rows = _read_local(name, source, wanted, streaming, stage)
         rows = rows if test_size is None else split_off(rows, test_size, split, renamed)
         is_whole = hasattr(rows, "num_rows")
         if max_samples is not None:
@@ -137,32 +145,6 @@ def load_rows(
     if not columns or (is_whole and rows.num_rows == 0):
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
     return rows
-
-
-def _read(
-    name: str,
-    folder: Path,
-    split: str,
-    config: str | None,
-    gen_kwargs: dict[str, Any],
-    max_samples: int | None,
-    streaming: bool,
-    stage: str,
-) -> Dataset:
-    import datasets
-
-    from reasoning_ext.gym import gym_rows, is_gym
-
-    if is_generator(name):
-        return _generate(name, folder, split, gen_kwargs, max_samples)
-    if is_gym(name):
-        return datasets.Dataset.from_list(gym_rows(name, split, _at_most(max_samples, gen_kwargs)))
-    source = local_source(name)
-    if source is None:
-        return datasets.load_dataset(name, config, split=split, streaming=streaming)
-    if streaming:
-        _refuse_slice(name, split)
-    return _read_local(source, split, streaming, stage)
 
 
 def _at_most(max_samples: int | None, gen_kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -185,10 +167,12 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _read_local(source: Path, split: str, streaming: bool, stage: str) -> Dataset:
+def _read_local(name: str, source: Path, split: str, streaming: bool, stage: str) -> Dataset:
     """Read a data file, a folder of data files, what a sample run kept, or a folder from `save_to_disk`."""
     import datasets
 
+    if streaming:
+        _refuse_slice(name, split)
     if not source.exists():
         raise DataError("dataset_name", f"no file or folder {source}")
     if (source / "dataset_info.json").is_file() or (source / "dataset_dict.json").is_file():
@@ -272,9 +256,8 @@ def _kept_rows(run: Path, stage: str) -> Path:
 
 def _refuse_slice(name: str, split: str) -> None:
     if "[" in split:
-        raise DataError(
-            "dataset_name", f"found the split {split}, allowed for {name}: a name without a slice; use max_samples"
-        )
+        found = f"found the split {split}, allowed for {name}"
+        raise DataError("dataset_name", f"{found}: a name without a slice; use max_samples")
 
 
 def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], max_samples: int | None) -> Dataset:

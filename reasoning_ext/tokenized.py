@@ -1,4 +1,4 @@
-"""Training rows in tokens: what is trained on and how much, whether it decodes to the exact trace, and what is too long.
+"""A training row or pair in tokens: what is trained on and how much, and whether it decodes to the exact trace.
 
 The trainer gets `input_ids` and `labels` (-100 where nothing is trained), so that TRL neither renders nor masks nor cuts.
 """
@@ -6,19 +6,13 @@ The trainer gets `input_ids` and `labels` (-100 where nothing is trained), so th
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from reasoning_ext.contract import Contract, decode
-from reasoning_ext.data import DataError, columns_of
-from reasoning_ext.recipe import Recipe
+from reasoning_ext.data import SIDES, DataError
 from reasoning_ext.rendering import Rendered, render_prompt, render_row
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-
-MOST_INEXACT = 0.01  # of the rows; a tokenizer that changes more than that is no tokenizer for these texts
 IGNORED = -100  # what torch's cross-entropy leaves out
 ANCHORS = ("\n", "=")  # behind these a tokenizer that begins each text with a space adds none
 
@@ -42,11 +36,6 @@ class LossOptions:
         return self.thought_weight != 1.0 or self.answer_weight != 1.0
 
 
-def loss_options(recipe: Recipe) -> LossOptions:
-    """Return what of a completion a recipe of stage sft trains on."""
-    return LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
-
-
 @dataclass(frozen=True)
 class Tokens:
     """One training row in T tokens.
@@ -65,9 +54,13 @@ class Tokens:
     exact: bool
     spelled: bool = False
 
+    def skipped(self, loss: LossOptions) -> int:
+        """Return how many tokens at the start are not trained on."""
+        return self.prompt + (self.thought if loss.train_on == "answer" else 0)
+
     def labels(self, loss: LossOptions) -> list[int]:
         """Return the labels, (T,): the token, or -100 where it is not trained on."""
-        skipped = self.prompt + (self.thought if loss.train_on == "answer" else 0)
+        skipped = self.skipped(loss)
         return [IGNORED] * skipped + self.input_ids[skipped:]
 
     def weights(self, loss: LossOptions) -> list[float]:
@@ -117,7 +110,7 @@ def tokenize_row(
         tokens = tokenize(tokenizer, render_row(tokenizer, contract, row, chat_template_kwargs))
     except ValueError as error:
         raise DataError("dataset_name", f"row {index}: {error}") from error
-    if loss.train_on == "answer" and tokens.prompt + tokens.thought >= len(tokens.input_ids):
+    if loss.train_on == "answer" and tokens.skipped(loss) >= len(tokens.input_ids):
         raise DataError("train_on", f"row {index}: found no answer after the thought, so that nothing would be trained")
     return tokens
 
@@ -142,71 +135,45 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return len(_ids(tokenizer, text))
 
 
-def tokenize_rows(
-    rows: Dataset,
-    tokenizer: Any,
-    contract: Contract,
-    loss: LossOptions,
-    chat_template_kwargs: dict[str, Any] | None = None,
-) -> Dataset:
-    """Tokenize formatted rows.
+@dataclass(frozen=True)
+class Pair:
+    """A preference pair in P prompt tokens, C chosen and R rejected ones.
 
-    Args:
-        rows: `prompt` and `completion` in messages, and `chat_template_kwargs` where rows have their own.
-        tokenizer: with a chat template.
-        contract: what `contract.find_contract` found for it.
-        loss: what is trained on.
-        chat_template_kwargs: of the recipe.
-
-    Returns:
-        rows with `input_ids` (T,), `labels` (T,), `exact`, `spelled`, and `loss_weights` (T,) where they differ.
-
-    Raises:
-        DataError: a row trains no token, or its prompt is refused by the template.
+    Attributes:
+        prompt_ids, chosen_ids, rejected_ids: (P,), (C,) and (R,), the answers with the end of the turn.
+        exact: both answers decode to what stands in the data.
+        spelled: one of them contains the text of a token that ends a turn; it is read as letters.
     """
 
-    def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
-        tokens = tokenize_row(tokenizer, contract, row, index, loss, chat_template_kwargs)
-        labels = tokens.labels(loss)
-        made = {"input_ids": tokens.input_ids, "labels": labels, "exact": tokens.exact, "spelled": tokens.spelled}
-        return made | ({"loss_weights": tokens.weights(loss)} if loss.weighted else {})
-
-    return convert_rows(rows, convert)
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    exact: bool
+    spelled: bool
 
 
-def convert_rows(rows: Dataset, convert: Callable[[dict[str, Any], int], dict[str, Any]]) -> Dataset:
-    """Put tokens in the place of rows; `convert` makes them of a row and its number."""
-    names, is_whole = columns_of(rows), hasattr(rows, "num_rows")
-    if not is_whole:
-        convert(next(iter(rows)), 0)  # a stream fails when it is read, which is late
-    arguments = {"desc": "Tokenizing", "load_from_cache_file": False} if is_whole else {}
-    return rows.map(convert, with_indices=True, remove_columns=names, **arguments)
-
-
-def drop_long_prompts(
-    rows: Dataset,
+def tokenize_pair(
     tokenizer: Any,
     contract: Contract,
-    limit: int | None,
+    row: dict[str, Any],
+    index: int,
     chat_template_kwargs: dict[str, Any] | None = None,
-) -> Dataset:
-    """Drop the rows whose prompt, rendered as at inference, has more than `limit` tokens (None: no limit); none is ever cut.
+) -> Pair:
+    """Render and tokenize what is chosen and what is rejected, each as a row of `sft`; `index` is the pair's number in errors.
+
+    DPO compares both behind one prompt. A template that opens a thought in the generation prompt gives an answer with a
+    thought another prompt than one without: what both prompts begin with is the pair's, and the rest belongs to the answers.
 
     Raises:
-        DataError: the template refuses a prompt, or none is left.
+        DataError: a side is empty, or the template refuses the prompt.
     """
-
-    def fits(row: dict[str, Any], index: int) -> bool:
-        length = prompt_length(tokenizer, contract, row, index, chat_template_kwargs)
-        return limit is None or length <= limit
-
-    arguments = {"desc": "Measuring prompts", "load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
-    kept = rows.filter(fits, with_indices=True, **arguments)
-    if hasattr(kept, "num_rows") and kept.num_rows == 0:
-        raise DataError(
-            "max_prompt_length", f"found {limit}, but all {rows.num_rows} prompts have more tokens; raise it"
-        )
-    return kept
+    chosen, rejected = (
+        tokenize_row(tokenizer, contract, row | {"completion": row[side]}, index, LossOptions(), chat_template_kwargs)
+        for side in SIDES
+    )
+    prompt = common(chosen.input_ids[: chosen.prompt], rejected.input_ids[: rejected.prompt])
+    exact, spelled = chosen.exact and rejected.exact, chosen.spelled or rejected.spelled
+    return Pair(chosen.input_ids[:prompt], chosen.input_ids[prompt:], rejected.input_ids[prompt:], exact, spelled)
 
 
 def _ids(tokenizer: Any, text: str) -> list[int]:

@@ -29,7 +29,7 @@ _BATCH, _EXAMPLES = 512, 3
 _WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w{1,20}|[^\w\s]")  # a flood of one letter is many words
 
 
-@dataclass
+@dataclass(frozen=True)
 class TraceFilters:
     """The sub-keys of `trace_filters:`; each is off by default.
 
@@ -90,14 +90,14 @@ def problem(filters: TraceFilters) -> tuple[str, str, str] | None:
 
 
 def filter_traces(
-    rows: Dataset, filters: TraceFilters, count: Callable[[str], int] | None = None
+    rows: Dataset, filters: TraceFilters, count: Callable[[str], int] = len
 ) -> tuple[Dataset, list[dict[str, Any]]]:
     """Drop the traces that a filter refuses.
 
     Args:
         rows: prompt-completion rows, with their gold in `answer` where there is one.
-        filters: which filters are on; they are applied in a fixed order, cheap ones first.
-        count: the number of tokens in a text; `min_tokens` and `max_tokens` need it.
+        filters: which filters are on, as `problem` has let them through; they are applied in a fixed order, cheap ones first.
+        count: the number of tokens in a text, for `min_tokens` and `max_tokens`; without it, of letters.
 
     Returns:
         the rows kept, in order, and for each filter that was on, in the order they were applied, `{"filter": name, "before":
@@ -106,10 +106,8 @@ def filter_traces(
         long; `min_steps` and `language` count `not_applicable`, rows kept.
 
     Raises:
-        ValueError: a value is not allowed, there is no column `completion`, or no `count` where one is needed.
+        KeyProblem: there is no column `completion`.
     """
-    if found := problem(filters):
-        raise KeyProblem((KEY, found[0]), *found[1:])
     on = list(_filters_on(filters, count))
     if on and "completion" not in rows.column_names:
         raise KeyProblem(KEY, f"found no column completion; there are {', '.join(rows.column_names)}")
@@ -165,14 +163,12 @@ def ends_in_loop(text: str) -> bool:
     return False
 
 
-def _filters_on(filters: TraceFilters, count: Callable[[str], int] | None) -> Iterator[tuple[str, Callable, list[str]]]:
+def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> Iterator[tuple[str, Callable, list[str]]]:
     """Yield `(name, function from rows to _Said, what is counted apart)` of each filter that is on, in its order."""
-    if count is None and (filters.min_tokens or filters.max_tokens):
-        raise KeyProblem(KEY, "min_tokens and max_tokens need a function that counts tokens; found none")
     every: dict[str, tuple[Callable, list[str]]] = {
         "require_thought": (partial(_each, _has_thought), []),
-        "min_tokens": (partial(_each, lambda text: count(text) >= (filters.min_tokens or 0)), []),  # type: ignore[misc]
-        "max_tokens": (partial(_each, lambda text: count(text) <= (filters.max_tokens or 0)), []),  # type: ignore[misc]
+        "min_tokens": (partial(_each, lambda text: count(text) >= (filters.min_tokens or 0)), []),
+        "max_tokens": (partial(_each, lambda text: count(text) <= (filters.max_tokens or 0)), []),
         "language": (partial(_in_language, filters.language), ["not_applicable"]),
         "max_repetition": (partial(_each, partial(_repeats_little, filters.max_repetition)), []),
         "min_steps": (partial(_with_true_steps, filters.min_steps), ["not_applicable"]),

@@ -15,11 +15,11 @@ from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space, read_object
 from reasoning_ext.loaded import Loaded
-from reasoning_ext.reading import Prepared
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import RunDir, is_main, say
-from reasoning_ext.tokenized import drop_long_prompts
+from reasoning_ext.token_sets import drop_long_prompts
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
 
 

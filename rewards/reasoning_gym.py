@@ -4,12 +4,14 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from reasoning_ext import gym, think
+from reasoning_ext.rewards._gym import INSTALL, is_installed
+
+from reasoning_ext import think
 from reasoning_ext.verifier.pool import Failure, Pool
 
 _TAGGED = re.compile(r"<answer>((?:(?!</?answer>).)*+)</answer>", re.DOTALL)
 _TEXT = re.compile(r"\\(?:text|mathrm)\{([^{}]*+)\}")
-_pool = Pool("reasoning_ext.gym:score_entry", memory_mb=4096, setup=())
+_pool = Pool("reasoning_ext.rewards._gym:score_entry", memory_mb=4096, setup=())
 
 
 def reasoning_gym(
@@ -53,8 +55,8 @@ def reasoning_gym(
     """
     if not seconds > 0:
         raise ValueError(f"reasoning_gym: found seconds={seconds}; allowed: above 0")
-    if not gym.is_installed():
-        raise ModuleNotFoundError(gym.INSTALL)
+    if not is_installed():
+        raise ModuleNotFoundError(INSTALL)
     answers = [_final(think.split(think.content(completion)).answer or "") for completion in completions]
     pairs = list(zip(gym_entry, answers, strict=True))
     given = list(dict.fromkeys(pair for pair in pairs if pair[1]))

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TINY
 
-from reasoning_ext.data import DataError, columns_of, find_format, format_rows
-from reasoning_ext.preparation import has_gold
+from reasoning_ext.data import DataError, columns_of
+from reasoning_ext.formatting import find_format, format_rows
+from reasoning_ext.rows import has_gold
 from reasoning_ext.sources import load_rows
 
 ROW = '{"prompt": "1+4?", "answer": "5"}\n'

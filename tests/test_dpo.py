@@ -12,11 +12,12 @@ from reasoning_ext.check import Look
 from reasoning_ext.check_keys import check_recipe
 from reasoning_ext.check_output import check_and_print
 from reasoning_ext.contract import decode, find_contract
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
 from reasoning_ext.errors import UserError
-from reasoning_ext.pairs import tokenize_pair
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.sources import load_rows
+from reasoning_ext.tokenized import tokenize_pair
 from tests.templates import TEMPLATES, build
 
 COMMON = {
@@ -216,12 +217,13 @@ def test_the_batch_is_never_cut(run, recipe_in, monkeypatch):
 def read(recipe_in, tmp_path, rows, **values):
     """Tokenize rows as the stage will; return what became of them as lines."""
     from reasoning_ext import token_rows
+    from reasoning_ext.row_options import row_options
+    from reasoning_ext.rows import prepare
 
     file = put(tmp_path / "rows.jsonl", rows)
     recipe = recipe_in(dataset_name=str(file), **values)
-    tokenizer = token_rows.recipe_tokenizer(recipe)
-    prepared = token_rows._read(recipe, tokenizer, "dataset_train_split")
-    rows = token_rows._tokens(recipe, tokenizer, recipe.get("max_length"), prepared, dpo.tokenize_pairs)
+    prepared = prepare(row_options(recipe))
+    rows = token_rows.tokens_of(recipe, token_rows.recipe_tokenizer(recipe), recipe.get("max_length"), prepared, None)
     return rows, prepared.lines()
 
 

@@ -9,7 +9,8 @@ import pytest
 from reasoning_ext.rewards.math_answer import math_answer
 
 from reasoning_ext import think
-from reasoning_ext.data import DataError, check_columns, find_format, format_rows
+from reasoning_ext.data import DataError, check_columns
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.sources import load_rows
 
 DATA = Path(__file__).parent / "data"
@@ -172,7 +173,7 @@ def run_format(folder, plugin_text):
     """Format rows.jsonl with ./fmt.py:fmt in a process of its own, and return the first prompt."""
     (folder / "fmt.py").write_text(plugin_text)
     code = (
-        "from pathlib import Path; from reasoning_ext.data import find_format, format_rows; here = Path();"
+        "from pathlib import Path; from reasoning_ext.formatting import find_format, format_rows; here = Path();"
         "from reasoning_ext.sources import load_rows;"
         "rows = load_rows('./rows.jsonl', here); done = format_rows(rows, find_format('./fmt.py:fmt', here), 'Think.');"
         "print(done[0]['prompt'])"

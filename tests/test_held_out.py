@@ -14,9 +14,10 @@ from reasoning_ext.evaluate import metrics
 from reasoning_ext.held_out import PROBLEMS, digests_of, write_problems
 from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.pipeline import run_recipes
-from reasoning_ext.preparation import prepare
-from reasoning_ext.reading import Prepared, recipe_rows
+from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import load_recipe, load_recipes
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import prepare, read_rows
 from reasoning_ext.run_dir import fingerprint, finish, open_run
 
 ROWS = [{"question": f"What is {a} + {a}?", "answer": str(2 * a), "note": f"n{a}"} for a in range(30)]
@@ -54,27 +55,30 @@ def asked(rows):
 
 @pytest.mark.parametrize(("size", "held"), [(0.1, 3), (0.11, 4), (0.5, 15), (1, 1), (29, 29)])
 def test_every_stage_sees_the_same_two_parts_of_a_file(make, size, held):
-    train = asked(recipe_rows(make("a", **SFT, test_size=size, seed=1)))
-    test = asked(recipe_rows(make("b", **EVAL, test_size=size, seed=2), "dataset_test_split"))
+    train = asked(read_rows(row_options(make("a", **SFT, test_size=size, seed=1))))
+    test = asked(read_rows(row_options(make("b", **EVAL, test_size=size, seed=2)), "dataset_test_split"))
     assert len(test) == held and sorted(train + test) == sorted(row["question"] for row in ROWS)
     template = {"dataset_format": "./f.py:f"}
     Path("f.py").write_text('def f(row):\n    return {"prompt": "Q: " + row["question"], "answer": row["answer"]}\n')
     grpo = {"stage": "grpo", "model_name_or_path": "a/b", "reward_funcs": ["math_answer"], "test_size": size}
-    assert asked(recipe_rows(make("c", **grpo, **template))) == [f"Q: {text}" for text in train]
+    assert asked(read_rows(row_options(make("c", **grpo, **template)))) == [f"Q: {text}" for text in train]
     assert (
-        asked(recipe_rows(make("d", **EVAL, test_size=size, dataset_test_split="train"), "dataset_test_split")) == train
+        asked(
+            read_rows(row_options(make("d", **EVAL, test_size=size, dataset_test_split="train")), "dataset_test_split")
+        )
+        == train
     )
-    few = recipe_rows(make("e", **EVAL, test_size=size, max_samples=2), "dataset_test_split")
+    few = read_rows(row_options(make("e", **EVAL, test_size=size, max_samples=2)), "dataset_test_split")
     assert asked(few) == test[:2]
     # what is added to a file at its end moves no row of another problem to the other side by itself
     put("rows.jsonl", ROWS[::-1])
-    assert set(asked(recipe_rows(make("b", **EVAL, test_size=size), "dataset_test_split"))) == set(test)
+    assert set(asked(read_rows(row_options(make("b", **EVAL, test_size=size)), "dataset_test_split"))) == set(test)
 
 
 def test_a_problem_that_stands_in_several_rows_is_on_one_side(make):
     put("rows.jsonl", [{**row, "question": row["question"].replace(" ", "  " * n)} for row in ROWS for n in (1, 2)])
     squeezed = [
-        {" ".join(text.split()) for text in asked(recipe_rows(make("a", **values, test_size=0.2), split))}
+        {" ".join(text.split()) for text in asked(read_rows(row_options(make("a", **values, test_size=0.2)), split))}
         for values, split in ((SFT, "dataset_train_split"), (EVAL, "dataset_test_split"))
     ]
     assert not squeezed[0] & squeezed[1] and len(squeezed[1]) == 6
@@ -91,7 +95,7 @@ def test_a_problem_is_known_by_the_name_that_a_recipe_gives_its_column(make, nam
         else {"input": "prompt", "loesung": "completion"}
     )
     recipe = make("a", **SFT | {"rename_columns": rename}, test_size=0.25)
-    parts = [asked(recipe_rows(recipe, f"dataset_{split}_split")) for split in ("train", "test")]
+    parts = [asked(read_rows(row_options(recipe), f"dataset_{split}_split")) for split in ("train", "test")]
     assert [len(part) for part in parts] == [28, 12] and not {*parts[0]} & {*parts[1]}
 
 
@@ -104,7 +108,7 @@ def test_chats_are_parted_by_what_the_user_asks(make, key):
     values = {"stage": "sft", "dataset_name": "./chats.jsonl", "model_name_or_path": "a/b", "test_size": 4}
     values["dataset_format"] = "messages" if key == "messages" else "sharegpt"
     recipe = make("a", **values)
-    parts = [asked(recipe_rows(recipe, f"dataset_{split}_split")) for split in ("train", "test")]
+    parts = [asked(read_rows(row_options(recipe), f"dataset_{split}_split")) for split in ("train", "test")]
     assert [len(part) for part in parts] == [16, 4] and not set(parts[0]) & set(parts[1])
 
 
@@ -139,7 +143,7 @@ def test_what_a_file_does_not_have_is_refused(make, values, key, found):
         check_recipe(recipe, run=False).refuse()
         split = "dataset_test_split" if recipe.stage == "eval" else "dataset_train_split"
         try:
-            prepare(recipe, split)
+            prepare(row_options(recipe), split)
         except KeyProblem as problem:
             raise recipe.error(problem.key, str(problem)) from problem
     assert f": {key}" in str(error.value) and found in str(error.value)
@@ -147,21 +151,21 @@ def test_what_a_file_does_not_have_is_refused(make, values, key, found):
 
 def test_a_file_without_a_word_on_splits_is_evaluated_whole_and_that_is_said(make):
     prepared = Prepared()
-    assert recipe_rows(make("a", **EVAL), "dataset_test_split", prepared=prepared).num_rows == 30
+    assert read_rows(row_options(make("a", **EVAL)), "dataset_test_split", prepared=prepared).num_rows == 30
     assert prepared.steps[0]["split"].startswith("train")
-    assert recipe_rows(make("b", **EVAL, dataset_test_split="train[:4]"), "dataset_test_split").num_rows == 4
+    assert read_rows(row_options(make("b", **EVAL, dataset_test_split="train[:4]")), "dataset_test_split").num_rows == 4
 
 
 def trained(recipe, done=True):
     """Leave the folder that a training by a recipe leaves."""
     open_run(recipe.output_dir, recipe.values, {}, recipe.path)
-    write_problems(recipe.output_dir, prepare(recipe).rows)
+    write_problems(recipe.output_dir, prepare(row_options(recipe)).rows)
     finish(recipe.output_dir, 1.0) if done else None
     return recipe
 
 
 def counts(recipe, earlier=()):
-    prompts = recipe_rows(recipe, "dataset_test_split")["prompt"]
+    prompts = read_rows(row_options(recipe), "dataset_test_split")["prompt"]
     return {label: len(one.numbers) for label, one in overlaps(recipe, prompts, earlier).items()}
 
 
@@ -215,7 +219,7 @@ def test_what_is_not_known_is_not_called_held_out(make):
     (run.path.parent / "moved.jsonl").write_bytes((run.path.parent / "rows.jsonl").read_bytes())
     (run.path.parent / "rows.jsonl").unlink()
     evaluation = make("eval", **EVAL, model_name_or_path="runs/sft", dataset_name="./moved.jsonl")
-    found = overlaps(evaluation, recipe_rows(evaluation, "dataset_test_split")["prompt"])
+    found = overlaps(evaluation, read_rows(row_options(evaluation), "dataset_test_split")["prompt"])
     said, unknown = overlap_lines(found, 30)
     assert said == "" and len(unknown) == 1 and found["sft"].figure(range(30)) == {}
     rows = [{"rewards": {"r": 1.0}, "prompt_index": 0, "completion": "x", "tokens": 1, "finished": True}]
@@ -232,7 +236,7 @@ def test_what_a_models_own_recipe_names_is_not_run_to_compare(make):
     finish(run.output_dir, 1.0)
     run.path.unlink()  # of somebody else
     evaluation = make("eval", **EVAL, model_name_or_path="runs/sft")
-    found = overlaps(evaluation, recipe_rows(evaluation, "dataset_test_split")["prompt"])
+    found = overlaps(evaluation, read_rows(row_options(evaluation), "dataset_test_split")["prompt"])
     assert len(found["sft"].unknown) == 1 and not Path("ran").exists()
     assert not overlaps(evaluation, ["1"], [run])["sft"].unknown and Path("ran").exists()  # listed with the recipes
 
@@ -241,7 +245,7 @@ def test_a_lineage_that_ends_too_early_is_not_known(make, tmp_path):
     first = trained(make("first", **SFT))
     second = make("second", **SFT | {"model_name_or_path": "runs/first"}, max_samples=3)
     open_run(second.output_dir, second.values, {"model": fingerprint("runs/first")}, second.path)
-    write_problems(second.output_dir, prepare(second).rows)
+    write_problems(second.output_dir, prepare(row_options(second)).rows)
     (Path("runs/second/export/merged-16bit")).mkdir(parents=True)
     Path("elsewhere").mkdir()
     for folder in ("elsewhere", "runs/second/export/merged-16bit"):
@@ -250,7 +254,7 @@ def test_a_lineage_that_ends_too_early_is_not_known(make, tmp_path):
     evaluation = make("eval", **EVAL, models=models)
     assert counts(evaluation) == {"second": 30, "export": 30, "away": 0, "hub": 0}
     first.output_dir.rename("runs/moved")
-    found = overlaps(evaluation, recipe_rows(evaluation, "dataset_test_split")["prompt"])
+    found = overlaps(evaluation, read_rows(row_options(evaluation), "dataset_test_split")["prompt"])
     assert {label: (len(one.numbers), len(one.unknown)) for label, one in found.items()} == {
         "second": (3, 1), "export": (3, 1), "away": (0, 1), "hub": (0, 0),
     }  # fmt: skip

@@ -7,8 +7,9 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext.contract import Contract
-from reasoning_ext.data import DataError, find_format, format_rows
-from reasoning_ext.preparation import has_sides
+from reasoning_ext.data import DataError
+from reasoning_ext.formatting import find_format, format_rows
+from reasoning_ext.rows import has_sides
 
 ASKED = [{"role": "user", "content": "3+4"}]
 WHOLE = "<think>\n3+4=7\n</think>\n\n7"

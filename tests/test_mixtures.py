@@ -5,9 +5,10 @@ import json
 import datasets
 import pytest
 
-from reasoning_ext.errors import UserError
-from reasoning_ext.preparation import recipe_rows
+from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe import load_recipe
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import read_rows
 
 
 @pytest.fixture(autouse=True)
@@ -44,9 +45,17 @@ def mixture(tmp_path, write_recipe):
         text = "".join(f"  - {{dataset_name: ./{entry}}}\n" for entry in listed)
         more = more + (GRPO if stage == "grpo" else "")
         recipe = load_recipe(write_recipe(f"stage: {stage}\noutput_dir: out\ndatasets:\n{text}{more}"))
-        return recipe_rows(recipe, **options)
+        return placed(recipe, **options)
 
     return read
+
+
+def placed(recipe, **options):
+    """Read rows, and place what is wrong with them as a stage does."""
+    try:
+        return read_rows(row_options(recipe), **options)
+    except KeyProblem as error:
+        raise recipe.error(error.key, str(error)) from error
 
 
 def asked(mixed):
@@ -85,7 +94,7 @@ def test_row_counts_are_drawn_by_seed(mixture):
 
 def test_a_limit_holds_for_the_mixture_and_a_look_takes_the_first_of_each(mixture):
     assert len(mixture("a.jsonl", "b.jsonl", more="max_samples: 5\n")) == 5
-    assert shares(mixture("a.jsonl, num_rows: 12", "b.jsonl", max_samples=3)) == {0: 3, 1: 3}
+    assert shares(mixture("a.jsonl, num_rows: 12", "b.jsonl", limit=3)) == {0: 3, 1: 3}
 
 
 def test_tasks_and_system_prompts_belong_to_their_entries(mixture):
@@ -201,12 +210,11 @@ def test_template_options_of_one_entry_are_refused_where_a_stage_has_one_for_all
         ("datasets: [{num_rows: 3}]", "datasets.0: the key dataset_name is missing"),
         ("datasets: [{5: 3}]", "datasets.0.5: unknown key"),
         ("dataset_name: a.csv\ndatasets: [{dataset_name: a.csv}]", "dataset_name: found beside datasets"),
-        ("max_samples: 0\ndatasets: [{dataset_name: a.csv}]", "found 0, allowed: 1 or more"),
     ],
 )
 def test_a_list_that_is_wrong_is_refused(write_recipe, text, said):
     with pytest.raises(UserError) as error:
-        recipe_rows(load_recipe(write_recipe(f"stage: sft\noutput_dir: out\n{text}\n")))
+        read_rows(row_options(load_recipe(write_recipe(f"stage: sft\noutput_dir: out\n{text}\n"))))
     assert said in str(error.value)
 
 
@@ -217,4 +225,4 @@ def test_counts_are_those_of_the_rows_to_train_on(tmp_path, write_recipe):
         (tmp_path / "data" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
     text = "stage: sft\noutput_dir: out\ndatasets:\n  - {dataset_name: ./data, num_rows: 5}\n"
     recipe = load_recipe(write_recipe(text))
-    assert recipe_rows(recipe).num_rows == 5 and recipe_rows(recipe, "dataset_test_split").num_rows == 2
+    assert placed(recipe).num_rows == 5 and placed(recipe, split="dataset_test_split").num_rows == 2

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from reasoning_ext.check_output import check_and_print
-from reasoning_ext.data import find_format
+from reasoning_ext.formatting import find_format
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import build_rewards, call_reward
 from reasoning_ext.reward_loading import EntryError, parse_rewards

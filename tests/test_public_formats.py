@@ -6,7 +6,8 @@ import datasets
 import pytest
 
 from reasoning_ext import think
-from reasoning_ext.data import DataError, find_format, format_rows
+from reasoning_ext.data import DataError
+from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.sources import load_rows
 from tests.timing import seconds, slowness
 
@@ -363,7 +364,7 @@ def test_a_missing_column_of_a_public_set_is_named(format_name, column):
 
 
 def test_files_that_formats_share_hold_no_format():
-    from reasoning_ext.data import format_names
+    from reasoning_ext.formatting import format_names
 
     assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "preferences", "prompt_completion"} == set(format_names())
     with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.formats"):

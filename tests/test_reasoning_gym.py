@@ -5,13 +5,16 @@ import re
 from pathlib import Path
 
 import pytest
-from reasoning_ext.rewards.reasoning_gym import _final, reasoning_gym
+from reasoning_ext.rewards import _gym
+from reasoning_ext.rewards import reasoning_gym as module
+from reasoning_ext.rewards.reasoning_gym import reasoning_gym
 
 from reasoning_ext import gym
 from reasoning_ext.data import DataError
-from reasoning_ext.gym import gym_rows, is_gym
+from reasoning_ext.gym import gym_rows
 from reasoning_ext.reward_calls import build_rewards
 from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.verifier.pool import Pool
 
 # One task of each kind: a number, a grid, a choice of right answers, keys that are no strings, tuples, formulas, lists.
 TASKS = """chain_sum rotate_matrix countdown graph_color gcd polynomial_multiplication simple_integration spiral_matrix
@@ -32,13 +35,9 @@ def pay(made, said, **options):
     return reasoning_gym(completions, [row["gym_entry"] for row in made], **options)
 
 
-def test_names():
-    assert is_gym("reasoning_gym:chain_sum") and is_gym("reasoning_gym:")
-    assert not is_gym("reasoning_gym") and not is_gym("gym.py:rows") and not is_gym("a/reasoning_gym:b")
-
-
 def test_without_the_library_one_line_says_what_to_install(monkeypatch):
     monkeypatch.setattr(gym, "is_installed", lambda: False)
+    monkeypatch.setattr(module, "is_installed", lambda: False)
     with pytest.raises(DataError) as error:
         gym_rows("reasoning_gym:chain_sum", "train", {})
     assert error.value.key == "dataset_name" and "pip install 'reasoning-ext[reasoning-gym]'" in str(error.value)
@@ -50,23 +49,22 @@ def test_entries_come_back_as_they_were():
     from fractions import Fraction
 
     entry = {"a": (1, (2, "b")), "b": {1: {"c": (3,)}, (4, 5): [None, True]}, "d": Fraction(2, 3), "e": {"": []}}
-    assert json.loads(json.dumps(gym._plain(entry)), object_hook=gym._restored) == entry
+    assert json.loads(json.dumps(_gym.plain(entry)), object_hook=_gym.restored) == entry
 
 
-@pytest.mark.parametrize(
-    ("text", "answer"),
-    [
-        ("It is <answer>1 2\n3 4</answer>.", "1 2\n3 4"),
-        ("<answer>1</answer> no <answer> 2 </answer>", "2"),
-        (r"So \boxed{a} and \boxed{b=c}", "b=c"),
-        (r"<answer>\boxed{\text{north east}}</answer>", "north east"),
-        (r"\boxed{1} <answer>2</answer>", "2"),
-        ("\n 1 0\n0 1 \n", "1 0\n0 1"),
-        ("<answer>open", "<answer>open"),
-    ],
-)
-def test_the_final_answer(text, answer):
-    assert _final(text) == answer
+SAYS = [
+    ("It is <answer>1 2\n3 4</answer>.", "1 2\n3 4"), ("<answer>1</answer> no <answer> 2 </answer>", "2"),
+    (r"So \boxed{a} and \boxed{b=c}", "b=c"), (r"<answer>\boxed{\text{north east}}</answer>", "north east"),
+    (r"\boxed{1} <answer>2</answer>", "2"), ("\n 1 0\n0 1 \n", "1 0\n0 1"), ("<answer>open", "<answer>open"),
+]  # fmt: skip
+
+
+def test_the_final_answer(monkeypatch):
+    asked = []
+    monkeypatch.setattr(module, "is_installed", lambda: True)
+    monkeypatch.setattr(Pool, "map", lambda pool, given, seconds: asked.extend(given) or [1.0] * len(given))
+    reasoning_gym([text for text, _ in SAYS], [str(i) for i in range(len(SAYS))])
+    assert asked == [(str(i), answer) for i, (_, answer) in enumerate(SAYS)]
 
 
 def test_rows_have_what_the_reward_needs():
@@ -175,33 +173,17 @@ def test_a_recipe_finds_the_reward():
     assert reward(completions=[made[0]["answer"]], gym_entry=[made[0]["gym_entry"]]) == [1.0]
 
 
-@pytest.mark.parametrize(
-    ("name", "split", "settings", "key", "said"),
-    [
-        ("chain_sun", "train", {}, "dataset_name", "reasoning_gym has no task chain_sun; the nearest is chain_sum"),
-        ("", "train", {}, "dataset_name", "has no task (nothing); there are ab, acre"),
-        ("composite", "train", {}, "dataset_name", "found composite"),
-        (
-            "chain_sum",
-            "dev",
-            {},
-            "dataset_name",
-            "found the split dev, allowed for reasoning_gym:chain_sum: train, val",
-        ),
-        ("chain_sum", "train[:5]", {}, "dataset_name", "found the split train[:5], allowed"),
-        ("chain_sum", "train", {"max_term": 3}, "gen_kwargs", "has no setting max_term; the nearest is max_terms"),
-        ("chain_sum", "train", {"size": 3}, "gen_kwargs", "has no setting size"),
-        (
-            "chain_sum",
-            "train",
-            {"num_rows": 0},
-            "gen_kwargs",
-            "found num_rows: 0, allowed: whole numbers from 1 to 1048576",
-        ),
-        ("chain_sum", "train", {"seed": -1}, "gen_kwargs", "found seed: -1, allowed: whole numbers from 0 to 1364"),
-        ("chain_sum", "train", {"max_terms": 0}, "gen_kwargs", "reasoning_gym:chain_sum failed: AssertionError"),
-    ],
-)
+REFUSED = [
+    ("chain_sun", "train", {}, "dataset_name", "the nearest is chain_sum"), ("", "train", {}, "dataset_name", "ab, acre"),
+    ("composite", "train", {}, "dataset_name", "composite"), ("chain_sum", "dev", {}, "dataset_name", "split dev"),
+    ("chain_sum", "train[:5]", {}, "dataset_name", "train[:5]"),
+    ("chain_sum", "train", {"max_term": 3}, "gen_kwargs", "the nearest is max_terms"),
+    ("chain_sum", "train", {"size": 3}, "gen_kwargs", "size"), ("chain_sum", "train", {"num_rows": 0}, "gen_kwargs", "1048576"),
+    ("chain_sum", "train", {"seed": -1}, "gen_kwargs", "1364"), ("chain_sum", "train", {"max_terms": 0}, "gen_kwargs", "failed"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "split", "settings", "key", "said"), REFUSED)
 def test_bad_names_and_settings_are_refused(name, split, settings, key, said):
     pytest.importorskip("reasoning_gym")
     with pytest.raises(DataError) as error:

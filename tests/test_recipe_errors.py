@@ -9,7 +9,7 @@ from importlib.metadata import version
 import pytest
 from conftest import TINY
 
-from reasoning_ext.data import format_names
+from reasoning_ext.formatting import format_names
 from reasoning_ext.recipe import load_recipes
 from tests.timing import child_seconds
 

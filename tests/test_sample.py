@@ -12,10 +12,11 @@ from conftest import TINY
 import reasoning_ext.sample as module
 from reasoning_ext.data import DataError
 from reasoning_ext.generation import Completion, EngineError
-from reasoning_ext.preparation import prepare
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
 from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.row_options import row_options
+from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDirError, fingerprint, finish, open_run
 from reasoning_ext.sample import run_sample
 from reasoning_ext.sources import load_rows
@@ -292,13 +293,13 @@ def test_the_next_stages_read_their_own_files(sample, tmp_path):
         ("sample", "reward_funcs: [math_answer]\ndifficulty: [0.0, 0.0]\n", rated, 1),
     ):
         (tmp_path / "next.yaml").write_text(f"stage: {stage}\n{common}{more}")
-        prepared = prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
+        prepared = prepare(row_options(load_recipe(tmp_path / "next.yaml")), specs=[])
         assert columns <= set(prepared.rows.column_names) and prepared.rows.num_rows == count, stage
     assert "difficulty 0 to 0: 1 rows, 4 dropped" in prepared.lines()
     elsewhere = common.replace(str(out), "./problems.py:problems")
     (tmp_path / "next.yaml").write_text(f"stage: grpo\n{elsewhere}reward_funcs: [math_answer]\ndifficulty: [0, 1]\n")
     with pytest.raises(DataError, match="the rows have no column pass_rate"):
-        prepare(load_recipe(tmp_path / "next.yaml"), specs=[])
+        prepare(row_options(load_recipe(tmp_path / "next.yaml")), specs=[])
 
 
 class Server(BaseHTTPRequestHandler):

@@ -199,7 +199,8 @@ def test_for_every_key_and_kind_of_value_the_schema_says_what_the_loader_says(va
 )
 def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, lines, right):
     from reasoning_ext.check_keys import check_recipe
-    from reasoning_ext.preparation import evaluation_questions
+    from reasoning_ext.decontamination import evaluation_questions
+    from reasoning_ext.row_options import row_options
 
     text = f"stage: sft\nmodel_name_or_path: a/b\noutput_dir: o\n{lines}\n"
     text += "" if lines.startswith("datasets") else "dataset_name: a/b\n"
@@ -209,7 +210,7 @@ def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, line
     if not right:
         with pytest.raises(UserError, match=f"r.yaml:4: {lines.split(':')[0]}"):
             check_recipe(loaded).refuse()
-            evaluation_questions(loaded)
+            evaluation_questions(row_options(loaded))
     elif "decontaminate" not in lines:
         check_recipe(loaded).refuse()
 

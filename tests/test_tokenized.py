@@ -7,8 +7,8 @@ import pytest
 from reasoning_ext.contract import find_contract
 from reasoning_ext.data import DataError
 from reasoning_ext.rendering import Rendered, render_row
-from reasoning_ext.token_rows import drop_overlong
-from reasoning_ext.tokenized import IGNORED, LossOptions, drop_long_prompts, tokenize, tokenize_rows
+from reasoning_ext.token_sets import drop_long_prompts, drop_overlong, tokenize_rows
+from reasoning_ext.tokenized import IGNORED, LossOptions, tokenize
 from tests.templates import TEXT, build
 
 QUESTION = [{"role": "user", "content": "What is 3+4?"}]

@@ -206,7 +206,7 @@ def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
     path.write_text(yaml.safe_dump(COMMON | grpo_values(tmp_path) | {"output_dir": "out"}))
     from datasets import Dataset
 
-    from reasoning_ext.preparation import Prepared
+    from reasoning_ext.prepared import Prepared
 
     [row] = grpo._prompts(load_recipe(path), Prepared(Dataset.from_list(rows)))
     assert row["prompt"][1]["content"] == "b" and row["prompt"][1][find_contract(tokenizer).field] == "a"

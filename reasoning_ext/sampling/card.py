@@ -31,7 +31,7 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, ste
         folder: the run's folder.
         recipe: the resolved recipe.
         found: the counts.
-        steps: what became of the data set's rows, as `reading.Prepared.steps` has it.
+        steps: what became of the data set's rows, as `prepared.Prepared.steps` has it.
         adaptive: whether prompts were left alone once enough was accepted.
     """
     from huggingface_hub import DatasetCardData

@@ -16,7 +16,7 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.deduplication import jaccard, normalise, shingles
 from reasoning_ext.generation import is_fault
-from reasoning_ext.preparation import has_gold
+from reasoning_ext.rows import has_gold
 from reasoning_ext.sampling.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, number_of
 from reasoning_ext.votes import same_answers
 
