@@ -16,8 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
+from reasoning_ext.process import versions
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.run_dir import versions
 
 OUT_OF_MEMORY = 3  # the exit code
 LOADING, PREPARING = "loading", "trainer"

@@ -24,8 +24,9 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.memory.check import find_card
 from reasoning_ext.memory.plan import plan
 from reasoning_ext.memory.setup import setup_of
+from reasoning_ext.process import versions
 from reasoning_ext.recipe import load_recipe
-from reasoning_ext.run_dir import METRICS, versions
+from reasoning_ext.run_dir import METRICS
 
 ROOT = Path(__file__).parents[1]
 STEPS = 3

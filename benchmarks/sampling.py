@@ -24,7 +24,8 @@ from typing import Any
 import yaml
 
 from reasoning_ext.files import write_whole
-from reasoning_ext.run_dir import open_run, versions
+from reasoning_ext.process import versions
+from reasoning_ext.run_dir import open_run
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sampling.json"

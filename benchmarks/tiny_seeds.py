@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from reasoning_ext.files import write_whole
-from reasoning_ext.run_dir import versions
+from reasoning_ext.process import versions
 
 ROOT = Path(__file__).parents[1]
 SAMPLED_GAIN, GREEDY_GAIN, STUDENT_GAIN, WALL_SECONDS = 0.40, 0.50, 0.20, 360

@@ -9,7 +9,7 @@ import os
 import shutil
 from pathlib import Path
 
-from reasoning_ext.files import fast_hash, read_object, size_problem, write_whole
+from reasoning_ext.files import changed, fast_hash, read_object, write_whole
 
 COMPLETE = "COMPLETE"
 ASIDE = "damaged-"  # put before the name of a checkpoint that does not fit its COMPLETE
@@ -38,22 +38,12 @@ def mark_complete(checkpoint: Path) -> None:
     write_whole(checkpoint / COMPLETE, json.dumps({"files": listed}))
 
 
-def damage(checkpoint: Path) -> str:
+def damage_in(checkpoint: Path) -> str:
     """Say which file of a complete checkpoint is not as it was written, or nothing; an older version's COMPLETE names none."""
     if (checkpoint / COMPLETE).stat().st_size == 0:
-        needed = ("trainer_state.json", "optimizer.pt", "scheduler.pt")
-        missing = [name for name in needed if not (checkpoint / name).is_file()]
-        return f"{missing[0]} is missing" if missing else ""
+        return ""
     files = read_object(checkpoint / COMPLETE).get("files")
-    if not isinstance(files, dict) or not all(isinstance(v, list) and len(v) == 2 for v in files.values()):
-        return f"{COMPLETE} cannot be read"
-    for name, (size, digest) in files.items():
-        problem = size_problem(checkpoint / name, size)
-        if not problem and fast_hash(checkpoint / name) != digest:
-            problem = "has another content than was written"
-        if problem:
-            return f"{name} {problem}"
-    return ""
+    return changed(checkpoint, files) if isinstance(files, dict) else f"{COMPLETE} cannot be read"
 
 
 def settle(path: Path) -> list[str]:
@@ -68,7 +58,7 @@ def settle(path: Path) -> list[str]:
     for checkpoint in reversed(checkpoints(path)):
         if not (checkpoint / COMPLETE).is_file():
             shutil.rmtree(checkpoint, ignore_errors=True)
-        elif problem := damage(checkpoint):
+        elif problem := damage_in(checkpoint):
             aside = checkpoint.with_name(ASIDE + checkpoint.name)
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.rename(aside)

@@ -170,18 +170,14 @@ def export(
     what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
 ) -> None:
     """Export a run for other tools, compared with what was trained."""
-    from reasoning_ext.export_arguments import check_arguments
-
-    quantization = quantization.lower()
-    check_arguments(to, what, quantization, repo_id, public)
     from reasoning_ext.network import settle
 
     settle([])
     from reasoning_ext.export import export_run
 
     export_run(
-        run, to, output, prompts=prompts, base=base, quantization=quantization, llama_cpp=llama_cpp, repo_id=repo_id,
-        public=public, what=what,
+        run, to, output, prompts=prompts, base=base, quantization=quantization.lower(), llama_cpp=llama_cpp,
+        repo_id=repo_id, public=public, what=what,
     )  # fmt: skip
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import glob
+import hashlib
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,8 +16,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from reasoning_ext.errors import UserError
-
-TAIL = 2**16  # bytes read at once from a file's end
 
 
 class DiskError(UserError):
@@ -58,6 +58,20 @@ def whole_file(path: Path) -> Iterator[IO[str]]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def whole_folder(path: Path) -> Iterator[Path]:
+    """Give a folder to write to, which gets its name in the end, or is removed when anything goes wrong."""
+    part = path.with_name(f".{path.name}.part")
+    shutil.rmtree(part, ignore_errors=True)  # of a process that was killed
+    try:
+        part.mkdir(parents=True)
+        yield part
+        os.sync()
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
     """Append rows to a JSONL file in one write and one fsync; a torn last line from a crash is cut off first.
 
@@ -95,12 +109,22 @@ def read_object(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def size_problem(file: Path, size: int) -> str:
-    """Say that a file is gone, or has another size than it was written with, or nothing."""
-    if not file.is_file():
-        return "is missing"
-    now = file.stat().st_size
-    return "" if now == size else f"has {now} bytes and had {size}"
+def changed(folder: Path, files: dict[str, Any]) -> str:
+    """Say which file of a folder is gone or not as it was written, or nothing.
+
+    Args:
+        folder: the folder.
+        files: `{name: size}`, or `{name: [size, hash]}` with what `fast_hash` made of it.
+    """
+    for name, noted in files.items():
+        size, digest = noted if isinstance(noted, list) and len(noted) == 2 else (noted, None)
+        if not (file := folder / name).is_file():
+            return f"{name} is missing"
+        if (now := file.stat().st_size) != size:
+            return f"{name} has {now} bytes and had {size}"
+        if digest is not None and fast_hash(file) != digest:
+            return f"{name} has another content than was written"
+    return ""
 
 
 def fast_hash(file: Path) -> str:
@@ -113,11 +137,8 @@ def fast_hash(file: Path) -> str:
 def _hashed(file: Path, size: int, changed: int) -> str:
     import xxhash  # datasets brings it
 
-    digest = xxhash.xxh3_128()
-    with file.open("rb", buffering=0) as f:
-        while block := f.read(2**20):
-            digest.update(block)
-    return digest.hexdigest()
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()
 
 
 def lives(process: int) -> bool:
@@ -135,16 +156,9 @@ def mend(path: Path) -> None:
     if not path.is_file() or path.stat().st_size == 0:
         return
     with path.open("rb+") as file:
-        end = file.seek(0, os.SEEK_END)
-        while end > 0:
-            start = max(0, end - TAIL)
-            file.seek(start)
-            newline = file.read(end - start).rfind(b"\n")
-            if newline >= 0:
-                end = start + newline + 1
-                break
-            end = start
-        if end < path.stat().st_size:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            end, size = view.rfind(b"\n") + 1, len(view)
+        if end < size:
             file.truncate(end)
 
 

@@ -10,14 +10,13 @@ whole or not at all, and is used again when the run goes on:
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, Problem
-from reasoning_ext.files import check_space, lives, read_object, write_whole
+from reasoning_ext.files import check_space, read_object, whole_folder, write_whole
 from reasoning_ext.run_dir import fingerprint, say
 
 if TYPE_CHECKING:
@@ -268,24 +267,11 @@ def _made_once(place: Path, made_from: dict[str, Any], make: Callable[[], tuple[
         note = place / MADE_FROM
         if read_object(note) == made_from:
             return str(place)
-        _sweep(place)
         model, tokenizer = make()
-        temporary = place.with_name(f".{place.name}.{os.getpid()}")
-        try:
-            model.save_pretrained(temporary)
-            tokenizer.save_pretrained(temporary)
-            write_whole(temporary / MADE_FROM, json.dumps(made_from))
+        with whole_folder(place) as part:
+            model.save_pretrained(part)
+            tokenizer.save_pretrained(part)
+            write_whole(part / MADE_FROM, json.dumps(made_from))
             if place.exists():  # of another adapter, left by a run that was refused
                 shutil.rmtree(place)
-            temporary.rename(place)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     return str(place)
-
-
-def _sweep(place: Path) -> None:
-    """Remove what processes that were killed have left half written beside a folder."""
-    for left in place.parent.glob(f".{place.name}.*"):
-        number = left.name.rpartition(".")[2]
-        if number.isdigit() and not lives(int(number)):
-            shutil.rmtree(left, ignore_errors=True)

@@ -17,7 +17,7 @@ from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.measuring import measure
 from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import WEIGHTS, eval_models, model_chain
+from reasoning_ext.named_inputs import eval_models, model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
@@ -26,7 +26,7 @@ from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
 from reasoning_ext.rows import prepare, read_rows, stage_columns
 from reasoning_ext.sources import is_generator, local_source
 from reasoning_ext.user_code import no_code
-from reasoning_ext.weights import check_weights, vocabulary_problem
+from reasoning_ext.weights import CONFIGS, check_weights, vocabulary_problem
 
 CHECKED_ROWS = 8  # of those that are held out
 SAMPLE = 2000  # rows that are rendered and tokenized
@@ -186,7 +186,7 @@ def _read_weights(recipe: Recipe) -> None:
         return
     arguments = recipe.get("trust_remote_code"), recipe.get("model_init_kwargs"), recipe.get("from_scratch")
     for name in [*eval_models(recipe).values()] or [recipe.get("model_name_or_path")]:
-        if any((Path(recipe.local(name)) / file).is_file() for file in WEIGHTS):
+        if any((Path(recipe.local(name)) / file).is_file() for file in CONFIGS):
             check_weights(recipe.local(name), *arguments)
 
 

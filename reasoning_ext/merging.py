@@ -6,6 +6,8 @@ in 16 bits (or float32, where it is stored so), and what is saved is rounded to 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,17 +15,20 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.errors import UserError
-from reasoning_ext.export_arguments import ExportError
 from reasoning_ext.files import read_object
-from reasoning_ext.hand_over import MADE_FROM, MERGED, base_of, is_adapter, put_adapter
+from reasoning_ext.hand_over import MADE_FROM, base_of, is_adapter, put_adapter
 from reasoning_ext.lineage import EXPORT, run_recipe
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.run_dir import DONE, RECIPE, damage, fingerprint, is_run
+from reasoning_ext.run_dir import RECIPE, fingerprint, is_run, unfinished
 from reasoning_ext.weights import check_weights, json_problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+class ExportError(UserError):
+    """An export cannot be made, or turned out wrong; nothing is left in its place."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +54,10 @@ class Source:
         """Whether code of the model's repository may run, as in the recipe."""
         return bool(self.recipe.get("trust_remote_code"))
 
-    def revision(self, name: str) -> str | None:
-        """The revision of a hub name, as in the recipe."""
-        return None if Path(name).exists() else self.recipe.get("model_revision")
+    def arguments(self, name: str) -> dict[str, Any]:
+        """How `from_pretrained` is to open a name: of the hub at the recipe's revision."""
+        revision = None if Path(name).exists() else self.recipe.get("model_revision")
+        return {"revision": revision, "trust_remote_code": self.trust}
 
 
 def find_source(run: Path, base: str | None = None) -> Source:
@@ -63,29 +69,22 @@ def find_source(run: Path, base: str | None = None) -> Source:
 
     Raises:
         ExportError: it is no such run, or its base cannot be had.
+        UserError: its recipe cannot be read.
     """
-    if not is_run(run):
-        raise ExportError(f"found {run}, allowed: the folder of a finished {', '.join(TRAINED)} run")
-    try:
-        recipe = run_recipe(run)
-    except UserError as error:
-        raise ExportError(f"{error}; the run cannot be read") from error
-    if recipe.stage not in TRAINED:
-        raise ExportError(f"found {run}, a run of stage {recipe.stage}, allowed: {' or '.join(TRAINED)}")
-    if not (run / DONE).is_file():
-        raise ExportError(f"found {run}, which has not finished; run its recipe again to go on")
-    if problem := damage(run, str(run)) or json_problem(run, str(run)):
+    recipe = run_recipe(run) if is_run(run) else None
+    if recipe is None or recipe.stage not in TRAINED:
+        found = f"{run}, a run of stage {recipe.stage}" if recipe else run
+        raise ExportError(f"found {found}, allowed: the folder of a finished {', '.join(TRAINED)} run")
+    if problem := unfinished(run, str(run)) or json_problem(run, str(run)):
         raise ExportError(problem)
     adapter = is_adapter(str(run))
     if not adapter and not (run / "config.json").is_file():
         raise ExportError(f"found {run} without weights (no config.json, no adapter_config.json); run its recipe again")
     named = _adapter_base(run, recipe) if adapter else _trained_from(run, recipe)
     other = base is not None and not _same(base, named)
-    if adapter and other:
-        _refuse_own_merge(run, str(base), str(named))
-    source = Source(run, recipe, adapter, base if base is not None else named, named if other else None)
+    source = Source(run, recipe, adapter, base or named, named if other else None)
     if adapter:
-        _refuse_quantised(source)
+        _refuse_base(source)
     return source
 
 
@@ -120,34 +119,21 @@ def _same(base: str, named: str | None) -> bool:
     return base == named or (folders and fingerprint(base) == fingerprint(str(named)))
 
 
-def _refuse_own_merge(run: Path, base: str, named: str) -> None:
-    """Refuse a base that holds an adapter already, of which the comparison with the merge would say nothing.
+def _refuse_base(source: Source) -> None:
+    """Refuse to merge an adapter into weights of 4 or 8 bits, and into some that hold it already, as their own notes say.
 
-    What is known of a folder is what was written into it: how a run made its `merged_base`, which run an export is of.
+    Nothing else would tell the latter: the adapter on such a base is what the merge is compared with.
     """
-    made, own = read_object(Path(base) / MADE_FROM), read_object(Path(named) / MADE_FROM)
-    if Path(base).name == MERGED and Path(named).name != MERGED:
-        problem = f"a base with the adapter {made.get('adapter', 'of another run')} merged in"
-    elif made and (made.get("fingerprint") == fingerprint(str(run)) or (own and made != own)):
-        problem = f"made from {made.get('adapter') or made.get('config')}"
-    elif read_object(Path(base) / EXPORT).get("made_of", {}).get("run") == fingerprint(str(run)):
-        problem = "an export of this very run"
-    else:
-        return
-    raise ExportError(
-        f"--base: found {base}, {problem}; this run was trained on {named}, write that, or where it is now"
-    )
-
-
-def _refuse_quantised(source: Source) -> None:
-    """Refuse to merge into weights of 4 or 8 bits."""
     from transformers import AutoConfig
 
+    base, run = Path(str(source.base)), fingerprint(str(source.path))
+    made_of = read_object(base / EXPORT).get("made_of", {}).get("run")
+    if source.named and run in (made_of, read_object(base / MADE_FROM).get("fingerprint")):
+        trained = f"this run was trained on {source.named}, write that, or where it is now"
+        raise ExportError(f"--base: found {base}, into which this very run's adapter is merged already; {trained}")
     name = base_weights(source.base)
-    try:
-        config = AutoConfig.from_pretrained(name, revision=source.revision(name), trust_remote_code=source.trust)
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(_cannot_load(name, error)) from error
+    with loading(name):
+        config = AutoConfig.from_pretrained(name, **source.arguments(name))
     if getattr(config, "quantization_config", None):
         near = name.removesuffix("-bnb-4bit").removesuffix("-unsloth")
         hint = near if near != name else "NAME"
@@ -162,61 +148,50 @@ def base_weights(name: str | None) -> str:
     return found
 
 
-def _cannot_load(name: str, error: BaseException) -> str:
-    reason = " ".join(str(error).split())[:200]
-    hint = "run this where the training ran, or write --base NAME"
-    return f"cannot load {name}: {type(error).__name__}: {reason}; {hint}"
+@contextlib.contextmanager
+def loading(name: str) -> Iterator[None]:
+    """Say in one line that a model cannot be loaded.
 
-
-def count_parameters(source: Source) -> int:
-    """Count the parameters of the model to export, from its config alone."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    name = base_weights(source.base) if source.adapter else str(source.path)
-    trust = {"trust_remote_code": source.trust}
+    Raises:
+        ExportError: whatever transformers and PEFT made of it.
+    """
     try:
-        config = AutoConfig.from_pretrained(name, revision=source.revision(name), **trust)
-        with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, **trust)
-    except (OSError, ValueError, KeyError) as error:
-        raise ExportError(_cannot_load(name, error)) from error
-    return sum(p.numel() for p in model.parameters())
+        yield
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        hint = "run this where the training ran, or write --base NAME"
+        raise ExportError(f"cannot load {name}: {reason}; {hint}") from error
 
 
 def load_weights(name: str, source: Source) -> PreTrainedModel:
     """Load whole weights as they are stored, on the accelerator where there is one; an adapter is merged into its base.
 
     Raises:
-        ExportError: they cannot be loaded.
+        UserError: they cannot be loaded.
     """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
     if is_adapter(name):
-        base = source.base if Path(name) == source.path else base_of(name)
-        return merge(_put_adapter(load_weights(str(base), source), name))
+        return merge(_with_adapter(name, source))
     check_weights(name, source.trust)
-    arguments = {"revision": source.revision(name), "trust_remote_code": source.trust, "dtype": "auto"}
-    try:
-        model = AutoModelForCausalLM.from_pretrained(name, **arguments)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ExportError(_cannot_load(name, error)) from error
+    with loading(name):
+        model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", **source.arguments(name))
     return model.to(PartialState().device).eval()
 
 
 def load_trained(source: Source) -> Any:
     """Load the run's model as it is to be exported: whole weights, or the adapter on its base, not merged."""
-    if not source.adapter:
-        return load_weights(str(source.path), source)
-    return _put_adapter(load_weights(str(source.base), source), str(source.path))
+    return _with_adapter(str(source.path), source) if source.adapter else load_weights(str(source.path), source)
 
 
-def _put_adapter(model: Any, folder: str) -> Any:
-    try:
+def _with_adapter(folder: str, source: Source) -> Any:
+    base = source.base if Path(folder) == source.path else base_of(folder)
+    model = load_weights(str(base), source)
+    with loading(f"the adapter {folder} on {base}"):
         return put_adapter(model, folder).eval()
-    except (RuntimeError, ValueError, KeyError, IndexError) as error:
-        raise ExportError(f"the adapter {folder} does not fit: {' '.join(str(error).split())[:300]}") from error
 
 
 def merge(model: Any) -> Any:
@@ -225,10 +200,8 @@ def merge(model: Any) -> Any:
     Raises:
         ExportError: they are not.
     """
-    try:
+    with loading("the merged model"):
         return model.merge_and_unload(safe_merge=True)
-    except ValueError as error:
-        raise ExportError(f"the merge failed: {' '.join(str(error).split())[:300]}") from error
 
 
 def run_tokenizer(source: Source) -> tuple[Any, Contract]:

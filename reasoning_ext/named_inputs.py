@@ -17,10 +17,9 @@ from reasoning_ext.reward_loading import HOMES, RewardSpec
 from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
 from reasoning_ext.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.user_code import no_code
-from reasoning_ext.weights import json_problem
+from reasoning_ext.weights import CONFIGS, json_problem
 
 Problems = Iterator[Problem]
-WEIGHTS = ("config.json", "adapter_config.json")
 
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
@@ -169,8 +168,8 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
     if is_run(source):
         if problem := unfinished(source, name) if run else damage(source, name):
             return problem
-    elif not any((source / file).is_file() for file in WEIGHTS):
-        return f"found {name}, a folder without a model: none of {' and '.join(WEIGHTS)} is there"
+    elif not any((source / file).is_file() for file in CONFIGS):
+        return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
     if problem := json_problem(source, name):
         return problem
     return _base_problem(name, source, made)
@@ -178,7 +177,7 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
 
 def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
-    file = folder / WEIGHTS[1]
+    file = folder / ADAPTER
     if not file.is_file():
         return ""
     try:

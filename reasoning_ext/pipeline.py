@@ -1,12 +1,8 @@
 """Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on."""
 
 import contextlib
-import gc
 import importlib
-import logging
-import sys
 import time
-import warnings
 
 from reasoning_ext.check import check
 from reasoning_ext.check_keys import OF_MODELS, Checked, broken_rules
@@ -14,6 +10,7 @@ from reasoning_ext.checkpoints import settle
 from reasoning_ext.errors import UserError
 from reasoning_ext.files import DiskError
 from reasoning_ext.named_inputs import code_line, input_sources
+from reasoning_ext.process import free_memory, quiet
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import named_refusals
 from reasoning_ext.reward_loading import RewardSpec
@@ -25,12 +22,12 @@ from reasoning_ext.run_dir import (
     has_begun,
     is_done,
     is_main,
+    locked,
     open_run,
     other_choice,
     say,
     world_size,
 )
-from reasoning_ext.run_lock import locked
 
 STAGE_FUNCTIONS = {
     "sft": "reasoning_ext.sft:run_sft",
@@ -125,7 +122,7 @@ def _run_stage(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     except UserError as error:
         raise UserError(recipe.placed(error)) from error
     finally:
-        _free_memory()
+        free_memory()
 
 
 def _disable_caching() -> None:
@@ -133,30 +130,6 @@ def _disable_caching() -> None:
     import datasets
 
     datasets.disable_caching()
-
-
-def quiet() -> None:
-    """Silence what no user can act on: a deprecation inside TRL's own defaults, and missing CPU kernels; no bars in a log."""
-    for name in ("gradient_checkpointing", "compute_loss_func"):
-        warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("transformers.trainer").addFilter(_is_no_tied_weight)
-    if not sys.stdout.isatty():
-        from transformers.utils import logging as transformers_logging
-
-        transformers_logging.disable_progress_bar()
-
-
-def _is_no_tied_weight(told: logging.LogRecord) -> bool:
-    """Leave out what transformers says of tied weights, which are written once; a checkpoint was compared with its hashes."""
-    return "missing keys in the checkpoint" not in str(told.msg)
-
-
-def _free_memory() -> None:
-    """Give the memory of a stage's model back before the next stage loads its own."""
-    gc.collect()
-    if "torch" in sys.modules and sys.modules["torch"].cuda.is_available():
-        sys.modules["torch"].cuda.empty_cache()
 
 
 def _wait() -> None:

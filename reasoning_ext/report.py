@@ -21,6 +21,7 @@ from reasoning_ext.run_dir import METRICS
 from reasoning_ext.run_reading import (
     Run,
     by_output,
+    columns,
     find_runs,
     in_training,
     key_of,
@@ -72,20 +73,10 @@ def save_curves(run: Path, output: Path) -> None:
 
 def render(runs: list[Run]) -> str:
     """Make the page of some runs that have been read and linked."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "percent": percent,
-        "number": number,
-        "duration": duration,
-        "split": split_text,
-        "text": text,
-        "problems_of": problems_of,
-    }
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    for shows in (percent, number, duration, split_text, text, problems_of, columns):
+        environment.filters[shows.__name__] = shows
     environment.tests["interval"] = figures.is_interval
     trained = [(run, figures.curves(run.stage, run.metrics)) for run in runs]
     samples = [(run, extremes(run.samples, weights_of(run.recipe))) for run in runs]
@@ -94,11 +85,7 @@ def render(runs: list[Run]) -> str:
         seconds=sum(run.seconds or 0 for run in runs),
         verdicts=[verdict for run in runs for verdict in verdicts(run, runs)],
         trained=[(run, [(c, Markup(figures.curve_svg(c))) for c in curves]) for run, curves in trained if curves],
-        evals=[
-            (run, Markup(figures.bars_svg(run.results)), _columns(run), in_training(run.results))
-            for run in runs
-            if run.results
-        ],
+        evals=[(run, Markup(figures.bars_svg(run.results)), in_training(run.results)) for run in runs if run.results],
         problems=problems_of({f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}),
         compared=[(run, found) for run in runs if (found := compared_problems(run.answers))],
         samples=[(run, found) for run, found in samples if found],
@@ -246,10 +233,6 @@ def _is_right(row: dict[str, Any]) -> bool | None:
     """Tell whether the first reward, which decides in `stage: eval`, says right; None where it does not judge."""
     value = next(iter((row.get("rewards") or {}).values()), None)
     return None if value is None else value > 0.5
-
-
-def _columns(run: Run) -> list[str]:
-    return list(dict.fromkeys(name for row in run.results.values() for name in row))
 
 
 def _finite(value: Any) -> float | None:

@@ -12,13 +12,15 @@ decides: what only watches or hastens a run may change at any time. Stage `sampl
 and ask for more of them: those that were drawn stay, and are chosen among anew. A training may be made longer.
 """
 
+import contextlib
+import errno
 import hashlib
 import json
 import os
-import platform
+import sys
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -26,17 +28,16 @@ import yaml
 
 from reasoning_ext.checkpoints import last_checkpoint
 from reasoning_ext.errors import UserError
-from reasoning_ext.files import fast_hash, size_problem, write_whole
-from reasoning_ext.own_keys import KINDS, TRAINED
+from reasoning_ext.files import changed, fast_hash, write_whole
+from reasoning_ext.own_keys import TRAINED
+from reasoning_ext.process import versions
+from reasoning_ext.run_identity import difference, identity, recipe_hash, refused_change, text_hash
 from reasoning_ext.shown import print, without_secrets
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
 )  # fmt: skip
-PACKAGES = (
-    "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
-    "unsloth", "vllm",
-)  # fmt: skip
+LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network disks have none
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 
@@ -75,28 +76,51 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
         RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
     """
     refuse_other_recipe(path, recipe)
-    lineage = {"recipe": _recipe_hash(recipe), "inputs": inputs}
-    if not is_run(path) or not has_begun(path):
-        path.mkdir(parents=True, exist_ok=True)
-        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
-        write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
-        write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
-        _note(path, recipe_path)
-        return RunDir(path, False, None)
-    known = _lineage(path)
-    if (before := _as_now(known["inputs"], inputs)) != inputs:
-        changed = _difference(before, inputs)
-        raise RunDirError(
-            f"found {path}, made from other inputs ({changed}); choose another output_dir or remove the folder to make it again"
-        )
-    _note(path, recipe_path)  # it may have been moved
-    done = is_done(path, recipe)
+    new = not is_run(path) or not has_begun(path)
+    if not new and (changed := difference(_inputs(path, inputs), inputs)):
+        hint = "choose another output_dir or remove the folder to make it again"
+        raise RunDirError(f"found {path}, made from other inputs ({changed}); {hint}")
+    done = not new and is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
+        path.mkdir(parents=True, exist_ok=True)
         (path / DONE).unlink(missing_ok=True)
         write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
-        if known != lineage:
-            write_whole(path / LINEAGE, json.dumps(lineage, indent=1))
+        if new:
+            write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
+        write_whole(path / LINEAGE, json.dumps({"recipe": recipe_hash(recipe), "inputs": inputs}, indent=1))
+    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():  # it may have been moved
+        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
     return RunDir(path, done, last_checkpoint(path))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made if it is not there, until this process dies, however it dies; no child of it holds on.
+
+    The file stays behind and means nothing by itself; it names the last holder's process.
+
+    Raises:
+        RunDirError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / LOCK
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+        file.write_text(f"{os.getpid()}\n")
+    except Timeout as error:
+        problem = f"found {path}, which process {file.read_text().strip() or 'unknown'} is writing to"
+        raise RunDirError(f"{problem}; wait for it, stop it, or choose another output_dir") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"warning: {path} cannot be locked ({error}); see that no other run writes there", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_done(path: Path, recipe: dict[str, Any]) -> bool:
@@ -106,9 +130,9 @@ def is_done(path: Path, recipe: dict[str, Any]) -> bool:
 
 def unfinished(path: Path, name: str) -> str:
     """Say that what a recipe names by that name is a run which is not done, or nothing."""
-    if not is_run(path) or (path / DONE).is_file():
-        return damage(path, name)
-    return f"found {name}, a run that has not finished; run its recipe again, it will go on"
+    if is_run(path) and not (path / DONE).is_file():
+        return f"found {name}, a run that has not finished; run its recipe again, it will go on"
+    return damage(path, name)
 
 
 def damage(path: Path, name: str) -> str:
@@ -124,31 +148,24 @@ def damage(path: Path, name: str) -> str:
         files = dict(json.loads((path / DONE).read_bytes()).get("files", {}))
     except (ValueError, TypeError, AttributeError):
         return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
-    for file, size in files.items():
-        edited = file.endswith("config.json") and (path / file).is_file() and (path / file).stat().st_size > 0
-        if not edited and (problem := size_problem(path / file, size)):
-            return (
-                f"found {name}, done, but its {file} {problem}; put it back, or remove {DONE} and run its recipe again"
-            )
-    return ""
+    edited = {name for name in files if name.endswith("config.json") and (path / name).is_file()}
+    empty = {name for name in edited if (path / name).stat().st_size == 0}
+    problem = changed(path, {name: size for name, size in files.items() if name not in edited - empty})
+    hint = f"put it back, or remove {DONE} and run its recipe again"
+    return f"found {name}, done, but its {problem}; {hint}" if problem else ""
 
 
 def other_choice(path: Path, recipe: dict[str, Any]) -> str:
     """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
     if not is_run(path) or not has_begun(path) or _is_of(path, recipe):
         return ""
-    changed = _difference(_identity(_written(path)), _identity(recipe))
+    changed = difference(identity(_written(path)), identity(recipe))
     if recipe.get("stage") not in TRAINED:
         return f"with what was drawn, otherwise than before: {changed}"
     kind = recipe.get("lr_scheduler_type", "linear")
     if kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1):
         return f"longer than before: {changed}"
     return f"longer than before: {changed}; its steps so far followed the {kind} schedule of the shorter run"
-
-
-def _note(path: Path, recipe_path: Path | None) -> None:
-    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():
-        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
 
 
 def written_recipe(path: Path) -> Path | None:
@@ -175,18 +192,13 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
         raise RunDirError(problem)
     if _is_of(path, recipe):
         return
-    before, now = _drawing(_written(path)), _drawing(recipe)
-    longer = dict.fromkeys(TRAINED, KINDS["length"]) | {"sample": {"num_generations"}}
-    for key in longer.get(str(recipe.get("stage")), ()):
-        few, more = before.get(key), now.get(key)
-        if isinstance(few, int | float) and isinstance(more, int | float) and 0 < few < more:
-            before[key] = more
-    if changed := _difference(before, now):
+    before = _written(path)
+    if changed := refused_change(before, recipe):
         raise RunDirError(
             f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
         )
     if recipe.get("stage") in TRAINED and (path / DONE).is_file() and last_checkpoint(path) is None:
-        changed = _difference(_identity(_written(path)), now)
+        changed = difference(identity(before), identity(recipe))
         raise RunDirError(
             f"found {path}, done, without a checkpoint to go on from ({changed}); choose another output_dir or remove the folder"
         )
@@ -194,27 +206,30 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
 
 def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
     """Tell whether a run's folder was last opened for this very recipe."""
-    return _recipe_hash(_written(path)) == _recipe_hash(recipe)
+    return recipe_hash(_written(path)) == recipe_hash(recipe)
 
 
 def _written(path: Path) -> dict[str, Any]:
     """Return the recipe that a folder holds."""
+    return _read(path / RECIPE, yaml.safe_load)
+
+
+def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
+    """Return what a folder was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
+    known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
+    if not isinstance(known, dict):
+        raise _damaged(path / LINEAGE)
+    return {what: now.get(what, mark) if str(mark).startswith("folder:") else mark for what, mark in known.items()}
+
+
+def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
     try:
-        recipe = yaml.safe_load((path / RECIPE).read_bytes())
+        found = load(file.read_bytes())
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise _damaged(path / RECIPE) from error
-    if not isinstance(recipe, dict):
-        raise _damaged(path / RECIPE)
-    return recipe
-
-
-def _lineage(path: Path) -> dict[str, Any]:
-    """Return what a folder was made of."""
-    try:
-        known = json.loads((path / LINEAGE).read_bytes())
-        return {"recipe": str(known["recipe"]), "inputs": dict(known["inputs"])}
-    except (ValueError, TypeError, KeyError) as error:
-        raise _damaged(path / LINEAGE) from error
+        raise _damaged(file) from error
+    if not isinstance(found, dict):
+        raise _damaged(file)
+    return found
 
 
 def _damaged(file: Path) -> RunDirError:
@@ -224,12 +239,7 @@ def _damaged(file: Path) -> RunDirError:
 def finish(path: Path, seconds: float) -> None:
     """Mark a run as done; the last file that a stage writes. What it leaves is on the disk by then, and its sizes are noted."""
     files = sorted({file for pattern in KEPT for file in path.glob(pattern) if file.name != METRICS})
-    for file in [*files, path]:
-        handle = os.open(file, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    os.sync()
     done = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)}
     write_whole(path / DONE, json.dumps(done | {"files": {file.name: file.stat().st_size for file in files}}))
 
@@ -253,32 +263,15 @@ def fingerprint(source: str) -> str:
     """
     path = Path(source)
     if is_run(path):
-        return "run:" + _hash((path / LINEAGE).read_text())
+        return "run:" + text_hash((path / LINEAGE).read_text())
     if path.is_file():
         with path.open("rb") as file:
             return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
         listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]
-        return "files:" + _hash(json.dumps(listing))
+        return "files:" + text_hash(json.dumps(listing))
     return "name:" + source
-
-
-def _as_now(known: dict[str, str], inputs: dict[str, str]) -> dict[str, str]:
-    """Return what a run was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
-    old = {what for what, mark in known.items() if mark.startswith("folder:")}
-    return {what: inputs[what] if what in old and what in inputs else mark for what, mark in known.items()}
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the packages that take part, of Python and of the system."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found | {"python": platform.python_version(), "platform": platform.platform()}
 
 
 def is_main() -> bool:
@@ -295,40 +288,3 @@ def say(line: str) -> None:
 def world_size() -> int:
     """Return how many processes `accelerate launch` started, 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
-
-
-def _recipe_hash(recipe: dict[str, Any]) -> str:
-    return _hash(json.dumps(_identity(recipe), sort_keys=True, default=str))
-
-
-def _identity(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what of a recipe decides what a run makes: a run that is cut off may go on with the rest changed."""
-    free = KINDS["watching"] | KINDS["speed"]
-    if recipe.get("load_best_model_at_end"):  # the best is chosen among those that were saved
-        free -= {"save_strategy", "save_steps"}
-    if recipe.get("dataset_streaming"):  # workers take turns
-        free -= {"dataloader_num_workers"}
-    kept = {k: v for k, v in without_secrets(recipe).items() if k not in free}
-    if isinstance(options := kept.get("engine_kwargs"), dict):
-        kept["engine_kwargs"] = {k: v for k, v in _identity(options).items() if k not in KINDS["transport"]}
-    return {k: v for k, v in kept.items() if k != "engine_kwargs" or v}
-
-
-def _drawing(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides which completions stage `sample` draws and what they say; of other stages all that decides anything."""
-    kept = _identity(recipe)
-    if recipe.get("stage") != "sample":
-        return kept
-    agrees = {"min_agreement": "set"} if kept.get("min_agreement") is not None else {}  # rows without a gold take part
-    return {key: value for key, value in kept.items() if key not in KINDS["choice"]} | agrees
-
-
-def _difference(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name the first keys whose values differ: `learning_rate 1e-05 -> 2e-05`."""
-    keys = [k for k in {**before, **now} if before.get(k) != now.get(k)]
-    shown = [f"{k} {before.get(k, 'not set')} -> {now.get(k, 'not set')}" for k in keys[:3]]
-    return ", ".join(shown) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -6,7 +6,6 @@ A run that was cut off, or whose files are damaged, is read as far as possible a
 import json
 import os
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -81,18 +80,17 @@ def find_runs(paths: list[Path]) -> list[Path]:
         UserError: a folder is missing, or holds no run.
     """
     found: dict[Path, Path] = {}
+    allowed = "allowed: run folders, or a folder of run folders"
     for path in paths:
         if not path.is_dir():
-            raise UserError(f"report: found no folder {path}, allowed: run folders, or a folder of run folders")
-        inside = [path] if _looks_like_run(path) else [p for p in path.iterdir() if p.is_dir() and _looks_like_run(p)]
+            raise UserError(f"report: found no folder {path}, {allowed}")
+        inside = [p for p in (path, *path.iterdir()) if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
         if not inside:
-            raise UserError(
-                f"report: found no run in {path} (no folder with {RECIPE} in it), allowed: run folders, or a folder of "
-                "run folders"
-            )
-        found |= {run.resolve(): run for run in sorted(inside, key=_number)}
+            raise UserError(f"report: found no run in {path} (no folder with {RECIPE} in it), {allowed}")
+        inside = inside[:1] if inside[0] == path else sorted(inside, key=_number)
+        found |= {run.resolve(): run for run in inside}
     if not found:
-        raise UserError("report: found no folder, allowed: run folders, or a folder of run folders")
+        raise UserError(f"report: found no folder, {allowed}")
     return list(found.values())
 
 
@@ -127,10 +125,6 @@ def read_run(path: Path) -> Run:
     if result and not (path / result).is_file():
         run.problems.append(f"no {result}")
     return run
-
-
-def _looks_like_run(path: Path) -> bool:
-    return (path / RECIPE).is_file() or (path / LINEAGE).is_file()
 
 
 def _number(path: Path) -> tuple[int, str]:
@@ -170,25 +164,22 @@ def _read_object(run: Run, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _lines(path: Path, most: int | None) -> Iterator[bytes]:
-    if path.is_file():
-        with path.open("rb") as file:
-            yield from islice(file, most)
-
-
 def _read_rows(run: Run, name: str, most: int | None = None) -> list[dict[str, Any]]:
     """Read the lines that can be read, the first so many of a long file; a crash leaves a torn last one."""
     rows: list[dict[str, Any]] = []
     damaged = 0
-    for line in _lines(run.path / name, most):
-        try:
-            row = json.loads(line)
-        except ValueError:
-            row = None
-        if isinstance(row, dict):
-            rows.append(row)
-        else:
-            damaged += 1
+    if not (run.path / name).is_file():
+        return rows
+    with (run.path / name).open("rb") as file:
+        for line in islice(file, most):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                damaged += 1
     if damaged:
         run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
     return rows
@@ -238,12 +229,11 @@ def in_training(results: dict[str, dict[str, Any]]) -> str:
     >>> in_training({name: {"problems": 30, IN_TRAINING: count} for name, count in (("base", 0), ("sft", 30), ("grpo", 30))})
     '30 of 30 problems are in the training data of sft, grpo'
     """
-    labels: dict[tuple[int, int], list[str]] = {}
+    labels: dict[str, list[str]] = {}
     for label, figures in results.items():
-        if figures.get(IN_TRAINING):
-            labels.setdefault((figures[IN_TRAINING], figures.get("problems", 0)), []).append(label)
-    said = [f"{n} of {of} problems are in the training data of {', '.join(who)}" for (n, of), who in labels.items()]
-    return "; ".join(said)
+        if count := figures.get(IN_TRAINING):
+            labels.setdefault(f"{count} of {figures.get('problems', 0)} problems", []).append(label)
+    return "; ".join(f"{problems} are in the training data of {', '.join(who)}" for problems, who in labels.items())
 
 
 def problems_of(results: dict[str, dict[str, Any]]) -> str:
@@ -253,6 +243,11 @@ def problems_of(results: dict[str, dict[str, Any]]) -> str:
         whole = all(figures.get(IN_TRAINING) in (0, figures.get("problems")) for figures in results.values())
         return "problems that were trained on" if whole else "problems, some of which were trained on"
     return "held-out problems" if counts and None not in counts else "problems"
+
+
+def columns(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the names of all figures of `eval.json`, in their order."""
+    return list(dict.fromkeys(name for figures in results.values() for name in figures))
 
 
 def cell(value: Any) -> str:

@@ -8,10 +8,8 @@ from __future__ import annotations
 import contextlib
 import difflib
 import inspect
-import logging
 import math
 import os
-import warnings
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.util import find_spec
@@ -22,6 +20,7 @@ from reasoning_ext.errors import KeyProblem, Problem
 from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
+from reasoning_ext.process import hushed
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
 from reasoning_ext.run_dir import world_size
@@ -52,7 +51,7 @@ def trainer_findings(recipe: Recipe, run: bool = False) -> list[Problem]:
         _sampling(recipe)
         if recipe.stage not in TRAINED:
             return []
-        with _quiet():  # `run` gives warnings
+        with hushed():  # `run` gives warnings
             _refuse_numbers(recipe)
             _trackers(recipe)
             _packages(recipe)
@@ -81,18 +80,6 @@ def _sampling(recipe: Recipe) -> None:
     for key, (kind, value) in made.items():
         with refusals(recipe, kind, key):
             getattr(import_module("transformers"), kind)(value if key == "top_k" else float(value))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what libraries warn of when they are imported and used, by Python's warnings and by its logging."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logging.disable(before)
 
 
 @contextlib.contextmanager

@@ -1,30 +1,30 @@
-"""Do a folder's weights fit the model that its config describes? Told from the files' headers, in a moment and without memory.
+"""Do a folder's weights fit the model that its config describes? Told without reading them, in a moment and without memory.
 
 Departure from transformers: tensors without a place and places without a tensor are an error here, not a table of warnings over
-random weights. What counts is what `from_pretrained` itself reports, with its renamings, conversions and tied weights: it is
-given the names and sizes in the headers, on the meta device. Hub names, `.bin` files and models with code of their own are
-judged by the same report when they are loaded.
+random weights. What counts is what `from_pretrained` itself reports, with its renamings, conversions and tied weights, on the
+meta device, for which it looks at names and sizes alone. Hub names and models with code of their own are judged by the same
+report when they are loaded.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.hand_over import adapter_base, is_adapter
+from reasoning_ext.hand_over import ADAPTER, adapter_base, is_adapter
+from reasoning_ext.process import hushed
 from reasoning_ext.run_dir import damage
 
-WEIGHTS, INDEX, ADAPTER_WEIGHTS = "model.safetensors", "model.safetensors.index.json", "adapter_model.safetensors"
+CONFIGS = ("config.json", ADAPTER)  # a folder with a model holds one of them
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 # arguments of `from_pretrained` that name other files or other names in them
 ELSEWHERE = {"subfolder", "variant", "gguf_file", "key_mapping", "state_dict", "use_safetensors"}
 # what transformers, PEFT and tokenizers read, a JSON object each
 OBJECTS = (
-    "config.json", "generation_config.json", "adapter_config.json", INDEX, "tokenizer.json", "tokenizer_config.json",
+    *CONFIGS, "generation_config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
     "special_tokens_map.json", "added_tokens.json",
 )  # fmt: skip
 WRAPPERS = {
@@ -70,80 +70,58 @@ def json_problem(folder: Path, name: str) -> str:
 
 
 def _problem(folder: Path, trust_remote_code: bool, init_kwargs: dict[str, Any], from_scratch: bool) -> str:
+    from transformers import AutoConfig, GenerationConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
 
     try:
         if is_adapter(str(folder)):
             if not any((folder / file).is_file() for file in (ADAPTER_WEIGHTS, "adapter_model.bin")):
                 raise FileNotFoundError(f"{ADAPTER_WEIGHTS} is not there")
-            if (folder / ADAPTER_WEIGHTS).is_file():
-                _header(folder / ADAPTER_WEIGHTS)
+            if torn := _torn(folder):
+                raise ValueError(torn)
             check_weights(adapter_base(str(folder)), trust_remote_code, init_kwargs)
             return ""
         if trust_remote_code or ELSEWHERE & init_kwargs.keys():
             return ""
-        config = _described(folder, init_kwargs)
-        elsewhere = getattr(config, "transformers_weights", None) or is_deepspeed_zero3_enabled()  # takes no device map
-        tensors = {} if from_scratch or elsewhere else _tensors(folder)
-        if problem := generation_problem(str(folder), _generation(folder)):
+        config = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **init_kwargs)[0]
+        written = (folder / "generation_config.json").is_file()
+        problem = generation_problem(str(folder), GenerationConfig.from_pretrained(folder)) if written else ""
+        if problem or from_scratch or is_deepspeed_zero3_enabled():  # which takes no device map
             return problem
-        return _judge(folder, config, tensors, init_kwargs) if tensors else ""
+        return _judge(folder, config, init_kwargs)
     except KeyProblem:
         raise
     except Exception as error:  # whatever transformers and PEFT make of a damaged file
-        return f"cannot load {folder}: {_reason(error)}"
+        return f"cannot load {folder}: {_torn(folder) or _reason(error)}"
 
 
-def _described(folder: Path, init_kwargs: dict[str, Any]) -> Any:
-    from transformers import AutoConfig
+def _torn(folder: Path) -> str:
+    """Say which of a folder's files of weights cannot be opened, or nothing; transformers' own errors do not."""
+    from safetensors import safe_open
 
-    return AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **init_kwargs)[0]
-
-
-def _generation(folder: Path) -> Any:
-    from transformers import GenerationConfig
-
-    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
-
-
-def _tensors(folder: Path) -> dict[str, Any]:
-    """Return a folder's tensors by name, as their headers describe them; none where there are no safetensors."""
-    names = [WEIGHTS]
-    if (folder / INDEX).is_file() and not (folder / WEIGHTS).is_file():
-        names = sorted({*json.loads((folder / INDEX).read_text(encoding="utf-8"))["weight_map"].values()})
-    elif not (folder / WEIGHTS).is_file() and any(folder.glob("pytorch_model*.bin")):
-        return {}
-    tensors: dict[str, Any] = {}
-    for name in names:
-        tensors |= _header(folder / name)
-    return tensors
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, "pt"):
+                pass
+        except Exception as error:  # safetensors has one of its own
+            return f"{file.name}, {file.stat().st_size} bytes: {_reason(error)}"
+    return ""
 
 
-def _header(file: Path) -> dict[str, Any]:
-    from transformers.modeling_utils import load_state_dict
-
-    if not file.is_file():
-        raise FileNotFoundError(f"{file.name} is not there")
-    try:
-        return dict(load_state_dict(str(file), map_location="meta"))
-    except Exception as error:  # safetensors has one of its own
-        raise ValueError(f"{file.name}, {file.stat().st_size} bytes: {error}") from error
-
-
-def _judge(folder: Path, config: Any, tensors: dict[str, Any], init_kwargs: dict[str, Any]) -> str:
-    import torch
+def _judge(folder: Path, config: Any, init_kwargs: dict[str, Any]) -> str:
     from transformers import AutoModelForCausalLM
 
     quantized = getattr(config, "quantization_config", None) is not None
     if quantized:  # its tensors are those of a quantiser, which reads them
         del config.quantization_config
-    with _silence():
-        with torch.device("meta"):
-            cls = type(AutoModelForCausalLM.from_config(config))
-        model, report = cls.from_pretrained(
-            None, config=config, state_dict=tensors, device_map={"": "meta"}, output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )  # fmt: skip
+    arguments = {
+        "config": config,
+        "device_map": {"": "meta"},
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,
+    }
+    with hushed():
+        model, report = AutoModelForCausalLM.from_pretrained(folder, **arguments)
     if quantized:  # what a quantiser writes beside or in the place of a module's weight is its own
         unknown = report["unexpected_keys"]
         own = {key.rpartition(".")[0] for key in unknown} | {key.rpartition("_")[0] for key in unknown}
@@ -229,22 +207,6 @@ def generation_problem(name: str, config: Any, saved: bool = False) -> str:
     except Exception as error:
         return f"found {name}, whose generation_config.json cannot be used: {_reason(error)}"
     return ""
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    """Keep transformers from printing its own table, and a bar."""
-    from transformers.utils import logging
-
-    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(verbosity)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def _reason(error: BaseException) -> str:

@@ -21,12 +21,12 @@ from pathlib import Path
 # what a life needs is imported before the forks
 import datasets  # noqa: F401
 import torch
+from reasoning_ext.run_lock import locked
 
 from reasoning_ext.engines.opening import open_engine
 from reasoning_ext.generation import Completion, key_seed
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.run_dir import finish, open_run
-from reasoning_ext.run_lock import locked
 from reasoning_ext.sample import run_sample
 
 BATCH = 8

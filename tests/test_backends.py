@@ -336,12 +336,10 @@ def test_a_base_that_was_cut_off_leaves_nothing_and_the_next_one_sweeps_up(tmp_p
     with pytest.raises(OSError, match="No space left"):
         hand_over._made_once(tmp_path / "merged_base", {"a": 1}, lambda: (Weights(True), Weights(False)))
     assert left() == []
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    for name in (f".merged_base.{gone.pid}", f".merged_base.{os.getppid()}", ".merged_base.mine"):
+    for name in (".merged_base.part", ".merged_base.mine"):
         (tmp_path / name).mkdir()
     hand_over._made_once(tmp_path / "merged_base", {"a": 1}, lambda: (Weights(False), Weights(False)))
-    assert left() == sorted([f".merged_base.{os.getppid()}", ".merged_base.mine", "merged_base"])
+    assert left() == sorted([".merged_base.mine", "merged_base"])
 
 
 @unsloth

@@ -3,13 +3,11 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 from conftest import TINY
 
-from reasoning_ext.checkpoints import COMPLETE, checkpoints, damage, last_checkpoint, mark_complete, rotate, settle
+from reasoning_ext.checkpoints import COMPLETE, checkpoints, damage_in, last_checkpoint, mark_complete, rotate, settle
 from reasoning_ext.interrupt import Interrupt, Terminated, handle_signals, stop_at_once
 
 RECIPE = """\
@@ -59,17 +57,13 @@ def test_what_is_damaged_is_put_aside_and_what_is_torn_goes(tmp_path):
     assert settle(tmp_path) == []
 
 
-def test_a_complete_of_an_older_version_counts_where_what_it_needs_is_there(tmp_path):
+def test_a_complete_that_cannot_be_read_is_damage_and_that_of_an_older_version_is_not(tmp_path):
     folder = make(tmp_path, 5)
     (folder / COMPLETE).write_text("")
-    assert damage(folder) == ""
-    (folder / "scheduler.pt").unlink()
-    assert damage(folder).startswith("scheduler.pt")
-    for files in ({"a": 1}, [1], {"a": [1]}):
+    assert damage_in(folder) == "" and settle(tmp_path) == []
+    for files, said in (({"a": 1}, "a is missing"), ([1], COMPLETE), ({"scheduler.pt": ["big"]}, "scheduler.pt")):
         (folder / COMPLETE).write_text(json.dumps({"files": files}))
-        assert damage(folder).startswith(COMPLETE)
-    (tmp_path / ".tmpdir").mkdir()
-    assert len(settle(tmp_path)) == 1
+        assert damage_in(folder).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -105,32 +99,35 @@ def test_the_first_signal_is_remembered_and_the_second_stops(number):
             signal.signal(each, handler)
 
 
-def run(folder, *more, code=0):
-    done = subprocess.run(
-        [sys.executable, "-m", "reasoning_ext", "run", "r.yaml", *more], cwd=folder, capture_output=True, text=True
-    )
-    assert done.returncode == code, done.stderr[-2000:]
-    return done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_a_run_cut_off_before_done_trains_no_further_step_and_goes_round_damage(stage, tmp_path, rows_file):
-    recipe = RECIPE.format(stage=stage, model=TINY / "model") + (GRPO if stage == "grpo" else "max_length: 64\n")
-    (tmp_path / "r.yaml").write_text(recipe + "save_total_limit: 1\n")
-    run(tmp_path)
-    assert [c.name for c in checkpoints(tmp_path / "out")] == ["checkpoint-4"]
-    weights = (tmp_path / "out" / "model.safetensors").read_bytes()
-    metrics = (tmp_path / "out" / "metrics.jsonl").read_text()
-    tokens = [json.loads(line).get("num_tokens") for line in metrics.splitlines()]
-    (tmp_path / "out" / "DONE").unlink()
-    (tmp_path / "out" / "model.safetensors").unlink()
-    out = run(tmp_path)
-    assert "step 5/4" not in out and "goes on from out/checkpoint-4" in out
-    assert (tmp_path / "out" / "model.safetensors").read_bytes() == weights
-    assert (tmp_path / "out" / "metrics.jsonl").read_text() == metrics
-    out = run(tmp_path, "--max_steps", "6")
-    assert "step 6/6" in out and "step 4/6" not in out
-    longer = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
-    counted = [row["num_tokens"] for row in longer if "num_tokens" in row]
-    assert counted == sorted(counted) and counted[: len([t for t in tokens if t])] == [t for t in tokens if t]
+def test_a_run_cut_off_before_done_trains_no_further_step_and_goes_round_damage(
+    stage, tmp_path, rows_file, write_recipe, monkeypatch, capsys
+):
+    from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.recipe import load_recipes
+
+    def run(**overrides):
+        assert run_recipes(load_recipes(["r.yaml"], overrides)) == 0
+        text = (out / "metrics.jsonl").read_text()
+        return (
+            capsys.readouterr().out,
+            text,
+            [n for row in map(json.loads, text.splitlines()) if (n := row.get("num_tokens"))],
+        )
+
+    monkeypatch.chdir(tmp_path)
+    more = GRPO if stage == "grpo" else "max_length: 64\n"
+    write_recipe(RECIPE.format(stage=stage, model=TINY / "model") + more + "save_total_limit: 1\n")
+    out = tmp_path / "out"
+    _, metrics, tokens = run()
+    assert [c.name for c in checkpoints(out)] == ["checkpoint-4"]
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "DONE").unlink()
+    (out / "model.safetensors").unlink()
+    said, again, _ = run()
+    assert "step 5/4" not in said and "goes on from out/checkpoint-4" in said
+    assert (out / "model.safetensors").read_bytes() == weights and again == metrics
+    said, _, counted = run(max_steps="6")
+    assert "step 6/6" in said and "step 4/6" not in said
+    assert counted == sorted(counted) and counted[: len(tokens)] == tokens

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from reasoning_ext.markdown import plain, shorten
 from reasoning_ext.merging import find_source
-from reasoning_ext.model_card import plain, shorten, write_card
+from reasoning_ext.model_card import write_export_card
 
 EVIL = "</pre><script>alert(1)</script> [x](javascript:alert(1)) ![y](http://e) | `a` **b**\n---\nlicense: mit\n# Title ```"
 TOKEN = "hf_aVerySecretToken1234"
@@ -53,7 +54,7 @@ def runs(tmp_path, monkeypatch):
 def card(run, to="merged-16bit", comparison="99.0% of 800 tokens equal"):
     folder = Path("export")
     folder.mkdir(exist_ok=True)
-    write_card(folder, find_source(Path(run)), to, comparison, "2026-01-02")
+    write_export_card(folder, find_source(Path(run)), to, comparison, "2026-01-02")
     text = (folder / "README.md").read_text()
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body
@@ -71,9 +72,6 @@ def test_a_card_holds_recipes_data_rewards_evaluation_comparison_and_lineage(run
     assert "99.0% of 800 tokens equal" in body and "trl 1.16.0" in body and "2026-01-02" in body
     assert body.index("## Run 2") < body.index("## Run 1") and "dataset_name: open-thoughts/Some-Data" in body
     assert "lineage: recipe abc, model run:1, dataset file:2" in body
-
-
-def test_a_run_that_was_not_evaluated_says_so(runs):
     (runs / "3_eval" / "eval.json").unlink()
     assert "Not evaluated" in card("runs/2_grpo")[1]
 
@@ -106,16 +104,13 @@ def test_tokens_and_places_of_this_machine_are_left_out(runs, tmp_path):
     assert str(tmp_path) not in text and "dataset_name: data/rows.jsonl" in body and "Linux-of-somebody" not in text
 
 
-def test_shorten(tmp_path, monkeypatch):
+def test_paths_and_texts_for_cards(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert shorten(str(tmp_path / "runs" / "a")) == "runs/a"
     assert shorten("/home/somebody/secret project/data/rows.jsonl") == ".../data/rows.jsonl"
     assert shorten("/a/b/c/mine.py:polite") == ".../c/mine.py:polite"
     assert shorten("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
     assert shorten(f"see {Path.home()}/x") == "see ~/x"
-
-
-def test_plain_is_one_line():
     assert "\n" not in plain(EVIL) and plain("a_b | c") == "a\\_b \\| c" and plain("<b>") == "&lt;b&gt;"
 
 
@@ -125,6 +120,15 @@ def test_a_card_keeps_what_is_read_from_the_right_to_itself_and_shows_what_nobod
     body = card("runs/8")[1]
     assert not {*"\u202e\u2067\u061c"} & {*body} and r"\\u202etfarc" in body
     assert plain("\u05d0\u05d1") == "\u2068\u05d0\u05d1\u2069" and plain("é") == "é"
+
+
+def test_the_base_of_a_model_is_not_the_teacher_of_its_data(runs):
+    kept = {"stage": "sample", "model_name_or_path": "big/teacher", "output_dir": "runs/kept"}
+    make_run(Path("runs/kept"), kept, {"model": "name:big/teacher"})
+    student = {"stage": "sft", "model_name_or_path": "runs/1_sft", "dataset_name": "runs/kept", "output_dir": "runs/s"}
+    make_run(Path("runs/s"), student, {"model": "run:1", "dataset": "run:2"})
+    header, body = card("runs/s")
+    assert header["base_model"] == "Qwen/Qwen3-8B" and body.count("## Run ") == 3
 
 
 def test_the_license_is_that_of_the_bases_own_card(runs):

@@ -13,9 +13,8 @@ import yaml
 
 from reasoning_ext import figures, run_reading
 from reasoning_ext.errors import UserError
-from reasoning_ext.report import extremes, render, save_curves, split_text, write_report
+from reasoning_ext.report import compare, extremes, render, save_curves, split_text, write_report
 from reasoning_ext.run_reading import read_run
-from reasoning_ext.shown import visible
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
@@ -99,12 +98,7 @@ def write_grpo(root: Path, seconds: float | None = 75.0) -> Path:
 def write_sample(root: Path) -> Path:
     rows = [
         {"prompt_index": i, "sample_index": 0, "prompt": [{"role": "user", "content": f"problem {i}"}], "answer": "8"}
-        | {
-            "completion": f"<think>t</think>{i}",
-            "tokens": 9,
-            "finished": True,
-            "rewards": {"math_answer": float(i == 8)},
-        }
+        | {"completion": f"<think>t</think>{i}", "rewards": {"math_answer": float(i == 8)}}
         for i in range(10)
     ]
     summary = {"sampled": 10, "finished": 10, "accepted": 1, "kept": 1, "prompts": 10, "prompts without one": 9}
@@ -113,22 +107,10 @@ def write_sample(root: Path) -> Path:
 
 
 def write_eval(root: Path) -> Path:
-    results = {
-        "sft": {
-            "problems": 3,
-            "in training data": 0,
-            "greedy": [0.1025, 0.0764, 0.1362],
-            "pass@1": [0.3912, 0.3601, 0.4232],
-            "mean tokens": 17.25,
-        },
-        TRICKY: {
-            "problems": 3,
-            "in training data": 0,
-            "greedy": [0.9533, 0.9271, 0.9703],
-            "pass@1": [0.9444, 0.9222, 0.9606],
-            "truncated": 0.0,
-        },
-    }
+    known = {"problems": 3, "in training data": 0}
+    sft = {"greedy": [0.1025, 0.0764, 0.1362], "pass@1": [0.3912, 0.3601, 0.4232], "mean tokens": 17.25}
+    grpo = {"greedy": [0.9533, 0.9271, 0.9703], "pass@1": [0.9444, 0.9222, 0.9606], "truncated": 0.0}
+    results = {"sft": known | sft, TRICKY: known | grpo}
     right = {"sft": [0, 0, 1], TRICKY: [1, 1, 1]}
     answers = [
         {"model": model, "prompt_index": p, "sample_index": g, "prompt": f"held-out {p} {SCRIPT}", "answer": IMAGE}
@@ -143,11 +125,21 @@ def write_eval(root: Path) -> Path:
     return write_run(root / "4_eval", recipe, {"eval.json": json.dumps(results), "answers.jsonl": lines(answers)})
 
 
+def write_all(root: Path) -> Path:
+    for write in (write_eval, write_sample, write_grpo, write_sft):
+        write(root / "x")
+    return root / "x"
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
-    for write in (write_eval, write_sample, write_grpo, write_sft):
-        write(tmp_path / "x")
-    return tmp_path / "x"
+    return write_all(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, Page]:
+    """The report of the whole pipeline."""
+    return report(write_all(tmp_path_factory.mktemp("whole")))
 
 
 def report(*paths: Path) -> tuple[str, Page]:
@@ -156,8 +148,8 @@ def report(*paths: Path) -> tuple[str, Page]:
     return html, Page(html)
 
 
-def test_hostile_text_is_shown_and_never_markup(runs: Path):
-    html, page = report(runs)
+def test_hostile_text_is_shown_and_never_markup(whole):
+    html, page = whole
     assert page.open == []
     assert not {"script", "img", "iframe", "object", "link"} & set(page.tags)
     assert "<script" not in html.lower()
@@ -167,15 +159,15 @@ def test_hostile_text_is_shown_and_never_markup(runs: Path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
 
 
-def test_page_needs_nothing_from_outside(runs: Path):
-    html, page = report(runs)
+def test_page_needs_nothing_from_outside(whole):
+    html, page = whole
     links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
     assert links and all(value.startswith("#") for value in links)
     assert not re.findall(r"url\((?!#)|@import", html)
 
 
-def test_figures_of_the_evaluation(runs: Path):
-    _, page = report(runs)
+def test_figures_of_the_evaluation(whole):
+    _, page = whole
     text = page.text.replace("\N{NO-BREAK SPACE}", " ")
     for figure in ("10.2 % → 95.3 %", "[7.6, 13.6] → [92.7, 97.0]", "39.1 % → 94.4 %", "[92.2, 96.1]", "17.25"):
         assert figure in text
@@ -196,17 +188,12 @@ LOW, MIDDLE, HIGH = [0.1, 0.05, 0.2], [0.25, 0.15, 0.35], [0.9, 0.8, 0.95]
         ([LOW, HIGH], [HIGH, LOW], "better (greedy) and worse (pass@1) than"),
     ],
 )
-def test_verdict_in_words(runs: Path, before: list, after: list, words: str):
-    results = {
-        "sft": dict(zip(["greedy", "pass@1"], before, strict=True)) | {"in training data": 0},
-        TRICKY: dict(zip(["greedy", "pass@1"], after, strict=True)) | {"in training data": 0},
-    }
-    (runs / "4_eval" / "eval.json").write_text(json.dumps(results))
-    assert f"{TRICKY} is {words} sft on held-out problems" in report(runs)[1].text
+def test_verdict_in_words(before: list, after: list, words: str):
+    assert compare(list(zip(["greedy", "pass@1"], before, after, strict=True))) == words
 
 
-def test_stages_in_order_with_lineage(runs: Path):
-    html, page = report(runs)
+def test_stages_in_order_with_lineage(whole):
+    html, page = whole
     cells = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", html, re.S)]
     stages = {text[0]: text[1:] for row in cells if (text := [Page(cell).text.strip() for cell in row])}
     assert [name for name in stages if re.match(r"\d_", name)] == ["1_sft", "2_grpo", "3_sample", "4_eval"]
@@ -219,16 +206,16 @@ def test_stages_in_order_with_lineage(runs: Path):
     assert "trl 9.8.7" in page.text and "output_dir: runs/x/2_grpo" in page.text
 
 
-def test_problems_that_differ_are_grouped(runs: Path):
-    _, page = report(runs)
+def test_problems_that_differ_are_grouped(whole):
+    _, page = whole
     assert "2 of 3 problems" in page.text, "two problems went from wrong to right, the third was right before"
     assert "held-out 0" in page.text and "held-out 2" not in page.text
     marks = re.findall(r"(\S+) (✓ right|✗ wrong)", " ".join(page.text.split()))
     assert marks == [("sft", "✗ wrong"), (TRICKY, "✓ right")]
 
 
-def test_curves_and_samples(runs: Path):
-    _, page = report(runs)
+def test_curves_and_samples(whole):
+    _, page = whole
     for title in (
         "loss",
         "token accuracy",
@@ -258,11 +245,8 @@ def test_extremes_weigh_rewards_and_share_no_sample():
 )
 def test_split_text_keeps_an_unclosed_thought(completion: str, thought: str | None, answer: str | None):
     assert split_text([{"role": "assistant", "content": completion}]) == (thought, answer)
-
-
-def test_long_text_is_shortened():
-    thought = split_text("<think>" + "x" * 10_000 + "</think>7").thought
-    assert thought is not None and len(thought) < 5000 and "6,000 characters left out" in thought
+    long = split_text(completion.replace("a", "x" * 10_000)).thought or ""
+    assert len(long) < 5000 and ("6,000 characters left out" in long) == ("a" in completion)
 
 
 def test_a_run_that_was_cut_off_is_marked(tmp_path: Path):
@@ -296,7 +280,8 @@ def test_half_a_surrogate_pair_can_be_written(tmp_path: Path):
     assert r"half \ud800 pair" in report(path)[1].text
 
 
-def test_where_the_file_goes(runs: Path, tmp_path: Path):
+def test_where_the_file_goes(runs: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("reasoning_ext.report.render", lambda runs: "page")
     assert str(runs / "report.html") in write_report([runs], None)
     assert str(runs / "1_sft" / "report.html") in write_report([runs / "1_sft"], None)
     assert str(runs / "report.html") in write_report([runs / "1_sft", runs / "2_grpo"], None)
@@ -351,19 +336,12 @@ def test_a_long_sampling_run_is_read_in_part(tmp_path, monkeypatch):
         ((0, None), "problems", ""),
     ],
 )
-def test_problems_are_called_held_out_where_that_is_known_alone(tmp_path, counts, called, said):
-    figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}
-    results = {
-        label: figures | ({"in training data": count} if count is not None else {})
-        for label, count in zip("AB", counts, strict=True)
-    }
-    recipe = {"stage": "eval", "models": {"A": "runs/x/1_sft", "B": "runs/x/2_grpo"}, "dataset_name": "./d.jsonl"}
-    write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
-    write_run(tmp_path / "x" / "4_eval", recipe, {"eval.json": json.dumps(results)})
-    text = report(tmp_path / "x")[1].text
-    assert f"than A on {called}" in text or f"from A on {called}" in text
-    assert said in text and ("held-out" in text) == (called == "held-out problems")
-    assert ("in the training data of" in text) == bool(said)
+def test_problems_are_called_held_out_where_that_is_known_alone(counts, called, said):
+    shares = [{"problems": 3} | ({"in training data": n} if n is not None else {}) for n in counts]
+    results = dict(zip("AB", shares, strict=True))
+    assert run_reading.problems_of(results) == called
+    told = run_reading.in_training(results)
+    assert told.startswith(said) and bool(told) == bool(said)
 
 
 TURNING = (
@@ -375,18 +353,8 @@ HEBREW = "\u05d0\u05d1\u05d2"
 def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
     labels = {f"{TURNING} a": "runs/x/1_sft", f"{TURNING} b": "runs/x/2_grpo", HEBREW: "c"}
     figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}
-    answers = [
-        {
-            "model": label,
-            "prompt_index": 0,
-            "sample_index": -1,
-            "prompt": TURNING,
-            "answer": TURNING,
-            "completion": TURNING,
-        }
-        | {"rewards": {TURNING: float(i)}}
-        for i, label in enumerate(labels)
-    ]
+    written = {"prompt_index": 0, "sample_index": -1} | dict.fromkeys(("prompt", "answer", "completion"), TURNING)
+    answers = [{"model": label, "rewards": {TURNING: float(i)}} | written for i, label in enumerate(labels)]
     write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
     samples = [
         {"prompt": TURNING, "completion": f"<think>{TURNING}</think>{i}", "rewards": {TURNING: i}} for i in range(9)
@@ -400,12 +368,6 @@ def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
     for shown in (r"\u202eoverride", r"\u2066", r"\u200f", r"\u061c", r"\x1b[31m", r"s\u200dft", r"\x00"):
         assert shown in page.text
     assert f"<bdi>{HEBREW}</bdi>" in html
-
-
-def test_joiners_that_a_script_or_an_emoji_needs_are_left():
-    for text in ("می\u200cخواهم", "\U0001f468\u200d\U0001f469", "क्\u200dष", "❤\ufe0f", "a\r\nb\tc"):
-        assert visible(text) == text
-    assert visible("sf\u200dt") != "sf\u200dt"
 
 
 @pytest.mark.filterwarnings("error")

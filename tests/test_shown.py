@@ -20,14 +20,16 @@ EVIL = "\x1b]0;title\x07\x1b]52;c;Y2F0\x07\x1b[2J\x9b2Jab\rcd\b\u202eright\ud800
 DANGEROUS = set(EVIL) - set("]0;title52cY2F[Jabdrgh")
 
 
-@pytest.mark.parametrize("plain", ["a\n\tb", "é 中 עברית 🙂 👩\u200d🔬", "", "\\x1b"])
+@pytest.mark.parametrize(
+    "plain", ["a\n\tb", "é 中 עברית 🙂 👩\u200d🔬", "", "\\x1b", "می\u200cخواهم", "क्\u200dष", "❤\ufe0f"]
+)
 def test_plain_text_is_shown_as_it_is(plain):
     assert visible(plain) == plain
 
 
 def test_control_characters_are_shown_and_do_nothing():
     assert not DANGEROUS & set(visible(EVIL)) and "\\x1b]0;title\\x07" in visible(EVIL) and "\\u202e" in visible(EVIL)
-    assert visible("a\r\nb") == "a\r\nb" and visible("a\rb") == "a\\rb"
+    assert visible("sf\u200dt") != "sf\u200dt" and visible("a\r\nb") == "a\r\nb" and visible("a\rb") == "a\\rb"
 
 
 def test_whatever_the_package_prints_goes_through_one_function():

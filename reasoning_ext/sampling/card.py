@@ -1,7 +1,7 @@
 """The card of a sampling run's data sets, `README.md` as the hub reads it: what they are, of whom, and what was left out.
 
-Everything in it was written by somebody, so it goes through `model_card.plain`, and a licence is never guessed: it is what the
-recipe says, and beside it stands what the cards of the teacher and of the data say, if they are on this machine.
+A licence is never guessed: it is what the recipe says, and beside it stands what the cards of the teacher and of the data say,
+if they are on this machine.
 """
 
 from __future__ import annotations
@@ -9,12 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from reasoning_ext.files import write_whole
-from reasoning_ext.model_card import CARD, fenced, license_of, plain, shortened
+from reasoning_ext import markdown
+from reasoning_ext.markdown import license_of, plain
 from reasoning_ext.sampling.outputs import Summary
-from reasoning_ext.shown import without_secrets
 from reasoning_ext.sources import KEPT_ROWS
 
 STOPPED = (
@@ -36,48 +33,43 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, ste
     """
     from huggingface_hub import DatasetCardData
 
+    kept = [stage for stage in ("sft", "dpo", "grpo") if (folder / KEPT_ROWS[stage]).stat().st_size]
     header = DatasetCardData(
         license=recipe.get("license") or "unknown",
         task_categories=["text-generation"],
         tags=["reasoning-ext", "rejection-sampling", "synthetic"],
-        configs=[
-            {"config_name": stage, "data_files": KEPT_ROWS[stage]}
-            for stage in ("sft", "dpo", "grpo")
-            if (folder / KEPT_ROWS[stage]).stat().st_size
-        ],
+        configs=[{"config_name": stage, "data_files": KEPT_ROWS[stage]} for stage in kept],
     )
     parts = [
-        f"---\n{header.to_yaml()}\n---",
         f"# {plain(folder.resolve().name)}",
         f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
         "## Counts\n\n" + _counts(found, steps),
         "## Pass rates\n\n" + _histogram(found.pass_rates) + (f"\n\n{STOPPED}" if adaptive else ""),
         "## Files\n\n" + _files(found),
         "## Licences\n\n" + _licences(recipe),
-        "## Recipe\n\n" + fenced(yaml.safe_dump(shortened(recipe), sort_keys=False, allow_unicode=True)),
+        "## Recipe\n\n" + markdown.recipe_block(recipe),
     ]
-    write_whole(folder / CARD, without_secrets("\n\n".join(parts) + "\n"))
+    markdown.write_card(folder, header, parts)
 
 
 def _counts(found: Summary, steps: list[dict]) -> str:
     """Write what every filter left out, from the data set's rows to the kept completions."""
-    lines = [("filter", "left", "dropped"), ("---",) * 3]
-    lines += [(plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)) for step in steps]
+    lines = [["filter", "left", "dropped"]]
+    lines += [[plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)] for step in steps]
     left = found.sampled
-    lines.append(("sampled", f"{left} completions", "0"))
+    lines.append(["sampled", f"{left} completions", "0"])
     for name in ("failed", "cut_off", "other_ends", "unjudged"):
         if count := getattr(found, name):
             left -= count
-            lines.append((name.replace("_", " "), f"{left} completions", str(count)))
-    lines.append(("not accepted", f"{found.accepted} completions", str(left - found.accepted)))
-    lines.append(("not selected", f"{found.kept} completions", str(found.accepted - found.kept)))
-    table = "\n".join("| " + " | ".join(row) + " |" for row in lines)
+            lines.append([name.replace("_", " "), f"{left} completions", str(count)])
+    lines.append(["not accepted", f"{found.accepted} completions", str(left - found.accepted)])
+    lines.append(["not selected", f"{found.kept} completions", str(found.accepted - found.kept)])
     without = f"{found.prompts_without_one} of {found.prompts} prompts have no accepted completion"
     bands = ", ".join(f"{count} {name}" for name, count in found.difficulty.items())
     tokens = ", ".join(f"{name} {count}" for name, count in found.tokens_of_the_kept.items())
     if found.agreement:
         without += "; where there is no gold, accepted and right is what agrees with most completions of the prompt"
-    return f"{table}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
+    return f"{markdown.table(lines)}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
 
 
 def _histogram(counts: list[int]) -> str:
