@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext import run_dir
@@ -16,14 +17,14 @@ from reasoning_ext.batches import batch_facts
 from reasoning_ext.check_keys import Checked, check_folder, check_keys, outputs, read_signatures
 from reasoning_ext.compatibility import version_findings
 from reasoning_ext.engines.opening import server_problem
-from reasoning_ext.errors import Level, Problem
+from reasoning_ext.errors import Level, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.inspection import inspect, on_hub, tokenizer_source
 from reasoning_ext.lineage import forgotten, overlap_findings
 from reasoning_ext.memory.check import MemoryOptions, cost_line, find_card, report_memory
 from reasoning_ext.named_inputs import eval_models, named_code, reads_earlier
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.recipe import Recipe
+from reasoning_ext.recipe import Recipe, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
 from reasoning_ext.surprises import default_findings
 from reasoning_ext.trainer_checks import trainer_findings
@@ -31,7 +32,7 @@ from reasoning_ext.user_code import no_code, without_code
 
 
 def check(
-    recipes: list[Recipe], run: bool = False, offline: bool = False, beside: Callable[[Recipe], list[Recipe]] | None = None,
+    recipes: list[Recipe], run: bool = False, offline: bool = False, others: Callable[[Recipe], list[Recipe]] | None = None,
     announce: Callable[[Checked], None] | None = None, options: MemoryOptions | None = None, wrong: Iterable[Problem] = (),
 ) -> Iterator[Checked]:  # fmt: skip
     """Check recipes in the order in which they would run, all of their keys before any row.
@@ -41,13 +42,13 @@ def check(
         run: they are about to run here: what is named must be there and finished, a slice of the rows is enough, and what is no
             certain error is a warning. A recipe with an error ends it, and of one that has begun no more than rows are read.
         offline: the hub is not asked.
-        beside: further recipes that count as run before one.
+        others: further recipes that count as run before one, see `beside`.
         announce: is told of the code that a recipe names, before any of it runs.
         options: how the memory is planned; None: against the card that is found.
         wrong: what was wrong with recipes when they were read.
     """
     found = [Checked(recipe, code=named_code(recipe)) for recipe in recipes]
-    before = [[*recipes[:i], *(beside(recipe) if beside else [])] for i, recipe in enumerate(recipes)]
+    before = [[*recipes[:i], *(others(recipe) if others else [])] for i, recipe in enumerate(recipes)]
     for checked, made in zip(found, before, strict=True):
         checked.add(problem for problem in wrong if problem.file == str(checked.recipe.path))
         with without_code() if checked.code else contextlib.nullcontext():
@@ -70,6 +71,20 @@ def check(
         elif run_dir.is_main() and not run_dir.is_done(checked.recipe.output_dir, checked.recipe.values):
             _look_at_rows(checked, made)
         yield checked
+
+
+def beside(recipe: Recipe) -> list[Recipe]:
+    """Return the recipes whose outputs this one may name: those before it in its folder, and a pipeline in the folder above."""
+    above: list[Path] = []
+    with contextlib.suppress(UserError):  # no recipe there
+        above = [file for file in expand(recipe.folder.resolve().parent) if file.name[0].isdigit()]
+    found = []
+    for file in [*above, *expand(recipe.folder)]:
+        if file == recipe.path:
+            break
+        with contextlib.suppress(UserError, KeyError):  # reported when that recipe itself is checked
+            found.append(load_recipe(file))
+    return found
 
 
 def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callable[[Checked], None] | None) -> None:

@@ -25,20 +25,18 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import dry_run
 from reasoning_ext.batches import batch_line
-from reasoning_ext.check import check
+from reasoning_ext.check import beside, check
 from reasoning_ext.check_keys import Checked
 from reasoning_ext.errors import Problem, UserError, print_error
 from reasoning_ext.inspection import Inspection
 from reasoning_ext.memory.check import MemoryOptions
 from reasoning_ext.named_inputs import code_line, shown_path
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.recipe import Recipe, expand, load_recipe
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import reward_weights
 from reasoning_ext.shown import print, visible
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from reasoning_ext.contract import Contract
 
 LEVELS = ("error", "warning", "note")
@@ -73,7 +71,7 @@ def check_and_print(
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         tell = None if as_json else announce
-        for checked in check(recipes, False, offline, _beside, tell, options, wrong):
+        for checked in check(recipes, False, offline, beside, tell, options, wrong):
             found.append(checked)
             if not as_json:
                 print_checked(checked, show, headed=id(checked) in announced)
@@ -293,17 +291,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _beside(recipe: Recipe) -> list[Recipe]:
-    """Return the recipes whose outputs this one may name: those before it in its folder, and a pipeline in the folder above."""
-    above: list[Path] = []
-    with contextlib.suppress(UserError):  # no recipe there
-        above = [file for file in expand(recipe.folder.resolve().parent) if file.name[0].isdigit()]
-    found = []
-    for file in [*above, *expand(recipe.folder)]:
-        if file == recipe.path:
-            break
-        with contextlib.suppress(UserError, KeyError):  # reported when that recipe itself is checked
-            found.append(load_recipe(file))
-    return found

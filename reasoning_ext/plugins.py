@@ -20,9 +20,7 @@ import ast
 import difflib
 import importlib.util
 import inspect
-import re
 import sys
-import sysconfig
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -30,10 +28,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.user_code import OURS, imported, no_code, where
+from reasoning_ext.user_code import OURS, imported, no_code, not_written, parsed, refuse_library, where
 
-LISTED = "REASONING_EXT_PLUGINS"
-_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib\w*/python\d[^/]*/")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 TRL_REWARD_INPUTS = (
@@ -161,7 +157,7 @@ def _place(spelling: str, homes: list[str], base: Path) -> tuple[Path, str | Non
     except (OSError, ValueError, RuntimeError, ImportError) as error:  # NUL, 300 letters, nobody's home
         raise LookupError(f"no function can have this name: {error}") from error
     if not any((module or "").startswith(f"{home}.") for home in homes):
-        _refuse_library(file, module, function)
+        refuse_library(file, module, function)
     return file, module, function
 
 
@@ -191,28 +187,10 @@ def _in_module(spelling: str, base: Path) -> tuple[Path, str, str]:
         folder = Path(next(iter(spec.submodule_search_locations or [""]))).joinpath(*rest)
         file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     if top in sys.stdlib_module_names:
-        raise LookupError(_not_written(file, module, function))
+        raise LookupError(not_written(file, module, function))
     if not file.is_file():
         raise LookupError(f"no module {module}; looked for {file}")
     return file.resolve(), module, function
-
-
-def _refuse_library(file: Path, module: str | None, function: str) -> None:
-    """Refuse a function of a library, unless it says that it was written for recipes."""
-    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders.append(Path(__file__).resolve().parent)
-    if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
-        return
-    if file.suffix != ".py" or function not in _listed(file):
-        raise LookupError(_not_written(file, module, function))
-
-
-def _not_written(file: Path, module: str | None, function: str) -> str:
-    found = f"{function} of {module or file} was not written for recipes"
-    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
-        return f"{found}, allowed: a function in a file of your own"
-    own = f"a file of your own with `from {module} import {function}`, named as my_file.py:{function}"
-    return f"{found} (its module has no {LISTED} with it), allowed: {own}"
 
 
 def _from_source(name: str, file: Path, module: str | None, node: _Function) -> Plugin:
@@ -292,19 +270,9 @@ def _files(home: str) -> list[tuple[Path, str]]:
 
 
 @cache
-def _tree(file: Path) -> ast.Module:
-    try:
-        return ast.parse(file.read_bytes(), filename=str(file))  # of bytes: a BOM and a coding line count
-    except SyntaxError as error:
-        raise LookupError(f"{file}:{error.lineno}: {error.msg}") from error
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise LookupError(f"{file} cannot be read as Python: {type(error).__name__}: {error}") from error
-
-
-@cache
 def _names(file: Path) -> dict[str, _Function | None]:
     """Return the names that a file binds, with the function where that is one `def` at its top level."""
-    tree = _tree(file)
+    tree = parsed(file)
     times = Counter(_bound(tree))
     defs = {node.name: node for node in tree.body if isinstance(node, _Function)}
     return {name: defs.get(name) if count == 1 else None for name, count in times.items()}
@@ -327,11 +295,3 @@ def _functions(file: Path) -> dict[str, _Function]:
     """Return the functions of a file of a home: the one that is named like the file, else all that are public."""
     found = {name: node for name, node in _names(file).items() if node and not name.startswith("_")}
     return {file.stem: found[file.stem]} if file.stem in found else found
-
-
-def _listed(file: Path) -> list[str]:
-    """Return the functions that a module says were written for recipes."""
-    for node in _tree(file).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [LISTED]:
-            return [str(part.value) for part in getattr(node.value, "elts", []) if isinstance(part, ast.Constant)]
-    return []

@@ -294,10 +294,6 @@ def logged(reward: Reward, names: Iterable[str]) -> list[str]:
 
 def call_reward(reward: "Reward", /, **kwargs: Any) -> Values:
     """Call a reward outside of a trainer, waiting for an asynchronous one."""
-    at_rest = {
-        "trainer_state": StateAtRest(),
-        "log_extra": ignore,
-        "log_metric": ignore,
-    }
+    at_rest = {"trainer_state": StateAtRest(), "log_extra": ignore, "log_metric": ignore}
     values: Any = reward(**{**at_rest, **kwargs})
     return asyncio.run(values) if inspect.iscoroutine(values) else values

@@ -1,15 +1,19 @@
-"""Python files of the user's, imported by their path, and whether any may be."""
+"""Python that a recipe names: which of it was written for recipes, and how a file is imported, if any may be."""
 
+import ast
 import builtins
 import contextlib
 import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
+import sysconfig
 import traceback
 import zlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +21,8 @@ from reasoning_ext.errors import UserError
 
 NO_CODE = "REASONING_EXT_NO_CODE"  # in the environment, which workers inherit: no code that a recipe names is imported
 OURS = ("reasoning_ext.", "trl.")
+LISTED = "REASONING_EXT_PLUGINS"
+_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib\w*/python\d[^/]*/")
 
 
 def import_file(path: Path) -> Any:
@@ -91,3 +97,41 @@ def imported(file: Path, module: str | None) -> Any:
     if no_code() and not (module or "").startswith(OURS):
         raise UserError(f"{file} was not run, since no code is")
     return import_file(file) if module is None else importlib.import_module(module)
+
+
+def refuse_library(file: Path, module: str | None, function: str) -> None:
+    """Refuse a function of a library, unless it says that it was written for recipes."""
+    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    folders.append(Path(__file__).resolve().parent)
+    if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
+        return
+    if file.suffix != ".py" or function not in _listed(file):
+        raise LookupError(not_written(file, module, function))
+
+
+def not_written(file: Path, module: str | None, function: str) -> str:
+    """Say that a function was not written for recipes, and what to do."""
+    found = f"{function} of {module or file} was not written for recipes"
+    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
+        return f"{found}, allowed: a function in a file of your own"
+    own = f"a file of your own with `from {module} import {function}`, named as my_file.py:{function}"
+    return f"{found} (its module has no {LISTED} with it), allowed: {own}"
+
+
+@cache
+def parsed(file: Path) -> ast.Module:
+    """Return a file as parsed source; LookupError where it is no Python."""
+    try:
+        return ast.parse(file.read_bytes(), filename=str(file))  # of bytes: a BOM and a coding line count
+    except SyntaxError as error:
+        raise LookupError(f"{file}:{error.lineno}: {error.msg}") from error
+    except (OSError, ValueError, RecursionError, MemoryError) as error:
+        raise LookupError(f"{file} cannot be read as Python: {type(error).__name__}: {error}") from error
+
+
+def _listed(file: Path) -> list[str]:
+    """Return the functions that a module says were written for recipes."""
+    for node in parsed(file).body:
+        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [LISTED]:
+            return [str(part.value) for part in getattr(node.value, "elts", []) if isinstance(part, ast.Constant)]
+    return []

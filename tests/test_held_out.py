@@ -145,7 +145,7 @@ def test_what_a_file_does_not_have_is_refused(make, values, key, found):
         try:
             prepare(row_options(recipe), split)
         except KeyProblem as problem:
-            raise recipe.error(problem.key, str(problem)) from problem
+            raise UserError(recipe.placed(problem)) from problem
     assert f": {key}" in str(error.value) and found in str(error.value)
 
 
