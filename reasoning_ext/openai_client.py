@@ -13,7 +13,7 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
@@ -68,28 +68,21 @@ class _TryError(httpx.RequestError):
 
 @dataclass(eq=False)
 class Endpoint:
-    """A server that can be asked.
+    """A server that can be asked."""
 
-    Attributes:
-        url: up to and with `/v1`, without a slash at the end.
-        active: tries under way.
-        sent: tries so far.
-        failures: tries that failed since the last that did not.
-        problem: what the last failure was.
-    """
-
-    url: str
-    active: int = 0
-    sent: int = 0
-    failures: int = 0
-    problem: str = ""
+    url: str  # up to and with `/v1`, without a slash at the end
+    active: int = 0  # tries under way
+    sent: int = 0  # tries so far
+    failures: int = 0  # tries that failed since the last that did not
+    failing_since: float | None = None  # when they began to
+    problem: str = ""  # what the last failure was
 
     def said(self) -> str:
         return f"{shown_url(self.url)} {self.problem}"
 
 
 class Server:
-    """One or several endpoints that serve the same model; a context that closes its connections.
+    """One or several endpoints that serve the same model; `aclose` closes its connections.
 
     Args:
         urls: of the endpoints, up to and with `/v1`.
@@ -98,13 +91,6 @@ class Server:
         max_retries: how often a request is repeated after a time-out, a broken connection, 408, 429, 5xx or no reply.
         max_concurrency: tries under way at once at each endpoint.
         alone_after: an endpoint is left alone when so many tries have failed in a row, until `probe` finds that it answers.
-
-    Attributes:
-        answered_at: when a request or a probe was last answered.
-        failing_since: since when nothing has been answered and something failed, or None.
-        limited_since: since when 429 has been all that the server says, or None.
-        responded: there was a response, with whatever status.
-        served: there was one with status 200 and no error in it.
     """
 
     def __init__(
@@ -119,10 +105,9 @@ class Server:
         self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
         self.api_key_env, self.request_timeout = api_key_env, request_timeout
         self.max_concurrency, self.alone_after = max_concurrency, alone_after
-        self.answered_at = time.monotonic()
-        self.failing_since: float | None = None
-        self.limited_since: float | None = None
-        self.responded = self.served = False
+        self.answered_at = time.monotonic()  # when a request or a probe last was
+        self.limited_since: float | None = None  # since when 429 has been all that the server says
+        self.responded = self.served = False  # with whatever status; with status 200 and no error
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key(api_key_env) or "none",  # which is not sent
             base_url="http://endpoint",
@@ -131,10 +116,7 @@ class Server:
             http_client=_Client(self),
         )
 
-    async def __aenter__(self) -> Server:
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
+    async def aclose(self) -> None:
         await self._sdk.close()
 
     async def ask(self, body: dict[str, Any]) -> Reply:
@@ -170,14 +152,15 @@ class Server:
             raise (cause.fault if isinstance(cause, _TryError) else FaultError("connection", other)) from None
 
     async def probe(self, endpoint: Endpoint, model: str) -> None:
-        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, too."""
-        async with Server([endpoint.url], self.api_key_env, min(CONNECT_SECONDS, self.request_timeout)) as server:
+        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, or say what is no reply."""
+        seconds = min(CONNECT_SECONDS, self.request_timeout)
+        async with aclosing(Server([endpoint.url], self.api_key_env, seconds)) as server:
             try:
                 await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
             except FaultError as error:
                 endpoint.problem = server.endpoints[0].problem
                 self.limited_since = self.limited_since or server.limited_since
-                if not isinstance(error, RefusedError):
+                if not isinstance(error, RefusedError) and error.error != NO_REPLY:
                     return self._fails(endpoint, time.monotonic())
         return self._works(endpoint)
 
@@ -187,8 +170,8 @@ class Server:
 
     def dead_for(self) -> float:
         """Return for how many seconds every endpoint has failed; 0.0 if one is not left alone."""
-        all_alone = len(self.alone()) == len(self.endpoints)
-        return time.monotonic() - self.failing_since if all_alone and self.failing_since is not None else 0.0
+        since = [endpoint.failing_since for endpoint in self.alone() if endpoint.failing_since is not None]
+        return time.monotonic() - max(since) if len(since) == len(self.endpoints) else 0.0
 
     def problems(self) -> str:
         """Return what each endpoint's last failure was, in one line."""
@@ -248,14 +231,14 @@ class Server:
         return response
 
     def _works(self, endpoint: Endpoint) -> None:
-        endpoint.failures = 0
-        self.answered_at, self.failing_since, self.limited_since = time.monotonic(), None, None
+        endpoint.failures, endpoint.failing_since = 0, None
+        self.answered_at, self.limited_since = time.monotonic(), None
 
     def _fails(self, endpoint: Endpoint, began: float) -> None:
         """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
         endpoint.failures += 1
-        if self.failing_since is None:
-            self.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
+        if endpoint.failing_since is None:
+            endpoint.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
 
     async def _free(self) -> Endpoint:
         """Wait for an endpoint with room for a try; of several, return one that does not fail and has the least to do."""

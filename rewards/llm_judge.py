@@ -10,7 +10,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
@@ -112,7 +112,7 @@ async def llm_judge(
     if asked := [case for case in keys if case not in verdicts]:
         from reasoning_ext.openai_client import Server
 
-        async with Server([base_url], api_key_env, request_timeout, max_retries) as server:
+        async with aclosing(Server([base_url], api_key_env, request_timeout, max_retries)) as server:
             server.responded = server.served = bool(verdicts)
             verdicts |= await _judge_all(server, model, asked, max_concurrency)
         if not server.served:

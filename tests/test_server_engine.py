@@ -242,7 +242,7 @@ NO_PATH, NO_KEY = "/v1 on most servers", "from the environment variable OPENAI_A
         ((200, {"Content-Type": "text/html; charset=utf-8"}, "<html>log in</html>"), "log in", NO_PATH),
         ((200, {"Content-Type": "text/event-stream"}, "data: 7"), "data: 7", NO_PATH),
         ((307, {"Location": "https://me:hunter2@other/v1/chat/completions"}, ""), "elsewhere, https://other/v1", ""),
-        ((200, {}, '{"detail": "quota exceeded"}'), "quota exceeded", NO_PATH),
+        ((200, {}, '{"detail": "quota exceeded"}'), "quota exceeded", ""),
         ((404, {}, "the model m does not exist"), "answered 404: the model m does not exist", ""),
     ],
 )  # fmt: skip
@@ -284,7 +284,7 @@ def test_a_request_says_what_the_settings_say(serve):
     ask(server, 1, settings=SamplingSettings(16, generation_kwargs={"seed": None, "max_tokens": None, "max_new": 9}))
     assert server.bodies[3] == {name: v for name, v in plain.items() if name != "max_tokens"} | {"max_new": 9}
     for name, value in {"stream": True, "seed": 5, "model": None, "bias": float("nan")}.items():
-        with pytest.raises(EngineError, match=r"found .*; take it out|take it out") as caught:
+        with pytest.raises(EngineError, match=r"found .*; take it out") as caught:
             ask(server, 1, settings=SamplingSettings(generation_kwargs={name: value}))
         assert caught.value.key == "generation_kwargs" and len(server.bodies) == 4
 

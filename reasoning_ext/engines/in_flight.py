@@ -29,7 +29,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,23 +51,14 @@ EMPTY = "empty"  # an error that does not say that the server is broken
 
 @dataclass(eq=False)
 class InFlight:
-    """One run over keys: a thread with an event loop, and the queue through which it hands over completions.
+    """One run over keys: a thread with an event loop, and the queue through which it hands over completions."""
 
-    Args:
-        model: what the server calls it.
-        options: see `options.ServerOptions`.
-        keys: what to answer.
-        body: returns the request for a key.
-        completion: makes a completion of a key and its reply, or the reason why there is none.
-        answered: a request that was answered in an earlier run; as an attribute, the last one.
-    """
-
-    model: str
+    model: str  # what the server calls it
     options: ServerOptions
     keys: Sequence[Key]
-    body: Callable[[Key], dict[str, Any]]
-    completion: Callable[[Key, Reply | str], Completion]
-    answered: dict[str, Any] | None = None
+    body: Callable[[Key], dict[str, Any]]  # the request for a key
+    completion: Callable[[Key, Reply | str], Completion]  # of a key and its reply, or the reason why there is none
+    answered: dict[str, Any] | None = None  # the last request that was, in an earlier run at first
 
     def __post_init__(self) -> None:
         o = self.options
@@ -125,7 +116,7 @@ class InFlight:
 
     async def _answer_all(self) -> None:
         """Answer all keys, then once more those that were put back."""
-        async with self._server:
+        async with aclosing(self._server):
             try:
                 async with asyncio.TaskGroup() as watch:
                     watcher = watch.create_task(self._watch())
@@ -240,7 +231,7 @@ def _refused(fault: FaultError, api_key_env: str) -> EngineError:
         return EngineError("model_name_or_path", fault.said)
     key = f"; the key is read from the environment variable {api_key_env}"
     path = "; base_url has to end with /v1 on most servers"
-    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path, NO_REPLY: path}
+    hints = {"http 401": key, "http 403": key, "http 404": path, "http 200": path}
     return EngineError("engine_kwargs", fault.said + hints.get(fault.error, ""))
 
 

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -209,7 +210,7 @@ async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
 
     is_listed = True
     try:
-        async with Server([url], api_key_env, LOOK_SECONDS) as server:
+        async with aclosing(Server([url], api_key_env, LOOK_SECONDS)) as server:
             served = await server.models()
     except FaultError as fault:
         if fault.error in ("time-out", "connection"):
@@ -223,7 +224,7 @@ async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
             return True, ""
         said = _not_served(url, model, served)
     try:  # twice, since a server may close the connection of an answer that it failed to give
-        async with Server([url], api_key_env, TRY_SECONDS, max_retries=1) as server:
+        async with aclosing(Server([url], api_key_env, TRY_SECONDS, max_retries=1)) as server:
             await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
     except RefusedError as refused:
         return True, said if is_listed else refused.said
