@@ -57,7 +57,7 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
     """
     from huggingface_hub import HfApi
 
-    names = [name for name in [*read_object(folder / EXPORT)["files"], EXPORT] if (folder / name).is_file()]
+    names = [name for name in [*read_object(folder / EXPORT).get("files", {}), EXPORT] if (folder / name).is_file()]
     sizes = {name: (folder / name).stat().st_size / 2**20 for name in names}
     stays = check_upload(repo_id, public) is True and public  # the hub leaves a repository that is there as it is
     seen = "public" if public and not stays else "private"

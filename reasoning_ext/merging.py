@@ -127,8 +127,9 @@ def _refuse_base(source: Source) -> None:
     from transformers import AutoConfig
 
     base, run = Path(str(source.base)), fingerprint(str(source.path))
-    made_of = read_object(base / EXPORT).get("made_of", {}).get("run")
-    if source.named and run in (made_of, read_object(base / MADE_FROM).get("fingerprint")):
+    made_of = read_object(base / EXPORT).get("made_of")
+    exported = made_of.get("run") if isinstance(made_of, dict) else None
+    if source.named and run in (exported, read_object(base / MADE_FROM).get("fingerprint")):
         trained = f"this run was trained on {source.named}, write that, or where it is now"
         raise ExportError(f"--base: found {base}, into which this very run's adapter is merged already; {trained}")
     name = base_weights(source.base)

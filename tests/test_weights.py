@@ -121,6 +121,18 @@ def test_sharded_and_quantised_weights_are_judged_too(model, tmp_path):
     assert "PEFT" in refused(model)
 
 
+def test_weights_as_torch_saves_them_are_judged_as_well(model):
+    import torch
+    from safetensors.torch import load_file
+
+    tensors = load_file(model / WEIGHTS)
+    (model / WEIGHTS).unlink()
+    torch.save(tensors, model / "pytorch_model.bin")
+    check_weights(str(model))
+    torch.save({"module." + name: tensor for name, tensor in tensors.items()}, model / "pytorch_model.bin")
+    assert "21 of 21" in refused(model)
+
+
 @pytest.mark.parametrize("written", ["qweight", "weight_packed"])
 def test_what_a_quantiser_writes_in_the_place_of_a_weight_is_no_fault_and_a_lost_module_is(model, written):
     edit(model, "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
