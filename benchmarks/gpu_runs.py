@@ -148,7 +148,7 @@ def plan_of(recipe, job, card):
     """
     setup = setup_of(recipe, {}, prompt=split_context(job.context, job.completion)[0])
     made = plan(replace(setup, padded=False), card)  # all rows are of full length
-    return {"phases": made.phases, "peak": made.peak, "peak phase": made.peak_phase, "needed": made.needed}
+    return {"phases": made.shown(), "peak": made.peak, "peak phase": made.peak_phase, "needed": made.needed}
 
 
 def measure(job, python=sys.executable, timeout=None):

@@ -101,11 +101,11 @@ def compare(values: dict) -> dict:
     said = {part: parts_of(made, names) for part, names in PARTS.items() if part in traced["parts"]}
     errors = {part: said[part] / traced["parts"][part] - 1 for part in said}
     peak = max(traced["phases"][phase] for phase in ("forward and backward", "optimizer step"))
-    planned = sum(made.phases["training"].values())
+    planned = made.phases["training"].total
     errors["activations"] = (planned - sum(said.values())) / (peak - sum(traced["parts"][part] for part in said)) - 1
     errors["peak"] = planned / peak - 1
     if "log-probabilities" in made.phases and "log-probabilities" in traced["phases"]:
-        scored = sum(made.phases["log-probabilities"].values())
+        scored = made.phases["log-probabilities"].total
         errors["log-probabilities"] = scored / traced["phases"]["log-probabilities"] - 1
     return {
         "recipe": values, "planned": planned, "traced": peak, "seconds": round(traced["seconds"], 1),
@@ -115,7 +115,7 @@ def compare(values: dict) -> dict:
 
 def parts_of(made: Plan, names: tuple[str, ...]) -> int:
     """Return the bytes of the parts whose names begin so, in training."""
-    return sum(size for part, size in made.phases["training"].items() if part.startswith(names))
+    return sum(size for part, size in made.shown()["training"].items() if part.startswith(names))
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ known to fail and that no metadata can name.
 """
 
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
@@ -31,10 +30,10 @@ def version_findings(backend: str, use_vllm: bool, quantized: bool = False) -> l
         tested, and for the one that fails; a note for a backend or an engine that is not here, since a check may run elsewhere.
     """
     used = {"unsloth": backend == "unsloth", "vllm": use_vllm}
-    absent = [name for name, needed in used.items() if needed and find_spec(name) is None]
+    absent = [name for name, needed in used.items() if needed and not _installed(name)]
     found = []
     for package, lowest in LOWEST.items():
-        has, missing = _version(package), find_spec(package) is None
+        has, missing = _version(package), not _installed(package)
         if (missing or (has and has < Version(lowest))) and (package != "bitsandbytes" or quantized):
             text = f"reasoning-ext needs {package}>={lowest}, {'which is not installed' if missing else f'found {has}'}"
             found.append(Finding("error", "", f"{text}; pip install '{package}>={lowest}'"))
@@ -51,9 +50,17 @@ def version_findings(backend: str, use_vllm: bool, quantized: bool = False) -> l
     return found + [Finding("note", "", text.format(name)) for name in absent]
 
 
+def _installed(package: str) -> str:
+    """Return the installed version as it is written, "" where the package is missing."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
+
+
 def _version(package: str) -> Version | None:
     """Return the installed version, None where there is none that can be compared."""
     try:
-        return Version(version(package))
-    except (PackageNotFoundError, InvalidVersion):
+        return Version(_installed(package))
+    except InvalidVersion:
         return None

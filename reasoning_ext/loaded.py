@@ -35,39 +35,24 @@ class Loaded:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """How to load a model, beside TRL's ModelConfig.
-
-    Attributes:
-        backend: "trl" or "unsloth".
-        from_scratch: build random weights from the folder's config.
-        trainable: load for training; else for generation.
-        seed: of random weights and new adapters.
-        trust_remote_code: as in transformers.
-        max_seq_length: the context that Unsloth prepares, in tokens.
-        gradient_checkpointing: let Unsloth prepare its own; TRL's trainers switch theirs on by themselves.
-        use_vllm: let Unsloth start vLLM inside the model for fast generation.
-        gpu_memory_utilization: the share of the card that this vLLM takes.
-        run_folder: the run's folder, for bases that a new adapter needs; None where no adapter is begun.
-        merge_adapter: merge the adapter that `name` is, and begin a new one.
-        init_kwargs: further arguments of `from_pretrained`.
-        chat_template_path: a template to use in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`.
-        chat_template_kwargs, think_tags: see `contract.find_contract`.
-    """
+    """How to load a model, beside TRL's ModelConfig."""
 
     backend: str = "trl"
-    from_scratch: bool = False
-    trainable: bool = True
-    seed: int = 42
+    from_scratch: bool = False  # build random weights from the folder's config
+    trainable: bool = True  # else for generation
+    seed: int = 42  # of random weights and new adapters
     trust_remote_code: bool = False
-    max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH
-    gradient_checkpointing: bool = True
-    use_vllm: bool = False
-    gpu_memory_utilization: float = 0.3
-    run_folder: Path | None = None
-    merge_adapter: bool = False
-    init_kwargs: dict[str, Any] = field(default_factory=dict)
-    chat_template_path: str | None = None
-    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    max_seq_length: int = DEFAULT_MAX_SEQ_LENGTH  # the context that Unsloth prepares, in tokens
+    gradient_checkpointing: bool = True  # let Unsloth prepare its own; TRL's trainers switch theirs on by themselves
+    use_vllm: bool = False  # let Unsloth start vLLM inside the model for fast generation
+    gpu_memory_utilization: float = 0.3  # the share of the card that this vLLM takes
+    run_folder: Path | None = None  # for bases that a new adapter needs; None where no adapter is begun
+    merge_adapter: bool = False  # merge the adapter that the name is, and begin a new one
+    init_kwargs: dict[str, Any] = field(default_factory=dict)  # further arguments of `from_pretrained`
+    chat_template_path: str | None = None  # in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`
+    chat_template_kwargs: dict[str, Any] = field(
+        default_factory=dict
+    )  # this and the next: see `contract.find_contract`
     think_tags: list[str] | None = None
 
 

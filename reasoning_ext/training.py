@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
@@ -14,7 +13,7 @@ from reasoning_ext.data import DataError, columns_of
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.engines.source import model_source, template_options
 from reasoning_ext.files import check_space, read_object
-from reasoning_ext.loaded import Loaded
+from reasoning_ext.loaded import Loaded, base_revision
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
@@ -56,7 +55,7 @@ def recipe_tokenizer(recipe: Recipe, name: str | None = None) -> Any:
     """
     name = recipe.local(name or recipe.get("model_name_or_path"))
     path = template_options(recipe)["chat_template_path"]
-    revision = None if Path(name).exists() else recipe.get("model_revision")
+    revision = base_revision(name, recipe.get("model_revision"))
     return load_tokenizer(name, revision, recipe.get("trust_remote_code"), path)
 
 

@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import Problem
@@ -133,8 +132,10 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             own.save_pretrained(folder)
             name = folder
         adapter = is_adapter(name)
-        if adapter:
-            _refuse_revision(name, adapter_base(name), config)
+        revision = base_revision(adapter_base(name), config.model_revision) if adapter else None
+        if revision not in (None, "main"):  # it would reach the adapter's folder and not the base on the hub
+            problem = f"found {revision}, which Unsloth does not pass on to the base of {name}"
+            raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
         model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
         tokenizer = AutoTokenizer.from_pretrained(
             name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
@@ -198,13 +199,6 @@ def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) ->
         "random_state": options.seed,
     }
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _refuse_revision(name: str, base: str, config: ModelConfig) -> None:
-    """Refuse a revision that would reach the adapter's folder and not the base on the hub."""
-    if config.model_revision not in (None, "main") and not Path(base).exists():
-        problem = f"found {config.model_revision}, which Unsloth does not pass on to {base}, the base of {name}"
-        raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
 
 
 def _check_bits(model: Any, config: ModelConfig) -> None:

@@ -251,15 +251,17 @@ def test_a_new_adapters_settings_are_refused_where_one_is_trained_further(lines,
 
 
 def test_merging_what_is_no_adapter_is_refused(tmp_path):
+    from trl import ModelConfig
+
     from reasoning_ext.loaded import LoadOptions, ModelError
-    from reasoning_ext.model import _with_base
+    from reasoning_ext.model import load_model
 
     [error] = recipe_errors(
         f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nuse_peft: true\nmerge_adapter: true\n", tmp_path
     )
     assert "model is no adapter; leave it out" in error
     with pytest.raises(ModelError, match="hub/name is no adapter"):
-        _with_base("hub/name", None, LoadOptions(run_folder=tmp_path, merge_adapter=True))
+        load_model("hub/name", ModelConfig(), LoadOptions(run_folder=tmp_path, merge_adapter=True))
 
 
 @pytest.mark.slow
@@ -342,21 +344,45 @@ def test_a_base_that_was_cut_off_leaves_nothing_and_the_next_one_sweeps_up(tmp_p
     assert left() == sorted([".merged_base.mine", "merged_base"])
 
 
-@unsloth
-def test_vllm_gets_room_for_the_rank_of_an_adapter_that_is_trained_further(adapter, tmp_path):
-    from trl import ModelConfig
+def test_vllm_gets_room_for_the_largest_rank_of_an_adapter(adapter):
+    from reasoning_ext.hand_over import adapter_rank
 
-    from reasoning_ext.loaded import LoadOptions
-    from reasoning_ext.unsloth_backend import _load_arguments
-
-    def rank(name):
-        config, options = ModelConfig(use_peft=True, lora_r=8), LoadOptions(backend="unsloth", use_vllm=True)
-        return _load_arguments(str(name), config, options)["max_lora_rank"]
-
-    assert rank(adapter) == 32 and rank("hub/name") == 8
+    assert adapter_rank(str(adapter)) == 32
     config = json.loads((adapter / "adapter_config.json").read_text())
     (adapter / "adapter_config.json").write_text(json.dumps(config | {"rank_pattern": {"q_proj": 128}}))
-    assert rank(adapter) == 128
+    assert adapter_rank(str(adapter)) == 128
+
+
+def test_the_base_of_an_adapter_is_what_its_config_names(adapter):
+    from reasoning_ext.errors import KeyProblem
+    from reasoning_ext.hand_over import adapter_base, base_of
+
+    with pytest.raises(KeyProblem, match="names no base_model_name_or_path"):
+        base_of(str(adapter))
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": "hub/name"}))
+    assert base_of(str(adapter)) == adapter_base(str(adapter)) == "hub/name"
+    (adapter / "adapter_config.json").write_text(json.dumps(config | {"base_model_name_or_path": str(adapter)}))
+    with pytest.raises(ValueError, match="is an adapter itself"):
+        adapter_base(str(adapter))
+
+
+def test_a_models_chain_leads_over_recipes_that_are_yet_to_run(adapter, tmp_path, monkeypatch):
+    from reasoning_ext.named_inputs import model_chain
+    from reasoning_ext.recipe import load_recipe
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "1.yaml").write_text("stage: sft\nmodel_name_or_path: ./adapter\noutput_dir: first\n")
+    (tmp_path / "2.yaml").write_text("stage: grpo\nmodel_name_or_path: first\noutput_dir: second\n")
+    first, second = load_recipe(tmp_path / "1.yaml"), load_recipe(tmp_path / "2.yaml")
+    config = json.loads((adapter / "adapter_config.json").read_text()) | {"base_model_name_or_path": "hub/name"}
+    (adapter / "adapter_config.json").write_text(json.dumps(config))
+    earlier = {str(first.output_dir.resolve()): first}
+    assert [maker for _, maker in model_chain(second, earlier)] == [first, None, None]
+    assert model_chain(second, earlier)[-1] == ("hub/name", None)
+    assert model_chain(second, {}) == [("first", None)]
+    (tmp_path / "first").mkdir()
+    assert model_chain(second, {}) == []
 
 
 @pytest.mark.slow

@@ -24,7 +24,6 @@ def installed(tmp_path, monkeypatch):
                 folder = tmp_path / f"{name}-{number}.dist-info"
                 folder.mkdir()
                 (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {number}\n")
-                (tmp_path / f"{name}.py").touch()
 
     return install
 

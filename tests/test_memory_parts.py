@@ -15,10 +15,6 @@ from reasoning_ext.memory.parts import (
 )
 from reasoning_ext.memory.shapes import ShapeError, built_in, config_of, shape_of
 
-ONE_OF_EACH = (
-    "Qwen/Qwen2.5-0.5B", "Qwen/Qwen3-8B", "meta-llama/Llama-3.2-1B", "mistralai/Mistral-7B-v0.3", "microsoft/Phi-4-mini",
-    "google/gemma-3-1b", "google/gemma-3-4b",
-)  # fmt: skip
 PUBLISHED = {  # parameters in billions, from the models' cards
     "qwen2.5-0.5b": 0.49, "qwen2.5-1.5b": 1.54, "qwen2.5-3b": 3.09, "qwen2.5-7b": 7.61, "qwen2.5-14b": 14.7,
     "qwen3-4b": 4.0, "qwen3-8b": 8.2, "qwen3-14b": 14.8, "llama-3.1-8b": 8.03, "llama-3.2-1b": 1.24, "llama-3.2-3b": 3.21,
@@ -33,21 +29,6 @@ def on_meta(config):
     values = dict(config)
     with torch.device("meta"):
         return AutoModelForCausalLM.from_config(AutoConfig.for_model(values.pop("model_type"), **values))
-
-
-@pytest.mark.parametrize("name", ONE_OF_EACH)
-def test_the_parameters_are_those_of_the_real_model(name):
-    model = on_meta(config_of(name))
-    shape = shape_of(config_of(name))
-    assert shape.parameters == sum(p.numel() for p in model.parameters())
-    linears = [m for n, m in model.named_modules() if type(m).__name__ == "Linear" and not n.endswith("lm_head")]
-    assert shape.linear_weights == sum(m.weight.numel() for m in linears)
-    assert sum(linear.count for linear in shape.linears) == len(linears)
-
-
-@pytest.mark.parametrize("name", sorted(built_in()))
-def test_all_built_in_configs_have_the_parameters_of_the_real_model(name):
-    assert shape_of(built_in()[name]).parameters == sum(p.numel() for p in on_meta(built_in()[name]).parameters())
 
 
 @pytest.mark.parametrize("name", sorted(PUBLISHED))
@@ -168,8 +149,13 @@ def test_configs_with_holes_are_filled_as_transformers_does_or_refused(tmp_path)
     left_out = ("num_attention_heads", "num_key_value_heads", "head_dim", "vocab_size")
     text = {key: value for key, value in full["text_config"].items() if key not in left_out}
     assert shape_of(full | {"text_config": text}) == shape_of(full)
-    with pytest.raises(ShapeError, match="its config lacks what a plan needs"):
-        shape_of({"model_type": "llama"})
+    for sizes in (
+        {"hidden_size": "many"},
+        {"num_attention_heads": 0},
+        {"num_hidden_layers": 10**9, "layer_types": None},
+    ):
+        with pytest.raises(ShapeError, match="no model can be built from its config"):
+            shape_of(config_of("Qwen/Qwen3-0.6B") | sizes)
     with pytest.raises(ShapeError, match="found 'a b', which is neither a folder nor a hub name"):
         config_of("a b")
     (tmp_path / "config.json").write_text("{")

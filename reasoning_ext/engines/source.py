@@ -7,14 +7,13 @@ cards that the machine which drives them may lack.
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.chat_tokenizer import load_tokenizer
 from reasoning_ext.contract import Contract, find_contract
 from reasoning_ext.devices import Choice, choose, found_device
 from reasoning_ext.fields import MODEL_CONFIG, class_keys
-from reasoning_ext.loaded import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions
+from reasoning_ext.loaded import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, base_revision
 from reasoning_ext.model import load_model
 from reasoning_ext.unsloth_backend import starts_vllm
 
@@ -70,7 +69,7 @@ class ModelSource:
             TokenizerError, ContractError: it cannot be loaded, or its template cannot be used.
         """
         options = self.options
-        revision = None if Path(self.name).exists() else self.values.get("model_revision")
+        revision = base_revision(self.name, self.values.get("model_revision"))
         tokenizer = load_tokenizer(self.name, revision, options.trust_remote_code, options.chat_template_path)
         return tokenizer, find_contract(tokenizer, options.chat_template_kwargs, options.think_tags)
 

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.memory.parts import BYTES, cache_bytes
+from reasoning_ext.memory.parts import BYTES, Bytes, cache_bytes
 from reasoning_ext.memory.setup import Setup
 
 FAMILIES = {"mistral": "llama", "qwen2": "llama", "gemma3_text": "gemma3"}
@@ -34,82 +34,81 @@ def _coefficients() -> dict[str, Any]:
     return json.loads(text)["coefficients"]
 
 
-def training_bytes(setup: Setup, gradients: int) -> dict[str, int]:
+def training_bytes(setup: Setup, gradients: int) -> Bytes:
     """Return what is alive at the highest point of a training step, beside weights and optimizer.
 
     Args:
         setup: what is put on the card.
         gradients: the bytes of all gradients.
-
-    Returns:
-        `{part: bytes}`: gradients, checkpoints, one layer's activations, a dequantised weight, logits, attention mask.
     """
-    layers = setup.shape.layers
+    layers, table = setup.shape.layers, setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
     held = gradients if setup.accumulation > 1 else 0  # those of earlier batches
-    head = 0 if setup.rank else setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
+    head = 0 if setup.rank else table
     waiting = head if setup.shape.tied else 0  # the head's gradient waits for that of the embeddings, to be added to it
-    early = held + waiting if held else gradients // layers + head
     kept, layer = _layers(setup)
-    mask = {"attention mask": _mask(setup)}
-    weight = {"dequantised weight": _dequantised(setup)}
+    inside = Bytes(mask=_mask(setup), layer=layer, dequantised=_dequantised(setup))
+    at_head = Bytes(mask=_mask(setup), gradients=held, checkpoints=kept * layers)
+    copies = 0 if setup.rank else (2 if setup.shape.tied else 0) + (setup.accumulation > 1)
+    last = table * copies  # of the embeddings' gradient, beside the sum that it is added to
+    unfused = gradients if setup.optimizer in UNFUSED else 0  # roots of all second moments at once
     points = [
-        mask | {"gradients": early, "checkpoints": kept * layers} | layer | weight,
-        mask | {"gradients": held, "checkpoints": kept * layers} | _head(setup),
-        mask | {"gradients": held, "checkpoints": kept * layers} | _head(setup, backward=False) | _cast(setup),
-        mask | {"gradients": gradients + (waiting if held else 0), "checkpoints": kept} | layer | weight,
-        {"gradients": gradients} | _embedding(setup),
-        {"gradients": gradients} | _stepping(setup, gradients),
+        # backward through the last layer
+        inside + Bytes(gradients=held + waiting if held else gradients // layers + head, checkpoints=kept * layers),
+        # backward and forward at the head
+        at_head + Bytes(logits=_head(setup)),
+        at_head + Bytes(logits=_head(setup, backward=False), cast=_cast(setup)),
+        # backward through the first layer, and into the embeddings
+        inside + Bytes(gradients=gradients + (waiting if held else 0), checkpoints=kept),
+        Bytes(gradients=gradients, embeddings_gradient=last),
+        # the optimizer's step
+        Bytes(gradients=gradients, optimizer_temporaries=unfused),
     ]
     if setup.scored:  # the reference's forward pass, before the backward pass
-        casts = {part: 2 * size for part, size in _cast(setup).items()}
-        points.append({"gradients": held, "checkpoints": kept * layers} | scoring_bytes(setup) | casts)
-    return max(points, key=lambda parts: sum(parts.values()))
+        scored = Bytes(gradients=held, checkpoints=kept * layers, cast=_cast(setup))
+        points.append(scored + scoring_bytes(setup))
+    return max(points, key=lambda point: point.total)
 
 
-def scoring_bytes(setup: Setup) -> dict[str, int]:
+def scoring_bytes(setup: Setup) -> Bytes:
     """Return what is alive at the highest point where completions are scored without gradients, beside what was before."""
     plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
     layer = _plane(plane, setup) * setup.rows * setup.tokens
-    head = sum(_head(setup, backward=False).values())
-    name = "one layer's activations" if layer > head else "logits"
-    found = {"attention mask": _mask(setup), name: max(layer, head), "dequantised weight": _dequantised(setup)}
-    return found | _cast(setup)
+    head = _head(setup, backward=False)
+    made = Bytes(layer=layer) if layer > head else Bytes(logits=head)
+    return made + Bytes(mask=_mask(setup), dequantised=_dequantised(setup), cast=_cast(setup))
 
 
-def generation_bytes(setup: Setup) -> dict[str, int]:
-    """Return what is alive at the highest point of generating with transformers, beside weights and KV cache.
+def generation_bytes(setup: Setup) -> Bytes:
+    """Return what is alive at the highest point of generating with transformers, beside the weights.
 
     That is at the last token, where a layer's keys and values are written anew, and repeated for every head by transformers that
     cannot attend otherwise to padded prompts; or it is at the first, where all prompts go through a layer at once.
     """
     from transformers.integrations import sdpa_attention
 
-    shape, rows = setup.shape, setup.generated
-    last = cache_bytes(shape, rows, setup.tokens, BYTES[setup.dtype]) // shape.layers
-    last += rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
-    if setup.backend == "unsloth" or not hasattr(
-        sdpa_attention, "pack_gqa"
-    ):  # heads are repeated before transformers 5.20
-        last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * BYTES[setup.dtype]
+    shape, rows, width = setup.shape, setup.generated, BYTES[setup.dtype]
+    keys = cache_bytes(shape, rows, setup.tokens, width)
+    last = keys // shape.layers + rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
+    if setup.backend == "unsloth" or not hasattr(sdpa_attention, "pack_gqa"):  # transformers before 5.20 or so
+        last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * width
     first = _plane(FORWARD, setup) * rows * setup.prompt
-    for sign, tokens in ((1, setup.prompt), (-1, setup.tokens)):  # the cache is no longer than the prompts then
-        first += sign * cache_bytes(shape, rows, tokens, BYTES[setup.dtype])
-    return {"one layer's activations": max(first, last), "dequantised weight": _dequantised(setup)}
+    first += cache_bytes(shape, rows, setup.prompt, width) - keys  # the cache is no longer than the prompts then
+    return Bytes(kv_cache=keys, layer=max(first, last), dequantised=_dequantised(setup))
 
 
-def _layers(setup: Setup) -> tuple[int, dict[str, int]]:
+def _layers(setup: Setup) -> tuple[int, int]:
     """Return what is kept of each layer, and what one layer takes where it is computed again."""
     tokens = setup.rows * setup.tokens
     if setup.backend == "unsloth":
-        kept = 0 if setup.checkpointing else _plane(UNSLOTH_LAYER, setup) * tokens
-        return kept, {"one layer's activations": _plane(UNSLOTH_LAYER, setup) * tokens}
+        layer = _plane(UNSLOTH_LAYER, setup) * tokens
+        return 0 if setup.checkpointing else layer, layer
     found = _coefficients()[f"{FAMILIES.get(setup.shape.model_type, setup.shape.model_type)}/{_way(setup)}"]
     ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
+    way = found["checkpointed" if setup.checkpointing else "whole"]
+    layer = max(0, *(_plane(plane, setup) for plane in way["planes"])) * tokens
     if setup.checkpointing:
-        layer = max(_plane(plane, setup) for plane in found["checkpointed"]["planes"]) * tokens
-        return found["checkpointed"]["kept"] * setup.shape.hidden * tokens, {"one layer's activations": layer + ranks}
-    layer = max(0, *(_plane(plane, setup) for plane in found["whole"]["planes"])) * tokens
-    return _plane(found["whole"]["kept"], setup) * tokens + ranks, {"one layer's activations": layer}
+        return way["kept"] * setup.shape.hidden * tokens, layer + ranks
+    return _plane(way["kept"], setup) * tokens + ranks, layer
 
 
 def _way(setup: Setup) -> str:
@@ -125,10 +124,10 @@ def _plane(plane: tuple[float, ...] | list[float], setup: Setup) -> int:
     return round(sum(factor * width for factor, width in zip(plane, widths, strict=True)))
 
 
-def _head(setup: Setup, backward: bool = True) -> dict[str, int]:
+def _head(setup: Setup, backward: bool = True) -> int:
     """Return what is made at the head: a tile of logits, or all of them where the installed TRL has no fused head."""
     shape, tokens = setup.shape, setup.rows * (setup.completion or setup.tokens)
-    width = BYTES[_computed(setup)]
+    width = BYTES["bfloat16" if setup.trains else setup.dtype]  # mixed precision, whatever the weights are
     if setup.backend == "unsloth":
         rows = min(tokens, max(UNSLOTH_ROWS, -(-tokens // 8)))
         logits = min(UNSLOTH_LOGITS, 8 * shape.vocab * rows)  # or half of what is free, where that is less
@@ -140,31 +139,12 @@ def _head(setup: Setup, backward: bool = True) -> dict[str, int]:
     if backward and (setup.rank is None or "lm_head" in setup.saved):  # the head's own gradient is summed in float32
         copies = 1 if setup.rank is None else 2
         logits += shape.vocab * shape.hidden * (4 + copies * BYTES[setup.dtype])
-    return {"logits": logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens}
+    return logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens
 
 
-def _stepping(setup: Setup, gradients: int) -> dict[str, int]:
-    """Return what the optimizer's step makes: PyTorch's own, where they are not fused, roots of all second moments at once."""
-    return {"optimizer's temporaries": gradients} if setup.optimizer in UNFUSED else {}
-
-
-def _cast(setup: Setup) -> dict[str, int]:
+def _cast(setup: Setup) -> int:
     """Return the 16-bit copies of float32 weights that autocast keeps for the length of a forward pass."""
-    whole = setup.rank is None and setup.dtype == "float32"
-    return {"weights cast to 16 bits": 2 * setup.shape.linear_weights} if whole else {}
-
-
-def _embedding(setup: Setup) -> dict[str, int]:
-    """Return what the gradient of the embeddings takes at the end, beside the sum that it is added to."""
-    if setup.rank is not None:
-        return {}
-    copies = (2 if setup.shape.tied else 0) + (setup.accumulation > 1)
-    return {"embeddings' gradient": copies * setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]}
-
-
-def _computed(setup: Setup) -> str:
-    """Return the type of the activations: mixed precision computes in bfloat16 whatever the weights are."""
-    return "bfloat16" if setup.trains else setup.dtype
+    return 2 * setup.shape.linear_weights if setup.rank is None and setup.dtype == "float32" else 0
 
 
 def _dequantised(setup: Setup) -> int:

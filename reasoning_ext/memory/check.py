@@ -57,15 +57,18 @@ class MemoryReport:
         plan: None where there is none.
         why: why there is none.
         card: what it was held against, None where no card is known.
-        fits: whether it fits the card, None where no card is known.
         edits: what would make it fit.
     """
 
     plan: Plan | None = None
     why: str = ""
     card: Card | None = None
-    fits: bool | None = None
     edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits the card, None where no card is known."""
+        return self.plan.fits(self.card.memory) if self.plan and self.card else None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it for `check --json`, sizes in bytes."""
@@ -74,7 +77,7 @@ class MemoryReport:
         card = {"name": self.card.name, "bytes": self.card.memory} if self.card else None
         changes = [{"write": edit.text, "saves": edit.saved, "peak": edit.plan.peak} for edit in self.edits]
         return {
-            "phases": self.plan.phases, "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
+            "phases": self.plan.shown(), "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
             "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes,
         }  # fmt: skip
 
@@ -84,8 +87,9 @@ class MemoryReport:
             return [f"memory: not planned: {self.why}"]
         peak = f"{_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
         held = f"{_gib(self.plan.needed)} with what CUDA keeps for itself"
-        found = [f"memory: {peak}; {held}{self._verdict()}"]
-        for phase, parts in sorted(self.plan.phases.items(), key=lambda item: -sum(item[1].values())):
+        verdict = f"; {'fits' if self.fits else 'does not fit'} {self.card.name}" if self.card else ""
+        found = [f"memory: {peak}; {held}{verdict}"]
+        for phase, parts in sorted(self.plan.shown().items(), key=lambda item: -sum(item[1].values())):
             shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
             found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
         setup = self.plan.setup
@@ -124,13 +128,7 @@ class MemoryReport:
         assert self.plan is not None
         if self.plan.engine_lacks:
             return "vllm_gpu_memory_utilization"
-        return self.edits[0].text.partition(":")[0] if self.edits else "model_name_or_path"
-
-    def _verdict(self) -> str:
-        if self.card is None:
-            return ""
-        word = "fits" if self.fits else "does not fit"
-        return f"; {word} {self.card.name}"
+        return next(iter(self.edits[0].values)) if self.edits else "model_name_or_path"
 
 
 def report_memory(
@@ -153,13 +151,8 @@ def report_memory(
         setups = [setup_of(recipe, makers, offline, prompt, name) for name in names]
     except ShapeError as error:
         return MemoryReport(why=str(error))
-    memory = card.memory if card else None
-    made = max((plan(setup, memory) for setup in setups), key=lambda one: one.needed)
-    report = MemoryReport(made, card=card)
-    if card is not None:
-        report.fits = made.fits(card.memory)
-        report.edits = [] if report.fits else edits(made, card.memory)
-    return report
+    made = max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
+    return MemoryReport(made, card=card, edits=edits(made, card.memory) if card else [])
 
 
 def parse_card(text: str) -> Card:

@@ -16,32 +16,39 @@ from reasoning_ext.own_keys import FROM_DATA
 NEW_ADAPTER = "all-linear"
 
 # Fields of a setup that are changed together, and those that follow from them.
-GROUPS = {
-    "nesting": ("nested",), "sleep": ("sleeps",), "checkpointing": ("checkpointing",), "optimizer": ("optimizer",),
-    "batches": ("generated", "rows", "accumulation", "steps"), "engine": ("vllm",), "backend": ("backend",),
-    "reference": ("reference",), "bits": ("bits",), "adapter": ("rank", "targets"), "length": ("completion",),
-}  # fmt: skip
-ALONG = {
-    "backend": ("trained", "fused", "nested"),
-    "reference": ("scored",),
-    "bits": ("trained", "nested"),
-    "adapter": ("trained", "reference", "dtype", "bits"),
+GROUPS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "nesting": (("nested",), ()),
+    "sleep": (("sleeps",), ()),
+    "checkpointing": (("checkpointing",), ()),
+    "optimizer": (("optimizer",), ()),
+    "batches": (("generated", "rows", "accumulation", "steps"), ()),
+    "engine": (("vllm",), ()),
+    "backend": (("backend",), ("trained", "fused", "nested")),
+    "reference": (("reference",), ("scored",)),
+    "bits": (("bits",), ("trained", "nested")),
+    "adapter": (("rank", "targets"), ("trained", "reference", "dtype", "bits")),
+    "length": (("completion",), ()),
 }
 KEYS = {
     "nested": "use_bnb_nested_quant", "sleeps": "vllm_enable_sleep_mode", "checkpointing": "gradient_checkpointing",
     "optimizer": "optim", "rows": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps",
     "steps": "steps_per_generation", "vllm": "vllm_gpu_memory_utilization", "backend": "backend", "bits": "load_in_4bit",
-    "targets": "lora_target_modules", "reference": "precompute_ref_log_probs",
+    "targets": "lora_target_modules", "reference": "precompute_ref_log_probs", "rank": "lora_r",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Edit:
-    """A change of a recipe: what to write, and what the plan needs then."""
+    """A change of a recipe: the keys to write with their values as YAML, and what the plan needs then."""
 
-    text: str
+    values: dict[str, str]
     plan: Plan
     saved: int
+
+    @property
+    def text(self) -> str:
+        """What to write, in one line."""
+        return " and ".join(f"{key}: {value}" for key, value in self.values.items())
 
 
 def edits(first: Plan, card: int) -> list[Edit]:
@@ -71,30 +78,33 @@ def _listed(first: Plan, last: Setup, groups: list[str], card: int) -> list[Edit
     """Return one edit a group of keys, with the values that they have in the end."""
     done, before = [], first
     for group in groups:
-        fields = (*GROUPS[group], *ALONG.get(group, ()))
-        after = plan(replace(before.setup, **{name: getattr(last, name) for name in fields}), card)
-        changed = [name for name in GROUPS[group] if getattr(last, name) != getattr(first.setup, name)]
-        if last.steps and "generated" in changed:
-            changed.remove("generated")  # follows from steps_per_generation
-        text = " and ".join(f"{_key(name, last)}: {_value(name, last)}" for name in changed)
-        done.append(Edit(text, after, before.peak - after.peak))
+        own, along = GROUPS[group]
+        after = plan(replace(before.setup, **{name: getattr(last, name) for name in (*own, *along)}), card)
+        values: dict[str, str] = {}
+        for name in own:
+            follows = last.steps and name == "generated"  # from steps_per_generation
+            if getattr(last, name) != getattr(first.setup, name) and not follows:
+                values |= _written(name, last)
+        done.append(Edit(values, after, before.peak - after.peak))
         before = after
     return done
 
 
-def _key(name: str, setup: Setup) -> str:
-    if name == "generated":
-        return "generation_batch_size" if setup.stage == "grpo" else "per_device_eval_batch_size"
-    if name == "completion":
-        return "max_length" if setup.stage in FROM_DATA else "max_completion_length"
-    return KEYS.get(name) or ("lora_r" if setup.targets != NEW_ADAPTER else "use_peft: true and lora_r")
-
-
-def _value(name: str, setup: Setup) -> str:
-    value = True if name in ("bits", "reference") else getattr(setup, name)
-    if name == "rows" and setup.stage == "dpo":
+def _written(name: str, setup: Setup) -> dict[str, str]:
+    """Return the keys that set a field, each with its value as YAML."""
+    value, key = getattr(setup, name), KEYS.get(name)
+    if name in ("bits", "reference"):
+        value = True
+    elif name == "generated":
+        key = "generation_batch_size" if setup.stage == "grpo" else "per_device_eval_batch_size"
+    elif name == "completion":
+        key = "max_length" if setup.stage in FROM_DATA else "max_completion_length"
+    elif name == "rows" and setup.stage == "dpo":
         value //= 2  # pairs
-    return f"[{value}]" if name == "targets" else str(value).lower() if isinstance(value, bool) else f"{value}"
+    elif name == "targets":
+        value = f"[{value}]"
+    written = {str(key): str(value).lower() if isinstance(value, bool) else f"{value}"}
+    return {"use_peft": "true"} | written if name == "rank" and setup.targets == NEW_ADAPTER else written
 
 
 def _changes(setup: Setup, card: int) -> Iterator[tuple[str, Setup]]:

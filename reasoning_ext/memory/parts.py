@@ -9,12 +9,64 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import astuple, dataclass, fields
 
 from reasoning_ext.memory.shapes import Linear, Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BLOCK, NESTED_BLOCK, STATE_BLOCK, MIN_8BIT = 64, 256, 256, 4096
 MOMENTS = {"adamw": 2, "adam": 2, "ademamix": 3, "lion": 1, "rmsprop": 1, "adagrad": 1, "sgd": 0, "grokadamw": 3}
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """What is alive at one moment, part by part, in bytes."""
+
+    weights: int = 0
+    rest: int = 0  # embeddings, head, norms, biases
+    lora: int = 0
+    modules_to_save: int = 0
+    reference_adapter: int = 0
+    reference_model: int = 0
+    optimizer_states: int = 0
+    optimizer_temporaries: int = 0
+    vllm: int = 0
+    kv_cache: int = 0
+    mask: int = 0
+    gradients: int = 0
+    embeddings_gradient: int = 0
+    checkpoints: int = 0
+    layer: int = 0
+    dequantised: int = 0
+    logits: int = 0
+    cast: int = 0
+
+    def __add__(self, other: Bytes) -> Bytes:
+        """Add what is alive beside it."""
+        return Bytes(*map(sum, zip(astuple(self), astuple(other), strict=True)))
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return sum(astuple(self))
+
+    def shown(self, bits: int) -> dict[str, int]:
+        """Return it for people and for `check --json`, without what is nothing; `bits` are those of the weights."""
+        named = NAMES | {
+            "weights": f"weights in {bits} bits",
+            "rest": "embeddings, head, norms" if bits in (4, 8) else "embeddings and norms",
+        }
+        sizes = {
+            named.get(field.name, field.name.replace("_", " ")): getattr(self, field.name) for field in fields(self)
+        }
+        return {name: size for name, size in sizes.items() if size}
+
+
+NAMES = {
+    "lora": "LoRA weights", "modules_to_save": "modules_to_save", "optimizer_temporaries": "optimizer's temporaries",
+    "vllm": "vLLM", "kv_cache": "KV cache", "embeddings_gradient": "embeddings' gradient", "layer": "one layer's activations",
+    "dequantised": "dequantised weight", "mask": "attention mask", "cast": "weights cast to 16 bits",
+}  # fmt: skip
 
 
 def four_bit_bytes(elements: int, nested: bool) -> int:

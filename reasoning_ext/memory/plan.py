@@ -1,4 +1,4 @@
-"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas; torch is not imported.
+"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas.
 
 Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions before it trains), and
 `training` (SFT, DPO, GRPO; forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's
@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from reasoning_ext.memory.activations import generation_bytes, scoring_bytes, training_bytes
 from reasoning_ext.memory.parts import (
     BYTES,
+    Bytes,
     adapter_tensors,
     cache_bytes,
     linear_bytes,
@@ -38,37 +39,37 @@ class Plan:
 
     Attributes:
         setup: what it was planned for.
-        phases: `{phase: {part: bytes}}`.
+        phases: what each phase allocates at its own peak.
         engine_lacks: bytes that vLLM's share lacks to hold its weights and one sequence of full length.
     """
 
     setup: Setup
-    phases: dict[str, dict[str, int]]
+    phases: dict[str, Bytes]
     engine_lacks: int = 0
 
     @property
     def peak_phase(self) -> str:
         """The phase that needs most."""
-        return max(self.phases, key=lambda phase: sum(self.phases[phase].values()))
+        return max(self.phases, key=lambda phase: self.phases[phase].total)
 
     @property
     def peak(self) -> int:
         """The bytes that the largest phase allocates."""
-        return sum(self.phases[self.peak_phase].values())
+        return self.phases[self.peak_phase].total
 
     @property
     def needed(self) -> int:
         """The bytes that a card must have: the peak, what lies between its blocks, and the driver's."""
-        return needed(self.peak, self.phases[self.peak_phase].get("vLLM", 0))
+        pool = self.phases[self.peak_phase].vllm  # which vLLM divides itself
+        return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
 
     def fits(self, card: int) -> bool:
         """Tell whether it fits a card of so many bytes."""
         return self.needed <= card * USABLE and not self.engine_lacks
 
-
-def needed(peak: int, pool: int = 0) -> int:
-    """Return the bytes that a card must have for so many allocated ones; `pool` of them are vLLM's, which divides them itself."""
-    return round((peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
+    def shown(self) -> dict[str, dict[str, int]]:
+        """Return `{phase: {part: bytes}}` for people and for `check --json`."""
+        return {phase: parts.shown(self.setup.bits) for phase, parts in self.phases.items()}
 
 
 def plan(setup: Setup, card: int | None = None) -> Plan:
@@ -81,31 +82,25 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
     Returns:
         the plan, its parts in bytes.
     """
-    base = weight_parts(setup)
+    base, phases = weight_parts(setup), {}
     engine = round((setup.vllm or 0.0) * (card or 48 * GIB))
     lacks = max(0, engine_bytes(setup) - engine) if engine else 0
     if engine and setup.backend == "unsloth":  # its vLLM computes with the trainer's own weights
-        engine = max(0, engine - sum(size for part, size in base.items() if "LoRA" not in part))
-    resident = {} if setup.sleeps or not engine else {"vLLM": engine}
-    phases: dict[str, dict[str, int]] = {}
-    kept = dict(base)
+        engine = max(0, engine - (base.total - base.lora))
+    kept, resident = base, Bytes(vllm=0 if setup.sleeps else engine)
     if setup.trains:
         tensors, saved = trained_tensors(setup), saved_tensors(setup.shape, setup.saved)
         states = state_bytes(tensors, setup.optimizer, setup.trained) + state_bytes(saved, setup.optimizer, setup.dtype)
         gradients = sum(tensors) * BYTES[setup.trained] + sum(saved) * BYTES[setup.dtype]
-        kept = base | {"optimizer states": states}
-        phases["training"] = kept | resident | training_bytes(setup, gradients)
+        kept += Bytes(optimizer_states=states)
+        phases["training"] = kept + resident + training_bytes(setup, gradients)
         if setup.rows and setup.accumulation > setup.generated // setup.rows > 0:  # generated in the middle of a step
-            kept = kept | {"gradients": gradients}
+            kept += Bytes(gradients=gradients)
         if setup.old_logps:
-            phases["log-probabilities"] = kept | resident | scoring_bytes(setup)
+            phases["log-probabilities"] = kept + resident + scoring_bytes(setup)
     if setup.generated:
-        if engine:
-            phases["generation"] = (kept if setup.trains else base) | {"vLLM": engine}
-        else:
-            keys = cache_bytes(setup.shape, setup.generated, setup.tokens, BYTES[setup.dtype])
-            phases["generation"] = kept | {"KV cache": keys} | generation_bytes(setup)
-    return Plan(setup, {name: {part: n for part, n in parts.items() if n} for name, parts in phases.items()}, lacks)
+        phases["generation"] = kept + (Bytes(vllm=engine) if engine else generation_bytes(setup))
+    return Plan(setup, phases, lacks)
 
 
 def engine_bytes(setup: Setup) -> int:
@@ -115,23 +110,19 @@ def engine_bytes(setup: Setup) -> int:
     return weights + cache_bytes(setup.shape, 1, setup.tokens)
 
 
-def weight_parts(setup: Setup) -> dict[str, int]:
-    """Return what is loaded and stays: the weights, the adapter, the reference, in bytes."""
-    low = setup.bits in (4, 8)
-    parts = {
-        f"weights in {setup.bits} bits": linear_bytes(setup.shape, setup.bits, setup.nested),
-        "embeddings, head, norms" if low else "embeddings and norms": rest_bytes(setup.shape, setup.dtype),
-    }
+def weight_parts(setup: Setup) -> Bytes:
+    """Return what is loaded and stays: the weights, the adapter, the reference."""
+    adapter = 0
     if setup.rank:
-        adapter = sum(adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora))
-        parts["LoRA weights"] = adapter * BYTES[setup.trained]
-        if setup.reference == "adapter":
-            parts["reference adapter"] = adapter * BYTES[setup.trained]
-    if setup.saved:
-        parts["modules_to_save"] = sum(saved_tensors(setup.shape, setup.saved)) * BYTES[setup.dtype]
-    if setup.reference == "model":
-        parts["reference model"] = setup.shape.parameters * BYTES[setup.dtype]
-    return parts
+        adapter = sum(adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)) * BYTES[setup.trained]
+    return Bytes(
+        weights=linear_bytes(setup.shape, setup.bits, setup.nested),
+        rest=rest_bytes(setup.shape, setup.dtype),
+        lora=adapter,
+        reference_adapter=adapter if setup.reference == "adapter" else 0,
+        modules_to_save=sum(saved_tensors(setup.shape, setup.saved)) * BYTES[setup.dtype],
+        reference_model=setup.shape.parameters * BYTES[setup.dtype] if setup.reference == "model" else 0,
+    )
 
 
 def trained_tensors(setup: Setup) -> list[int]:

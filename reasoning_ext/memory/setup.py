@@ -14,7 +14,7 @@ from reasoning_ext.devices import Device, choose
 from reasoning_ext.files import read_object
 from reasoning_ext.hand_over import ADAPTER, LORA_KEYS
 from reasoning_ext.memory.parts import BYTES
-from reasoning_ext.memory.shapes import Shape, config_of, shape_of
+from reasoning_ext.memory.shapes import Shape, ShapeError, config_of, shape_of
 from reasoning_ext.named_inputs import model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe import Recipe
@@ -27,72 +27,45 @@ CARD = Device("cuda", bf16=True)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run puts on the card.
-
-    Attributes:
-        shape: the model's sizes.
-        stage, backend: as in the recipe.
-        bits: 4, 8, 16 or 32 of the linear weights.
-        nested: 4-bit constants are quantised themselves.
-        dtype: of everything that is not quantised.
-        rank: of the LoRA adapter, None where all weights are trained or there is no adapter.
-        targets, dora: where the adapter goes.
-        dropout: the adapter has dropout, which keeps an input for each of its modules.
-        trained: "float32" or "bfloat16", the type of what is trained.
-        optimizer: as transformers names it.
-        accumulation: batches a step, so that gradients are there during the next one.
-        checkpointing: layers are computed again in the backward pass.
-        reference: "none", "adapter" (a copy of the adapter) or "model" (a second model).
-        rows: sequences in one batch of training; a pair of DPO is two.
-        prompt, completion: tokens of each.
-        generated: sequences that are generated at once.
-        old_logps: log-probabilities are computed once before training.
-        scored: the reference scores a batch within the training step, while the policy's activations are kept.
-        fused: the trainer makes logits in tiles and not whole.
-        vllm: the share of the card that vLLM takes, None without it.
-        sleeps: vLLM gives its share back while the model is trained.
-        flash: attention needs no mask for padding.
-        group: completions of a prompt, which are generated together.
-        steps: `steps_per_generation`, where the recipe sets it.
-        padded: rows differ in length, so that they are padded.
-        assumed: the prompts' length is a guess.
-        own_rank: the recipe may choose the rank, because it does not train an earlier adapter further.
-        free_type: the recipe leaves the type of the weights open.
-        saved: modules that are trained whole beside the adapter.
-    """
+    """What a run puts on the card."""
 
     shape: Shape
     stage: str
     backend: str
-    bits: int
-    nested: bool
-    dtype: str
-    rank: int | None
+    # the weights
+    bits: int  # 4, 8, 16 or 32 of the linear ones
+    nested: bool  # 4-bit constants are quantised themselves
+    dtype: str  # of everything that is not quantised
+    free_type: bool  # the recipe leaves their type open
+    # what is trained of them
+    rank: int | None  # of the LoRA adapter; None: all weights are trained, or there is no adapter
     targets: str | list[str] | None
     dora: bool
-    dropout: bool
-    trained: str
+    dropout: bool  # which keeps an input for each of the adapter's modules
+    saved: tuple[str, ...]  # modules that are trained whole beside the adapter
+    own_rank: bool  # the recipe may choose the rank, because it does not train an earlier adapter further
+    trained: str  # "float32" or "bfloat16", the type of what is trained
     optimizer: str
-    accumulation: int
-    checkpointing: bool
-    reference: str
-    rows: int
-    prompt: int
+    # the reference
+    reference: str  # "none", "adapter" (a copy of the adapter) or "model" (a second model)
+    scored: bool  # it scores a batch within the training step, while the policy's activations are kept
+    old_logps: bool  # log-probabilities are computed once before training
+    # a step
+    rows: int  # sequences in one batch of training; a pair of DPO is two
+    accumulation: int  # batches of a step, so that gradients are there during the next one
+    prompt: int  # tokens
     completion: int
-    generated: int
-    old_logps: bool
-    fused: bool
-    vllm: float | None
-    sleeps: bool
-    flash: bool = False
-    group: int = 1
-    steps: int | None = None
-    padded: bool = True
-    assumed: bool = False
-    own_rank: bool = True
-    free_type: bool = False
-    saved: tuple[str, ...] = ()
-    scored: bool = False
+    assumed: bool  # the prompts' length is a guess
+    checkpointing: bool  # layers are computed again in the backward pass
+    fused: bool  # the trainer makes logits in tiles and not whole
+    flash: bool  # attention needs no mask for padding
+    # what is generated
+    generated: int  # sequences at once
+    group: int  # completions of a prompt, which are generated together
+    steps: int | None  # `steps_per_generation`, where the recipe sets it
+    vllm: float | None  # the share of the card that vLLM takes, None without it
+    sleeps: bool  # vLLM gives its share back while the model is trained
+    padded: bool = True  # rows differ in length
 
     @property
     def tokens(self) -> int:
@@ -141,36 +114,51 @@ def setup_of(
         ShapeError: the model's config cannot be had, or has no formula.
     """
     source, lora = model_source(recipe, earlier, name)
-    shape = shape_of(config_of(source or "", recipe.get("model_revision"), offline))
-    get: Any = lambda key, other=None: recipe.get(key) if key in recipe.keys else other  # noqa: E731
-    bits = 4 if get("load_in_4bit") else 8 if get("load_in_8bit") else 0
-    unsloth = recipe.get("backend") == "unsloth"
-    trains = recipe.stage in TRAINED
-    peft = bool(get("use_peft")) if trains else bool(lora)
+    if source is None:
+        raise ShapeError("model_name_or_path", "its folder has no config.json yet")
+    shape = shape_of(config_of(source, recipe.get("model_revision"), offline))
+    values = {key: recipe.get(key) for key in recipe.keys}
+    trains, unsloth = recipe.stage in TRAINED, recipe.get("backend") == "unsloth"
+    peft = bool(values["use_peft"]) if trains else bool(lora)
     dtype = weight_type(recipe, shape, trains and not peft)
-    bits = bits or 8 * BYTES[dtype]
-    lora = lora if lora and not get("merge_adapter") else {}
+    bits = 4 if values.get("load_in_4bit") else 8 if values.get("load_in_8bit") else 8 * BYTES[dtype]
+    lora = {} if values.get("merge_adapter") else lora
+    adapter = values | {key: value for key, value in lora.items() if value}
     rows, length, completion, generated = _batches(recipe, prompt)
-    frozen_low = bits in (4, 8)
+    in_model = values.get("use_vllm") and values.get("vllm_mode") == "colocate"
     return Setup(
-        shape=shape, stage=recipe.stage, backend=recipe.get("backend"), bits=bits, dtype=dtype,
-        nested=bits == 4 and (unsloth or bool(get("use_bnb_nested_quant"))),  # Unsloth always nests
-        rank=(lora.get("lora_r") or get("lora_r")) if peft else None,
-        targets=lora.get("lora_target_modules") or get("lora_target_modules"),
-        dora=bool(get("use_dora")), dropout=bool(get("lora_dropout", 0.0)),
-        trained="bfloat16" if peft and frozen_low and not unsloth else "float32" if peft else dtype,
-        optimizer=str(get("optim", "adamw_torch")), accumulation=get("gradient_accumulation_steps", 1),
-        checkpointing=choose(CARD, recipe.values, peft).gradient_checkpointing,
-        reference=_reference(recipe, peft, bool(lora)), rows=rows, prompt=length, completion=completion,
-        generated=generated, old_logps=_old_logps(recipe, generated, rows), fused=unsloth or fused_head(recipe.stage),
-        vllm=get("vllm_gpu_memory_utilization", 0.3) if get("use_vllm") and get("vllm_mode") == "colocate" else None,
-        sleeps=bool(get("vllm_enable_sleep_mode")), free_type="dtype" not in recipe.values,
-        saved=tuple((lora or recipe.values).get("lora_modules_to_save") or ()) if peft and trains else (),
-        flash="flash" in str(get("attn_implementation") or ""), group=get("num_generations", 1) or 1,
-        steps=get("steps_per_generation"), own_rank=not lora,
-        scored=recipe.stage == "dpo" and not recipe.get("precompute_ref_log_probs"),
-        assumed=recipe.stage not in FROM_DATA and not prompt and not get("max_prompt_length"),
-    )  # fmt: skip
+        shape=shape,
+        stage=recipe.stage,
+        backend=recipe.get("backend"),
+        bits=bits,
+        nested=bits == 4 and (unsloth or bool(values.get("use_bnb_nested_quant"))),  # Unsloth always nests
+        dtype=dtype,
+        free_type="dtype" not in recipe.values,
+        rank=adapter.get("lora_r") if peft else None,
+        targets=adapter.get("lora_target_modules"),
+        dora=bool(values.get("use_dora")),
+        dropout=bool(values.get("lora_dropout")),
+        saved=tuple((lora or values).get("lora_modules_to_save") or ()) if peft and trains else (),
+        own_rank=not lora,
+        trained=dtype if not peft else "bfloat16" if bits in (4, 8) and not unsloth else "float32",
+        optimizer=str(values.get("optim")),
+        reference=_reference(recipe, peft, bool(lora)),
+        scored=recipe.stage == "dpo" and not values["precompute_ref_log_probs"],
+        old_logps=_old_logps(recipe, generated, rows),
+        rows=rows,
+        accumulation=values.get("gradient_accumulation_steps") or 1,
+        prompt=length,
+        completion=completion,
+        assumed=recipe.stage not in FROM_DATA and not prompt and not values.get("max_prompt_length"),
+        checkpointing=bool(choose(CARD, recipe.values, peft).gradient_checkpointing),
+        fused=unsloth or fused_head(recipe.stage),
+        flash="flash" in str(values.get("attn_implementation")),
+        generated=generated,
+        group=values.get("num_generations") or 1,
+        steps=values.get("steps_per_generation"),
+        vllm=values.get("vllm_gpu_memory_utilization") if in_model else None,
+        sleeps=bool(values.get("vllm_enable_sleep_mode")),
+    )
 
 
 def weight_type(recipe: Recipe, shape: Shape, full: bool) -> str:

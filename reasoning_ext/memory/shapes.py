@@ -19,6 +19,8 @@ from reasoning_ext.errors import KeyProblem
 
 # The architectures that `activations` has formulas for.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gemma3")
+MOST_LAYERS = 1000
+NOT_SIZES = ("model_type", "quantization_config", "auto_map")
 _COPY = re.compile(r"^meta-|(-unsloth)?-bnb-4bit|-(instruct|it|pt|base|chat|zero|preference)(?=-|$)|-\d{4}$")
 
 
@@ -50,18 +52,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes of a decoder.
-
-    Attributes:
-        model_type: as in transformers.
-        hidden, layers, heads, kv_heads, head_dim, intermediate, vocab: of the text part.
-        tied: the head is the embedding matrix.
-        linears: the linear modules beside the head, those of a vision tower too.
-        other: elements of norms, biases and all that is no linear weight and no embedding.
-        windows: the sliding window of each layer in tokens, None where a layer attends to everything.
-        context: the longest sequence that the model was made for, in tokens.
-        dtype: the type that its weights are published in.
-    """
+    """The sizes of a decoder, of its text part where it has another."""
 
     model_type: str
     hidden: int
@@ -71,12 +62,12 @@ class Shape:
     head_dim: int
     intermediate: int
     vocab: int
-    tied: bool
-    linears: tuple[Linear, ...]
-    other: int
-    windows: tuple[int | None, ...]
-    context: int
-    dtype: str
+    tied: bool  # the head is the embedding matrix
+    linears: tuple[Linear, ...]  # beside the head, those of a vision tower too
+    other: int  # elements of norms, biases and all that is no linear weight and no embedding
+    windows: tuple[int | None, ...]  # the sliding window of each layer, None where it attends to everything
+    context: int  # the longest sequence that the model was made for
+    dtype: str  # that its weights are published in
 
     @property
     def linear_weights(self) -> int:
@@ -170,11 +161,14 @@ def _built(kind: str, text: str) -> Shape:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    given = {key: value for key, value in json.loads(text).items() if key not in ("model_type", "quantization_config")}
+    given = {key: value for key, value in json.loads(text).items() if key not in NOT_SIZES}
     try:
+        parts = [given, *(part for part in given.values() if isinstance(part, dict))]
+        if any(part.get("num_hidden_layers", 0) > MOST_LAYERS for part in parts):  # which would be built one by one
+            raise ValueError(f"more than {MOST_LAYERS} layers")
         config = AutoConfig.for_model(kind, **given)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config)
+            model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         return _measured(kind, model, config.get_text_config())
     except Exception as error:  # whatever transformers makes of sizes that do not go together
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
