@@ -43,8 +43,7 @@ from reasoning_ext.training import recipe_prompts
 
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
-SHOWN = ("sampled", "finished", "cut off", "other ends", "failed", "unjudged", "accepted", "kept", "prompts",
-         "prompts without one")  # fmt: skip
+SHOWN = "sampled,finished,cut off,other ends,failed,unjudged,accepted,kept,prompts,prompts without one".split(",")
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@
 FOLDER holds `r.yaml`, a run of KEYS completions in all. Everything is imported once; each life is a fork of this process, so that
 it takes milliseconds to start, and is a process of its own from the lock to the last fsync. `fake` puts an engine in the model's
 place that answers at once. A life is killed a random number of batches after it began to sample, so many that some are left for
-the next one however fast the machine is, and a random part of a batch later: more often early in it, when the last one is not
-written yet. Prints one line of JSON: of each run the kills, how many keys were generated, how many of them again.
+the next one however fast the machine is, and up to 5 ms later, often before the last one is written. Prints one line of JSON: of
+each run the kills, how many keys were generated, how many of them again.
 """
 
 import json
@@ -18,8 +18,6 @@ import time
 import traceback
 from pathlib import Path
 
-# what a life needs is imported before the forks
-import datasets  # noqa: F401
 import torch
 from reasoning_ext.run_lock import locked
 
@@ -68,7 +66,8 @@ def live(folder, kind, log, pipe):
     recipe = load_recipe(Path("r.yaml"))
     with locked(recipe.output_dir):
         run = open_run(recipe.output_dir, recipe.values, {})
-        code = run_sample(recipe, run, Watched(FakeEngine() if kind == "fake" else open_engine(recipe), log, pipe))
+        engine = FakeEngine() if kind == "fake" else open_engine(recipe)
+        code = run_sample(recipe, run, Watched(engine, log, pipe))
         finish(run.path, 0.0)
     return code
 
@@ -79,28 +78,9 @@ def read_log(log):
     return [tuple(key) for line in lines for key in json.loads(line)]
 
 
-def kill(child, reader, batches, part, pace):
-    """Kill a life after so many batches and a part of the time that one takes; one that has ended is left alone.
-
-    Returns:
-        the seconds that a batch took, `pace` where that cannot be told of one batch.
-    """
-    for number in range(batches):
-        if not os.read(reader, 1):
-            return pace
-        if number == 0:
-            first = time.monotonic()
-    if batches > 1:
-        pace = (time.monotonic() - first) / (batches - 1)
-    time.sleep(part * pace)
-    os.kill(child, signal.SIGKILL)
-    return pace
-
-
 def lives(folder, kills, kind, keys):
     """Run a recipe until it is done, and kill it so often before."""
-    rng, log = random.Random(0), folder / "generated.log"
-    died, pace = 0, 0.0
+    rng, log, died = random.Random(0), folder / "generated.log", 0
     while True:
         left = (keys - len(set(read_log(log)))) / BATCH  # batches
         reader, writer = os.pipe()
@@ -116,26 +96,24 @@ def lives(folder, kills, kind, keys):
                 os._exit(code)
         os.close(writer)
         if died < kills:
-            most = int(1.6 * left / (kills - died + 1))
-            pace = kill(child, reader, rng.randint(1, max(1, most)), rng.random() ** 2, pace)
+            most = max(1, int(1.6 * left / (kills - died + 1)))
+            if all(os.read(reader, 1) for _ in range(rng.randint(1, most))):  # else it has ended
+                time.sleep(rng.random() ** 2 * 0.005)
+                os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         os.close(reader)
         if not os.WIFSIGNALED(status):
             assert os.WEXITSTATUS(status) == 0, f"exit code {os.WEXITSTATUS(status)}"
             assert died == kills, f"done after {died} kills: fewer than {keys} keys"
             generated = read_log(log)
-            return {"kills": died, "generated": len(generated), "again": len(generated) - len(set(generated))}
+            return {"kills": died, "again": len(generated) - len(set(generated))}
         died += 1
 
 
-def main(plan):
+if __name__ == "__main__":
+    plan = json.loads(sys.argv[1])
     torch.set_num_threads(1)
     for folder, _, kind, _ in plan:
         if kind == "real":  # imports what is behind a model's names
             open_engine(load_recipe(Path(folder) / "r.yaml")).close()
-            break
     print(json.dumps([lives(Path(folder), kills, kind, keys) for folder, kills, kind, keys in plan]))
-
-
-if __name__ == "__main__":
-    main(json.loads(sys.argv[1]))

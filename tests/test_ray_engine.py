@@ -9,7 +9,7 @@ from conftest import TINY
 
 from reasoning_ext.engines import ray_engine as module
 from reasoning_ext.engines.options import RayOptions
-from reasoning_ext.engines.ray_engine import STARTS, RayEngine
+from reasoning_ext.engines.ray_engine import RayEngine
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.generation import Completion, EngineError, SamplingSettings
@@ -88,8 +88,9 @@ def test_a_killed_worker_costs_nothing_and_the_others_stay_for_the_next_round(cl
 
 def test_a_chunk_that_kills_every_worker_is_given_up(cluster, monkeypatch):
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(module, "STARTS", 2)
     engine = RayEngine(SOURCE, options(), opens(lambda content, g: os._exit(1) if content == "11+77=?" else "7"))
-    with pytest.raises(EngineError, match=f"{STARTS} workers have died") as error:
+    with pytest.raises(EngineError, match="2 workers have died") as error:
         list(engine.generate(PROMPTS, KEYS, SETTINGS))
     assert error.value.key == "engine_kwargs"
     engine.close()

@@ -13,7 +13,10 @@ import pytest
 from kill_sampling import BATCH, answer
 
 from reasoning_ext.files import DiskError, append_lines, write_whole
-from reasoning_ext.run_dir import DONE, RunDirError, locked
+from reasoning_ext.pipeline import run_recipes
+from reasoning_ext.recipe import load_recipes
+from reasoning_ext.run_dir import DONE, RunDirError
+from reasoning_ext.run_dir import locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
 
@@ -148,20 +151,20 @@ def test_a_full_disk_keeps_every_whole_batch_and_goes_on_when_there_is_space(sma
 
 
 HOLDER = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from reasoning_ext.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
-    child = os.fork()  # as a worker of the verifier, which outlives a parent that is killed
-    if child:
-        print(child, flush=True)
+    if len(sys.argv) > 2:
+        import subprocess
+        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)  # outlives its parent
     time.sleep(60)
 """
 
 
 def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out"), "with a child"]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     orphan = int(holder.stdout.readline())
@@ -178,17 +181,25 @@ def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
     os.kill(orphan, signal.SIGKILL)
 
 
-@pytest.mark.slow
-def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes_and_a_finished_one_is_skipped(tmp_path, cli):
+def test_a_second_run_is_refused_while_the_first_writes_and_a_finished_one_is_skipped(tmp_path, capsys, monkeypatch):
     write_run(tmp_path, 3, "from_scratch: true")
-    with locked(tmp_path / "out"):
-        second = cli("run", tmp_path / "r.yaml")
-    assert second.code == 2
-    assert f"r.yaml:11: output_dir: found out, which process {os.getpid()} is writing to" in second.err
-    assert cli("run", tmp_path / "r.yaml").code == 0
-    with locked(tmp_path / "out"):
-        again = cli("run", tmp_path / "r.yaml")
-    assert again.code == 0 and "done already, skipped" in again.out
+    monkeypatch.chdir(tmp_path)
+
+    def run_beside_a_writer():
+        holder = subprocess.Popen([sys.executable, "-c", HOLDER, "out"], stdout=subprocess.PIPE, text=True)
+        assert holder.stdout.readline() == "held\n"
+        try:
+            return holder.pid, run_recipes(load_recipes(["r.yaml"]))
+        except ValueError as error:
+            return holder.pid, str(error)
+        finally:
+            holder.kill()
+            holder.wait()
+
+    writer, said = run_beside_a_writer()
+    assert f"r.yaml:11: output_dir: found out, which process {writer} is writing to" in said
+    assert run_recipes(load_recipes(["r.yaml"])) == 0
+    assert run_beside_a_writer()[1] == 0 and "done already, skipped" in capsys.readouterr().out
 
 
 def test_leftovers_of_killed_processes_are_removed(tmp_path):

@@ -206,35 +206,27 @@ def decode(
 ) -> torch.Tensor:
     """Generate for a batch whose ended rows leave it; called by transformers' `generate` with what it has prepared.
 
-    Logits processors see the whole batch to its end, because some keep a state for every row.
-
     Args:
-        model: the model.
-        input_ids: the prompts, (B, L), padded on the left.
-        logits_processor: applied to the logits of each step.
-        stopping_criteria: generate's; the length and the ends of `generation_config` are what is looked at.
-        generation_config: says which tokens end a row, and how many there may be.
+        model, input_ids: the prompts are (B, L), padded on the left.
+        logits_processor: sees the whole batch to its end, because some keep a state for every row.
+        stopping_criteria, generation_config: the second says which tokens end a row, and how many there may be.
         prompt_of_row: a number for each row, the same for rows with the same prompt.
         **model_kwargs: the attention mask and an empty cache.
 
     Returns:
         prompts and completions, (B, at most L + max_new_tokens), padded on the right.
     """
-    device, pad_id = input_ids.device, generation_config.pad_token_id
-    ends = torch.tensor(_listed(generation_config.eos_token_id), device=device)
+    ends = torch.tensor(_listed(generation_config.eos_token_id), device=input_ids.device)
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
-    unique = np.unique(prompt_of_row, return_index=True, return_inverse=True)  # each prompt is read once
-    first, back = (torch.tensor(rows, device=device) for rows in unique[1:])
-    logits_BV = _forward(model, input_ids[first], mask[first], position_ids[first], cache)[back]
-    cache.reorder_cache(back)
+    logits_BV = _read_prompts(model, input_ids, mask, position_ids, cache, prompt_of_row)
     ids_BT, position = input_ids, position_ids[:, -1:]
-    rows = torch.arange(len(input_ids), device=device)  # of the batch, those that the model still goes on with
+    rows = torch.arange(len(input_ids), device=input_ids.device)  # those that the model still goes on with
     over = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended nevertheless
     while True:
         token_B = logits_processor(ids_BT, logits_BV).argmax(-1)
-        new_B = torch.full_like(token_B, pad_id)
+        new_B = torch.full_like(token_B, generation_config.pad_token_id)
         new_B[rows[~over]] = token_B[rows[~over]]
         ids_BT = torch.cat([ids_BT, new_B[:, None]], -1)
         over = over | torch.isin(new_B[rows], ends)
@@ -248,6 +240,17 @@ def decode(
         mask = torch.cat([mask, mask.new_ones((len(mask), 1))], -1)
         position = position + 1
         logits_BV = logits_BV.index_copy(0, rows, _forward(model, ids_BT[rows, -1:], mask, position, cache))
+
+
+def _read_prompts(
+    model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any, prompt_of_row: list[int]
+) -> torch.Tensor:
+    """Read each prompt once; return the logits of what follows for every row, (B, V), whose cache has its prompt then."""
+    unique = np.unique(prompt_of_row, return_index=True, return_inverse=True)
+    first, back = (torch.tensor(rows, device=ids.device) for rows in unique[1:])
+    logits_BV = _forward(model, ids[first], mask[first], position_ids[first], cache)[back]
+    cache.reorder_cache(back)
+    return logits_BV
 
 
 def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any) -> torch.Tensor:

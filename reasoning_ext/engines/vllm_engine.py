@@ -15,7 +15,7 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from reasoning_ext.contract import Contract, Decoder, decoder
+from reasoning_ext.contract import Decoder, decoder
 from reasoning_ext.engines.options import VllmOptions
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
@@ -82,7 +82,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        stops, decode = stop_ids(self.tokenizer, self.contract), decoder(self.tokenizer, self.contract)
+        stops = sorted({self.tokenizer.eos_token_id, self.contract.end_id} - {None})
+        decode = decoder(self.tokenizer, self.contract)
         keys_K2 = key_array(keys)
         for start in range(0, len(keys_K2), self._chunk):
             chunk = [(p, g) for p, g in keys_K2[start : start + self._chunk].tolist()]
@@ -219,11 +220,6 @@ def sampling_arguments(settings: SamplingSettings, key: Key, stops: list[int]) -
         "detokenize": False,
         "skip_special_tokens": False,
     } | settings.generation_kwargs
-
-
-def stop_ids(tokenizer: Any, contract: Contract) -> list[int]:
-    """Return the ids that end a turn or a text as the tokenizer has them."""
-    return sorted({tokenizer.eos_token_id, contract.end_id} - {None})
 
 
 def _reason(error: BaseException) -> str:

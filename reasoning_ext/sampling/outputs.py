@@ -20,6 +20,7 @@ Three kinds of pairs, whose sides have both ended by themselves:
 from __future__ import annotations
 
 import json
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
@@ -36,7 +37,7 @@ from reasoning_ext.sources import KEPT_ROWS
 
 SUMMARY = "summary.json"
 BINS = 10  # of the histogram of pass rates
-QUANTILES = {"5%": 0.05, "50%": 0.5, "95%": 0.95}
+QUANTILES = {"shortest": 0.0, "5%": 0.05, "50%": 0.5, "95%": 0.95, "longest": 1.0}
 KINDS = ("right_wrong", "short_long", "steps")
 LONGER = 1.5  # a long right answer has so many times the tokens of the short one
 STEPS = "step_check"
@@ -119,7 +120,7 @@ def write_outputs(
         DiskError: the disk is full.
     """
     found = Summary(pairs=Counter(dict.fromkeys(pairs, 0)), agreement=rules.min_agreement is not None)
-    lengths: Counter[int] = Counter()
+    lengths = array("q")
     with ExitStack() as stack:
         sft, dpo, grpo = (
             stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")
@@ -132,7 +133,7 @@ def write_outputs(
             tried = len(right) + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
             rate = len(right) / tried if right or wrong else None
             found.add(drawn, kept, rate)
-            lengths.update(one.tokens for one in kept)
+            lengths.extend(one.tokens for one in kept)
             for one in kept:
                 _write(sft, {**row, "completion": _message(one)})
             for kind, chosen, rejected in make_pairs(kept, right, wrong, pairs):
@@ -140,7 +141,9 @@ def write_outputs(
                 _write(dpo, _pair(row, kind, chosen, rejected))
             rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
             _write(grpo, {**row, **rated})
-    found.tokens_of_the_kept = quantiles(lengths)
+    if lengths:
+        shown = np.quantile(lengths, list(QUANTILES.values()), method="inverted_cdf").tolist()
+        found.tokens_of_the_kept = dict(zip(QUANTILES, map(int, shown), strict=True))
     return found
 
 
@@ -226,17 +229,3 @@ def _write(file: IO[str], row: dict[str, Any]) -> None:
         numbers = json.loads(json.dumps(row, default=str), parse_constant=lambda name: None)
         text = json.dumps(numbers, ensure_ascii=False)
     file.write(text + "\n")
-
-
-def quantiles(counts: Counter[int]) -> dict[str, int]:
-    """Return the least and the greatest of counted numbers, and some between; nothing of none.
-
-    >>> quantiles(Counter([1, 2, 2, 9]))
-    {'shortest': 1, '5%': 1, '50%': 2, '95%': 9, 'longest': 9}
-    """
-    ordered = sorted(counts)
-    if not ordered:
-        return {}
-    seen = np.cumsum([counts[number] for number in ordered])
-    places = {name: int(np.searchsorted(seen, share * seen[-1])) for name, share in QUANTILES.items()}
-    return {"shortest": ordered[0], **{name: ordered[at] for name, at in places.items()}, "longest": ordered[-1]}
