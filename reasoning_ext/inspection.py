@@ -30,8 +30,10 @@ from reasoning_ext.weights import CONFIGS, check_weights, vocabulary_problem
 
 CHECKED_ROWS = 8  # of those that are held out
 SAMPLE = 2000  # rows that are rendered and tokenized
-LONGEST = 16  # rows with the most letters, which are looked at beside the sample
-STREAMED = 200
+LONGEST, STREAMED = (
+    16,
+    200,
+)  # rows with the most letters, which are looked at beside the sample; the first rows of a stream
 COMPARED = 50_000  # rows among which duplicates are counted
 
 
@@ -43,11 +45,9 @@ class Inspection:
         rows: the rows after preparation, a list of about `SAMPLE` at the most.
         numbers: each one's number among the prepared rows.
         prepared: counts of every step.
-        contract: what the chat template does with thoughts, None where the tokenizer could not be had.
-        tokenizer: the tokenizer, or None.
+        contract, tokenizer: what the chat template does with thoughts, and the tokenizer; None where it could not be had.
         lengths: tokens of each row of `rows`: the whole row in SFT, with the longer side in DPO, the prompt elsewhere.
-        findings: errors, warnings and notes.
-        errors: what kept rows or tokenizer from being used.
+        findings, errors: errors, warnings and notes; and what kept rows or tokenizer from being used.
         facts: everything else, for `check --json`.
     """
 
@@ -116,8 +116,7 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    named = [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
-    return any(map(_is_hub_name, named))
+    return any(_is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
 
 
 def _is_hub_name(name: str) -> bool:
@@ -164,8 +163,7 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
     from reasoning_ext.contract import find_contract
     from reasoning_ext.training import recipe_tokenizer, template_options
 
-    tokenizer = recipe_tokenizer(recipe, model)
-    options = template_options(recipe)
+    tokenizer, options = recipe_tokenizer(recipe, model), template_options(recipe)
     for key in ("pad_token", "eos_token"):
         if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():
             raise KeyProblem(key, f"found {token}, which is no token of {model}; leave it out, or name one that it has")
@@ -212,10 +210,11 @@ def _judge_contract(found: Inspection) -> None:
             f"{text} with the model; for another one name a .jinja file or a model that has one",
         )
     if contract.closed:
-        text = "the generation prompt closes an empty thought, so that the model answers without thinking; "
-        switch = "enable_thinking" in str(tokenizer.chat_template)
-        text += "write chat_template_kwargs: {enable_thinking: true}" if switch else "name another chat_template_path"
-        found.add("warning", "chat_template_kwargs" if switch else "chat_template_path", text)
+        key, mend = "chat_template_path", "name another chat_template_path"
+        if "enable_thinking" in str(tokenizer.chat_template):
+            key, mend = "chat_template_kwargs", "write chat_template_kwargs: {enable_thinking: true}"
+        text = "the generation prompt closes an empty thought, so that the model answers without thinking"
+        found.add("warning", key, f"{text}; {mend}")
     if contract.special:
         found.add("note", "think_tags", "decoding drops the think tags; completions are read from their token ids")
     if tokenizer.pad_token == tokenizer.eos_token:
@@ -232,8 +231,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     found.prepared = prepare(options, split, count, specs, None if whole else SAMPLE)
     if not whole and hub and recipe.stage != "eval":
         evaluation_questions(options)
-    rows = found.prepared.rows
-    names = columns_of(rows)
+    rows, names = found.prepared.rows, columns_of(found.prepared.rows)
     check_columns(names, stage_columns(recipe, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
     found.numbers, found.rows = _sample(rows)
@@ -275,8 +273,7 @@ def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
     step = max(1, -(-rows.num_rows // SAMPLE))
     chosen = set(range(0, rows.num_rows, step))
     if step > 1:
-        letters = _letters(rows)
-        chosen |= set(sorted(range(rows.num_rows), key=letters.__getitem__)[-LONGEST:])
+        chosen |= set(sorted(range(rows.num_rows), key=_letters(rows).__getitem__)[-LONGEST:])
     numbers = sorted(chosen)
     return numbers, list(rows.select(numbers))
 

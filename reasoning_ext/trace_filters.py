@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.errors import KeyProblem
@@ -52,15 +52,9 @@ class TraceFilters:
     require_thought: bool = False
 
 
-class _Row(NamedTuple):
-    """What the filters look at."""
-
-    prompt: Any
-    completion: str
-    answer: Any
-
-
-# What a filter says of N rows: whether each is kept, and under which name it is counted apart, or "".
+# What a filter is given of N rows, (prompt, completion, answer), and what it says of each: whether it is kept, and under which
+# name it is counted apart, or "".
+_Rows = Sequence[tuple[Any, str, Any]]
 _Said = list[tuple[bool, str]]
 
 
@@ -165,12 +159,16 @@ def ends_in_loop(text: str) -> bool:
 
 def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> Iterator[tuple[str, Callable, list[str]]]:
     """Yield `(name, function from rows to _Said, what is counted apart)` of each filter that is on, in its order."""
+
+    def each(test: Callable[[str], bool]) -> Callable[[_Rows], _Said]:
+        return lambda rows: [(test(completion), "") for _, completion, _ in rows]
+
     every: dict[str, tuple[Callable, list[str]]] = {
-        "require_thought": (partial(_each, _has_thought), []),
-        "min_tokens": (partial(_each, lambda text: count(text) >= (filters.min_tokens or 0)), []),
-        "max_tokens": (partial(_each, lambda text: count(text) <= (filters.max_tokens or 0)), []),
+        "require_thought": (each(lambda text: bool((think.split(text).thought or "").strip())), []),
+        "min_tokens": (each(lambda text: count(text) >= (filters.min_tokens or 0)), []),
+        "max_tokens": (each(lambda text: count(text) <= (filters.max_tokens or 0)), []),
         "language": (partial(_in_language, filters.language), ["not_applicable"]),
-        "max_repetition": (partial(_each, partial(_repeats_little, filters.max_repetition)), []),
+        "max_repetition": (each(partial(_repeats_little, filters.max_repetition)), []),
         "min_steps": (partial(_with_true_steps, filters.min_steps), ["not_applicable"]),
         "correct": (_correct, ["no_gold", "unjudged"]),
     }
@@ -180,15 +178,14 @@ def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> Iterator[
             yield name, judge, apart
 
 
-def _read(rows: Dataset, start: int) -> Iterator[_Row]:
+def _read(rows: Dataset, start: int) -> Iterator[tuple[Any, str, Any]]:
     names = [name for name in ("prompt", "completion", "answer") if name in rows.column_names]
-    batch = rows.select_columns(names)[start : start + _BATCH]
-    for i, completion in enumerate(batch["completion"]):
-        prompt, answer = (batch[name][i] if name in batch else None for name in ("prompt", "answer"))
-        yield _Row(prompt, think.content(completion) if completion else "", answer)
+    for row in rows.select_columns(names).select(range(start, min(start + _BATCH, len(rows)))):
+        completion = think.content(row["completion"]) if row["completion"] else ""
+        yield row.get("prompt"), completion, row.get("answer")
 
 
-def _apply(judge: Callable, batch: list[tuple[int, _Row]], record: dict[str, Any]) -> list[tuple[int, _Row]]:
+def _apply(judge: Callable, batch: list[tuple[int, Any]], record: dict[str, Any]) -> list[tuple[int, Any]]:
     """Return the rows of a batch that a filter keeps, and enter the others into its record."""
     said: _Said = judge([row for _, row in batch])
     record["before"] += len(batch)
@@ -200,55 +197,45 @@ def _apply(judge: Callable, batch: list[tuple[int, _Row]], record: dict[str, Any
     return [row for row, (is_kept, _) in zip(batch, said, strict=True) if is_kept]
 
 
-def _each(test: Callable[[str], bool], rows: Sequence[_Row]) -> _Said:
-    return [(test(row.completion), "") for row in rows]
-
-
-def _has_thought(text: str) -> bool:
-    return bool((think.split(text).thought or "").strip())
-
-
 def _repeats_little(most: float | None, text: str) -> bool:
     thought, closed, _ = text.rpartition(think.CLOSE)
     is_loop = ends_in_loop(text) or (bool(closed) and ends_in_loop(thought))
     return not is_loop and repetition(text) <= (1.0 if most is None else most)
 
 
-def _in_language(script: str | None, rows: Sequence[_Row]) -> _Said:
+def _in_language(script: str | None, rows: _Rows) -> _Said:
     from reasoning_ext.rewards.language import language
 
-    return _at_least(LANGUAGE_SHARE, language([row.completion for row in rows], script=script or "latin"))
+    return _at_least(LANGUAGE_SHARE, language([completion for _, completion, _ in rows], script=script or "latin"))
 
 
-def _with_true_steps(least: float | None, rows: Sequence[_Row]) -> _Said:
+def _with_true_steps(least: float | None, rows: _Rows) -> _Said:
     from reasoning_ext.rewards.step_check import step_check
 
-    return _at_least(least or 0.0, step_check([row.completion for row in rows]))
+    return _at_least(least or 0.0, step_check([completion for _, completion, _ in rows]))
 
 
 def _at_least(least: float, shares: list[float | None]) -> _Said:
     return [(True, "not_applicable") if share is None else (share >= least, "") for share in shares]
 
 
-def _correct(rows: Sequence[_Row]) -> _Said:
+def _correct(rows: _Rows) -> _Said:
     """Judge the answers as the reward `math_answer` does, which goes through `verifier.judge_all`; one right gold is enough."""
     from reasoning_ext.rewards.math_answer import math_answer
 
-    golds = [[gold for gold in _golds(row.answer) if str(gold).strip()] for row in rows]
-    pairs = [(i, gold) for i, several in enumerate(golds) for gold in several]
-    completions, prompts = [rows[i].completion for i, _ in pairs], [rows[i].prompt or "" for i, _ in pairs]
-    found = math_answer(completions, [str(gold) for _, gold in pairs], prompts=prompts)
+    pairs = [
+        (i, str(gold))
+        for i, (_, _, answer) in enumerate(rows)
+        for gold in (answer if isinstance(answer, list) else [] if answer is None else [answer])
+        if str(gold).strip()
+    ]
+    completions, prompts = [rows[i][1] for i, _ in pairs], [rows[i][0] or "" for i, _ in pairs]
     verdicts: list[list[float | None]] = [[] for _ in rows]
-    for (i, _), verdict in zip(pairs, found, strict=True):
+    for (i, _), verdict in zip(
+        pairs, math_answer(completions, [gold for _, gold in pairs], prompts=prompts), strict=True
+    ):
         verdicts[i].append(verdict)
-    return [_verdict(several) for several in verdicts]
-
-
-def _golds(answer: Any) -> list:
-    return answer if isinstance(answer, list) else [] if answer is None else [answer]
-
-
-def _verdict(verdicts: list[float | None]) -> tuple[bool, str]:
-    if not verdicts:
-        return True, "no_gold"
-    return (True, "") if 1.0 in verdicts else (False, "unjudged" if None in verdicts else "")
+    return [
+        (1.0 in given, "" if 1.0 in given or None not in given else "unjudged") if given else (True, "no_gold")
+        for given in verdicts
+    ]

@@ -13,6 +13,7 @@ from typing import Any
 from reasoning_ext.data import DataError
 
 DIGITS = 17  # a double's own; more are meant
+NAMES: dict[type, str] = {str: "texts", dict: "objects", list: "lists", bool: "booleans"}
 
 
 class WrittenFloat(float):
@@ -105,15 +106,8 @@ def as_text(value: Any, kind: Any) -> Any:
 
 def _name(value: Any) -> str:
     """Name what a value that is not null is."""
-    if isinstance(value, str):
-        return "texts"
-    if isinstance(value, dict):
-        return "objects"
-    if isinstance(value, list):
-        return "lists"
-    if isinstance(value, bool):
-        return "booleans"
-    if isinstance(value, int):
+    if type(value) is int:
         size = value.bit_length()
         return "integers" if size <= 53 else "long integers" if size <= 63 else "exact numbers"
-    return "exact numbers" if isinstance(value, WrittenFloat) and value.is_changed() else "numbers"
+    is_exact = isinstance(value, WrittenFloat) and value.is_changed()
+    return NAMES.get(type(value), "exact numbers" if is_exact else "numbers")

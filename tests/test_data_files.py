@@ -8,9 +8,8 @@ import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import TINY
 
-from reasoning_ext.data import DataError, columns_of
+from reasoning_ext.data import DataError
 from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.rows import has_gold
 from reasoning_ext.sources import load_rows
@@ -35,20 +34,7 @@ def golds(file, folder, streaming=False):
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_csv_is_text(tmp_path, streaming):
-    texts = [
-        "007",
-        "1,000",
-        "+5",
-        "1.10",
-        "2024-01-02",
-        "true",
-        "NA",
-        "None",
-        "null",
-        "-0",
-        "123456789012345678901",
-        "12:30",
-    ]
+    texts = "007 1,000 +5 1.10 2024-01-02 true NA None null -0 123456789012345678901 12:30".split()
     file = put(tmp_path, "rows.csv", "prompt,answer\n" + "".join(f'p,"{text}"\n' for text in texts))
     assert golds(file, tmp_path, streaming) == texts
     rows = load_rows(put(tmp_path, "gap.csv", "prompt,answer\np,\n"), tmp_path, streaming=streaming)
@@ -81,26 +67,6 @@ def test_numbers_among_texts_leave_the_texts_alone(tmp_path, streaming):
     assert [message["content"] for message in row["prompt"]] == ["3+4", "7", "so?"]
 
 
-def test_a_gold_that_may_be_a_lost_value_is_refused_with_its_row_and_judged_as_a_text(cli, tmp_path, write_recipe):
-    put(tmp_path, "rows.csv", "prompt,answer\nhow many?,None\n2+2?,4\n")
-    start = f"stage: grpo\nmodel_name_or_path: {TINY}/model\nfrom_scratch: true\nuse_cpu: true\nmax_steps: 1\n"
-    start += "num_generations: 2\nper_device_train_batch_size: 2\noutput_dir: out\ndataset_name: ./rows.csv\n"
-    write_recipe(f"{start}reward_funcs: [math_answer]\n")
-    refused = cli("check", "--offline", "r.yaml")
-    assert refused.code == 2 and "row 0: 'None'" in refused.err and "exact_answer" in refused.err
-    write_recipe(f"{start}reward_funcs: [exact_answer]\n")
-    assert cli("check", "--offline", "r.yaml").code == 0
-    table = {"completion": ["<think>x</think>None", "<think>x</think>3"], "answer": ["None"] * 2, "prompt": ["?"] * 2}
-    pq.write_table(pa.table(table), tmp_path / "table.parquet")
-    assert "mean 0.5000" in cli("score", "table.parquet", "--reward", "exact_answer").out
-
-
-@pytest.mark.parametrize("streaming", [False, True])
-def test_infinity_is_no_gold(tmp_path, streaming):
-    lines = '{"prompt": "p", "answer": Infinity}\n{"prompt": "p", "answer": 0.5}\n'
-    assert golds(put(tmp_path, "rows.jsonl", lines), tmp_path, streaming) == [None, "0.5"]
-
-
 def test_a_stream_has_the_columns_of_its_first_rows(tmp_path):
     rows = [{"question": "1+4?", "answer": "#### 5"}, {"question": "1+5?", "answer": "#### 6", "level": 2}]
     file = put(tmp_path, "rows.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
@@ -113,11 +79,6 @@ def test_a_stream_has_the_columns_of_its_first_rows(tmp_path):
         list(load_rows(late, tmp_path, streaming=True))
 
 
-def test_a_stream_of_which_no_row_is_left_is_one_line(tmp_path):
-    with pytest.raises(DataError, match="no row"):
-        columns_of(datasets.IterableDataset.from_generator(lambda: iter(())))
-
-
 def test_numbers_of_json_are_numbers(tmp_path):
     lines = (
         '{"step": 1, "share": 0.5, "at": {"on": "2024-01-02"}}\n{"step": 9007199254740993, "share": 2, "at": null}\n'
@@ -125,19 +86,16 @@ def test_numbers_of_json_are_numbers(tmp_path):
     rows = load_rows(put(tmp_path, "rows.jsonl", lines), tmp_path)
     assert rows["step"][:] == [1, 9007199254740993] and rows["share"][:] == [0.5, 2.0]
     assert rows["at"][:] == [{"on": "2024-01-02"}, None]
-
-
-def test_a_long_integer_beside_a_fraction_is_not_rounded(tmp_path):
-    rows = load_rows(put(tmp_path, "rows.jsonl", '{"x": 9007199254740993}\n{"x": 0.5}\n'), tmp_path)
+    rows = load_rows(put(tmp_path, "long.jsonl", '{"x": 9007199254740993}\n{"x": 0.5}\n'), tmp_path)
     assert rows["x"][:] == ["9007199254740993", "0.5"]
 
 
 @pytest.mark.parametrize("streaming", [False, True])
 def test_a_mapping_and_nan_are_no_golds(tmp_path, streaming):
     mappings = put(tmp_path, "m.jsonl", '{"prompt": "p", "answer": {"value": "7"}}\n')
-    not_numbers = put(tmp_path, "n.jsonl", '{"prompt": "p", "answer": NaN}\n{"prompt": "p", "answer": 2.5}\n')
+    odd = "".join(f'{{"prompt": "p", "answer": {gold}}}\n' for gold in ("NaN", "Infinity", "2.5"))
     assert golds(mappings, tmp_path, streaming) == [None]
-    assert golds(not_numbers, tmp_path, streaming) == [None, "2.5"]
+    assert golds(put(tmp_path, "n.jsonl", odd), tmp_path, streaming) == [None, None, "2.5"]
     pq.write_table(pa.table({"prompt": ["a", "b"], "answer": [1.0, float("nan")]}), tmp_path / "f.parquet")
     assert [has_gold(gold) for gold in golds(str(tmp_path / "f.parquet"), tmp_path, streaming)] == [True, False]
     assert not has_gold(float("nan"))
@@ -160,17 +118,14 @@ def test_kinds_that_do_not_go_together_are_refused_with_column_and_lines(tmp_pat
             load_rows(file, tmp_path)
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-@pytest.mark.parametrize(
-    "name", ["a.ndjson", "a.jsonl.gz", "a.jsonl.zst", "a.json.bz2", "a.tsv", "a.csv.gz", "a.tsv.gz"]
-)
-def test_kinds_of_files(tmp_path, name, streaming):
+@pytest.mark.parametrize("name", ["a.ndjson", "a.jsonl.gz", "a.jsonl.zst", "a.json.bz2", "a.tsv", "a.csv.gz"])
+def test_kinds_of_files(tmp_path, name):
     table = "prompt\tanswer\n1+4?\t5\n"
     text = ROW if "json" in name else table if "tsv" in name else table.replace("\t", ",")
     with pa.output_stream(str(tmp_path / name), compression="detect") as out:
         out.write(text.encode())
-    assert golds(str(tmp_path / name), tmp_path, streaming) == ["5"]
-    assert golds(str(tmp_path), tmp_path, streaming) == ["5"]
+    assert golds(str(tmp_path / name), tmp_path) == golds(str(tmp_path), tmp_path) == ["5"]
+    assert golds(str(tmp_path / name), tmp_path, streaming=True) == ["5"]
 
 
 def test_ways_to_write_rows(tmp_path):
@@ -208,15 +163,15 @@ FAULTS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(("name", "content", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
-def test_what_is_no_row_is_refused_with_its_line(tmp_path, name, content, line, streaming):
+def test_what_is_no_row_is_refused_with_its_line(tmp_path, name, content, line):
     file = put(tmp_path, name, content)
-    with pytest.raises(DataError) as error:
-        list(load_rows(file, tmp_path, streaming=streaming))
-    said = str(error.value)
-    assert said.startswith(f"{file}:{line}: found ") and "allowed: " in said
-    assert said.isprintable() and len(said) < len(file) + 250
+    for streaming in (False, True):
+        with pytest.raises(DataError) as error:
+            list(load_rows(file, tmp_path, streaming=streaming))
+        said = str(error.value)
+        assert said.startswith(f"{file}:{line}: found ") and "allowed: " in said
+        assert said.isprintable() and len(said) < len(file) + 250
 
 
 @pytest.mark.parametrize(

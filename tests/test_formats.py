@@ -1,7 +1,5 @@
 """Formats on rows in the public schema, and what each says about rows that do not fit."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import datasets
@@ -65,29 +63,13 @@ def test_the_gold_scores_one_against_its_own_completion(file, format_name, renam
     rows = formatted(DATA / file, format_name, rename)
     assert all(think.well_formed(think.content(row["completion"])) for row in rows)
     scores = math_answer([row["completion"] for row in rows], answer=[row["answer"] for row in rows])
-    assert scores == [1.0] * len(rows)
-
-
-@every_file_with_a_gold
-def test_the_gold_is_text_whatever_the_file_holds(file, format_name, rename):
-    assert all(isinstance(row["answer"], str) for row in formatted(DATA / file, format_name, rename))
-
-
-def test_gsm8k_gold_is_a_plain_number():
-    golds = [row["answer"] for row in formatted(DATA / "gsm8k.jsonl", "gsm8k")]
-    assert {"36", "3000", "20000", "-11", "-350000"} <= set(golds)
-    assert all(gold.lstrip("-").isdigit() for gold in golds)
+    assert scores == [1.0] * len(rows) and all(isinstance(row["answer"], str) for row in rows)
 
 
 def test_math_gold_is_the_last_balanced_box():
     golds = [row["answer"] for row in formatted(DATA / "math.jsonl", "math")]
     wanted = {r"\frac{3}{8}", r"\{2, 3\}", r"(-\infty, 3)", "[-2, 2]", r"\frac{\sqrt{2}}{2}", r"\frac{1}{2^{3}}"}
     assert wanted <= set(golds)
-
-
-def test_math_takes_an_answer_column_where_there_is_one():
-    [row] = made_of("math", {**MATH_ROW, "answer": "42.0"})
-    assert row["answer"] == "42.0"
 
 
 def test_messages_train_the_last_turn_and_keep_the_turns_before_it():
@@ -112,46 +94,21 @@ def test_system_prompt_stands_in_front_once():
     assert 0 < own < len(after)
 
 
-MISFITS = [  # format, a row that fits, a row that does not, what is said about it
-    (
-        "gsm8k",
-        GSM8K_ROW,
-        {**GSM8K_ROW, "answer": "It is 42."},
-        "no '#### ' before the final number in the column answer",
-    ),
-    ("math", MATH_ROW, {**MATH_ROW, "solution": "It is 42."}, r"no \boxed{} in the column solution: 'It is 42.'"),
-    ("messages", CHAT_ROW, {"messages": CHAT_ROW["messages"][:1]}, "the last of the column messages is not from the"),
-]
+MISFITS = [  # format, a row that fits, what makes it a misfit, what is said
+    ("gsm8k", GSM8K_ROW, {"answer": "It is 42."}, "no '#### ' before"),
+    ("math", MATH_ROW, {"solution": "It is 42."}, "no \\boxed{}"),
+    ("messages", CHAT_ROW, {"messages": CHAT_ROW["messages"][:1]}, "the last of the column messages"),
+    ("messages", CHAT_ROW, {"messages": CHAT_ROW["messages"][1:]}, "no prompt"),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("format_name", "good", "bad", "said"), MISFITS)
-@pytest.mark.parametrize("index", [0, 2])
-def test_a_row_that_does_not_fit_is_named(format_name, good, bad, said, index):
+@pytest.mark.parametrize(("format_name", "good", "change", "said"), MISFITS)
+def test_a_row_that_does_not_fit_and_a_missing_column_are_named(format_name, good, change, said):
     with pytest.raises(DataError) as error:
-        made_of(format_name, *[good] * index, bad)
-    assert str(error.value).startswith(f"row {index} does not fit {format_name}: ")
-    assert said in str(error.value)
-    assert error.value.key == "dataset_format"
-
-
-@pytest.mark.parametrize(
-    ("format_name", "said"),
-    [
-        ("gsm8k", "gsm8k needs the column answer; the data set has text"),
-        ("math", "math needs the column solution; the data set has text"),
-        ("messages", "messages needs the column messages; the data set has text"),
-        (None, "prompt_completion needs the column prompt; the data set has text"),
-    ],
-)
-def test_a_missing_column_is_named(format_name, said):
-    with pytest.raises(DataError) as error:
+        made_of(format_name, good, good, good | change)
+    assert str(error.value).startswith(f"row 2 does not fit {format_name}: ") and said in str(error.value)
+    with pytest.raises(DataError, match=f"{format_name} needs the column .*; the data set has text"):
         made_of(format_name, {"text": "6 * 7"})
-    assert str(error.value) == said
-
-
-def test_a_chat_without_a_prompt_does_not_fit():
-    with pytest.raises(DataError, match="row 0 does not fit messages"):
-        made_of("messages", {"messages": CHAT_ROW["messages"][1:]}, system_prompt="Think first.")
 
 
 def test_a_column_that_is_not_there_cannot_be_renamed():
@@ -169,27 +126,12 @@ def test_a_column_that_a_stage_or_a_reward_needs_is_named():
     assert str(error.value) == said
 
 
-def run_format(folder, plugin_text):
-    """Format rows.jsonl with ./fmt.py:fmt in a process of its own, and return the first prompt."""
-    (folder / "fmt.py").write_text(plugin_text)
-    code = (
-        "from pathlib import Path; from reasoning_ext.formatting import find_format, format_rows; here = Path();"
-        "from reasoning_ext.sources import load_rows;"
-        "rows = load_rows('./rows.jsonl', here); done = format_rows(rows, find_format('./fmt.py:fmt', here), 'Think.');"
-        "print(done[0]['prompt'])"
-    )
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True).stdout.strip()
-
-
-def test_an_edited_format_gives_new_rows_and_may_return_plain_text(tmp_path, rows_file):
-    text = "def fmt(row):\n    return {'prompt': row['prompt'] + ' = ?', 'answer': row['answer']}\n"
-    system = "{'role': 'system', 'content': 'Think.'}"
-    assert run_format(tmp_path, text) == f"[{system}, {{'role': 'user', 'content': '0+1 = ?'}}]"
-    assert run_format(tmp_path, text.replace(" = ?", "?!")) == f"[{system}, {{'role': 'user', 'content': '0+1?!'}}]"
-
-
-def test_a_row_without_a_gold_is_kept_for_the_rewards_to_say(tmp_path):
-    from datasets import Dataset
-
-    rows = Dataset.from_list([{"prompt": "?", "answer": None}, {"prompt": "1+1?", "answer": "2"}])
-    assert format_rows(rows, find_format(None, tmp_path))["answer"][:] == [None, "2"]
+def test_an_edited_format_gives_new_rows_and_may_return_plain_text(tmp_path):
+    rows = datasets.Dataset.from_list([{"prompt": "0+1", "answer": "1"}])
+    for end in (" = ?", "?!"):
+        (tmp_path / f"a{len(end)}").mkdir()  # another file, as a process that starts later sees an edited one
+        (tmp_path / f"a{len(end)}" / "fmt.py").write_text(
+            f"def fmt(row):\n    return {{'prompt': row['prompt'] + {end!r}}}\n"
+        )
+        [row] = format_rows(rows, find_format("./fmt.py", tmp_path / f"a{len(end)}"), "Think.")
+        assert row["prompt"] == [{"role": "system", "content": "Think."}, {"role": "user", "content": f"0+1{end}"}]

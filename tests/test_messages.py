@@ -1,10 +1,7 @@
 """Messages of the data as every stage takes them: text and thoughts wherever they stand, no tools, no nulls of Arrow."""
 
-import json
-
 import datasets
 import pytest
-from conftest import TINY
 
 from reasoning_ext.contract import Contract
 from reasoning_ext.data import DataError
@@ -137,36 +134,3 @@ def test_a_side_that_is_no_message_is_refused():
 def test_a_template_sees_no_nulls_of_arrow():
     message = {"role": "user", "content": "3+4", "name": None, "more": {"a": None, "b": [{"c": None}]}}
     assert Contract().messages([message]) == [{"role": "user", "content": "3+4", "more": {"b": [{}]}}]
-
-
-RECIPE = f"""\
-stage: grpo
-model_name_or_path: {TINY}/model
-from_scratch: true
-use_cpu: true
-max_steps: 1
-num_generations: 2
-per_device_train_batch_size: 4
-max_completion_length: 4
-save_strategy: no
-dataset_name: ./rows.jsonl
-reward_funcs: [seen.py]
-output_dir: out
-"""
-
-
-def test_a_trainer_that_renders_prompts_sees_no_nulls_of_arrow(cli, tmp_path, write_recipe):
-    rows = [
-        {"prompt": [{"role": "user", "content": f"{i}+4?", **more}], "answer": "x"}
-        for i, more in enumerate(({"name": "bob"}, {}))
-    ]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (tmp_path / "seen.py").write_text(
-        "import json\ndef seen(completions, prompts, **kwargs):\n"
-        "    open('seen.jsonl', 'a').writelines(json.dumps(p) + '\\n' for p in prompts)\n"
-        "    return [1.0] * len(completions)\n"
-    )
-    write_recipe(RECIPE)
-    assert cli("run", "r.yaml").code == 0
-    seen = set((tmp_path / "seen.jsonl").read_text().splitlines()[-4:])
-    assert seen == {json.dumps(row["prompt"]) for row in rows}

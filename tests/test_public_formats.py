@@ -12,7 +12,6 @@ from reasoning_ext.sources import load_rows
 from tests.timing import seconds, slowness
 
 DATA = Path(__file__).parent / "data"
-CHAT_ROW = {"messages": [{"role": "user", "content": "6 * 7?"}, {"role": "assistant", "content": "42"}]}
 SFT = ["prompt", "completion", "answer"]
 TRACE = "\n\n  First 6*7:\tit is 42. \n\nWait… 7*6 = 42 \\boxed{41}? No.  \n"  # a thought of many of the files
 PROMPTED = ["prompt", "answer"]
@@ -93,12 +92,6 @@ def test_public_rows_come_out_in_trls_columns(name, format_name, dropped, column
             assert think.content(row["completion"]).strip()
     if golds is not None:
         assert [row["answer"] for row in made] == golds
-
-
-@every_set
-def test_every_kept_row_gets_the_columns_of_the_first(name, format_name, dropped, columns, golds):
-    made = [function(format_name)(row) for row in raw(name)]
-    assert {tuple(sorted(row)) for row in made if row is not None} == {tuple(sorted(columns))}
 
 
 @pytest.mark.parametrize("gold", [gold for row in PUBLIC for gold in row[4] or () if gold is not None])
@@ -203,12 +196,6 @@ def test_dapos_sentences_are_taken_from_around_the_question_unless_they_are_aske
     assert function("dapo_math")({**row, "prompt": longer})["prompt"] == longer
 
 
-def test_countdown_asks_for_the_target_with_the_numbers():
-    _, [row, _] = kept_of("countdown", "countdown")
-    assert "equals 65." in row["prompt"][0]["content"] and "19, 36, 55, 7 exactly" in row["prompt"][0]["content"]
-    assert (row["target"], row["nums"]) == (65, [19, 36, 55, 7])
-
-
 def test_turns_of_every_role_become_messages():
     _, [first, second] = kept_of("sharegpt", "sharegpt")
     assert [message["role"] for message in first["prompt"]] == ["user", "assistant", "user"]
@@ -218,20 +205,11 @@ def test_turns_of_every_role_become_messages():
     assert sorted(made) == ["completion", "prompt"] and made["prompt"][0] == {"role": "system", "content": "Count."}
 
 
-def test_the_input_of_an_instruction_follows_it():
-    assert asked("alpaca", "alpaca") == ["Add the numbers.\n\n6, 7", "Name a prime."]
-
-
 def test_parts_and_reasoning_of_messages_become_one_text():
     _, [first, second] = kept_of("message_parts", "messages")
     assert first["prompt"] == [{"role": "user", "content": "6*7?"}]
     assert [message["content"] for message in second["prompt"]] == ["6*8?", "48", "So?"]
-    for field in ("reasoning_content", "thinking", "reasoning"):
-        [row] = made_of("messages", {"messages": [CHAT_ROW["messages"][0], {**CHAT_ROW["messages"][1], field: "6x7"}]})
-        assert row["completion"] == [{"role": "assistant", "content": "<think>\n6x7\n</think>\n\n42"}]
-    both = {"role": "assistant", "content": "<think>6x7</think>42", "reasoning": "6x7", "thinking": "6x7"}
-    [row] = made_of("messages", {"messages": [CHAT_ROW["messages"][0], both]})
-    assert think.content(row["completion"]) == "<think>6x7</think>42"
+    assert asked("alpaca", "alpaca") == ["Add the numbers.\n\n6, 7", "Name a prime."]
 
 
 CHOICES = [("gpqa", "gpqa", ["newton", "electron", "3"]), ("mmlu_pro", "mmlu", ["17", "helium"])]
@@ -242,7 +220,7 @@ CHOICES += [("mmlu", "mmlu", ["5", "Rome", "Both A and B"])]
 def test_the_gold_letter_stands_before_the_right_option(name, format_name, right):
     from reasoning_ext.rewards.choice_answer import choice_answer
 
-    for seed in range(8):
+    for seed in range(3):
         _, made = kept_of(name, format_name, seed=seed)
         assert [row["choices"]["ABCDEFGHIJ".index(row["answer"])] for row in made] == right
         for row, text in zip(made, right, strict=True):
@@ -266,12 +244,6 @@ def test_the_order_of_options_depends_on_seed_and_question_alone(name, format_na
     assert all({frozenset(order[i]) for order in orders} == {frozenset(orders[0][i])} for i in range(len(rows)))
 
 
-def test_every_letter_is_right_about_as_often():
-    row = raw("gpqa")[0]
-    letters = [function("gpqa")({**row, "Question": f"Question {i}?"})["answer"] for i in range(2000)]
-    assert all(430 < letters.count(letter) < 570 for letter in "ABCD")  # 500 expected, standard deviation 19
-
-
 def test_mmlu_keeps_the_order_where_it_is_asked_to_and_where_options_point_at_others():
     rows = raw("mmlu")
     kept = [function("mmlu")(row, shuffle=False, seed=seed) for seed in range(5) for row in rows]
@@ -285,69 +257,33 @@ def test_mmlu_keeps_the_order_where_it_is_asked_to_and_where_options_point_at_ot
     assert len({tuple(function("mmlu")(free, seed=seed)["choices"]) for seed in range(10)}) > 1
 
 
-ONE_TURN = [{"from": "tool", "value": "1"}]
-BAD_PUBLIC = [  # file, format, columns that make its first row a misfit, what is said about it
-    ("numina_cot", "numina", {"problem": " "}, "the column problem is empty"),
-    ("openr1_math", "open_r1", {"generations": []}, "the column generations holds [], allowed: a list that is not"),
-    ("openr1_math", "open_r1", {"is_reasoning_complete": [True]}, "is_reasoning_complete has 1 values, the column gen"),
-    ("openr1_math", "open_r1", {"correctness_math_verify": [True]}, "correctness_math_verify has 1 values, the column"),
-    ("openr1_math", "open_r1", {"problem": None}, "the column problem is empty"),
-    ("mixture_of_thoughts", "open_r1", {"messages": []}, "the last of the column messages is not from the assistant"),
-    ("open_thoughts_3", "open_thoughts", {"conversations": []}, "the column conversations holds []"),
-    ("open_thoughts_3", "open_thoughts", {"conversations": ONE_TURN}, "the column conversations has a turn from tool"),
-    ("s1k", "s1k", {"attempt": ""}, "the column attempt is empty"),
-    ("s1k", "s1k", {"thinking_trajectories": []}, "the column thinking_trajectories holds []"),
-    ("s1k_1_1", "s1k", {"deepseek_thinking_trajectory": None}, "the column deepseek_thinking_trajectory is empty"),
-    ("deepscaler", "deepscaler", {"answer": " "}, "the column answer holds no answer: ' '"),
-    ("deepscaler", "deepscaler", {"problem": None}, "the column problem is empty"),
-    ("dapo_math", "dapo_math", {"reward_model": {"ground_truth": ""}}, "the column reward_model holds no answer"),
-    ("dapo_math", "dapo_math", {"prompt": []}, "the column prompt holds []"),
-    ("dapo_processed", "dapo_math", {"solution": ""}, "the column solution holds no answer: ''"),
-    ("countdown", "countdown", {"target": "65"}, "the column target holds '65', allowed: integers"),
-    ("countdown", "countdown", {"nums": [1.5, 2.0]}, "the column nums holds 1.5, allowed: integers"),
-    ("countdown", "countdown", {"nums": []}, "the column nums holds []"),
-    ("aime25", "aime", {"answer": "x+1"}, "the column answer holds 'x+1', allowed: an integer from 0 to 999"),
-    ("aime_2024_capitals", "aime", {"Answer": 1000}, "the column Answer holds 1000, allowed: an integer from 0 to 999"),
-    ("aime_2024_capitals", "aime", {"Solution": ""}, "the column Solution is empty"),
-    ("gpqa", "gpqa", {"Incorrect Answer 2": None}, "the column Incorrect Answer 2 is empty"),
-    ("mmlu", "mmlu", {"answer": 4}, "the column answer holds '4', allowed: 0 to 3 or A to D"),
-    ("mmlu_pro", "mmlu", {"answer": "K"}, "the column answer holds 'K', allowed: 0 to 9 or A to J"),
-    ("mmlu_pro", "mmlu", {"options": ["x"] * 27}, "the column options holds 27 options, allowed: 26"),
-    ("mmlu", "mmlu", {"question": 3}, "the column question holds 3, allowed: text"),
-    ("sharegpt", "sharegpt", {"conversations": [{"role": "user"}]}, "the column conversations holds {'role': 'user'}"),
-    ("alpaca", "alpaca", {"instruction": ""}, "the column instruction is empty"),
-]
+BAD_PUBLIC = [  # file, format, the column that makes its first row a misfit
+    ("numina_cot", "numina", {"problem": " "}), ("openr1_math", "open_r1", {"generations": []}),
+    ("openr1_math", "open_r1", {"is_reasoning_complete": [True]}),
+    ("openr1_math", "open_r1", {"correctness_math_verify": [True]}), ("openr1_math", "open_r1", {"problem": None}),
+    ("mixture_of_thoughts", "open_r1", {"messages": []}), ("open_thoughts_3", "open_thoughts", {"conversations": []}),
+    ("open_thoughts_3", "open_thoughts", {"conversations": [{"from": "tool", "value": "1"}]}),
+    ("s1k", "s1k", {"attempt": ""}), ("s1k", "s1k", {"thinking_trajectories": []}),
+    ("s1k_1_1", "s1k", {"deepseek_thinking_trajectory": None}), ("deepscaler", "deepscaler", {"answer": " "}),
+    ("deepscaler", "deepscaler", {"problem": None}), ("dapo_math", "dapo_math", {"reward_model": {"ground_truth": ""}}),
+    ("dapo_math", "dapo_math", {"prompt": []}), ("dapo_processed", "dapo_math", {"solution": ""}),
+    ("countdown", "countdown", {"target": "65"}), ("countdown", "countdown", {"nums": [1.5, 2.0]}),
+    ("countdown", "countdown", {"nums": []}), ("aime25", "aime", {"answer": "x+1"}),
+    ("aime_2024_capitals", "aime", {"Answer": 1000}), ("aime_2024_capitals", "aime", {"Solution": ""}),
+    ("gpqa", "gpqa", {"Incorrect Answer 2": None}), ("mmlu", "mmlu", {"answer": 4}),
+    ("mmlu_pro", "mmlu", {"answer": "K"}), ("mmlu_pro", "mmlu", {"options": ["x"] * 27}),
+    ("mmlu", "mmlu", {"question": 3}), ("sharegpt", "sharegpt", {"conversations": [{"role": "user"}]}),
+    ("alpaca", "alpaca", {"instruction": ""}),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(("name", "format_name", "change", "said"), BAD_PUBLIC)
-def test_a_public_row_that_does_not_fit_is_named_with_its_column(name, format_name, change, said):
+@pytest.mark.parametrize(("name", "format_name", "change"), BAD_PUBLIC)
+def test_a_public_row_that_does_not_fit_is_named_with_its_column(name, format_name, change):
     with pytest.raises(DataError) as error:
         made_of(format_name, {**raw(name)[0], **change})
-    assert str(error.value).startswith(f"row 0 does not fit {format_name}: ") and said in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("turn", "said"),
-    [
-        (
-            {"role": "assistant", "content": [{"type": "image", "image": "x"}]},
-            "a content part of the type image, allowed",
-        ),
-        ({"role": "assistant", "content": "<think>a</think>b", "thinking": "c"}, "and another in thinking"),
-        (
-            {"role": "assistant", "content": "b", "thinking": "c", "reasoning": "d"},
-            "different texts in thinking and reas",
-        ),
-        (
-            {"role": "user", "content": "b", "thinking": "c"},
-            "has thinking in a message of the role user, allowed: assis",
-        ),
-    ],
-)
-def test_reasoning_in_two_places_and_parts_that_are_not_text_are_refused(turn, said):
-    with pytest.raises(ValueError, match="the column messages has") as error:
-        function("messages")({"messages": [{"role": "user", "content": "6*7?"}, turn, CHAT_ROW["messages"][1]]})
-    assert said in str(error.value)
+    assert str(error.value).startswith(f"row 0 does not fit {format_name}: ") and f"column {next(iter(change))}" in str(
+        error.value
+    )
 
 
 @pytest.mark.parametrize(
@@ -382,14 +318,3 @@ def test_a_class_label_is_not_taken_for_the_gold(tmp_path):
         Dataset.from_list([row], features=features), find_format("mmlu", tmp_path), options={"shuffle": False}
     )
     assert made["answer"] == "B"
-
-
-def test_golds_may_come_late(tmp_path):
-    from datasets import Dataset
-
-    rows = [{"problem": f"Show that {i} is odd.", "solution": "It is so."} for i in range(250)]
-    rows.append({"problem": "1+1?", "solution": r"It is \boxed{2}."})
-    made = format_rows(Dataset.from_list(rows), find_format("numina", tmp_path))
-    assert made["answer"][0] is None and made["answer"][250] == "2"
-    never = format_rows(Dataset.from_list(rows[:3]), find_format("numina", tmp_path))
-    assert never["answer"][:] == [None] * 3

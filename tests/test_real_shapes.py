@@ -8,8 +8,6 @@ from conftest import TINY
 
 DATA = Path(__file__).parent / "data"
 SHAPES = {
-    "gsm8k": (DATA / "gsm8k.jsonl", "dataset_format: gsm8k\n"),
-    "math": (DATA / "math.jsonl", "dataset_format: math\n"),
     "messages": (DATA / "messages.jsonl", "dataset_format: messages\n"),
     "plain": (DATA / "plain.csv", "rename_columns: {question: prompt, response: completion, target: answer}\n"),
 }

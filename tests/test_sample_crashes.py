@@ -15,8 +15,7 @@ from kill_sampling import BATCH, answer
 from reasoning_ext.files import DiskError, append_lines, write_whole
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe import load_recipes
-from reasoning_ext.run_dir import DONE, RunDirError
-from reasoning_ext.run_dir import locked
+from reasoning_ext.run_dir import DONE, RunDirError, locked
 from reasoning_ext.sampling.selection import Rules
 from reasoning_ext.sampling.store import RIGHT, Samples
 

@@ -210,7 +210,10 @@ def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, line
     if not right:
         with pytest.raises(UserError, match=f"r.yaml:4: {lines.split(':')[0]}"):
             check_recipe(loaded).refuse()
-            evaluation_questions(row_options(loaded))
+            try:
+                evaluation_questions(row_options(loaded))
+            except UserError as error:
+                raise UserError(loaded.placed(error)) from error
     elif "decontaminate" not in lines:
         check_recipe(loaded).refuse()
 

@@ -71,7 +71,7 @@ def tokens_of(tokenizer, completion, prompt=QUESTION):
 
 
 @pytest.mark.parametrize("strip", [False, True], ids=["", "strip"])
-@pytest.mark.parametrize("template", ["qwen3", "llama3", "deepseek_r1_distill", "phi3_5", "glm4moe"])
+@pytest.mark.parametrize("template", ["qwen3", "llama3", "deepseek_r1_distill"])
 @pytest.mark.parametrize("name", KINDS)
 def test_a_row_is_exact_with_every_kind_of_tokenizer(name, template, strip):
     tokenizer = build(template, kind=kind(name), strip=strip)
@@ -90,12 +90,6 @@ def test_a_tokenizer_that_changes_the_text_is_seen_through():
     for completion in ("The ANSWER", "3+4", "größer"):
         assert not tokens_of(build("llama3", kind=kind("words")), completion)[2].exact
     assert not tokens_of(build("llama3", kind=kind("bytes, NFC")), "cafe\u0301")[2].exact
-
-
-def test_a_space_that_a_tokenizer_puts_first_is_no_part_of_the_completion():
-    tokenizer = build("llama3", kind=kind("pieces, always"))
-    _, _, tokens = tokens_of(tokenizer, "7")
-    assert tokenizer.convert_ids_to_tokens(tokens.input_ids[tokens.prompt]) == "7"
 
 
 @pytest.mark.parametrize("name", KINDS)
