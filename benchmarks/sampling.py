@@ -130,6 +130,7 @@ def adaptive(folder: Path, prompts: int) -> list[dict[str, Any]]:
 def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
     """Run a sample recipe in a folder of its own; return its summary and the seconds."""
     from reasoning_ext.recipe import load_recipe
+    from reasoning_ext.reward_loading import parse_rewards
     from reasoning_ext.sample import run_sample
 
     with tempfile.TemporaryDirectory() as place:
@@ -137,7 +138,8 @@ def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
         path.write_text(yaml.safe_dump(values | {"output_dir": str(Path(place) / "out")}))
         recipe = load_recipe(path)
         started = time.perf_counter()
-        run_sample(recipe, open_run(recipe.output_dir, recipe.values, {}), engine)
+        specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
+        run_sample(recipe, open_run(recipe.output_dir, recipe.values, {}), specs, engine)
         return json.loads((recipe.output_dir / "summary.json").read_text()), time.perf_counter() - started
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,8 @@ TEMPLATE_SUFFIXES = (".jinja", ".j2")
 class TokenizerError(KeyProblem):
     """A tokenizer cannot be had or used; `key` is the recipe's key that is to blame."""
 
+    code = "unusable_tokenizer"
+
 
 def load_tokenizer(
     name: str, revision: str | None = None, trust_remote_code: bool = False, chat_template_path: str | None = None
@@ -44,18 +48,35 @@ def load_tokenizer(
     Raises:
         TokenizerError: it cannot be loaded or has no way to end a turn.
     """
-    tokenizer = _pretrained(name, "model_name_or_path", revision=revision, trust_remote_code=trust_remote_code)
+    tokenizer = _read(name, "model_name_or_path", revision, trust_remote_code)
     return prepare_tokenizer(tokenizer, chat_template_path)
 
 
-def _pretrained(name: str, key: str, **arguments: Any) -> Any:
-    from transformers import AutoTokenizer
-
+def _read(name: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
     try:
-        return AutoTokenizer.from_pretrained(name, **arguments)
+        return read_tokenizer(name, revision, trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
+
+
+def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Return a tokenizer as it is saved, a copy of one's own; its files are read once for as long as they stay the same.
+
+    Raises:
+        Exception: whatever transformers makes of files that are not there or damaged.
+    """
+    folder = Path(name)
+    files = [file for file in sorted(folder.iterdir()) if file.exists()] if folder.is_dir() else []
+    state = tuple((file.name, status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
+    return copy.deepcopy(_cached(name, revision, trust_remote_code, state))
+
+
+@functools.lru_cache(maxsize=8)
+def _cached(name: str, revision: str | None, trust_remote_code: bool, state: tuple) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
@@ -90,7 +111,7 @@ def _template(path: str) -> str:
             return file.read_text(encoding="utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise TokenizerError("chat_template_path", f"found {path}, which is no UTF-8 text: {error}") from error
-    template: str = _pretrained(path, "chat_template_path").chat_template
+    template: str = _read(path, "chat_template_path").chat_template
     if not template:
         raise TokenizerError("chat_template_path", f"found {path}, whose tokenizer has no chat template")
     return template

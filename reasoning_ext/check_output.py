@@ -1,61 +1,172 @@
-"""A check as one screen of text: what the recipe will do, one row as it is trained on, then what was found."""
+"""`reasoning-ext check`: what `check` finds, as one screen a recipe or as one JSON document.
+
+`--json` prints one document, also where there are errors:
+
+    {"ok": whether there is no error,
+     "errors": [what could not be read as a recipe, a line each],
+     "recipes": [{"recipe": path, "stage": stage, "ok": ..., "unread": why no row was read, or "",
+                  "findings": [{"code": see docs/problems.md, "level": "error" | "warning" | "note",
+                                "key": the recipe's key or "", "line": number or null,
+                                "text": what was found and what to change}],
+                  "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
+                            "context", "lengths", "think_contract", "in_training_data": each where it is known,
+                            "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
+                            "code": {what: file or model} of the Python that it names,
+                            "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import dry_run
 from reasoning_ext.batches import batch_line
+from reasoning_ext.check import beside, check
+from reasoning_ext.check_keys import Checked
+from reasoning_ext.errors import Problem, UserError, print_error
 from reasoning_ext.inspection import Inspection
-from reasoning_ext.named_inputs import shown_path
+from reasoning_ext.memory.check import MemoryOptions
+from reasoning_ext.named_inputs import code_line, shown_path
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.preflight import reward_weights
 from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import reward_weights
 from reasoning_ext.shown import print, visible
 
 if TYPE_CHECKING:
-    from reasoning_ext.check import Result
     from reasoning_ext.contract import Contract
 
+LEVELS = ("error", "warning", "note")
 BARS = "▁▂▃▄▅▆▇█"
 ROW_LIMIT = 400  # characters of each part of a row, where rows are not asked for with --show
 
 
-def print_body(result: Result, show: int) -> None:
-    """Print what a recipe will do, on one screen.
+def check_and_print(
+    recipes: list[Recipe], wrong: list[Problem], offline: bool, show: int, as_json: bool,
+    options: MemoryOptions | None = None,
+) -> int:  # fmt: skip
+    """Check recipes one after another and print what each will do.
 
     Args:
-        result: a check.
-        show: print so many rows whole; 0: one row, shortened.
+        recipes: the recipes; those beside them in their folder count as run before, if their number is lower.
+        wrong: what was wrong with them when they were read.
+        offline: the hub is not asked.
+        show: print so many rows as they come out.
+        as_json: print one JSON document and nothing else.
+        options: how the memory is planned; None: against the card that is found.
+
+    Returns:
+        2 where an error was found, else 0.
     """
-    recipe, found = result.recipe, result.inspection
-    if result.specs:
-        weights = reward_weights(recipe, result.specs)
-        shown = [f"{s.name} x {w:g} ({_place(s.plugin)})" for s, w in zip(result.specs, weights, strict=True)]
+    if not as_json and hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letters gets question marks
+    found, announced = list[Checked](), set[int]()
+
+    def announce(checked: Checked) -> None:
+        announced.add(id(checked))
+        _print_head(checked)
+
+    with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
+        tell = None if as_json else announce
+        for checked in check(recipes, False, offline, beside, tell, options, wrong):
+            found.append(checked)
+            if not as_json:
+                print_checked(checked, show, headed=id(checked) in announced)
+    lost = [problem for problem in wrong if problem.file not in {str(recipe.path) for recipe in recipes}]
+    ok = not lost and not any(checked.errors for checked in found)
+    if as_json:
+        whole = {"ok": ok, "errors": [str(problem) for problem in lost], "recipes": [*map(document, found)]}
+        print(json.dumps(_plain(whole), indent=1, default=str))
+    for problem in () if as_json else lost:
+        print_error(problem)
+    return 0 if ok else 2
+
+
+def document(checked: Checked) -> dict[str, Any]:
+    """Return what was found of a recipe for `check --json`; the module's text says what there is."""
+    found, recipe = checked.inspection, checked.recipe
+    facts = {"batch": {}, "golds": "", "rewards": {}, **checked.facts, "code": checked.code}
+    if found and found.lengths:
+        facts["lengths"] = length_facts(found.lengths)
+    if found and found.contract:
+        facts["think_contract"] = vars(found.contract)
+    if checked.memory:
+        facts["memory"] = checked.memory.as_dict()
+    return {
+        "recipe": str(recipe.path),
+        "stage": recipe.stage,
+        "ok": not checked.errors,
+        "unread": checked.unread,
+        "findings": [problem.as_dict() for problem in _ordered(checked)],
+        "facts": facts,
+    }
+
+
+def _ordered(checked: Checked) -> list[Problem]:
+    """Return the problems, errors first; beside errors no notes, which would hide them."""
+    kept = [problem for problem in checked.problems if problem.level != "note" or not checked.errors]
+    return sorted(kept, key=lambda problem: LEVELS.index(problem.level))
+
+
+def _print_head(checked: Checked) -> None:
+    print(f"{checked.recipe.path}: stage {checked.recipe.stage}, backend {checked.recipe.get('backend')}")
+    if checked.code and not checked.errors:
+        print(f"  {code_line(checked.code)}", flush=True)
+
+
+def print_checked(checked: Checked, show: int, headed: bool) -> None:
+    """Print a check on one screen; errors go to standard error, a line each.
+
+    Args:
+        checked: the check.
+        show: print so many rows whole; 0: one row, shortened.
+        headed: its first line stands there already.
+    """
+    told = [problem for problem in _ordered(checked) if problem.level != "error"]
+    if not headed and (checked.inspection is not None or told):
+        _print_head(checked)
+    if checked.inspection is not None:
+        _print_body(checked, checked.inspection, show)
+    for problem in told:
+        print(f"  {problem.level}: {problem.key + ': ' if problem.key else ''}{problem.text}")
+    if not checked.errors:
+        print("  ok")
+    sys.stdout.flush()
+    for problem in checked.errors:
+        print_error(problem if problem.file else f"{checked.recipe.path}: {problem}")
+
+
+def _print_body(checked: Checked, found: Inspection, show: int) -> None:
+    """Print what a recipe will do, on one screen."""
+    recipe, facts = checked.recipe, checked.facts
+    if checked.specs:
+        weights = reward_weights(recipe.values.get("reward_weights"), checked.specs)
+        shown = [f"{s.name} x {w:g} ({_place(s.plugin)})" for s, w in zip(checked.specs, weights, strict=True)]
         print("  rewards: " + ", ".join(shown))
-    if result.unread:
-        print(f"  data: {result.unread}")
-    if found is not None:
-        for line in found.prepared.lines():
-            print(f"  data: {line}")
-        if found.facts.get("columns"):
-            print(f"  columns: {', '.join(found.facts['columns'])}")
-        if found.contract is not None:
-            print(f"  thoughts: {describe(found.contract, recipe.stage)}")
-        if found.lengths:
-            print(f"  {length_line(recipe, found)}")
-        print_rows(recipe, found, max(1, show), full=show > 0)
-    if result.golds:
-        print(f"  golds: {result.golds}")
-    if result.table:
+    if checked.unread:
+        print(f"  data: {checked.unread}")
+    for line in found.prepared.lines():
+        print(f"  data: {line}")
+    if facts.get("columns"):
+        print(f"  columns: {', '.join(facts['columns'])}")
+    if found.contract is not None:
+        print(f"  thoughts: {describe(found.contract, recipe.stage)}")
+    if found.lengths:
+        print(f"  {length_line(recipe, found)}")
+    print_rows(recipe, found, max(1, show), full=show > 0)
+    if facts.get("golds"):
+        print(f"  golds: {facts['golds']}")
+    if facts.get("rewards"):
         print("  rewards tried with made-up completions, means over the rows:")
-        dry_run.print_table(result.table)
-    if line := batch_line(result.batch):
+        dry_run.print_table(facts["rewards"])
+    if line := batch_line(facts.get("batch", {})):
         print(f"  batch: {line}")
-    if result.cost:
-        print(f"  {result.cost}")
-    for line in result.memory.lines() if result.memory else ():
+    if checked.cost:
+        print(f"  {checked.cost}")
+    for line in checked.memory.lines() if checked.memory else ():
         print(f"  {line}")
 
 
@@ -155,12 +266,11 @@ def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> li
 def _pair_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return the parts of a pair as it is trained on, decoded from its tokens."""
     from reasoning_ext.contract import decode
-    from reasoning_ext.errors import KeyProblem
     from reasoning_ext.tokenized import tokenize_pair
 
     try:
         pair = tokenize_pair(found.tokenizer, found.contract, row, 0, recipe.get("chat_template_kwargs"))
-    except KeyProblem:
+    except UserError:
         return []  # an error says so
     parts = (
         ("prompt", "not trained on", pair.prompt_ids, "dim"),
@@ -172,3 +282,12 @@ def _pair_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[
 
 def _short(text: str, limit: int) -> str:
     return text if len(text) <= limit else f"{text[:limit]} ... ({len(text)} characters)"
+
+
+def _plain(value: Any) -> Any:
+    """Return a value without what JSON does not have: numbers that are none become null."""
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

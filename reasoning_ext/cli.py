@@ -64,21 +64,21 @@ def check(
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
-    from reasoning_ext.errors import RecipeError
+    from reasoning_ext.errors import Problem
     from reasoning_ext.network import settle
-    from reasoning_ext.plugins import NO_CODE
     from reasoning_ext.recipe import load_recipes
+    from reasoning_ext.user_code import NO_CODE
 
     if no_code:
         os.environ[NO_CODE] = "1"
-    errors: list[RecipeError] = []
-    loaded = load_recipes(*split_overrides(recipes), errors)
-    offline = settle([] if errors else loaded, offline)
-    from reasoning_ext.check import check_and_print
+    wrong: list[Problem] = []
+    loaded = load_recipes(*split_overrides(recipes), wrong)
+    offline = settle([] if wrong else loaded, offline)
+    from reasoning_ext.check_output import check_and_print
     from reasoning_ext.memory.check import MemoryOptions, parse_card
 
     options = MemoryOptions(None if gpu is None else parse_card(gpu), tokens_per_second)
-    raise typer.Exit(check_and_print(loaded, errors, offline, show, as_json, options))
+    raise typer.Exit(check_and_print(loaded, wrong, offline, show, as_json, options))
 
 
 @app.command("list")

@@ -137,6 +137,13 @@ class Decoder:
     contract: Contract
     stop_ids: frozenset[int] = frozenset()
 
+    @property
+    def changes_nothing(self) -> bool:
+        """Tell whether a text that a trainer has decoded, without special tokens, is whole as it is."""
+        cleans = getattr(self.tokenizer, "clean_up_tokenization_spaces", False)
+        ends = self.stop_ids - {*self.tokenizer.all_special_ids}  # what a trainer would leave in the text
+        return not (self.contract.changes_text or self.contract.plain_lead.strip() or cleans or ends)
+
     def __call__(self, ids: Sequence[int]) -> str:
         """Return `<think>...</think>answer` for one completion's ids, opening tag included, ends and padding left out."""
         end = len(ids)

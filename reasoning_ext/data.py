@@ -17,6 +17,8 @@ ROW_COLUMNS["dpo"] = dict.fromkeys(("prompt", *SIDES), "stage dpo")
 class DataError(KeyProblem):
     """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame, or a path to it."""
 
+    code = "unusable_data"
+
 
 def columns_of(rows: Dataset) -> list[str]:
     """Return the names of a data set's columns; a stream that does not say is asked for its first row."""
@@ -39,6 +41,5 @@ def check_columns(columns: list[str], needed: dict[str, str]) -> None:
     there = {*columns, *(["answer"] if "solution" in columns else [])}  # rewards get the gold under both names
     for column, who in needed.items():
         if column not in there:
-            raise DataError(
-                "dataset_name", f"{who} needs the column {column}; after formatting there are {', '.join(columns)}"
-            )
+            found = f"{who} needs the column {column}; after formatting there are {', '.join(columns)}"
+            raise DataError("dataset_name", found, code="missing_column")

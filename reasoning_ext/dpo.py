@@ -9,14 +9,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from reasoning_ext.engines.source import model_source
 from reasoning_ext.fields import DPO_CONFIG
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.reference import check_reference, load_reference_as
 from reasoning_ext.refusals import refusals
 from reasoning_ext.row_options import row_options
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import TokenOptions, TokenRows
-from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
+from reasoning_ext.training import build_config, load_to_train, train, trainer_arguments
 
 
 def run_dpo(recipe: Recipe, run: RunDir) -> int:
@@ -40,9 +41,7 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
             return dataset
 
     config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    for error in reference_errors(recipe):
-        raise error
-    source, options = source_to_train(recipe), row_options(recipe)
+    source, options = model_source(recipe, trainable=True), row_options(recipe)
     how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
     rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
     loaded = load_to_train(source)

@@ -1,14 +1,19 @@
-"""The one kind of error that a user can mend: one line that says what was found, what is allowed, what to do."""
+"""What is wrong, as data: one `Problem`, which every check makes and one exception carries, and what the system refuses.
+
+A problem is written as a sentence where it is printed, and nowhere else; `docs/problems.md` lists the codes.
+"""
 
 import errno
 import os
 import re
 import resource
 import sys
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
 
 from reasoning_ext.shown import unsaid, visible, without_secrets
 
+Level = Literal["error", "warning", "note"]
 # what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
 LIMITS = (
     ({errno.EMFILE, errno.ENFILE}, "Too many open files", "open files", "ulimit -n", resource.RLIMIT_NOFILE),
@@ -26,19 +31,104 @@ FULL = {errno.ENOSPC, errno.EDQUOT}
 LEAST_MEMORY = 3 * 2**30  # of addresses; with less OpenBLAS and torch fail to load, or try for ever
 
 
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """One thing that is wrong, or that should be known.
+
+    Attributes:
+        code: what it is, one of `docs/problems.md`.
+        level: "error" stops `run` and ends `check` with exit code 2; "warning" and "note" do not.
+        file: the recipe; "" where none is to blame, or it is not known here.
+        line: of the key in that file; 0 for a key from the command line, None where it has no line.
+        key: the recipe's key, dotted where it lies in another one's value; "" where it is about none.
+        found, allowed, hint: what there is, what could be, what to do; "" where there is nothing to say.
+    """
+
+    code: str
+    level: Level = "error"
+    file: str = ""
+    line: int | None = None
+    key: str = ""
+    found: str = ""
+    allowed: str = ""
+    hint: str = ""
+
+    def __post_init__(self) -> None:
+        """Take secrets out of what was found."""
+        for name in ("file", "key", "found", "allowed", "hint"):
+            object.__setattr__(self, name, unsaid(without_secrets(str(getattr(self, name)))))
+
+    @property
+    def text(self) -> str:
+        """The sentence, without its place."""
+        allowed = f", allowed: {self.allowed}" if self.allowed else ""
+        return f"{self.found}{allowed}{f'; {self.hint}' if self.hint else ''}"
+
+    def __str__(self) -> str:
+        """The whole line: file, line and key, as far as they are known, then the sentence."""
+        if not self.file:
+            return self.text
+        lines = {None: self.file, 0: f"{self.file} with --{self.key.partition('.')[0]} from the command line"}
+        place = lines.get(self.line) or f"{self.file}:{self.line}"
+        return ": ".join(part for part in (place, self.key, self.text) if part)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for `check --json`, whose document names the file once."""
+        own = {name: getattr(self, name) for name in ("code", "level", "key", "text")}
+        return own | {"line": self.line or None}
+
+
+class UserError(ValueError):
+    """Something the user wrote or named is wrong: carries the `Problem`; the command line prints it and exits with 2.
+
+    Attributes:
+        code: of the problems that are raised as a text alone.
+        path: the way to the key to blame in the recipe, `("reward_funcs", 0, "math_answer")`; () where there is none.
+    """
+
+    code: ClassVar[str] = "wrong_use"
+    path: tuple = ()
+
+    def __init__(self, problem: object = ""):
+        self.problem = problem if isinstance(problem, Problem) else Problem(code=self.code, found=str(problem))
+
+    def __str__(self) -> str:
+        return str(self.problem)
+
+
+class KeyProblem(UserError):
+    """The same, where one key of the recipe is to blame; whoever knows the recipe adds its file and line.
+
+    Args:
+        key: the key, or the path to it.
+        found, allowed, hint, code: of the problem; without a code it has the class's.
+    """
+
+    code: ClassVar[str] = "wrong_value"
+
+    def __init__(self, key: str | tuple, found: str, allowed: str = "", hint: str = "", code: str = ""):
+        self.path = (key,) if isinstance(key, str) else key
+        super().__init__(
+            Problem(code=code or self.code, key=dotted(self.path), found=found, allowed=allowed, hint=hint)
+        )
+
+    @property
+    def key(self) -> str:
+        """The key to blame."""
+        return self.problem.key
+
+
+def dotted(path: tuple) -> str:
+    """Write the path to a key as it is printed."""
+    return ".".join(map(str, path))
+
+
 def print_error(text: object) -> None:
     """Print an error to standard error as one line; its first word is red on a terminal, unless NO_COLOR is set."""
     colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
     word = "\033[1;31merror:\033[0m" if colour else "error:"
     line = visible(str(text)).replace("\n", "\\n").replace("\t", "\\t")
     print(word, line, file=sys.stderr)
-
-
-class UserError(ValueError):
-    """Something the user wrote or named is wrong; the command line prints the message alone and exits with 2."""
-
-    def __init__(self, message: object = ""):
-        super().__init__(unsaid(without_secrets(str(message))))
 
 
 def refuse_little_memory() -> None:
@@ -50,24 +140,6 @@ def refuse_little_memory() -> None:
     allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
     if 0 <= allowed < LEAST_MEMORY:
         raise UserError(f"found ulimit -v {allowed // 1024}, allowed: {LEAST_MEMORY // 1024} or more, or unlimited")
-
-
-class KeyProblem(UserError):
-    """The same, where one key of the recipe, or a path into its value, is to blame; whoever has it adds its file and line."""
-
-    def __init__(self, key: Any, problem: str):
-        super().__init__(problem)
-        self.key = key
-
-
-class RecipeError(UserError):
-    """A recipe, or what it names, is wrong; the message begins with its file and line.
-
-    Attributes:
-        file: the recipe, as a path, where it is known.
-    """
-
-    file: object = None
 
 
 def system_problem(error: BaseException) -> str:

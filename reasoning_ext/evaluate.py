@@ -16,7 +16,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import check_columns
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.files import append_lines, mend, write_whole
@@ -27,7 +26,7 @@ from reasoning_ext.metrics import GREEDY, metrics
 from reasoning_ext.named_inputs import eval_models
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
-from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec, needed_columns
 from reasoning_ext.row_options import TEST, row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir
@@ -40,10 +39,15 @@ from reasoning_ext.sources import read_jsonl
 ANSWERS, RESULTS = "answers.jsonl", "eval.json"
 
 
-def run_eval(recipe: Recipe, run: RunDir) -> int:
+def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Evaluate every model of the recipe on the test split and print the table.
 
-    The first reward of `reward_funcs` decides what is right; a value above 0.5 counts as right.
+    The first reward decides what is right; a value above 0.5 counts as right.
+
+    Args:
+        recipe: of stage eval.
+        run: its folder.
+        specs: its rewards.
 
     Returns:
         0.
@@ -53,7 +57,6 @@ def run_eval(recipe: Recipe, run: RunDir) -> int:
         EngineError: nothing answers any more, or some completions failed.
         RewardError: a reward failed.
     """
-    specs = parse_rewards(recipe.get("reward_funcs") or EVAL_REWARDS, recipe.folder)
     rows = prepare(row_options(recipe), TEST).rows
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]

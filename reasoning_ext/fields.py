@@ -49,13 +49,13 @@ class Key:
     choices: tuple[str, ...]
     owner: str
 
-    def problem(self, value: Any) -> str | None:
-        """Say in a few words what is wrong with a value, or None if it fits."""
+    def misfit(self, value: Any) -> tuple[str, str] | None:
+        """Say what a value is and what is allowed, or None if it fits."""
         if not fits(value, self.annotation):
-            return f"found {repr(value)[:200]}, allowed: {describe(self.annotation)}"
+            return f"found {repr(value)[:200]}", describe(self.annotation)
         for one in value if isinstance(value, list) else [value]:
             if self.choices and isinstance(one, str) and one not in self.choices:
-                return f"found {one[:200]!r}, allowed: {', '.join(self.choices)}"
+                return f"found {one[:200]!r}", ", ".join(self.choices)
         return None
 
 

@@ -21,6 +21,8 @@ from reasoning_ext.errors import UserError
 class DiskError(UserError):
     """The disk has no room; the message says how much there is, and that nothing is lost."""
 
+    code = "disk_full"
+
 
 def write_whole(path: Path, text: str) -> None:
     """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.data import SIDES, DataError, columns_of
 from reasoning_ext.formats._chat import read_chat
-from reasoning_ext.plugins import Plugin, find_plugin, plugin_names, where
+from reasoning_ext.plugins import Plugin, find_plugin, plugin_names
+from reasoning_ext.user_code import where
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -131,7 +132,7 @@ def _converter(
             return [] if made is None else _in_messages(dict(made), system_prompt, turns)
         except KeyError as error:
             problem = f"{plugin.name} needs the column {error.args[0]}; the data set has {', '.join(row)}"
-            raise DataError("dataset_format", problem) from error
+            raise DataError("dataset_format", problem, code="missing_column") from error
         except (ValueError, TypeError, AttributeError, IndexError) as error:
             raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {error}") from error
         except (Exception, SystemExit) as error:

@@ -31,6 +31,8 @@ FAULTS = ("time-out", "connection", "no reply")
 class EngineError(KeyProblem):
     """An engine cannot be opened or has stopped answering; `key` is the recipe's key that is to blame."""
 
+    code = "engine_failed"
+
 
 @dataclass(frozen=True)
 class SamplingSettings:

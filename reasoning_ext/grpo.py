@@ -11,23 +11,29 @@ from typing import Any
 from reasoning_ext.callbacks import FlatGroups, WeightSchedule
 from reasoning_ext.contract import Contract, decoder
 from reasoning_ext.data import DataError, check_columns, columns_of
+from reasoning_ext.engines.source import model_source
 from reasoning_ext.fields import GRPO_CONFIG
 from reasoning_ext.held_out import write_problems
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.reference import check_reference, load_reference_as, reference_errors
+from reasoning_ext.reference import check_reference, load_reference_as
 from reasoning_ext.refusals import refusals
 from reasoning_ext.rendering import render_prompt
 from reasoning_ext.reward_calls import build_rewards, decode_with
-from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec, needed_columns
 from reasoning_ext.row_options import TEST, row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDir, say
 from reasoning_ext.token_sets import prompt_rows
-from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
+from reasoning_ext.training import build_config, load_to_train, train, trainer_arguments
 
 
-def run_grpo(recipe: Recipe, run: RunDir) -> int:
+def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
+
+    Args:
+        recipe: of stage grpo.
+        run: the opened run folder.
+        specs: the recipe's rewards.
 
     Returns:
         0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
@@ -38,15 +44,13 @@ def run_grpo(recipe: Recipe, run: RunDir) -> int:
     """
     from trl import GRPOConfig, GRPOTrainer
 
-    specs, options = parse_rewards(recipe.get("reward_funcs"), recipe.folder), row_options(recipe)
+    options = row_options(recipe)
     prepared = prepare(options, specs=specs)
     columns = {"prompt": "stage grpo"} | needed_columns(specs)
     check_columns(columns_of(prepared.rows), columns)
     own = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": [s.weight_at(0) for s in specs]}
     config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **own)
-    for error in reference_errors(recipe):
-        raise error
-    source = source_to_train(recipe)
+    source = model_source(recipe, trainable=True)
     how = (*source.load_tokenizer(), recipe.get("max_prompt_length"), source.options.chat_template_kwargs)
     held_out = _written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1]) if config.do_eval else None
     if held_out is not None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import KeyProblem, RecipeError
+from reasoning_ext.errors import KeyProblem, Problem
 from reasoning_ext.files import check_space, read_object, whole_folder, write_whole
 from reasoning_ext.run_dir import fingerprint, say
 
@@ -44,8 +44,8 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / ADAPTER).is_file()
 
 
-def adapter_errors(recipe: Recipe) -> Iterator[RecipeError]:
-    """Yield what a recipe says of a new adapter though it continues one, or of merging though there is none.
+def unfit_adapter(recipe: Recipe) -> Iterator[Problem]:
+    """What is said of a new adapter where one is continued, or of merging where there is none.
 
     Nothing is said of a model that an earlier recipe has yet to make; it is asked again before that model is loaded.
     """
@@ -54,18 +54,17 @@ def adapter_errors(recipe: Recipe) -> Iterator[RecipeError]:
     written = recipe.values["model_name_or_path"]
     name, merge, use_peft = recipe.local(written), recipe.get("merge_adapter"), recipe.get("use_peft")
     if merge and not use_peft:
-        yield recipe.error(
-            "merge_adapter", "found true without use_peft: true, where an adapter is merged anyway; leave it out"
-        )
+        found = "found true without use_peft: true, where an adapter is merged anyway"
+        yield recipe.problem("merge_adapter", found, hint="leave it out")
     elif merge and not is_adapter(name) and (Path(name) / "config.json").is_file():
-        yield recipe.error("merge_adapter", f"found true, but {written} is no adapter; leave it out")
+        yield recipe.problem("merge_adapter", f"found true, but {written} is no adapter", hint="leave it out")
     elif use_peft and not merge and is_adapter(name):
         adapter = read_object(Path(name) / ADAPTER)
         for key, own in LORA_KEYS.items() if adapter else ():
             wanted, has = recipe.values.get(key), adapter.get(own)
             if key in recipe.values and _comparable(wanted) and _plain(wanted) != _plain(has):
-                problem = f"found {wanted}, but the adapter {written} has {own} {has} and is trained further"
-                yield recipe.error(key, f"{problem}; leave it out, or write merge_adapter: true")
+                found = f"found {wanted}, but the adapter {written} has {own} {has} and is trained further"
+                yield recipe.problem(key, found, hint="leave it out, or write merge_adapter: true")
 
 
 def _comparable(value: Any) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from reasoning_ext.combinations import refused
+from reasoning_ext.errors import Problem
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 
 CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")  # GRPO's losses with a clipped ratio
 # the keys (a last * for all that begin so), the keys that decide, the values with which they work
@@ -50,8 +50,8 @@ IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
 )
 
 
-def idle_errors(recipe: Recipe) -> Iterator[RecipeError]:
-    """Yield an error for every key of the file that does nothing with what another key says.
+def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
+    """A key that does nothing with what another key says.
 
     A key that is null, false or 0 asks for nothing, and what the command line switches off (`--use_peft false`) leaves its keys
     in the file without a fault.
@@ -59,27 +59,22 @@ def idle_errors(recipe: Recipe) -> Iterator[RecipeError]:
     if "engine" in recipe.keys and recipe.get("engine") != "transformers":
         return  # `generation_checks` says what an engine does not read
     told = set()
-    for rules, works in ((NEEDS, True), (IDLE, False)):
-        for names, deciding, values in rules:
-            found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
-            fits = any(
-                one in values for value in found.values() for one in (value if isinstance(value, list) else [value])
-            )
-            if not found or fits is works or refused(recipe, *found):
+    for names, deciding, values, works in [*((*rule, True) for rule in NEEDS), *((*rule, False) for rule in IDLE)]:
+        found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
+        parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
+        if not found or any(one in values for one in parts) is works or recipe.refused(*found):
+            continue
+        overridden = any(recipe.lines.get((key,)) == 0 for key in found)
+        key_now, value_now = next(iter(found.items()))
+        hint = f"write {key_now}: {' or '.join(map(_written, values))}" if works else f"write another {key_now}"
+        for key in _matching(recipe, names):
+            if key in told or (overridden and recipe.lines.get((key,)) != 0):
                 continue
-            overridden = any(recipe.lines.get((key,)) == 0 for key in found)
-            key_now, value_now = next(iter(found.items()))
-            for key in _matching(recipe, names):
-                if key in told or (overridden and recipe.lines.get((key,)) != 0):
-                    continue
-                told.add(key)
-                hint = f"write {key_now}: {' or '.join(map(_written, values))}" if works else f"write another {key_now}"
-                if key == "max_seq_length":
-                    hint = f"write {'max_length' if recipe.stage in FROM_DATA else 'max_completion_length'}"
-                text = (
-                    f"found {_written(recipe.values[key])} with {key_now}: {_written(value_now)}, where it does nothing"
-                )
-                yield recipe.error(key, f"{text}; leave it out, or {hint}")
+            told.add(key)
+            if key == "max_seq_length":
+                hint = f"write {'max_length' if recipe.stage in FROM_DATA else 'max_completion_length'}"
+            beside = f"found {_written(recipe.values[key])} with {key_now}: {_written(value_now)}"
+            yield recipe.problem(key, f"{beside}, where it does nothing", hint=f"leave it out, or {hint}")
 
 
 def _matching(recipe: Recipe, names: str) -> list[str]:

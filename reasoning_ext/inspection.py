@@ -5,30 +5,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
-from reasoning_ext.errors import KeyProblem
-from reasoning_ext.findings import Finding
+from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.measuring import measure
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import eval_models, model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
-from reasoning_ext.plugins import no_code
-from reasoning_ext.preflight import CHECKED_ROWS, data_error, stage_columns
 from reasoning_ext.prepared import Prepared
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
-from reasoning_ext.rows import prepare, read_rows
+from reasoning_ext.rows import prepare, read_rows, stage_columns
 from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import CONFIGS, check_weights, vocabulary_problem
 
+CHECKED_ROWS = 8  # of those that are held out
 SAMPLE = 2000  # rows that are rendered and tokenized
 LONGEST = 16  # rows with the most letters, which are looked at beside the sample
 STREAMED = 200
@@ -55,13 +55,13 @@ class Inspection:
     contract: Any = None
     tokenizer: Any = None
     lengths: list[int] = field(default_factory=list)
-    findings: list[Finding] = field(default_factory=list)
-    errors: list[RecipeError] = field(default_factory=list)
+    findings: list[Problem] = field(default_factory=list)
+    errors: list[Problem] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def add(self, level: Any, key: str, text: str) -> None:
+    def add(self, level: Any, key: str, text: str, code: str = "rows") -> None:
         """Add a finding."""
-        self.findings.append(Finding(level, key, text))
+        self.findings.append(Problem(code=code, level=level, key=key, found=text))
 
 
 def inspect(
@@ -70,7 +70,7 @@ def inspect(
     """Read a recipe's rows and its tokenizer and look at them.
 
     Args:
-        recipe: checked by `preflight.check_recipe`.
+        recipe: whose keys have no error.
         specs: its rewards.
         model: where the tokenizer is to be had, see `tokenizer_source`; None: nowhere yet.
         hub: whether the hub may be asked.
@@ -81,15 +81,17 @@ def inspect(
         what was found; what cannot be used is in its `errors`, and the rest is looked at nevertheless.
     """
     found = Inspection()
-    steps = [partial(_read_weights, recipe), partial(_read_tokenizer, recipe, found, model, hub)]
-    if rows:
-        steps += [partial(_read_rows, recipe, specs, found, hub, whole), partial(_read_held_out, recipe)]
-        steps.append(partial(measure, recipe, found, model))
-    for step in steps:
+    looks: list[Callable] = [partial(_read_weights, recipe), partial(_read_tokenizer, recipe, found, model, hub)]
+    reads: list[Callable] = [partial(_read_rows, recipe, specs, found, hub, whole), partial(_read_held_out, recipe)]
+    measures: list[Callable] = [partial(measure, recipe, found, model)]
+    reads, measures = (reads, measures) if rows else ([], [])
+    for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
         try:
             step()
-        except (RecipeError, KeyProblem) as error:
-            found.errors.append(error if isinstance(error, RecipeError) else _placed(recipe, error))
+        except UserError as error:
+            found.errors.append(_placed(recipe, error))
+        if found.errors and not whole:  # before anything heavy is imported
+            break
     return found
 
 
@@ -119,16 +121,29 @@ def _is_hub_name(name: str) -> bool:
     return not is_generator(name) and ":" not in name and local_source(name) is None
 
 
-def _placed(recipe: Recipe, error: KeyProblem) -> RecipeError:
-    """Say where a recipe is wrong: at the template or the models where these are what it names."""
+def _placed(recipe: Recipe, error: UserError) -> Problem:
+    """Say where a recipe is wrong: at the template or the models where these are what it names, or at its data set."""
     from reasoning_ext.contract import ContractError
 
-    if error.key == "model_name_or_path":
-        if isinstance(error, ContractError) and recipe.get("chat_template_path"):
-            return recipe.error("chat_template_path", str(error))
-        if error.key not in recipe.values and recipe.values.get("models"):
-            return recipe.error("models", str(error))
-    return data_error(recipe, error)
+    problem, columns, path = error.problem, "", error.path
+    key, name = problem.key, recipe.values.get("dataset_name")
+    if problem.file:
+        return problem
+    if isinstance(error, ContractError) and key == "model_name_or_path" and recipe.get("chat_template_path"):
+        key = "chat_template_path"
+    elif key == "model_name_or_path" and key not in recipe.values and recipe.values.get("models"):
+        key = "models"
+    elif key == "dataset_name" and recipe.values.get("datasets"):
+        key = "datasets"
+    if problem.code == "missing_column" and name and Path(name).suffix == ".csv":
+        columns = "the first line of a CSV file names its columns"
+    if key == "dataset_format" and key not in recipe.values:
+        key = "dataset_name"
+        hint = "say how its rows are read with dataset_format or rename_columns"
+        columns = "; ".join(filter(None, (columns, hint if problem.code == "missing_column" else "")))
+    hint = "; ".join(filter(None, (problem.hint, columns)))
+    path = path if key == problem.key else (key,)
+    return recipe.problem(path, problem.found, problem.allowed, hint, problem.code) if key else problem
 
 
 def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: bool) -> None:

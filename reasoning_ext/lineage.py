@@ -9,17 +9,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.findings import Finding
+from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.held_out import digests_of, read_problems, trained_digests
 from reasoning_ext.mixtures import entries
 from reasoning_ext.named_inputs import eval_models, reads_earlier
 from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.plugins import without_code
-from reasoning_ext.recipe import Recipe, RecipeError, load_recipe
+from reasoning_ext.recipe import Recipe, load_recipe
 from reasoning_ext.run_dir import LINEAGE, RECIPE, is_run, written_recipe
 from reasoning_ext.run_reading import IN_TRAINING, in_training
+from reasoning_ext.user_code import without_code
 
 INSIDE = ("checkpoint-*", "export/*")  # folders with a run's own weights
 EXPORT = "export.json"  # in the folder of every export
@@ -35,14 +34,14 @@ def run_of(name: str | Path) -> Path | None:
     return next((run for run in inside if is_run(run)), None)
 
 
-def run_recipe(run: Path, errors: list[RecipeError] | None = None) -> Recipe:
+def run_recipe(run: Path, problems: list[Problem] | None = None) -> Recipe:
     """Load a run's recipe, in the folder that its names with ./ belong to, where that is still there.
 
     Args:
         run: the folder.
-        errors: as in `recipe.load_recipe`.
+        problems: as in `recipe.load_recipe`.
     """
-    recipe, written = load_recipe(run / RECIPE, errors=errors), written_recipe(run)
+    recipe, written = load_recipe(run / RECIPE, problems=problems), written_recipe(run)
     return replace(recipe, path=written) if written is not None and written.parent.is_dir() else recipe
 
 
@@ -69,19 +68,19 @@ def maker_of(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Recip
     made = [other for other in earlier if other is not recipe and other.output_dir.resolve() == place.resolve()]
     if made or (run := run_of(place)) is None:
         return made[-1] if made else None
-    with contextlib.suppress(RecipeError):  # a damaged folder is refused elsewhere
+    with contextlib.suppress(UserError):  # a damaged folder is refused elsewhere
         return run_recipe(run, [])
     return None
 
 
-def forgotten(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Finding]:
+def forgotten(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Problem]:
     """Say what the models of a recipe were trained with and it leaves out, so that they would read other prompts.
 
     Args:
         recipe: the recipe; a key that it sets itself, be it to null, is its choice.
         earlier: the recipes that run before it.
     """
-    found: dict[str, Finding] = {}
+    found: dict[str, Problem] = {}
     listed = recipe.get("datasets") or []
     written = {*recipe.values, *(key for entry in listed if isinstance(entry, dict) for key in entry)}
     named = [*eval_models(recipe).values(), recipe.values.get("model_name_or_path")]
@@ -91,7 +90,7 @@ def forgotten(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Finding]:
         for key, value in _shaping(maker).items() if maker is not None and maker.stage in TRAINED else ():
             if value and key not in written and key not in own:
                 text = f"left out, but {name} was trained with {value!r}; write the same, or null to ask it without"
-                found.setdefault(key, Finding("warning", key, text))
+                found.setdefault(key, Problem(code="forgotten_prompt", level="warning", key=key, found=text))
     return list(found.values())
 
 
@@ -164,7 +163,7 @@ def overlaps(
 
 def overlap_findings(
     recipe: Recipe, rows: Any, earlier: Iterable[Recipe], hub: bool
-) -> tuple[dict[str, int | None], list[Finding]]:
+) -> tuple[dict[str, int | None], list[Problem]]:
     """Count how many problems of an evaluation, or of what a training holds out, are trained on, and warn of them.
 
     Args:
@@ -190,10 +189,11 @@ def overlap_findings(
         return {}, []
     found = overlaps(recipe, held["prompt"], earlier, hub, own)
     said, unknown = overlap_lines(found, held.num_rows)
-    findings = [Finding("note", "", line) for line in unknown]
+    findings = [Problem(code="overlap", level="note", found=line) for line in unknown]
     if said:
-        text = f"{said}; hold rows out with test_size in each recipe, or name other rows"
-        findings.append(Finding("warning", "datasets" if recipe.get("datasets") else key, text))
+        hint = "hold rows out with test_size in each recipe, or name other rows"
+        key = "datasets" if recipe.get("datasets") else key
+        findings.append(Problem(code="overlap", level="warning", key=key, found=said, hint=hint))
     return {label: None if one.unknown else len(one.numbers) for label, one in found.items()}, findings
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.formatting import FORMATS
+from reasoning_ext.known_keys import MANAGED, stage_keys
+from reasoning_ext.own_keys import STAGES
 from reasoning_ext.plugins import functions_at
-from reasoning_ext.recipe import MANAGED, STAGES, expand, stage_keys
+from reasoning_ext.recipe import expand
 from reasoning_ext.reward_loading import HOMES
 from reasoning_ext.schema import _first_sentence, _texts
 

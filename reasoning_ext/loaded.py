@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext.chat_tokenizer import read_tokenizer
 from reasoning_ext.contract import Contract
 from reasoning_ext.errors import KeyProblem
 
@@ -18,6 +19,8 @@ DEFAULT_MAX_SEQ_LENGTH = 2048
 
 class ModelError(KeyProblem):
     """A model cannot be loaded as the recipe says; `key` is the recipe's key that is to blame."""
+
+    code = "model_not_loaded"
 
 
 @dataclass
@@ -57,10 +60,10 @@ def random_model(
     name: str, config: ModelConfig, options: LoadOptions
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build random weights from a folder's config, and load the tokenizer that lies there."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     trust = {"trust_remote_code": options.trust_remote_code}
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     shape = AutoConfig.from_pretrained(name, **trust)
     dtype = None if config.dtype == "auto" else config.dtype
     model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)

@@ -17,9 +17,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_ext.errors import Problem
 from reasoning_ext.fields import dataclass_keys
 from reasoning_ext.own_keys import FROM_DATA
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 
 ENTRY_KEYS = (
     "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "test_size", "dataset_streaming",
@@ -50,11 +51,12 @@ class Entry(Recipe):
     index: int = 0
     own: tuple[str, ...] = ()
 
-    def error(self, path: str | tuple, problem: str) -> RecipeError:
-        """Build the one-line error for a key: within the entry, unless the recipe set it for all entries."""
+    def problem(self, path: str | tuple, *told: Any, **more: Any) -> Problem:
+        """Say what is wrong with a key: within the entry, unless the recipe set it for all entries."""
         path = (path,) if isinstance(path, str) else path
         of_all = path[0] not in self.own and path[0] in self.values
-        return super().error(path if of_all or path[0] == "datasets" else ("datasets", self.index, *path), problem)
+        place = path if of_all or path[0] == "datasets" else ("datasets", self.index, *path)
+        return super().problem(place, *told, **more)
 
 
 def entry_keys(recipe: Recipe) -> dict[str, Any]:
@@ -66,7 +68,7 @@ def entries(recipe: Recipe) -> list[Recipe]:
     """Return one recipe a data set: the recipe itself, or one for each entry of `datasets`.
 
     Raises:
-        RecipeError: an entry has an unknown key or a wrong value, or the entries do not go together.
+        UserError: an entry has an unknown key or a wrong value, or the entries do not go together.
     """
     listed = recipe.get("datasets")
     if listed is None:
@@ -93,9 +95,10 @@ def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Ent
         place = ("datasets", index, key)
         if key not in known:
             near = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.0)[0]
-            raise recipe.error(place, f"unknown key (found {key}: {value!r}); the nearest key of an entry is {near}")
-        if problem := known[key].problem(value):
-            raise recipe.error(place, problem)
+            found, hint = f"unknown key (found {key}: {value!r})", f"the nearest key of an entry is {near}"
+            raise recipe.error(place, found, hint=hint, code="unknown_key")
+        if misfit := known[key].misfit(value):
+            raise recipe.error(place, *misfit)
         if key in ("weight", "num_rows") and value is not None and not (value > 0 and math.isfinite(value)):
             raise recipe.error(place, f"found {value}, allowed: above 0")
         if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:

@@ -16,7 +16,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
+from reasoning_ext.chat_tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 from reasoning_ext.contract import find_contract
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.hand_over import adapter_base, compute_as_saved, is_adapter, merged_base, put_adapter, random_base
@@ -152,14 +152,14 @@ def prepare_backend(backend: str, standby: bool = False) -> None:
 
 def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import get_peft_config, get_quantization_config
 
     trust = {"trust_remote_code": options.trust_remote_code}
     peft_config = get_peft_config(config) if options.trainable else None
     if options.from_scratch:
         return Loaded(*random_model(name, config, options), peft_config)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=base_revision(name, config.model_revision), **trust)
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     quantization = get_quantization_config(config)
     arguments = {
         "dtype": config.dtype,

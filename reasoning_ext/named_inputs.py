@@ -1,23 +1,25 @@
 """What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from reasoning_ext.combinations import Errors, refused
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.files import read_object
 from reasoning_ext.formatting import FORMATS, find_format, format_names
 from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM, base_of, is_adapter
 from reasoning_ext.mixtures import entries
-from reasoning_ext.plugins import code_file, no_code
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.plugins import code_file
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import HOMES, RewardSpec
 from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
 from reasoning_ext.sources import find_generator, is_generator, is_sampled, local_source
+from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import CONFIGS, json_problem
+
+Problems = Iterator[Problem]
 
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
@@ -60,7 +62,7 @@ def named_code(recipe: Recipe) -> dict[str, str]:
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
     others = recipe.get("decontaminate") or [] if "decontaminate" in recipe.keys else []
     named = [item if isinstance(item, dict) else {"dataset_name": item} for item in others]
-    with contextlib.suppress(RecipeError):  # which is said elsewhere
+    with contextlib.suppress(UserError):  # which is said elsewhere
         named += [entry.values for entry in entries(recipe)]
     for values in named:
         name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
@@ -119,8 +121,8 @@ def model_chain(recipe: Recipe, earlier: dict[str, Recipe], name: str | None = N
     return [(name, maker), *model_chain(maker, others)]
 
 
-def model_errors(recipe: Recipe, made: set[Path], run: bool) -> Errors:
-    """Yield what is wrong with the models that a recipe names; a hub name is not looked up.
+def unusable_model(recipe: Recipe, made: set[Path], run: bool) -> Problems:
+    """A model that is not there, not finished, or no model; a hub name is not looked up.
 
     Args:
         recipe: the recipe.
@@ -129,21 +131,21 @@ def model_errors(recipe: Recipe, made: set[Path], run: bool) -> Errors:
     """
     models = eval_models(recipe)
     if recipe.stage == "eval" and isinstance(recipe.get("models"), list) and len(models) < len(recipe.get("models")):
-        found = f"two models called {next(iter(models))}" if models else "a model without a name"
-        yield recipe.error("models", f"found {found}; write models: {{label: path, ...}}")
+        found = f"found two models called {next(iter(models))}" if models else "found a model without a name"
+        yield recipe.problem("models", found, hint="write models: {label: path, ...}")
     if any(not isinstance(label, str) for label in models):
-        yield recipe.error("models", f"found the labels {list(models)}, allowed: names; write a number in quotes")
-    if recipe.stage == "eval" and not models and not refused(recipe, "models", "model_name_or_path"):
-        yield recipe.error("models", "the key is missing; write models: {label: path, ...} or model_name_or_path")
+        yield recipe.problem("models", f"found the labels {list(models)}", "names", "write a number in quotes")
+    if recipe.stage == "eval" and not models and not recipe.refused("models", "model_name_or_path"):
+        hint = "write models: {label: path, ...} or model_name_or_path"
+        yield recipe.problem("models", "the key is missing", hint=hint)
     names: dict[tuple, object] = {("models", label): name for label, name in models.items()}
     if not recipe.values.get("models"):
         names = {("model_name_or_path",): recipe.values.get("model_name_or_path")}
     for place, name in names.items():
         if name is None or asks_server(recipe):
             continue  # said already, or a name that only the server knows
-        problem = _model_problem(recipe, name, made, run)
-        if problem:
-            yield recipe.error(place, problem)
+        if problem := _model_problem(recipe, name, made, run):
+            yield recipe.problem(place, problem)
 
 
 def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> str:
@@ -193,8 +195,8 @@ def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     return f"found {name}, an adapter whose base {base} is not there{where}; {mend}"
 
 
-def template_errors(recipe: Recipe) -> Errors:
-    """Yield what is wrong with `chat_template_path`, where that is a file."""
+def unusable_template(recipe: Recipe, made: set[Path], run: bool) -> Problems:
+    """A chat template whose file is not there or is no text."""
     name = recipe.values.get("chat_template_path")
     source = local_source(recipe.local(name)) if name else None
     if name and Path(name).suffix in (".jinja", ".j2"):
@@ -202,59 +204,60 @@ def template_errors(recipe: Recipe) -> Errors:
     if source is None:
         return
     if not source.exists():
-        yield recipe.error("chat_template_path", f"found {name}, but there is no such file ({source.resolve()})")
+        yield recipe.problem("chat_template_path", f"found {name}, but there is no such file ({source.resolve()})")
     elif source.is_file():
         try:
             source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            yield recipe.error("chat_template_path", f"found {name}, which cannot be read as text in UTF-8: {error}")
+            yield recipe.problem("chat_template_path", f"found {name}, which cannot be read as text in UTF-8: {error}")
 
 
-def dataset_errors(recipe: Recipe, made: set[Path]) -> Errors:
-    """Yield what is wrong with the data sets and formats that a recipe names; a hub name is not looked up.
-
-    Args:
-        recipe: the recipe.
-        made: the resolved output_dirs of the recipes that run before it.
-    """
+def unusable_data_set(recipe: Recipe, made: set[Path], run: bool) -> Problems:
+    """A data set that is not there, or a format or a generator of rows that is none; a hub name is not looked up."""
     for entry in entries(recipe):
         if entry.values.get("dataset_name"):
-            yield from _source_errors(entry, made)
+            yield from _source_problems(entry, made)
         try:
             find_format(entry.get("dataset_format"), recipe.folder)
         except LookupError as error:
             found = f"unknown format (found {entry.get('dataset_format')}): {error.args[0]}"
-            yield entry.error("dataset_format", f"{found}; formats: {', '.join(format_names())}")
+            yield entry.problem("dataset_format", found, hint=f"formats: {', '.join(format_names())}")
 
 
-def _source_errors(recipe: Recipe, made: set[Path]) -> Errors:
+def _source_problems(recipe: Recipe, made: set[Path]) -> Problems:
     name = recipe.values["dataset_name"]
-    yield from _test_size_errors(recipe, name)
+    yield from _test_size_problems(recipe, name)
     if is_generator(name):
         try:
             find_generator(name, recipe.folder)
         except LookupError as error:
-            yield recipe.error("dataset_name", f"found {name}: {error.args[0]}")
+            yield recipe.problem("dataset_name", f"found {name}: {error.args[0]}")
         return
     source = local_source(recipe.local(name)) or (Path(name) if Path(name).parts[0] == "runs" else None)
     if "gen_kwargs" in recipe.values and not is_gym(name):
-        yield recipe.error("gen_kwargs", f"found with {name}, allowed: with a Python file that makes the rows")
+        yield recipe.problem("gen_kwargs", f"found with {name}", "with a Python file that makes the rows")
     if source is not None and not source.exists() and source.resolve() not in made:
-        yield recipe.error("dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})")
+        yield recipe.problem("dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})")
 
 
-def _test_size_errors(recipe: Recipe, name: str) -> Errors:
+def _test_size_problems(recipe: Recipe, name: str) -> Problems:
     """Yield what is wrong with `test_size`; that there are enough rows is seen when they are read."""
     size = recipe.get("test_size")
     if size is None:
         return
     what = "a Python file" if is_generator(name) else "reasoning_gym" if is_gym(name) else ""
     if not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
-        yield recipe.error("test_size", f"found {size}, allowed: a share between 0 and 1, or a number of rows")
+        yield recipe.problem("test_size", f"found {size}", "a share between 0 and 1, or a number of rows")
     elif what:
-        yield recipe.error("test_size", f"found {size} with {name}; {what} makes a split test by itself; leave it out")
+        hint = f"{what} makes a split test by itself; leave it out"
+        yield recipe.problem("test_size", f"found {size} with {name}", hint=hint)
     elif is_sampled(Path(recipe.local(name))):
         hint = "hold rows out of the prompts that it answers, with test_size in its recipe"
-        yield recipe.error("test_size", f"found {size} with the sample run {name}; {hint}")
+        yield recipe.problem("test_size", f"found {size} with the sample run {name}", hint=hint)
     elif recipe.get("dataset_streaming"):
-        yield recipe.error("test_size", f"found {size} with dataset_streaming: true, allowed: where all rows are read")
+        yield recipe.problem("test_size", f"found {size} with dataset_streaming: true", "where all rows are read")
+
+
+RULES: tuple[Callable[[Recipe, set[Path], bool], Problems], ...] = (
+    unusable_model, unusable_template, unusable_data_set,
+)  # fmt: skip

@@ -14,6 +14,7 @@ QUESTION_KEYS = (
 )  # of an entry of decontaminate
 STAGES = ("sft", "grpo", "dpo", "sample", "eval")
 TRAINED = ("sft", "grpo", "dpo")  # they train a model
+EVAL_REWARDS = ["math_answer", "think_format"]  # where stage eval names none
 FROM_DATA = ("sft", "dpo")  # they train on completions that the data holds
 # What a key decides where that is not what comes out, ours and TRL's; any key that is not here makes another run.
 KINDS = {

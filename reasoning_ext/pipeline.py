@@ -1,22 +1,17 @@
-"""Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on.
-
-Everything that can be checked without torch is checked for all recipes before the first one starts.
-"""
+"""Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on."""
 
 import contextlib
 import importlib
 import time
-from pathlib import Path
 
+from reasoning_ext.check import check
+from reasoning_ext.check_keys import OF_MODELS, Checked, broken_rules
 from reasoning_ext.checkpoints import settle
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import UserError
 from reasoning_ext.files import DiskError
-from reasoning_ext.named_inputs import code_line, input_sources, named_code, reads_earlier
-from reasoning_ext.own_keys import TRAINED
-from reasoning_ext.plugins import without_code
-from reasoning_ext.preflight import check_data, check_recipe
+from reasoning_ext.named_inputs import code_line, input_sources
 from reasoning_ext.process import free_memory, quiet
-from reasoning_ext.recipe import Recipe, RecipeError
+from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import named_refusals
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.run_dir import (
@@ -30,7 +25,6 @@ from reasoning_ext.run_dir import (
     locked,
     open_run,
     other_choice,
-    refuse_other_recipe,
     say,
     world_size,
 )
@@ -42,7 +36,6 @@ STAGE_FUNCTIONS = {
     "sample": "reasoning_ext.sample:run_sample",
     "eval": "reasoning_ext.evaluate:run_eval",
 }
-DATA_PARALLEL = TRAINED  # under `accelerate launch`
 
 
 def run_recipes(recipes: list[Recipe]) -> int:
@@ -52,28 +45,29 @@ def run_recipes(recipes: list[Recipe]) -> int:
         0, or the exit code for the signal that stopped a stage, 130 for Ctrl-C, which goes on when it is run again.
 
     Raises:
-        RecipeError: a recipe, its data set or its folder is wrong; nothing has been started then.
-        ModelError, DataError: a model or data set turned out to be unusable when its stage began.
+        UserError: a recipe, its data set or its folder is wrong; nothing has been started then. Or a model or data set turned
+            out to be unusable when its stage began.
     """
-    try:
-        checked = check_all(recipes)
-    except RecipeError:
-        if is_main():
-            raise
-        return 2  # the first process says why
-    from reasoning_ext.model import prepare_backend
-    from reasoning_ext.unsloth_backend import wants_standby
-
-    for recipe in recipes:  # Unsloth wants to be imported before TRL, whichever recipe comes first
-        prepare_backend(recipe.get("backend"), any(map(wants_standby, recipes)))
-    _inspect_all(recipes)
-    for recipe, specs in zip(recipes, checked, strict=True):
+    checked = []
+    for one in check(recipes, run=True, announce=_say_code):
+        if one.errors and not is_main():
+            return 2  # the first process says why
+        one.refuse()
+        for problem in one.problems:
+            if problem.level == "warning":
+                say(f"{one.recipe.path.stem}: warning: {problem.key + ': ' if problem.key else ''}{problem.text}")
+        checked.append(one)
+    for one in checked:
         with contextlib.ExitStack() as held:
-            code = _run_one(recipe, specs, held)
+            code = _run_one(one.recipe, one.specs, held)
         if code:
-            say(f"{recipe.path.stem}: stopped; run the same command again to go on")
+            say(f"{one.recipe.path.stem}: stopped; run the same command again to go on")
             return code
     return 0
+
+
+def _say_code(checked: Checked) -> None:
+    say(f"{checked.recipe.path.stem}: {code_line(checked.code)}")
 
 
 def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> int:
@@ -87,7 +81,7 @@ def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack
     goes_on += f" {other}" if other else ""
     say(f"{recipe.path.stem}: " + (goes_on or f"starts in {run.path}"))
     started = time.monotonic()
-    code = _run_stage(recipe, run)
+    code = _run_stage(recipe, run, specs)
     if code:
         return code
     seconds = time.monotonic() - started
@@ -96,63 +90,6 @@ def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack
     _wait()
     say(f"{recipe.path.stem}: done in {seconds:.0f} s ({run.path})")
     return 0
-
-
-def check_all(recipes: list[Recipe]) -> list[list[RewardSpec]]:
-    """Check every recipe and what it names, without torch, the rows in the first process alone; return each one's rewards.
-
-    Raises:
-        RecipeError: the first thing that is wrong.
-    """
-    made: list[Path] = []
-    for recipe in recipes:
-        with without_code():  # what there is to run is said first
-            check_recipe(recipe, made)
-        if recipe.output_dir in made:
-            raise recipe.error(
-                "output_dir", f"found {recipe.output_dir}, which an earlier recipe writes to; allowed: one a recipe"
-            )
-        try:
-            refuse_other_recipe(recipe.output_dir, recipe.values)
-        except RunDirError as error:
-            raise recipe.error("output_dir", str(error)) from error
-        made.append(recipe.output_dir)
-    for recipe in recipes:
-        if not has_begun(recipe.output_dir) and (code := named_code(recipe)):
-            say(f"{recipe.path.stem}: {code_line(code)}")
-    checked = [check_recipe(recipe, made[:i]) for i, recipe in enumerate(recipes)]
-    backends = {recipe.get("backend") for recipe in recipes if recipe.stage in DATA_PARALLEL}
-    if len(backends) > 1:
-        raise recipes[0].error(
-            "backend", "found trl and unsloth among these recipes; Unsloth patches TRL, so run them one by one"
-        )
-    for recipe, specs in zip(recipes, checked, strict=True):
-        if is_main() and not is_done(recipe.output_dir, recipe.values) and not reads_earlier(recipe, made):
-            check_data(recipe, specs)
-    return checked
-
-
-def _inspect_all(recipes: list[Recipe]) -> None:
-    """Do what `check` does, on the first rows of each recipe that has not begun, and print its warnings.
-
-    Raises:
-        RecipeError: the first error of the first recipe that has one.
-    """
-    if not is_main():
-        return
-    for i, recipe in enumerate(recipes):
-        if has_begun(recipe.output_dir):
-            continue
-        from reasoning_ext.check import Result
-
-        result = Result(recipe, recipes[:i], offline=False, errors=[], whole=False)
-        for finding in result.findings:
-            if finding.level == "error":
-                raise recipe.error(finding.key, finding.text)
-            if finding.level == "warning":
-                say(f"{recipe.path.stem}: warning: {finding.key}: {finding.text}")
-        if result.errors:
-            raise RecipeError(result.errors[0])
 
 
 def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> RunDir:
@@ -168,9 +105,12 @@ def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -
         raise recipe.error("output_dir", str(error)) from error
 
 
-def _run_stage(recipe: Recipe, run: RunDir) -> int:
+def _run_stage(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     from reasoning_ext.model import prepare_backend
 
+    for problem in broken_rules(recipe, OF_MODELS):  # the model of an earlier recipe is there only now
+        raise UserError(problem)
+    rewards = [specs] if "reward_funcs" in recipe.keys else []
     try:
         prepare_backend(recipe.get("backend"))
         quiet()
@@ -178,9 +118,9 @@ def _run_stage(recipe: Recipe, run: RunDir) -> int:
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
         stage = getattr(importlib.import_module(module), function)
         with named_refusals(recipe.values):
-            return stage(recipe, run)
-    except KeyProblem as error:
-        raise recipe.error(error.key, str(error)) from error
+            return stage(recipe, run, *rewards)
+    except UserError as error:
+        raise UserError(recipe.placed(error)) from error
     finally:
         free_memory()
 

@@ -17,19 +17,10 @@ lists it. For every other function a file of one's own with `from X import name`
 """
 
 import ast
-import builtins
-import contextlib
 import difflib
-import functools
-import importlib
 import importlib.util
 import inspect
-import os
-import re
 import sys
-import sysconfig
-import traceback
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -37,12 +28,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import UserError
+from reasoning_ext.user_code import OURS, imported, no_code, not_written, parsed, refuse_library, where
 
-NO_CODE = "REASONING_EXT_NO_CODE"  # in the environment, which workers inherit: no code that a recipe names is imported
-LISTED = "REASONING_EXT_PLUGINS"
-OURS = ("reasoning_ext.", "trl.")
-_LIBRARY = re.compile(r"/(site|dist)-packages/|/lib\w*/python\d[^/]*/")
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 TRL_REWARD_INPUTS = (
@@ -93,7 +80,7 @@ class Plugin:
 
     def load(self) -> Callable[..., Any]:
         """Import the file and return the function."""
-        return getattr(_imported(self.file, self.module), self.function)
+        return getattr(imported(self.file, self.module), self.function)
 
 
 def find_plugin(spelling: str, homes: list[str], base: Path) -> Plugin:
@@ -159,75 +146,6 @@ def functions_at(homes: list[str]) -> Iterator[tuple[str, Path, _Function]]:
             yield from ((name, file, node) for name, node in _functions(file).items())
 
 
-def import_file(path: Path) -> Any:
-    """Import a Python file by its path, once, under a name that no other file has.
-
-    A file beside it is imported by its plain name, wherever the statement stands, and is another one than a file of the
-    same name beside another plug-in; nothing is added to `sys.path`.
-    """
-    name = f"reasoning_ext_file_{path.stem}_{zlib.crc32(str(path.resolve()).encode()):x}"
-    if name not in sys.modules:
-        spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        folder = path.resolve().parent
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": functools.partial(_import_beside, folder)}
-        sys.modules[name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BaseException:
-            del sys.modules[name]
-            raise
-    return sys.modules[name]
-
-
-def _import_beside(
-    folder: Path, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
-) -> Any:
-    """Do what `__import__` does, for a file that may import those beside it."""
-    top, _, rest = name.partition(".")
-    file = next((f for f in (folder / top / "__init__.py", folder / f"{top}.py") if f.is_file()), None)
-    own = (globals or {}).get("__file__")  # a file that is called as the library it uses means the library
-    if level or file is None or top in sys.builtin_module_names or (own and file.resolve() == Path(own).resolve()):
-        return builtins.__import__(name, globals, locals, fromlist, level)
-    module = import_file(file)
-    whole = importlib.import_module(f"{module.__name__}.{rest}") if rest else module
-    for part in fromlist or () if hasattr(whole, "__path__") else ():
-        if not hasattr(whole, part) and importlib.util.find_spec(f"{whole.__name__}.{part}"):
-            importlib.import_module(f"{whole.__name__}.{part}")
-    return whole if fromlist else module
-
-
-def where(file: Path, error: BaseException) -> str:
-    """Return the line of a file that an error comes from, `FILE:LINE`, or of the file that could not be parsed."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return f"{file}:{lines[-1]}" if lines else str(file)
-
-
-def no_code() -> bool:
-    """Tell whether no code that a recipe names may be run, as in `check --no-code`."""
-    return bool(os.environ.get(NO_CODE))
-
-
-@contextlib.contextmanager
-def without_code() -> Iterator[None]:
-    """Run no code that a recipe names meanwhile."""
-    before = os.environ.get(NO_CODE, "")
-    os.environ[NO_CODE] = "1"
-    try:
-        yield
-    finally:
-        os.environ[NO_CODE] = before
-
-
-def _imported(file: Path, module: str | None) -> Any:
-    if no_code() and not (module or "").startswith(OURS):
-        raise UserError(f"{file} was not run, since no code is")
-    return import_file(file) if module is None else importlib.import_module(module)
-
-
 def _is_path(spelling: str) -> bool:
     return "/" in spelling or spelling.partition(":")[0].endswith(".py")
 
@@ -239,7 +157,7 @@ def _place(spelling: str, homes: list[str], base: Path) -> tuple[Path, str | Non
     except (OSError, ValueError, RuntimeError, ImportError) as error:  # NUL, 300 letters, nobody's home
         raise LookupError(f"no function can have this name: {error}") from error
     if not any((module or "").startswith(f"{home}.") for home in homes):
-        _refuse_library(file, module, function)
+        refuse_library(file, module, function)
     return file, module, function
 
 
@@ -269,28 +187,10 @@ def _in_module(spelling: str, base: Path) -> tuple[Path, str, str]:
         folder = Path(next(iter(spec.submodule_search_locations or [""]))).joinpath(*rest)
         file = folder / "__init__.py" if folder.is_dir() else folder.with_suffix(".py")
     if top in sys.stdlib_module_names:
-        raise LookupError(_not_written(file, module, function))
+        raise LookupError(not_written(file, module, function))
     if not file.is_file():
         raise LookupError(f"no module {module}; looked for {file}")
     return file.resolve(), module, function
-
-
-def _refuse_library(file: Path, module: str | None, function: str) -> None:
-    """Refuse a function of a library, unless it says that it was written for recipes."""
-    folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders.append(Path(__file__).resolve().parent)
-    if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
-        return
-    if file.suffix != ".py" or function not in _listed(file):
-        raise LookupError(_not_written(file, module, function))
-
-
-def _not_written(file: Path, module: str | None, function: str) -> str:
-    found = f"{function} of {module or file} was not written for recipes"
-    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
-        return f"{found}, allowed: a function in a file of your own"
-    own = f"a file of your own with `from {module} import {function}`, named as my_file.py:{function}"
-    return f"{found} (its module has no {LISTED} with it), allowed: {own}"
 
 
 def _from_source(name: str, file: Path, module: str | None, node: _Function) -> Plugin:
@@ -311,7 +211,7 @@ def _from_object(name: str, file: Path, module: str | None) -> Plugin:
     if no_code():
         return Plugin(name, file, module, name, (), {}, unread=True)
     try:
-        found = getattr(_imported(file, module), name)
+        found = getattr(imported(file, module), name)
         parameters = inspect.signature(found).parameters.values()
     except (Exception, SystemExit) as error:
         raise LookupError(f"{where(file, error)}: {type(error).__name__}: {error}") from error
@@ -370,19 +270,9 @@ def _files(home: str) -> list[tuple[Path, str]]:
 
 
 @cache
-def _tree(file: Path) -> ast.Module:
-    try:
-        return ast.parse(file.read_bytes(), filename=str(file))  # of bytes: a BOM and a coding line count
-    except SyntaxError as error:
-        raise LookupError(f"{file}:{error.lineno}: {error.msg}") from error
-    except (OSError, ValueError, RecursionError, MemoryError) as error:
-        raise LookupError(f"{file} cannot be read as Python: {type(error).__name__}: {error}") from error
-
-
-@cache
 def _names(file: Path) -> dict[str, _Function | None]:
     """Return the names that a file binds, with the function where that is one `def` at its top level."""
-    tree = _tree(file)
+    tree = parsed(file)
     times = Counter(_bound(tree))
     defs = {node.name: node for node in tree.body if isinstance(node, _Function)}
     return {name: defs.get(name) if count == 1 else None for name, count in times.items()}
@@ -405,11 +295,3 @@ def _functions(file: Path) -> dict[str, _Function]:
     """Return the functions of a file of a home: the one that is named like the file, else all that are public."""
     found = {name: node for name, node in _names(file).items() if node and not name.startswith("_")}
     return {file.stem: found[file.stem]} if file.stem in found else found
-
-
-def _listed(file: Path) -> list[str]:
-    """Return the functions that a module says were written for recipes."""
-    for node in _tree(file).body:
-        if isinstance(node, ast.Assign) and [ast.unparse(target) for target in node.targets] == [LISTED]:
-            return [str(part.value) for part in getattr(node.value, "elts", []) if isinstance(part, ast.Constant)]
-    return []

@@ -28,6 +28,8 @@ TOOL_CALL = {"type": "function", "function": {"name": "zqjfq", "arguments": {}}}
 class ContractError(KeyProblem):
     """A chat template cannot be used as the recipe says; `key` is the recipe's key that is to blame."""
 
+    code = "unusable_chat_template"
+
 
 class _EndlessError(BaseException):
     """No `Exception`, which a template's own compiler would pass over."""

@@ -10,14 +10,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from reasoning_ext.engines.source import ModelSource
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import Problem
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.loaded import Loaded, ModelError, base_revision
 from reasoning_ext.recipe import Recipe
 
 
-def reference_errors(recipe: Recipe) -> Iterator[RecipeError]:
-    """Yield an error where all weights are trained after an adapter is merged, and the reference would be the model below it.
+def reference_below_adapter(recipe: Recipe) -> Iterator[Problem]:
+    """All weights are trained after an adapter is merged, and the reference would be the model below it.
 
     Nothing is said of a model that an earlier recipe has yet to make; it is asked again before that model is loaded.
     """
@@ -26,9 +26,9 @@ def reference_errors(recipe: Recipe) -> Iterator[RecipeError]:
         return
     below = f"whose reference would be the model below the adapter {name}; write use_peft: true"
     if recipe.stage == "grpo" and recipe.get("beta"):
-        yield recipe.error("beta", f"found a KL term, {below} or 0")
+        yield recipe.problem("beta", f"found a KL term, {below} or 0")
     elif recipe.stage == "dpo" and recipe.get("backend") == "trl" and not recipe.get("precompute_ref_log_probs"):
-        yield recipe.error("use_peft", f"found false, {below}, or precompute_ref_log_probs: true")
+        yield recipe.problem("use_peft", f"found false, {below}, or precompute_ref_log_probs: true")
 
 
 def load_reference_as(loaded: Loaded, source: ModelSource, config: Any) -> None:

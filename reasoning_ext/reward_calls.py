@@ -19,24 +19,22 @@ from typing import Any
 from reasoning_ext.contract import Decoder
 from reasoning_ext.errors import UserError
 from reasoning_ext.fields import fits
-from reasoning_ext.plugins import where
+from reasoning_ext.reward_inputs import Extra, Once, StateAtRest, copied, ignore, said
 from reasoning_ext.reward_loading import SAME_COLUMN, RewardSpec, read_columns
 from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.think import WHOLE, content
+from reasoning_ext.user_code import where
 from reasoning_ext.verifier.pool import Failure, Pool
 
 FAILURES_IN_A_ROW = 3
-_LOGGERS = ("log_extra", "log_metric")
+LOGGERS = ("log_extra", "log_metric")
 Values = list[float | None]
-
-
-def _said(column: Any) -> Any:
-    """Return what a column says, without the rows in which it says nothing."""
-    return [value for value in column if value is not None] if isinstance(column, list) else column
 
 
 class RewardError(UserError):
     """A reward that cannot be used: it fails again and again."""
+
+    code = "reward_failed"
 
 
 def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 1) -> list["Reward"]:
@@ -59,48 +57,16 @@ def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 
 
 
 def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
-    """Let rewards see whole completions in a trainer, and let the first log them where TRL's table would lack a part."""
+    """Let rewards see whole completions in a trainer, and let the first log them where TRL's table would lack a part.
+
+    A batch is decoded once for all of them, and not at all where the trainer's own texts are whole.
+    """
+    if decoder.changes_nothing:
+        return
+    whole = Once(decoder)
     for reward in rewards:
-        reward.decoder = decoder
+        reward.whole = whole
     rewards[0].logs_whole = decoder.contract.changes_text
-
-
-def call_reward(reward: "Reward", /, **kwargs: Any) -> Values:
-    """Call a reward outside of a trainer, waiting for an asynchronous one."""
-    at_rest = {
-        "trainer_state": _StateAtRest(),
-        "log_extra": _ignore,
-        "log_metric": _ignore,
-    }
-    values: Any = reward(**{**at_rest, **kwargs})
-    return asyncio.run(values) if inspect.iscoroutine(values) else values
-
-
-class _StateAtRest:
-    """The `TrainerState` of a training that is about to begin; transformers is imported for a reward that looks at it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what pickle asks for
-            raise AttributeError(name)
-        from transformers import TrainerState
-
-        vars(self).update(vars(TrainerState(epoch=0.0, max_steps=1, num_train_epochs=1)))
-        return vars(self)[name] if name in vars(self) else getattr(TrainerState, name)
-
-
-def _copied(value: Any, copies: dict[int, Any]) -> Any:
-    """Copy lists and mappings, all the way down, and nothing else; what occurs twice is copied once."""
-    if not isinstance(value, list | dict):
-        return value
-    if id(value) not in copies:
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        made = {k: _copied(v, copies) if isinstance(v, list | dict) else v for k, v in parts}
-        copies[id(value)] = made if isinstance(value, dict) else list(made.values())
-    return copies[id(value)]
-
-
-def _ignore(name: str, value: Any) -> None:
-    """Stand in for TRL's loggers."""
 
 
 class Reward:
@@ -109,7 +75,7 @@ class Reward:
     def __init__(self, spec: RewardSpec, tolerated: int = FAILURES_IN_A_ROW - 1):
         self.__name__ = spec.name
         self.spec, self.tolerated = spec, tolerated
-        self.decoder: Decoder | None = None  # makes whole completions of token ids; None where they are whole already
+        self.whole: Once | None = None  # makes whole completions of token ids; None where they are whole already
         self.gate: Reward | None = None
         self.columns: set[str] = set()  # of the data, that go into TRL's table, so that `score` can replay the rewards
         self.logs_columns = False  # the first reward logs them: TRL puts what is logged twice there twice
@@ -126,12 +92,13 @@ class Reward:
         known = self._known(completions, kwargs)
         if known is not None:
             return known
-        self._log_columns(completions, kwargs)
-        chosen = self._chosen(completions, kwargs)
-        part, columns, extra = self._rows(completions, kwargs, chosen)
-        values = self._guarded(self._call, part, columns) if chosen else []
-        self._fill(extra)
-        return self._remember(completions, kwargs, chosen, values)
+        chosen, part, columns, extra = self._begin(completions, kwargs)
+        values: Values = []
+        try:
+            values = self._checked(self._call(part, columns), len(part), columns) if chosen else []
+        except (Exception, SystemExit) as error:
+            values = self._failed(error, len(part), columns)
+        return self._end(completions, kwargs, chosen, values, extra)
 
     def load(self) -> None:
         """Import the function, and call one of ours with an empty batch, which checks its parameters.
@@ -174,6 +141,24 @@ class Reward:
         )
         return list(self._seen[2]) if same else None
 
+    def _begin(self, completions: list, kwargs: dict[str, Any]) -> tuple[list[int], list, dict[str, Any], Extra | None]:
+        """Return the rows to score, their completions and columns, and what they are logged with."""
+        self._log_columns(completions, kwargs)
+        chosen = self._chosen(completions, kwargs)
+        whole = self._whole(completions, kwargs) if chosen else completions
+        return chosen, *self._rows(whole, kwargs, chosen)
+
+    def _end(
+        self, completions: list, kwargs: dict[str, Any], chosen: list[int], values: Values, extra: Extra | None
+    ) -> Values:
+        """Put the values in their rows' places, and keep them for who asks again."""
+        self._fill(extra)
+        found: Values = [None] * len(completions)
+        for i, value in zip(chosen, values, strict=True):
+            found[i] = value
+        self._seen = (completions, kwargs, found)
+        return list(found)
+
     def _chosen(self, completions: list, kwargs: dict[str, Any]) -> list[int]:
         """List the rows that `when` and `gate` leave."""
         chosen = [
@@ -184,27 +169,19 @@ class Reward:
             chosen = [i for i in chosen if (opened[i] or 0.0) > 0]
         return chosen
 
-    def _remember(self, completions: list, kwargs: dict[str, Any], chosen: list[int], values: Values) -> Values:
-        found: Values = [None] * len(completions)
-        for i, value in zip(chosen, values, strict=True):
-            found[i] = value
-        self._seen = (completions, kwargs, found)
-        return list(found)
-
     def _arguments(self, completions: list, kwargs: dict[str, Any]) -> dict[str, Any]:
         aliases = [pair for name, column in SAME_COLUMN.items() for pair in ((name, column), (column, name))]
         given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
         plugin = self.spec.plugin
         options = {} if plugin.is_factory else self.spec.options
         settings = plugin.options | dict.fromkeys(plugin.numbers, "float | None")  # no column fills them
-        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(_said(v), settings[name])}
-        arguments = {"completions": self._whole(completions, kwargs), **columns, **given, **options}
-        return _copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
+        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(said(v), settings[name])}
+        arguments = {"completions": completions, **columns, **given, **options}
+        return copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
 
     def _whole(self, completions: list, kwargs: dict[str, Any]) -> list:
-        if self.decoder is None or kwargs.get("completion_ids") is None:
-            return completions
-        return self.decoder.messages(completions, kwargs["completion_ids"])
+        ids = kwargs.get("completion_ids")
+        return completions if self.whole is None or ids is None else self.whole(completions, ids)
 
     def _call(self, completions: list, kwargs: dict[str, Any]) -> Any:
         arguments = self._arguments(completions, kwargs)
@@ -212,10 +189,10 @@ class Reward:
 
     def _in_a_worker(self, arguments: dict[str, Any]) -> Any:
         if self._pool is None:
-            self._pool = Pool("reasoning_ext.reward_calls:score_isolated", size=1, setup=(self.spec, None))
-        sent = {name: value for name, value in arguments.items() if name not in (*_LOGGERS, "environments")}
+            self._pool = Pool("reasoning_ext.isolated:score_isolated", size=1, setup=(self.spec, None))
+        sent = {name: value for name, value in arguments.items() if name not in (*LOGGERS, "environments")}
         state = sent.get("trainer_state")
-        if isinstance(state, _StateAtRest) and "trainer_state" in self.spec.plugin.takes:
+        if isinstance(state, StateAtRest) and "trainer_state" in self.spec.plugin.takes:
             _ = state.epoch  # imports transformers here, where no deadline runs
         if state is not None and vars(state):  # as it is, it would import transformers there
             sent["trainer_state"] = SimpleNamespace(**vars(state) | {"stateful_callbacks": {}})
@@ -236,7 +213,7 @@ class Reward:
 
     def _rows(
         self, completions: list, kwargs: dict[str, Any], chosen: list[int]
-    ) -> tuple[list, dict[str, Any], "_Extra | None"]:
+    ) -> tuple[list, dict[str, Any], Extra | None]:
         """Take the chosen rows out of the completions and of every column; what is logged a row goes back to its place."""
         count = len(completions)
         part = dict(kwargs)
@@ -247,21 +224,17 @@ class Reward:
             completions = [completions[i] for i in chosen]
         extra = None
         if kwargs.get("log_extra") is not None:
-            extra = part["log_extra"] = _Extra(self, kwargs, chosen, count)
+            extra = part["log_extra"] = Extra(
+                kwargs["log_extra"], self.__name__, self.owners, logged(self, kwargs), chosen, count
+            )
         return completions, part, extra
 
-    def _fill(self, extra: "_Extra | None") -> None:
+    def _fill(self, extra: Extra | None) -> None:
         """Log None in the columns that this reward logs at other times: TRL would show the last batch's values again."""
         if extra is not None:
             self._extra_columns |= extra.logged
             for column in self._extra_columns - extra.logged:
                 extra.log_extra(column, [None] * extra.count)
-
-    def _guarded(self, call: Callable[..., Any], completions: list, kwargs: dict[str, Any]) -> Values:
-        try:
-            return self._checked(call(completions, kwargs), len(completions), kwargs)
-        except (Exception, SystemExit) as error:
-            return self._failed(error, len(completions), kwargs)
 
     def _checked(self, values: Any, count: int, kwargs: dict[str, Any]) -> Values:
         values = values.tolist() if hasattr(values, "tolist") else values
@@ -303,19 +276,15 @@ class AsyncReward(Reward):
 
     async def __call__(self, /, completions: list, **kwargs: Any) -> Values:  # type: ignore[override]
         """Score N completions, as `Reward` does."""
-        self._log_columns(completions, kwargs)
-        chosen = self._chosen(completions, kwargs)
-        if not chosen:
-            self._fill(self._rows(completions, kwargs, chosen)[2])
-            return [None] * len(completions)
-        part, columns, extra = self._rows(completions, kwargs, chosen)
+        chosen, part, columns, extra = self._begin(completions, kwargs)
+        values: Any = []
         try:
-            values = self.function(**self._arguments(part, columns))
-            values = self._checked(await values if inspect.isawaitable(values) else values, len(part), columns)
+            values = self.function(**self._arguments(part, columns)) if chosen else []
+            values = await values if inspect.isawaitable(values) else values
+            values = self._checked(values, len(part), columns) if chosen else []
         except (Exception, SystemExit) as error:
             values = self._failed(error, len(part), columns)
-        self._fill(extra)
-        return self._remember(completions, kwargs, chosen, values)
+        return self._end(completions, kwargs, chosen, values, extra)
 
 
 def logged(reward: Reward, names: Iterable[str]) -> list[str]:
@@ -323,48 +292,8 @@ def logged(reward: Reward, names: Iterable[str]) -> list[str]:
     return sorted(reward.columns.intersection(names))
 
 
-class _Extra:
-    """TRL's `log_extra` for one reward: rows that it does not see get None, columns that are logged already are left out."""
-
-    def __init__(self, reward: Reward, kwargs: dict[str, Any], chosen: list[int], count: int):
-        self.log_extra, self.chosen, self.count = kwargs["log_extra"], chosen, count
-        self.name, self.owners, self.there = reward.__name__, reward.owners, logged(reward, kwargs)
-        self.logged: set[str] = set()
-
-    def __call__(self, column: str, values: list) -> None:
-        if column in self.there or self.owners.setdefault(column, self.name) != self.name:
-            return
-        whole = [None] * self.count
-        for i, value in zip(self.chosen, values, strict=True):
-            whole[i] = value
-        self.logged.add(column)
-        self.log_extra(column, whole)
-
-
-_isolated: list[Reward] = []  # in a worker: the reward that it calls, with whatever it has loaded
-
-
-def score_isolated(item: tuple[RewardSpec, dict[str, Any] | None]) -> dict[str, Any]:
-    """Call a reward in a worker: `(spec, arguments)` -> its values and what it logged; with None, only import it."""
-    spec, arguments = item
-    if not _isolated:
-        _isolated.append(Reward(spec))
-        _ = _isolated[0].function
-    if arguments is None:
-        return {}
-    logged: list[tuple[str, str, Any]] = []
-    for logger in _LOGGERS:
-        arguments[logger] = _Record(logger, logged)
-    values = _isolated[0].function(**arguments)
-    values = asyncio.run(values) if inspect.iscoroutine(values) else values
-    return {"values": values.tolist() if hasattr(values, "tolist") else values, "logged": logged}
-
-
-class _Record:
-    """A stand-in for TRL's `log_extra` and `log_metric` that keeps what it is given."""
-
-    def __init__(self, logger: str, logged: list):
-        self.logger, self.logged = logger, logged
-
-    def __call__(self, name: str, value: Any) -> None:
-        self.logged.append((self.logger, name, value))
+def call_reward(reward: "Reward", /, **kwargs: Any) -> Values:
+    """Call a reward outside of a trainer, waiting for an asynchronous one."""
+    at_rest = {"trainer_state": StateAtRest(), "log_extra": ignore, "log_metric": ignore}
+    values: Any = reward(**{**at_rest, **kwargs})
+    return asyncio.run(values) if inspect.iscoroutine(values) else values

@@ -11,11 +11,9 @@ from typing import Any
 
 from reasoning_ext import dry_run, think
 from reasoning_ext.dry_run import Table
-from reasoning_ext.errors import UserError
-from reasoning_ext.findings import Finding
-from reasoning_ext.preflight import reward_weights
-from reasoning_ext.recipe import Recipe, RecipeError
-from reasoning_ext.reward_loading import RewardSpec
+from reasoning_ext.errors import Level, Problem, UserError
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import RewardSpec, reward_weights
 from reasoning_ext.rows import has_gold
 
 JUDGE = "math_answer"
@@ -27,7 +25,7 @@ _LAST = {
 }
 
 
-def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tuple[Table, list[Finding]]:
+def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tuple[Table, list[Problem]]:
     """Try a recipe's rewards on made-up completions.
 
     Args:
@@ -42,20 +40,23 @@ def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tu
     try:
         tables = dry_run.try_rewards(specs, drawn) if drawn else []
     except UserError as error:
-        return {}, [_finding("error", str(error)), *_not_tried(specs)]
+        return {}, [_found("error", str(error), code="reward_failed"), *_not_tried(specs)]
     if not drawn:
-        return {}, [*_not_tried(specs), _finding("note", "no row has a gold, so that no reward was tried")]
+        return {}, [
+            *_not_tried(specs),
+            _found("note", "no row has a gold, so that no reward was tried", code="not_tried"),
+        ]
     found = _Trial(recipe, specs, drawn, tables)
     return dry_run.means(tables), [*_not_tried(specs), *found.idle(), *found.judge()]
 
 
-def _finding(level: Any, text: str) -> Finding:
-    return Finding(level, "reward_funcs", text)
+def _found(level: Level, found: str, hint: str = "", *, code: str) -> Problem:
+    return Problem(code=code, level=level, key="reward_funcs", found=found, hint=hint)
 
 
-def _not_tried(specs: list[RewardSpec]) -> list[Finding]:
+def _not_tried(specs: list[RewardSpec]) -> list[Problem]:
     text = "{} waits for a server and was not tried"
-    return [_finding("note", text.format(spec.name)) for spec in specs if spec.is_async]
+    return [_found("note", text.format(spec.name), code="not_tried") for spec in specs if spec.is_async]
 
 
 class _Trial:
@@ -63,7 +64,8 @@ class _Trial:
 
     def __init__(self, recipe: Recipe, specs: list[RewardSpec], rows: list[dict[str, Any]], tables: list[Table]):
         self.recipe, self.rows, self.tables = recipe, rows, tables
-        self.weights = dict(zip([spec.name for spec in specs], reward_weights(recipe, specs), strict=True))
+        own = reward_weights(recipe.values.get("reward_weights"), specs)
+        self.weights = dict(zip([spec.name for spec in specs], own, strict=True))
         self.specs = [spec for spec in specs if not spec.is_async]
         self.judges = [spec for spec in self.specs if "answer" in spec.columns]
         self.partly = any(self.weights[spec.name] for spec in specs if spec.is_async)  # something untried counts
@@ -73,7 +75,7 @@ class _Trial:
         mean = dry_run.means(self.tables)
         return [spec for spec in self.specs if all(values[spec.name] is None for values in mean.values())]
 
-    def idle(self) -> list[Finding]:
+    def idle(self) -> list[Problem]:
         """Name the rewards that were tried on nothing."""
         found = []
         for spec in self._idle_specs():
@@ -81,11 +83,11 @@ class _Trial:
             why = f"it gave None for every completion of {len(left)} rows"
             why = f"no row with a gold has one of the values of its when, {spec.when}" if not left else why
             gate = f" (gate: {spec.gate})" if left and spec.gate else ""
-            level = "warning" if spec in self.judges else "note"
-            found.append(_finding(level, f"{spec.name}{gate} was tried on nothing: {why}"))
+            level: Level = "warning" if spec in self.judges else "note"
+            found.append(_found(level, f"{spec.name}{gate} was tried on nothing: {why}", code="not_tried"))
         return found
 
-    def judge(self) -> list[Finding]:
+    def judge(self) -> list[Problem]:
         """Hold what is paid against what should be."""
         told = {i: self._telling(i) for i in range(len(self.rows))}
         mean = dry_run.means(self.tables)
@@ -94,7 +96,7 @@ class _Trial:
             if self.judges or any(gold[spec.name] != wrong[spec.name] for spec in self.specs):
                 return []  # said to be idle; or judged by something else than the answer, whose forms are not known here
             text = "no reward compares completions with the gold, so that it is not known whether wrong ones are paid"
-            return [_finding("note", text)]
+            return [_found("note", text, code="not_tried")]
         refused: list[str] = []
         warned: list[str] = []
         for rows in self._groups([i for i, names in told.items() if names and self.counts]):
@@ -105,10 +107,12 @@ class _Trial:
             if by_answer:
                 self._judge_boxes(by_answer, refused, warned)
                 self._judge_copies(by_answer, warned)
-        findings = [_finding("warning", text) for text in [*self._untold(), *dict.fromkeys(warned)]]
+        findings = [_found("warning", text, code="gold_not_told") for text in self._untold()]
+        findings += [_found("warning", text, code="doubtful_pay") for text in dict.fromkeys(warned)]
         if refused:
-            text = f"{'; '.join(dict.fromkeys(refused))}; the right answer must earn the most"
-            findings.insert(0, _finding("warning" if self.partly else "error", text))
+            text = "; ".join(dict.fromkeys(refused))
+            level: Level = "warning" if self.partly else "error"
+            findings.insert(0, _found(level, text, "the right answer must earn the most", code="wrong_answer_paid"))
         return findings + ([] if self.partly else self._judge_least())
 
     def _telling(self, i: int) -> set[str]:
@@ -187,15 +191,15 @@ class _Trial:
             found.append(text)
         return found
 
-    def _judge_least(self) -> list[Finding]:
+    def _judge_least(self) -> list[Problem]:
         least = self.recipe.values.get("min_reward") if self.recipe.stage == "sample" else None
         groups = self._groups([*range(len(self.rows))])
         means = [dry_run.means([self.tables[i] for i in rows])[dry_run.GOLD] for rows in groups]
         total = min(dry_run.total(gold, self.weights) for gold in means)
         if least is None or total >= least:
             return []
-        text = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
-        return [Finding("warning", "min_reward", f"{text}; lower it")]
+        found = f"the gold itself earns {total:g}, so that min_reward {least:g} may accept nothing"
+        return [Problem(code="min_reward_too_high", level="warning", key="min_reward", found=found, hint="lower it")]
 
 
 def _more(value: float | None, other: float | None) -> bool:
@@ -203,9 +207,7 @@ def _more(value: float | None, other: float | None) -> bool:
     return value is not None and value > (other or 0.0)
 
 
-def read_golds(
-    recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool
-) -> tuple[str, list[RecipeError], list[Finding]]:
+def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) -> tuple[str, list[Problem]]:
     """Read all golds that a recipe's answers are judged by.
 
     Args:
@@ -215,22 +217,19 @@ def read_golds(
         whole: rows without a gold count too, which a run drops or judges by agreement.
 
     Returns:
-        `(text, errors, findings)`: how many were read, of which kinds, and the first that cannot be, "" where no reward judges
+        `(text, problems)`: how many were read, of which kinds, and the first that cannot be, "" where no reward judges
         answers; an error where more than `max_unreadable_golds` cannot be read, or a reward's `when` has no row; a warning
         where most are words.
     """
-    said, errors, findings = "", [], []
+    said, problems = "", list[Problem]()
     for spec in specs:
         if spec.plugin.function == JUDGE and hasattr(rows, "num_rows"):
-            said, error, warning = _read_golds_of(spec, recipe, rows, whole)
-            errors += [error] if error else []
-            findings += [warning] if warning else []
-    return said, errors, findings
+            said, found = _read_golds_of(spec, recipe, rows, whole)
+            problems += found
+    return said, problems
 
 
-def _read_golds_of(
-    spec: RewardSpec, recipe: Recipe, rows: Any, whole: bool
-) -> tuple[str, RecipeError | None, Finding | None]:
+def _read_golds_of(spec: RewardSpec, recipe: Recipe, rows: Any, whole: bool) -> tuple[str, list[Problem]]:
     from reasoning_ext.verifier import kind, unreadable
 
     marks = [[value in allowed for value in rows[column]] for column, allowed in spec.when.items()]
@@ -240,8 +239,8 @@ def _read_golds_of(
     if not whole or agrees:
         chosen = [i for i in chosen if has_gold(golds[i]) or recipe.stage == "eval"]
     if spec.when and not chosen:
-        error = recipe.error("reward_funcs", f"{spec.name}: no row has one of the values of when: {spec.when}")
-        return "", error, None
+        text = f"{spec.name}: no row has one of the values of when: {spec.when}"
+        return "", [_found("error", text, code="when_without_rows")]
     read = [golds[i] for i in chosen]
     kinds: Counter[str] = Counter(map(kind, read))
     bad = unreadable(read)
@@ -251,18 +250,19 @@ def _read_golds_of(
     named = {"number": "numbers", "formula": "formulas", "words": "words"}
     counts = ", ".join(f"{word} {kinds[name]}" for name, word in named.items() if kinds[name])
     said += f"; {counts}" if counts else ""
-    warning = None
+    problems = []
     if kinds["words"] > len(read) / 2:
         text = f"{kinds['words']} of the {len(read)} golds that {spec.name} judges are words, such as "
         text += _shown(next(gold for gold in read if kind(gold) == "words"))
-        warning = _finding("warning", f"{text}; exact_answer is the reward for those")
-    if share <= allowed:
-        return said, None, warning
-    key = "max_unreadable_golds" if "max_unreadable_golds" in recipe.values else "dataset_name"
-    words = any(str(read[i]).strip().lower() in ("none", "null", "nan") for i, _ in bad)  # what a lost value leaves
-    hint = "; where that is the answer, exact_answer compares texts" if words else ""
-    problem = f"{len(bad)} of {len(read)} golds cannot be read ({first}); mend them, or allow it"
-    return said, recipe.error(key, f"{problem} with max_unreadable_golds{hint}"), warning
+        problems.append(_found("warning", text, "exact_answer is the reward for those", code="golds_are_words"))
+    if share > allowed:
+        key = "max_unreadable_golds" if "max_unreadable_golds" in recipe.values else "dataset_name"
+        words = any(str(read[i]).strip().lower() in ("none", "null", "nan") for i, _ in bad)  # what a lost value leaves
+        hint = "mend them, or allow it with max_unreadable_golds"
+        hint += "; where that is the answer, exact_answer compares texts" if words else ""
+        text = f"{len(bad)} of {len(read)} golds cannot be read ({first})"
+        problems.append(Problem(code="unreadable_golds", key=key, found=text, hint=hint))
+    return said, problems
 
 
 def _shown(gold: Any) -> str:

@@ -15,12 +15,13 @@ options do when a reward is called is in `reward_calls`.
 """
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import KeyProblem
 from reasoning_ext.fields import describe, fits
 from reasoning_ext.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin, names_in
 from reasoning_ext.think import WHOLE
@@ -42,12 +43,13 @@ DEFAULT_TIMEOUT, MAX_TIMEOUT = 60.0, 86_400
 SAME_COLUMN = {"solution": "answer"}  # TRL's own rewards ask for `solution`; formatters call the gold `answer`
 
 
-class EntryError(UserError):
-    """A reward entry is wrong; `path` leads to the place inside `reward_funcs`."""
+class EntryError(KeyProblem):
+    """A reward entry is wrong; `place` leads to it inside `reward_funcs`."""
 
-    def __init__(self, path: tuple, problem: str):
-        super().__init__(problem)
-        self.path = path
+    code = "wrong_reward"
+
+    def __init__(self, place: tuple, found: str, allowed: str = "", hint: str = ""):
+        super().__init__(("reward_funcs", *place), found, allowed, hint)
 
 
 @dataclass(frozen=True)
@@ -106,47 +108,70 @@ class RewardSpec:
         return self.schedule[0][1]
 
 
-def parse_rewards(entries: list | str | None, base: Path) -> list[RewardSpec]:
+def parse_rewards(entries: list | str | None, base: Path, wrong: list[EntryError] | None = None) -> list[RewardSpec]:
     """Check the entries of `reward_funcs`.
 
     Args:
         entries: the YAML value.
         base: the recipe's folder, which file paths are relative to.
+        wrong: gets what is wrong with each entry, in the place of the first being raised; there are no rewards then.
 
     Raises:
         EntryError: an entry names no function, has an unknown parameter, or a value of the wrong type.
     """
     entries = [entries] if isinstance(entries, str) else entries or []
-    specs = [_parse_entry(entry, i, base) for i, entry in enumerate(entries)]
-    for i, spec in enumerate(specs):
-        if spec.name in [other.name for other in specs[:i]]:
-            raise EntryError((i,), f"found {spec.name} twice, allowed: once, because its name is its metric's name")
-    for i, spec in enumerate(specs):
-        names = {*TABLE, *(other.name for other in specs)}
-        if clash := next((column for column in (*spec.columns, *spec.when) if column in names), None):
-            problem = (
-                f"{spec.name} asks for the column {clash}, a name that TRL's inputs and tables of completions have"
-            )
-            raise EntryError((i,), f"{problem}; give it another name, in the reward and with rename_columns")
-    if specs and not any(spec.weight or any(w for _, w in spec.schedule) for spec in specs):
-        raise EntryError((), "found the weight 0 for every reward, allowed: at least one weight that is not 0")
-    for i, spec in enumerate(specs):
-        if spec.gate is not None:
-            _check_gate(spec, {other.name: other for other in specs}, (i, next(iter(entries[i])), "gate"))
-    return specs
+    specs, errors = dict[int, RewardSpec](), list[EntryError]()
+    for i, entry in enumerate(entries):
+        try:
+            specs[i] = _parse_entry(entry, i, base)
+        except EntryError as error:
+            errors.append(error)
+    errors += _clashes(specs)
+    if not errors:  # a gate, or the sum of the weights, may ask for what is wrong
+        errors += _without_effect(specs, entries)
+    if errors and wrong is None:
+        raise errors[0]
+    if errors and wrong is not None:
+        wrong += errors
+        return []
+    return list(specs.values())
+
+
+def _clashes(specs: dict[int, RewardSpec]) -> Iterator[EntryError]:
+    """Refuse a name that stands twice, and columns that something else writes."""
+    names: dict[str, int] = {}
+    for i, spec in specs.items():
+        if names.setdefault(spec.name, i) != i:
+            yield EntryError((i,), f"found {spec.name} twice", "once, because its name is its metric's name")
+    for i, spec in specs.items():
+        if clash := next((column for column in (*spec.columns, *spec.when) if column in {*TABLE, *names}), None):
+            found = f"{spec.name} asks for the column {clash}, a name that TRL's inputs and tables of completions have"
+            yield EntryError((i,), found, hint="give it another name, in the reward and with rename_columns")
+
+
+def _without_effect(specs: dict[int, RewardSpec], entries: list) -> Iterator[EntryError]:
+    """Refuse weights that are all 0, and a gate that is no reward of this list, has a gate of its own, or must be awaited."""
+    if specs and not any(spec.weight or any(w for _, w in spec.schedule) for spec in specs.values()):
+        yield EntryError((), "found the weight 0 for every reward", "at least one weight that is not 0")
+    gates = [spec.name for spec in specs.values() if not spec.gate and not spec.is_async]
+    for i, spec in specs.items():
+        others = [name for name in gates if name != spec.name]
+        if spec.gate is not None and spec.gate not in others:
+            allowed = "another reward of this list that has no gate itself and is not async: "
+            place = (i, next(iter(entries[i])), "gate")
+            yield EntryError(place, f"found {spec.gate!r}", allowed + (", ".join(others) or "none"))
 
 
 def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
     if isinstance(entry, str):
         entry = {entry: {}}
     if not isinstance(entry, dict) or len(entry) != 1:
-        raise EntryError(
-            (i,), f"found {entry!r}, allowed: a name, or one name with its parameters, `name: {{weight: 1.0}}`"
-        )
+        one = "a name, or one name with its parameters, `name: {weight: 1.0}`"
+        raise EntryError((i,), f"found {entry!r}", one)
     [(spelling, parameters)] = entry.items()
     parameters = {} if parameters is None else parameters
     if not isinstance(parameters, dict):
-        raise EntryError((i, spelling), f"found {parameters!r}, allowed: parameters, `{spelling}: {{weight: 1.0}}`")
+        raise EntryError((i, spelling), f"found {parameters!r}", f"parameters, `{spelling}: {{weight: 1.0}}`")
     try:
         plugin = find_plugin(str(spelling), HOMES, base)
     except LookupError as error:
@@ -160,7 +185,8 @@ def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
         _check_option(plugin, name, value, allowed, (i, spelling, name))
     missing = [name for name in plugin.required if plugin.is_factory and name not in options]
     if missing:
-        raise EntryError((i, spelling), f"the parameter {missing[0]} is missing; {plugin.name} cannot do without it")
+        hint = f"{plugin.name} cannot do without it"
+        raise EntryError((i, spelling), f"the parameter {missing[0]} is missing", hint=hint)
     return RewardSpec(plugin, options=options, **layer)
 
 
@@ -175,35 +201,27 @@ def _no_reward(plugin: Plugin) -> str:
 
 def _layer_options(parameters: dict[str, Any], path: tuple) -> dict[str, Any]:
     """Check the options that every reward has; returns fields of `RewardSpec`."""
-    weight, isolate, timeout = (
-        parameters.get("weight", 1.0),
-        parameters.get("isolate", False),
-        parameters.get("timeout"),
-    )
-    if not _is_number(weight):
-        raise EntryError((*path, "weight"), f"found {weight!r}, allowed: a finite number")
-    if not isinstance(isolate, bool):
-        raise EntryError((*path, "isolate"), f"found {isolate!r}, allowed: true or false")
+    weight, isolate, timeout = (parameters.get(name) for name in ("weight", "isolate", "timeout"))
+    if "weight" in parameters and not _is_number(weight):
+        raise EntryError((*path, "weight"), f"found {weight!r}", "a finite number")
+    if "isolate" in parameters and not isinstance(isolate, bool):
+        raise EntryError((*path, "isolate"), f"found {isolate!r}", "true or false")
     if timeout is not None and (not _is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT):
-        raise EntryError(
-            (*path, "timeout"), f"found {timeout!r}, allowed: seconds a batch, above 0, at most {MAX_TIMEOUT}"
-        )
-    if timeout is not None and parameters.get("isolate") is False:
-        raise EntryError(
-            (*path, "isolate"), "found false beside timeout, which needs a process of its own; leave it out"
-        )
+        allowed = f"seconds a batch, above 0, at most {MAX_TIMEOUT}"
+        raise EntryError((*path, "timeout"), f"found {timeout!r}", allowed)
+    if timeout is not None and isolate is False:
+        found = "found false beside timeout, which needs a process of its own"
+        raise EntryError((*path, "isolate"), found, hint="leave it out")
     fields = {
-        "weight": float(weight),
-        "isolate": isolate or timeout is not None,
+        "weight": float(1.0 if weight is None else weight),
+        "isolate": bool(isolate) or timeout is not None,
         "timeout": float(timeout or DEFAULT_TIMEOUT),
         "gate": parameters.get("gate"),
         "when": _when(parameters.get("when", {}), (*path, "when")),
     }
     if "schedule" in parameters:
         if "weight" in parameters:
-            raise EntryError(
-                (*path, "schedule"), "found beside weight, allowed: one of the two; a schedule holds weights"
-            )
+            raise EntryError((*path, "schedule"), "found beside weight", "one of the two", "a schedule holds weights")
         points = _schedule(parameters["schedule"], (*path, "schedule"))
         fields |= {"schedule": points, "stepwise": "steps" in parameters["schedule"], "weight": points[-1][1]}
     return fields
@@ -217,7 +235,7 @@ def _when(value: Any, path: tuple) -> dict[str, list]:
     columns: dict[Any, Any] = value if isinstance(value, dict) else {None: None} if value else {}
     if not all(isinstance(c, str) and c not in PASSED and allowed != [] for c, allowed in columns.items()):
         allowed = "columns and their values, `{task: math}` or `{task: [math, logic]}`"
-        raise EntryError(path, f"found {value!r}, allowed: {allowed}; not {', '.join(PASSED)}")
+        raise EntryError(path, f"found {value!r}", allowed, f"not {', '.join(PASSED)}")
     return {column: allowed if isinstance(allowed, list) else [allowed] for column, allowed in columns.items()}
 
 
@@ -228,29 +246,23 @@ def _schedule(value: Any, path: tuple) -> tuple[tuple[int, float], ...]:
     if len(fine) > 1 and all(fine):
         return tuple(sorted((step, float(weight)) for step, weight in points.items()))
     allowed = "linear or steps with two weights or more by step, whole numbers from 0: `{linear: {0: 1.0, 200: 0.1}}`"
-    raise EntryError(path, f"found {value!r}, allowed: {allowed}")
-
-
-def _check_gate(spec: RewardSpec, specs: dict[str, RewardSpec], path: tuple) -> None:
-    """Refuse a gate that is no reward of this recipe, that has a gate of its own, or that must be awaited."""
-    others = [name for name, other in specs.items() if name != spec.name and not other.gate and not other.is_async]
-    if spec.gate not in others:
-        allowed = f"another reward of this list that has no gate itself and is not async: {', '.join(others) or 'none'}"
-        raise EntryError(path, f"found {spec.gate!r}, allowed: {allowed}")
+    raise EntryError(path, f"found {value!r}", allowed)
 
 
 def _check_option(plugin: Plugin, name: str, value: Any, allowed: dict[str, str], path: tuple) -> None:
     if name not in allowed:
         known = [*LAYER_OPTIONS, *allowed]
+        found = f"unknown parameter of {plugin.name} (found {name}: {value!r})"
         near = get_close_matches(name, known, 1, cutoff=0.0)[0]
-        raise EntryError(
-            path,
-            f"unknown parameter of {plugin.name} (found {name}: {value!r}); allowed: {', '.join(known)}; the nearest is {near}",
-        )
+        raise EntryError(path, found, hint=f"allowed: {', '.join(known)}; the nearest is {near}")
     if not fits(value, allowed[name]):
-        raise EntryError(
-            path, f"found {value!r}, allowed: {describe(allowed[name])} ({plugin.name} in {plugin.file.name})"
-        )
+        where = f"{describe(allowed[name])} ({plugin.name} in {plugin.file.name})"
+        raise EntryError(path, f"found {value!r}", where)
+
+
+def reward_weights(own: list[float] | None, specs: list[RewardSpec]) -> list[float]:
+    """Return one weight a reward: those of the recipe's `reward_weights`, else each one's own, of a schedule the largest."""
+    return own or [max((weight for _, weight in spec.schedule), key=abs, default=spec.weight) for spec in specs]
 
 
 def needed_columns(specs: list[RewardSpec]) -> dict[str, str]:

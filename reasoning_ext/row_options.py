@@ -84,7 +84,7 @@ def row_options(recipe: Recipe) -> RowOptions:
     """Read off a recipe what it says about its rows.
 
     Raises:
-        RecipeError: an entry of `datasets` is wrong.
+        UserError: an entry of `datasets` is wrong.
     """
 
     def get(key: str) -> Any:

@@ -19,7 +19,8 @@ from reasoning_ext.formatting import NoRowFits, find_format, format_rows
 from reasoning_ext.mixing import mix
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
-from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec
+from reasoning_ext.recipe import Recipe
+from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec, needed_columns
 from reasoning_ext.row_options import TEST, TRAIN, RowOptions, Source
 from reasoning_ext.sources import has_one_split, load_rows, refuse_split
 
@@ -122,7 +123,8 @@ def read_rows(
         try:
             parts.append(_read_source(source, split, limit, prepared))
         except KeyProblem as error:
-            raise DataError(source.at(error.key), str(error)) from error
+            said = error.problem
+            raise DataError(source.at(error.key), said.found, said.allowed, said.hint, said.code) from error
     if limit is not None or split != TRAIN:  # counts and weights are those of the rows to train on
         sources = tuple(replace(source, weight=None, num_rows=None) for source in sources)
     rows = mix(parts, sources, options.seed)
@@ -139,8 +141,8 @@ def _read_source(source: Source, split: str, limit: int | None, prepared: Prepar
         rows, read, dropped = _first_rows(source, split, limit)
     except DataError as error:
         if error.key == "dataset_format" and "dataset_format" not in source.named:
-            problem = f"{error}; say how its rows are read with dataset_format or rename_columns"
-            raise DataError("dataset_name", problem) from error
+            hint = "say how its rows are read with dataset_format or rename_columns"
+            raise DataError("dataset_name", error.problem.found, hint=hint, code=error.problem.code) from error
         raise
     if source.index is not None and source.stage in ROW_COLUMNS:
         check_columns(columns_of(rows), ROW_COLUMNS[source.stage])
@@ -193,6 +195,13 @@ def _check_split(source: Source, split: str) -> None:
     if has_one_split(source.path) and "[" not in train + test:
         hint = "write test_size: 0.1 to hold rows out, or train[:90%] and train[90%:] for the two keys"
         raise DataError(TEST, f"found {test}, but {Path(source.path).name} has one split; {hint}")
+
+
+def stage_columns(recipe: Recipe, specs: Sequence[RewardSpec]) -> dict[str, str]:
+    """Return the columns that a recipe's rows must have, `{column: who needs it}`."""
+    needed = ROW_COLUMNS.get(recipe.stage) or {"prompt": f"stage {recipe.stage}"} | needed_columns([*specs])
+    agrees = recipe.stage == "sample" and recipe.get("min_agreement") is not None
+    return {column: who for column, who in needed.items() if not (agrees and column == "answer")}
 
 
 def has_gold(answer: Any) -> bool:

@@ -45,6 +45,8 @@ KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.
 class RunDirError(UserError):
     """The folder cannot be used for this recipe; the message says what to do."""
 
+    code = "other_folder"
+
 
 @dataclass(frozen=True)
 class RunDir:

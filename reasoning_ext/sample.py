@@ -25,12 +25,11 @@ from reasoning_ext.engines.source import model_source
 from reasoning_ext.files import write_whole
 from reasoning_ext.generation import Engine, EngineError, SamplingSettings
 from reasoning_ext.interrupt import Interrupt
-from reasoning_ext.preflight import stage_columns
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
-from reasoning_ext.reward_loading import RewardSpec, parse_rewards
+from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.row_options import row_options
-from reasoning_ext.rows import has_gold, prepare
+from reasoning_ext.rows import has_gold, prepare, stage_columns
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.sampling.card import write_dataset_card
 from reasoning_ext.sampling.outputs import SUMMARY, Summary, write_outputs
@@ -65,12 +64,13 @@ class SampleOptions:
     pairs: dict[str, int]
 
 
-def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int:
+def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
     """Sample, score and select; see the module's text for what is written.
 
     Args:
         recipe: of stage sample.
         run: its folder.
+        specs: its rewards.
         engine: answers in the place of the one that the recipe names; it is not closed.
 
     Returns:
@@ -80,7 +80,6 @@ def run_sample(recipe: Recipe, run: RunDir, engine: Engine | None = None) -> int
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
         DiskError: the disk is full.
     """
-    specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
     options = sample_options(recipe, specs)
     prepared = prepare(row_options(recipe), specs=specs)
     table = prepared.rows

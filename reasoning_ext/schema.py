@@ -15,10 +15,11 @@ import json
 import re
 from typing import Any
 
-from reasoning_ext import fields, recipe
+from reasoning_ext import fields, own_keys
 from reasoning_ext.fields import Key, _choices, _documented, _enums, class_node
+from reasoning_ext.known_keys import MANAGED, stage_keys
 from reasoning_ext.mixtures import ENTRY_KEYS, MixtureEntry
-from reasoning_ext.own_keys import QUESTION_KEYS
+from reasoning_ext.own_keys import QUESTION_KEYS, STAGES
 from reasoning_ext.reward_loading import LAYER_OPTIONS, MAX_TIMEOUT, PASSED, RewardSpec
 from reasoning_ext.trace_filters import TraceFilters
 
@@ -67,13 +68,13 @@ def recipe_schema() -> dict[str, Any]:
     """
     definitions: dict[str, Any] = {"reward": _reward_schema()}
     variants: dict[str, list[tuple[str, dict[str, Any]]]] = {}
-    for stage in recipe.STAGES:
-        keys = recipe.stage_keys(stage)
+    for stage in STAGES:
+        keys = stage_keys(stage)
         texts = _texts(keys)
         properties = {
             name: {"$ref": f"#/definitions/{_define(name, stage, _key_schema(key, texts.get(name), keys), variants)}"}
             for name, key in keys.items()
-            if name not in recipe.MANAGED and name != "stage"
+            if name not in MANAGED and name != "stage"
         }
         definitions[f"stage.{stage}"] = {
             "type": "object",
@@ -86,13 +87,13 @@ def recipe_schema() -> dict[str, Any]:
         "title": "A recipe of reasoning-ext",
         "type": "object",
         "required": ["stage"],
-        "properties": {"stage": {"enum": list(recipe.STAGES), "description": "What the recipe does."}},
+        "properties": {"stage": {"enum": list(STAGES), "description": "What the recipe does."}},
         "allOf": [
             {
                 "if": {"properties": {"stage": {"const": stage}}, "required": ["stage"]},
                 "then": {"$ref": f"#/definitions/stage.{stage}"},
             }
-            for stage in recipe.STAGES
+            for stage in STAGES
         ],
         "definitions": definitions,
     }
@@ -140,7 +141,7 @@ def _key_schema(key: Key, text: str | None, keys: dict[str, Key]) -> dict[str, A
         schema = annotation_schema(key.annotation, key.choices)
     if text:
         schema["description"] = text
-    if key.default is not None and key.problem(key.default) is None:  # None also stands for "worked out at run time"
+    if key.default is not None and key.misfit(key.default) is None:  # None also stands for "worked out at run time"
         schema["default"] = key.default
     return schema
 
@@ -226,7 +227,7 @@ def _texts(keys: dict[str, Key]) -> dict[str, str]:
             for place in chain:
                 texts |= _docstring_texts(*place)
     for owner in owners:
-        cls = getattr(recipe, owner, None)
+        cls = getattr(own_keys, owner, None)
         for base in reversed(cls.__mro__[:-1] if isinstance(cls, type) else ()):
             texts |= _attribute_texts(inspect.cleandoc(base.__doc__ or ""))
     return texts

@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.combinations import EVAL_REWARDS
 from reasoning_ext.data import check_columns
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.formats._chat import plain
 from reasoning_ext.lineage import run_of, run_recipe
-from reasoning_ext.preflight import reward_weights
+from reasoning_ext.own_keys import EVAL_REWARDS
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import Values, build_rewards, call_reward
-from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards
+from reasoning_ext.reward_loading import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards, reward_weights
 from reasoning_ext.run_dir import RECIPE, damage, is_run
 from reasoning_ext.shown import print
 from reasoning_ext.sources import read_jsonl
@@ -84,7 +83,7 @@ def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[li
         recipe = run_recipe(recipe_path.parent) if own else load_recipe(recipe_path)
         entries = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
         specs = parse_rewards(entries or (EVAL_REWARDS if recipe.stage == "eval" else None), recipe.folder)
-        weights = list(reward_weights(recipe, specs))
+        weights = list(reward_weights(recipe.values.get("reward_weights"), specs))
     named = parse_rewards(list(names), Path.cwd())
     if not specs + named:
         raise UserError("score: found no reward, allowed: --reward NAME, or --recipe of a stage with reward_funcs")

@@ -6,6 +6,7 @@ what is trained on; rows over `max_length` are refused or dropped, where TRL cut
 
 from __future__ import annotations
 
+from reasoning_ext.engines.source import model_source
 from reasoning_ext.fields import SFT_CONFIG
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
@@ -13,7 +14,7 @@ from reasoning_ext.row_options import row_options
 from reasoning_ext.run_dir import RunDir
 from reasoning_ext.token_rows import TokenOptions, TokenRows
 from reasoning_ext.tokenized import LossOptions
-from reasoning_ext.training import build_config, load_to_train, source_to_train, train, trainer_arguments
+from reasoning_ext.training import build_config, load_to_train, train, trainer_arguments
 from reasoning_ext.weighted_loss import weigh
 
 
@@ -32,7 +33,7 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     config.chat_template_path = None  # it is set where the tokenizer is loaded
     loss = LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
-    source, options = source_to_train(recipe), row_options(recipe)
+    source, options = model_source(recipe, trainable=True), row_options(recipe)
     how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
     rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
     loaded = load_to_train(source)

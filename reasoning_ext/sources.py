@@ -10,8 +10,9 @@ from reasoning_ext.data import DataError
 from reasoning_ext.data_files import ALLOWED, kind_of, stream_of, table
 from reasoning_ext.formatting import odd_column
 from reasoning_ext.held_out import SPLITS, split_off
-from reasoning_ext.plugins import Plugin, find_plugin, where
+from reasoning_ext.plugins import Plugin, find_plugin
 from reasoning_ext.run_dir import unfinished
+from reasoning_ext.user_code import where
 
 if TYPE_CHECKING:
     from datasets import Dataset

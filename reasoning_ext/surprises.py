@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from reasoning_ext.batches import generation_of
-from reasoning_ext.findings import Finding
+from reasoning_ext.errors import Level, Problem
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe
 
@@ -20,7 +20,7 @@ SHORT_ROWS, SHORT_COMPLETIONS, FEW_PROMPTS, STRONG_PULL = 2048, 1024, 4, 0.1
 UNCUT = {"top_p": (1, 1.0), "top_k": (0, -1, None), "min_p": (0, None)}  # every token can be drawn
 
 
-def default_findings(recipe: Recipe) -> list[Finding]:
+def default_findings(recipe: Recipe) -> list[Problem]:
     """Return notes on defaults that surprise, and warnings of values that do not fit each other.
 
     Args:
@@ -33,35 +33,39 @@ def default_findings(recipe: Recipe) -> list[Finding]:
     return sorted(found, key=lambda finding: finding.level == "note")
 
 
+def _problem(level: Level, key: str, found: str) -> Problem:
+    return Problem(code="surprising_value", level=level, key=key, found=found)
+
+
 def _get(recipe: Recipe, key: str, only_silent: bool = False) -> Any:
     """Return a key's value or default; None where the stage has no such key, or where the recipe must be silent and is not."""
     absent = key not in recipe.keys or (only_silent and key in recipe.values)
     return None if absent else recipe.get(key)
 
 
-def _note(key: str, value: Any, text: str) -> Finding:
-    return Finding(
+def _note(key: str, value: Any, text: str) -> Problem:
+    return _problem(
         "note", key, f"left out, so it is {str(value).lower() if isinstance(value, bool) else value}: {text}"
     )
 
 
-def _rate(recipe: Recipe) -> Iterator[Finding]:
+def _rate(recipe: Recipe) -> Iterator[Problem]:
     rate, lora, key = _get(recipe, "learning_rate"), _get(recipe, "use_peft"), "learning_rate"
     if recipe.stage not in TRAINED or not isinstance(rate, int | float):
         return
     low, example, full = RATES[recipe.stage]
     if lora and rate < LORA_RATE_LIMIT:
         text = f"found {rate:g} with use_peft: true, at which an adapter hardly moves; write {example} for example"
-        yield Finding("warning", key, text)
+        yield _problem("warning", key, text)
     elif lora and rate < low and key not in recipe.values:
         text = f"a rate for all weights; an adapter takes about ten times of it, {example} for example"
         yield _note(key, rate, text)
     elif not lora and rate >= FULL_RATE_LIMIT and not _get(recipe, "from_scratch") and not _get(recipe, "use_cpu"):
         text = f"found {rate:g} for all weights, which is a rate for LoRA; write use_peft: true, or {full} for example"
-        yield Finding("warning", key, text)
+        yield _problem("warning", key, text)
 
 
-def _truncation(recipe: Recipe) -> Iterator[Finding]:
+def _truncation(recipe: Recipe) -> Iterator[Problem]:
     length = _get(recipe, "max_length", only_silent=True)
     if (
         length and length <= SHORT_ROWS and _get(recipe, "overlong_rows") == "drop"
@@ -77,10 +81,10 @@ def _truncation(recipe: Recipe) -> Iterator[Finding]:
         yield _note("mask_truncated_completions", False, text)
     if _get(recipe, "packing") and _get(recipe, "packing_strategy") == "wrapped":
         text = "found wrapped, which cuts rows anywhere and lets each see the one before it; leave it out"
-        yield Finding("warning", "packing_strategy", text)
+        yield _problem("warning", "packing_strategy", text)
 
 
-def _batch(recipe: Recipe) -> Iterator[Finding]:
+def _batch(recipe: Recipe) -> Iterator[Problem]:
     steps = _get(recipe, "gradient_accumulation_steps", only_silent=True)
     if recipe.stage != "grpo" or steps is None or not _get(recipe, "num_generations"):
         return
@@ -90,7 +94,7 @@ def _batch(recipe: Recipe) -> Iterator[Finding]:
         yield _note("gradient_accumulation_steps", steps, f"a step learns from {of}; write 8 for example")
 
 
-def _beta(recipe: Recipe) -> Iterator[Finding]:
+def _beta(recipe: Recipe) -> Iterator[Problem]:
     beta = _get(recipe, "beta", only_silent=True)
     if recipe.stage == "grpo" and beta == 0:
         text = "nothing holds the model near its start; that is usual, and write 0.04 for example if it drifts"
@@ -100,13 +104,13 @@ def _beta(recipe: Recipe) -> Iterator[Finding]:
         yield _note("beta", beta, text)
 
 
-def _sampling(recipe: Recipe) -> Iterator[Finding]:
+def _sampling(recipe: Recipe) -> Iterator[Problem]:
     if not (_get(recipe, "use_vllm") and _get(recipe, "vllm_importance_sampling_correction")):
         return
     for key, uncut in UNCUT.items():
         if key in recipe.values and recipe.values[key] not in uncut:
             text = "vLLM's probabilities are of the tokens that it leaves in, TRL's of all, which biases the importance weights"
-            yield Finding("warning", key, f"found {recipe.values[key]} with use_vllm: true; {text}; leave it out")
+            yield _problem("warning", key, f"found {recipe.values[key]} with use_vllm: true; {text}; leave it out")
 
 
-CHECKS: tuple[Callable[[Recipe], Iterator[Finding]], ...] = (_rate, _truncation, _batch, _beta, _sampling)
+CHECKS: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (_rate, _truncation, _batch, _beta, _sampling)

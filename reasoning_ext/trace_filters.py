@@ -59,27 +59,27 @@ _Rows = Sequence[tuple[Any, str, Any]]
 _Said = list[tuple[bool, str]]
 
 
-def problem(filters: TraceFilters) -> str | None:
-    """Say in one line what is wrong with the values, key first, or None."""
+def problem(filters: TraceFilters) -> tuple[str, str, str] | None:
+    """Say what is wrong with the values, `(filter, what was found, what is allowed)`, or None."""
     for name, key in dataclass_keys(TraceFilters).items():
-        if found := key.problem(getattr(filters, name)):
-            return f"{name}: {found}"
+        if found := key.misfit(getattr(filters, name)):
+            return name, *found
     bounds: dict[str, tuple[float, float, str]]
     bounds = dict.fromkeys(("min_steps", "max_repetition"), (0, 1, "a share between 0 and 1"))
     bounds |= dict.fromkeys(("min_tokens", "max_tokens"), (1, math.inf, "whole numbers from 1"))
     for name, (least, most, allowed) in bounds.items():
         value = getattr(filters, name)
         if value is not None and not least <= value <= most:
-            return f"{name}: found {value!r}, allowed: {allowed}"
+            return name, f"found {value!r}", allowed
     if filters.min_tokens and filters.max_tokens and filters.min_tokens > filters.max_tokens:
-        return f"min_tokens: found {filters.min_tokens}, allowed: at most max_tokens, {filters.max_tokens}"
+        return "min_tokens", f"found {filters.min_tokens}", f"at most max_tokens, {filters.max_tokens}"
     if filters.language is not None:
         from reasoning_ext.rewards.language import language
 
         try:
             language([], script=filters.language)
         except ValueError as error:
-            return str(error)
+            return "language", str(error), ""
     return None
 
 

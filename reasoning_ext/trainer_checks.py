@@ -16,9 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, Problem
 from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
-from reasoning_ext.findings import Finding
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.process import hushed
@@ -39,7 +38,7 @@ SEEDS = 2**32  # numpy takes none from there on
 ANYWHERE = {"use_cpu": True, "bf16": False, "fp16": False, "tf32": None}  # a check may run where the card is not
 
 
-def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
+def trainer_findings(recipe: Recipe, run: bool = False) -> list[Problem]:
     """Build what a trainer is built from, and return an error for the first thing that is refused.
 
     Args:
@@ -63,9 +62,9 @@ def trainer_findings(recipe: Recipe, run: bool = False) -> list[Finding]:
                 with _left_as_found():
                     _optimizer(recipe, _config(recipe))
             _adapter(recipe)
-    except KeyProblem as problem:
-        return [Finding("error", problem.key, str(problem))]
-    return [Finding("warning", "fsdp", alone)] if fsdp else []
+    except KeyProblem as error:
+        return [recipe.placed(error)]
+    return [recipe.problem("fsdp", alone, code="fsdp_alone", level="warning")] if fsdp else []
 
 
 def _sampling(recipe: Recipe) -> None:

@@ -9,26 +9,14 @@ from typing import Any
 from reasoning_ext.checkpoints import step_of
 from reasoning_ext.data import DataError
 from reasoning_ext.devices import choose, found_device
-from reasoning_ext.engines.source import ModelSource, model_source
+from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.files import check_space, read_object
-from reasoning_ext.hand_over import adapter_errors
 from reasoning_ext.loaded import Loaded
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.refusals import refusals
 from reasoning_ext.run_card import write_run_card
 from reasoning_ext.run_dir import RunDir, is_main, say
 from reasoning_ext.unsloth_backend import keep_trl_values, refuse_changes, trl_defaults
-
-
-def source_to_train(recipe: Recipe) -> ModelSource:
-    """Return the model that a recipe trains; what it leaves out is chosen by device.
-
-    Raises:
-        RecipeError: the recipe does not fit the adapter that an earlier recipe made.
-    """
-    for error in adapter_errors(recipe):
-        raise error
-    return model_source(recipe, trainable=True)
 
 
 def load_to_train(source: ModelSource) -> Loaded:
@@ -61,7 +49,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
 
     Raises:
         KeyProblem: TRL refuses a combination of values.
-        RecipeError: Unsloth changes one.
+        UserError: Unsloth changes one.
     """
     device = found_device(recipe.get("use_cpu"))
     frozen = bool(recipe.get("use_peft"))

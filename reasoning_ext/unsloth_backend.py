@@ -14,7 +14,7 @@ from dataclasses import MISSING, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import Problem
 from reasoning_ext.fields import MODEL_CONFIG, class_keys
 from reasoning_ext.hand_over import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
 from reasoning_ext.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
@@ -44,19 +44,20 @@ REWRITTEN = ("epsilon_high", "scale_rewards")  # by the `__init__` of Unsloth's 
 NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
 
 
-def unsloth_errors(recipe: Recipe) -> Iterator[RecipeError]:
-    """Yield the keys that Unsloth cannot take; the fields of `unsloth_config` are looked up where a run builds TRL's config."""
+def unknown_to_unsloth(recipe: Recipe) -> Iterator[Problem]:
+    """A key that Unsloth cannot take; the fields of `unsloth_config` are looked up where a run builds TRL's config."""
     if recipe.get("backend") != "unsloth":
         if recipe.values.get("unsloth_config"):
-            yield recipe.error("unsloth_config", "found with backend: trl, which does not know it; leave it out")
+            found = "found with backend: trl, which does not know it"
+            yield recipe.problem("unsloth_config", found, hint="leave it out")
         return
     vllm = IN_MODEL_VLLM if starts_vllm(recipe) else ()
     for key in (*class_keys(*MODEL_CONFIG), *vllm):
         value = recipe.values.get(key)
         if value is not None and key not in TAKEN and value != BY_ITSELF.get(key):
             own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
-            problem = f"found {value!r}, but Unsloth has no argument for it; {own}, or write backend: trl"
-            yield recipe.error(key, problem)
+            found = f"found {value!r}, but Unsloth has no argument for it"
+            yield recipe.problem(key, found, hint=f"{own}, or write backend: trl")
 
 
 def trl_defaults(cls: type) -> dict[str, Any]:
@@ -93,7 +94,7 @@ def refuse_changes(recipe: Recipe, config: Any) -> None:
         config: TRL's config, built from it.
 
     Raises:
-        RecipeError: one of `NOT_CHANGED` is not what the recipe says.
+        UserError: one of `NOT_CHANGED` is not what the recipe says.
     """
     for key in NOT_CHANGED:
         wanted, has = recipe.values.get(key), getattr(config, key, None)

@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import Problem, UserError
 
 MOST_DIGITS, MOST_DEPTH = 18, 30
 
@@ -41,13 +41,15 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         the values, and the line of each key path: `("reward_funcs", 0, "math_answer") -> 6`.
 
     Raises:
-        RecipeError: there is no such file, or it is not one mapping of plain values; the message names the line.
+        UserError: there is no such file, or it is not one mapping of plain values; the message names the line.
     """
     if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         beside = [f.name for f in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, beside, 1)
         there = "neither a file nor a folder" if os.path.lexists(path) and not path.is_symlink() else "no such file"
-        raise RecipeError(f"{path}: {there}" + (f"; the nearest is {path.parent / near[0]}" if near else ""))
+        raise _error(
+            path, None, there, hint=f"the nearest is {path.parent / near[0]}" if near else "", code="no_recipe"
+        )
     content = b""
     try:
         content = path.read_bytes()
@@ -57,23 +59,30 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         if not isinstance(node, yaml.MappingNode):
             kinds = {yaml.SequenceNode: "a sequence", yaml.ScalarNode: "a single value"}
             found = kinds.get(type(node), "nothing")
-            raise RecipeError(f"{path}:1: found {found}, allowed: a mapping of keys, one `key: value` a line")
+            raise _error(path, 1, f"found {found}", "a mapping of keys, one `key: value` a line")
         _walk(path, node, (), lines)
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{path}:{line}: {_yaml_problem(error)}") from error
+        raise _error(path, line, _yaml_problem(error)) from error
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         byte = f"byte {content[error.start]:#x} in position {error.start}: {error.reason}"
-        raise RecipeError(f"{path}:{line}: not a text file in UTF-8 ({byte})") from error
+        raise _error(path, line, f"not a text file in UTF-8 ({byte})") from error
     except yaml.reader.ReaderError as error:
         line = content.decode("utf-8").count("\n", 0, error.position) + 1
-        raise RecipeError(f"{path}:{line}: found the character U+{int(error.character):04X}, allowed: text") from error
+        raise _error(path, line, f"found the character U+{int(error.character):04X}", "text") from error
     except RecursionError as error:
-        raise RecipeError(f"{path}: found values within values without end, allowed: {MOST_DEPTH}") from error
+        raise _error(path, None, "found values within values without end", str(MOST_DEPTH)) from error
     except OSError as error:
-        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from error
+        raise _error(path, None, f"cannot be read: {error.strerror}") from error
+
+
+def _error(
+    path: Path, line: int | None, found: str, allowed: str = "", hint: str = "", key: str = "",
+    code: str = "unreadable_yaml",
+) -> UserError:  # fmt: skip
+    return UserError(Problem(code=code, file=str(path), line=line, key=key, found=found, allowed=allowed, hint=hint))
 
 
 def _yaml_problem(error: yaml.YAMLError) -> str:
@@ -94,13 +103,14 @@ def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -
             key = (*prefix, key_node.value if isinstance(key_node, yaml.ScalarNode) else "?")
             line = key_node.start_mark.line + 1
             if not prefix and key_node.tag != "tag:yaml.org,2002:str":
-                found = (
-                    str(key_node.value)[:40] if isinstance(key_node, yaml.ScalarNode) else "that is a list or a mapping"
-                )
-                raise RecipeError(f"{path}:{line}: found the key {found}, allowed: names")
+                found = "that is a list or a mapping"
+                if isinstance(key_node, yaml.ScalarNode):
+                    found = str(key_node.value)[:40]
+                raise _error(path, line, f"found the key {found}", "names")
             if key in lines:
                 name = ".".join(map(str, key))
-                raise RecipeError(f"{path}:{line}: {name}: found twice, first on line {lines[key]}; allowed: once")
+                found = f"found twice, first on line {lines[key]}"
+                raise _error(path, line, found, hint="allowed: once", key=name, code="doubled_key")
             lines[key] = line
             _walk(path, value_node, key, lines)
 

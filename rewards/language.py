@@ -60,9 +60,7 @@ def language(completions: list, *, script: str = "latin", **kwargs: Any) -> list
     expected = {name.strip().casefold() for name in script.split("+")}
     unknown = sorted(expected - set(_KNOWN))
     if unknown:
-        raise ValueError(
-            f"language: found script={script!r}, unknown: {unknown}; allowed: {', '.join(_KNOWN)}, joined by +"
-        )
+        raise ValueError(f"found script={script!r}, unknown: {unknown}; allowed: {', '.join(_KNOWN)}, joined by +")
     return [_share(think.content(completion), expected) for completion in completions]
 
 

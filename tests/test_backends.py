@@ -89,11 +89,11 @@ def test_bits_that_unsloth_does_not_have_on_this_machine_are_refused(tmp_path):
 
 def recipe_errors(text, tmp_path):
     """Return the errors that `check` finds in a recipe, without running anything."""
-    from reasoning_ext.combinations import weight_errors
+    from reasoning_ext.check_keys import OF_KEYS, broken_rules
     from reasoning_ext.recipe import load_recipe
 
     (tmp_path / "r.yaml").write_text(text)
-    return [str(error).partition("r.yaml:")[2] for error in weight_errors(load_recipe(tmp_path / "r.yaml"))]
+    return [str(error).partition("r.yaml:")[2] for error in broken_rules(load_recipe(tmp_path / "r.yaml"), OF_KEYS)]
 
 
 SFT = "stage: sft\nmodel_name_or_path: x/y\nuse_peft: true\noutput_dir: out\n"
@@ -130,8 +130,9 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
 
     from trl import SFTConfig
 
+    from reasoning_ext.errors import UserError
     from reasoning_ext.fields import SFT_CONFIG
-    from reasoning_ext.recipe import RecipeError, load_recipe
+    from reasoning_ext.recipe import load_recipe
     from reasoning_ext.training import build_config
 
     patched = make_dataclass("Patched", [("unsloth_num_chunks", int, -1)], bases=(SFTConfig,))
@@ -140,7 +141,7 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
     )
     recipe = load_recipe(tmp_path / "r.yaml")
     assert build_config(patched, SFT_CONFIG, recipe).unsloth_num_chunks == 4
-    with pytest.raises(RecipeError, match=r"r\.yaml:8: unsloth_config\.unsloth_num_chunks"):
+    with pytest.raises(UserError, match=r"r\.yaml:8: unsloth_config\.unsloth_num_chunks"):
         build_config(SFTConfig, SFT_CONFIG, recipe)
 
 
@@ -387,16 +388,16 @@ def test_a_models_chain_leads_over_recipes_that_are_yet_to_run(adapter, tmp_path
 @pytest.mark.slow
 def test_a_merged_adapter_of_an_earlier_recipe_is_checked_before_it_is_loaded(tmp_path, monkeypatch):
     """When the recipes are read there is no adapter yet."""
-    from reasoning_ext.recipe import RecipeError, load_recipe
-    from reasoning_ext.training import source_to_train
+    from reasoning_ext.check_keys import OF_MODELS, broken_rules
+    from reasoning_ext.recipe import load_recipe
 
     monkeypatch.chdir(tmp_path)
     text = "stage: grpo\nmodel_name_or_path: first\nuse_peft: true\nlora_r: 64\nuse_cpu: true\noutput_dir: out\n"
     assert recipe_errors(text, tmp_path) == []
     (tmp_path / "first").mkdir()
     (tmp_path / "first" / "adapter_config.json").write_text(json.dumps({"r": 32}))
-    with pytest.raises(RecipeError, match="lora_r: found 64, but the adapter first has r 32"):
-        source_to_train(load_recipe(tmp_path / "r.yaml"))
+    [problem] = broken_rules(load_recipe(tmp_path / "r.yaml"), OF_MODELS)
+    assert (problem.code, problem.key) == ("unfit_adapter", "lora_r")
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from reasoning_ext.check import _plain, check_and_print
+from reasoning_ext.check import check as check_all
+from reasoning_ext.check_output import _plain, check_and_print
 from reasoning_ext.cli import app
 from reasoning_ext.recipe import load_recipes
 
@@ -160,7 +161,8 @@ def test_json_is_one_document_whatever_a_reward_prints(check):
     [recipe] = document["recipes"]
     assert list(recipe) == ["recipe", "stage", "ok", "unread", "findings", "facts"]
     assert (recipe["recipe"], recipe["stage"], recipe["ok"], recipe["unread"]) == ("r.yaml", "grpo", False, "")
-    assert recipe["findings"][0] | {"text": ""} == {"level": "error", "key": "reward_funcs", "line": 6, "text": ""}
+    first = {"code": "reward_failed", "level": "error", "key": "reward_funcs", "line": 6, "text": ""}
+    assert recipe["findings"][0] | {"text": ""} == first
     assert recipe["facts"]["golds"].startswith("9 read, 0") and recipe["facts"]["batch"]["prompts_a_step"] == 2
 
 
@@ -254,17 +256,14 @@ def test_the_first_process_alone_reads_rows(rank, check, folder, monkeypatch):
     (folder / "bad.jsonl").write_text('{"question": "1"}\n')
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    if rank == "0":
-        with pytest.raises(ValueError, match="needs the column prompt"):
-            pipeline.check_all(load_recipes(["r.yaml"]))
-    else:
-        assert pipeline.check_all(load_recipes(["r.yaml"])) == [[]]
-        assert pipeline._inspect_all(load_recipes(["r.yaml"])) is None
+    [checked] = check_all(load_recipes(["r.yaml"]), run=True)
+    assert [problem.code for problem in checked.errors] == (["missing_column"] if rank == "0" else [])
+    if rank == "1":
         (folder / "r.yaml").write_text(SFT.replace("rows.jsonl", "none.jsonl"))
         assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 2  # the first process says why
 
 
-def test_a_run_is_stopped_by_what_check_finds_and_told_its_warnings(check, folder, capsys):
+def test_a_run_is_stopped_by_what_check_finds_and_told_its_warnings(check, folder, capsys, monkeypatch):
     from reasoning_ext import pipeline
 
     (folder / "r.yaml").write_text(SFT + "max_length: 18\n")
@@ -272,5 +271,6 @@ def test_a_run_is_stopped_by_what_check_finds_and_told_its_warnings(check, folde
         pipeline.run_recipes(load_recipes(["r.yaml"]))
     assert not (folder / "out").exists()
     (folder / "r.yaml").write_text(SFT + "max_length: 18\noverlong_rows: drop\n")
-    pipeline._inspect_all(load_recipes(["r.yaml"]))
+    monkeypatch.setattr(pipeline, "_run_one", lambda *_: 0)
+    assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 0
     assert capsys.readouterr().out.startswith("r: warning: max_length: 7 of 16 rows are longer")

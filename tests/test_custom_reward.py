@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_ext.check import check_and_print
-from reasoning_ext.plugins import import_file
-from reasoning_ext.preflight import check_recipe
-from reasoning_ext.recipe import RecipeError, load_recipe, load_recipes
+from reasoning_ext.check_keys import check_recipe
+from reasoning_ext.check_output import check_and_print
+from reasoning_ext.errors import UserError
+from reasoning_ext.recipe import load_recipe, load_recipes
 from reasoning_ext.reward_calls import build_rewards
+from reasoning_ext.user_code import import_file
 
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "custom_reward"
@@ -36,7 +37,7 @@ def test_check_accepts_the_recipe(capsys):
 
 def test_the_recipe_finds_the_reward_with_its_parameters():
     sft, grpo = load_recipes(RECIPES)
-    spec = check_recipe(grpo, [sft.output_dir])[1]
+    spec = check_recipe(grpo, [sft.output_dir]).specs[1]
     assert (spec.name, spec.weight, spec.options) == ("shows_steps", 0.5, {"stop_at_error": True})
     assert spec.plugin.required == ("prompts", "completions") and spec.columns == ()
     [reward] = build_rewards([spec])
@@ -68,8 +69,8 @@ def test_a_wrong_parameter_is_refused(tmp_path, found, said):
     text = (EXAMPLE / "grpo.yaml").read_text(encoding="utf-8")
     text = text.replace("./shows_steps.py", str(EXAMPLE / "shows_steps.py")).replace("stop_at_error: true", found)
     recipe.write_text(text.replace("../../recipes", str(ROOT / "recipes")))
-    with pytest.raises(RecipeError) as error:
-        check_recipe(load_recipe(recipe), [Path("runs/tiny/1_sft")])
+    with pytest.raises(UserError) as error:
+        check_recipe(load_recipe(recipe), [Path("runs/tiny/1_sft")]).refuse()
     line = next(i for i, row in enumerate(text.splitlines(), 1) if "shows_steps: {" in row)
     assert str(error.value).startswith(f"{recipe}:{line}: reward_funcs.1.")
     assert said in str(error.value)

@@ -8,12 +8,13 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import dpo, pipeline
-from reasoning_ext.check import check_and_print
+from reasoning_ext.check import Look
+from reasoning_ext.check_keys import check_recipe
+from reasoning_ext.check_output import check_and_print
 from reasoning_ext.contract import decode, find_contract
 from reasoning_ext.data import DataError
-from reasoning_ext.errors import RecipeError
+from reasoning_ext.errors import UserError
 from reasoning_ext.formatting import find_format, format_rows
-from reasoning_ext.preflight import check_recipe
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.sources import load_rows
 from reasoning_ext.tokenized import tokenize_pair
@@ -76,7 +77,7 @@ def recipe_in(home, tmp_path):
 @pytest.fixture
 def run(recipe_in, monkeypatch):
     """Run a recipe and return its metrics, without what `check` says before."""
-    monkeypatch.setattr(pipeline, "_inspect_all", lambda recipes: None)
+    monkeypatch.setattr(Look, "look", lambda self: None)
 
     def call(name="out", **values):
         recipe = recipe_in(name, **values)
@@ -197,7 +198,7 @@ def test_a_pair_of_which_one_side_thinks_shares_the_shorter_prompt():
 def test_the_batch_is_never_cut(run, recipe_in, monkeypatch):
     kept = []
     monkeypatch.setattr(dpo, "train", lambda trainer, *_: kept.append(trainer) or 130)
-    monkeypatch.setattr(pipeline, "_inspect_all", lambda recipes: None)
+    monkeypatch.setattr(Look, "look", lambda self: None)
     longest = max(len(row["prompt"]) + len(row["chosen"]) for row in PAIRS) - 13  # tags and roles are tokens
     recipe = recipe_in(max_length=longest, overlong_rows="drop")
     pipeline.run_recipes([recipe])
@@ -266,7 +267,7 @@ def test_a_pair_with_a_side_that_is_too_long_is_refused_or_dropped(recipe_in, tm
 )  # fmt: skip
 def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path, row, said):
     recipe = recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", [row])))
-    with pytest.raises((RecipeError, DataError)) as error:
+    with pytest.raises((UserError, DataError)) as error:
         pipeline.run_recipes([recipe])
     assert said in str(error.value) and "\n" not in str(error.value)
 
@@ -286,8 +287,8 @@ def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path, row, 
     ids=str,
 )  # fmt: skip
 def test_what_cannot_work_is_said_before_torch_is_imported(recipe_in, values, said):
-    with pytest.raises(RecipeError) as error:
-        check_recipe(recipe_in(**values))
+    with pytest.raises(UserError) as error:
+        check_recipe(recipe_in(**values)).refuse()
     assert said in str(error.value) and "\n" not in str(error.value)
 
 
@@ -298,13 +299,13 @@ def test_what_cannot_work_is_said_before_torch_is_imported(recipe_in, values, sa
     ("train_on", "answer", "stage sft has this key, stage dpo has not"),
 ])  # fmt: skip
 def test_a_wrong_key_is_said(recipe_in, key, value, said):
-    with pytest.raises(RecipeError) as error:
+    with pytest.raises(UserError) as error:
         recipe_in(**{key: value})
     assert said in str(error.value)
 
 
 def test_what_trl_refuses_is_one_line(run):
-    with pytest.raises(RecipeError, match="DPOTrainer refuses these values: Label smoothing must be"):
+    with pytest.raises(UserError, match="DPOTrainer refuses these values: Label smoothing must be"):
         run(max_steps=1, loss_type=["exo_pair"])
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from reasoning_ext import dry_run, reward_findings
-from reasoning_ext.check import check_and_print
+from reasoning_ext.check_output import check_and_print
 from reasoning_ext.dry_run import (
     CERTAIN,
     COPIED,

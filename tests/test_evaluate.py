@@ -14,6 +14,7 @@ from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.metrics import interval, majority_right, metrics, pass_at_k
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
+from reasoning_ext.reward_loading import parse_rewards
 from reasoning_ext.run_dir import open_run
 
 
@@ -158,7 +159,7 @@ def evaluate(tmp_path, monkeypatch):
         monkeypatch.setattr(module, "open_engine", lambda *_, **__: engine)
         recipe = load_recipe(tmp_path / "r.yaml")
         folder = open_run(recipe.output_dir, recipe.values, {})
-        assert run_eval(recipe, folder) == 0
+        assert run_eval(recipe, folder, parse_rewards(recipe.get("reward_funcs"), recipe.folder)) == 0
         return folder.path
 
     return run

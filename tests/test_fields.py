@@ -39,7 +39,7 @@ def test_the_keys_are_the_fields_of_the_imported_class(classes, name):
         if isinstance(default, bool | int | float | str) and key.name != "optim":  # optim is worked out from torch
             assert key.default == default, key.name
         if key.default is not None:
-            assert key.problem(key.default) is None, key.name
+            assert key.misfit(key.default) is None, key.name
         if key.choices and fields[key.name].metadata.get("choices"):
             assert list(key.choices) == list(fields[key.name].metadata["choices"])
 
@@ -48,16 +48,14 @@ def test_choices_that_stand_in_a_docstring_alone_are_those_the_trainer_takes():
     keys = class_keys(*GRPO_CONFIG)
     assert {"grpo", "dr_grpo", "dapo", "bnpo", "cispo"} <= set(keys["loss_type"].choices)
     assert keys["scale_rewards"].choices == ("group", "batch", "none")
-    assert keys["scale_rewards"].problem(False) is None
+    assert keys["scale_rewards"].misfit(False) is None
     assert keys["importance_sampling_level"].choices == ("token", "sequence")
     assert "cosine" in keys["lr_scheduler_type"].choices and "adamw_8bit" in keys["optim"].choices
     losses = class_keys(*DPO_CONFIG)["loss_type"]
     assert losses.default == ["sigmoid"] and {"ipo", "hinge", "sft"} <= set(losses.choices)
-    assert (
-        losses.problem(["ipo", "ipp"]).startswith("found 'ipp', allowed: sigmoid, hinge")
-        and losses.problem(["ipo"]) is None
-    )
-    assert keys["vllm_mode"].problem("servr") == "found 'servr', allowed: server, colocate"
+    found, allowed = losses.misfit(["ipo", "ipp"])
+    assert found == "found 'ipp'" and allowed.startswith("sigmoid, hinge") and losses.misfit(["ipo"]) is None
+    assert keys["vllm_mode"].misfit("servr") == ("found 'servr'", "server, colocate")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +73,7 @@ def test_fits(value, annotation, right):
 
 def test_reading_the_keys_imports_nothing_heavy():
     code = (
-        "import sys; from reasoning_ext.recipe import STAGES, stage_keys; [stage_keys(stage) for stage in STAGES];"
+        "import sys; from reasoning_ext.known_keys import STAGES, stage_keys; [stage_keys(stage) for stage in STAGES];"
         "print([m for m in ('torch', 'transformers', 'trl', 'datasets') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"

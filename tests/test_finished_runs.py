@@ -54,7 +54,7 @@ def steps(folder):
 
 
 def test_a_longer_training_goes_on_from_the_shorter_ones_end(run, tmp_path, capsys):
-    from reasoning_ext.recipe import RecipeError
+    from reasoning_ext.errors import UserError
 
     assert run(SFT + "output_dir: run\n") == 0 and run(STUDENT) == 0
     assert run(SFT + "output_dir: run\n", logging_steps=2, save_total_limit=3, run_name="again") == 0
@@ -65,7 +65,7 @@ def test_a_longer_training_goes_on_from_the_shorter_ones_end(run, tmp_path, caps
     assert steps(tmp_path / "run") == steps(tmp_path / "straight") == [1, 2, 3, 4]
     longer, straight = weights(tmp_path / "run"), weights(tmp_path / "straight")
     assert all(longer[name].equal(straight[name]) for name in straight)
-    with pytest.raises(RecipeError, match="other inputs"):
+    with pytest.raises(UserError, match="other inputs"):
         run(STUDENT)
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning_ext.preflight import check_recipe
+from reasoning_ext.check_keys import check_recipe
 from reasoning_ext.recipe import load_recipes
 
 SAMPLE = """\
@@ -80,7 +80,7 @@ CASES = {
 def errors(path):
     found = []
     [recipe] = load_recipes([path], {}, found)
-    check_recipe(recipe, run=False, problems=found)
+    found += check_recipe(recipe, run=False).problems
     return [str(error) for error in found]
 
 

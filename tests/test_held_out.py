@@ -7,13 +7,13 @@ import pytest
 import yaml
 from conftest import TINY
 
-from reasoning_ext.check import Result
+from reasoning_ext.check import check
+from reasoning_ext.check_keys import check_recipe
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.held_out import PROBLEMS, digests_of, write_problems
 from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.metrics import metrics
 from reasoning_ext.pipeline import run_recipes
-from reasoning_ext.preflight import check_recipe
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import load_recipe, load_recipes
 from reasoning_ext.row_options import row_options
@@ -139,12 +139,12 @@ def test_what_a_file_does_not_have_is_refused(make, values, key, found):
     named = {"models": {"x": "a/b"}} if values["stage"] == "eval" else {}
     recipe = make("bad", **(values | named))
     with pytest.raises(UserError) as error:
-        check_recipe(recipe, run=False)
+        check_recipe(recipe, run=False).refuse()
         split = "dataset_test_split" if recipe.stage == "eval" else "dataset_train_split"
         try:
             prepare(row_options(recipe), split)
         except KeyProblem as problem:
-            raise recipe.error(problem.key, str(problem)) from problem
+            raise UserError(recipe.placed(problem)) from problem
     assert f": {key}" in str(error.value) and found in str(error.value)
 
 
@@ -262,9 +262,9 @@ def test_a_lineage_that_ends_too_early_is_not_known(make, tmp_path):
 @pytest.mark.parametrize(("train", "test", "count"), [("train[:20]", "train[15:]", 5), ("train[:15]", "train[15:]", 0)])
 def test_what_a_training_holds_out_is_compared_with_what_it_trains_on(make, train, test, count):
     values = {"eval_strategy": "steps", "eval_steps": 1, "dataset_train_split": train, "dataset_test_split": test}
-    result = Result(make("a", **SFT, **values, from_scratch=True, use_cpu=True), [], True, [])
-    assert result.inspection.facts["in_training_data"] == {"this run": count}
-    told = [f.text for f in result.findings if f.key == "dataset_test_split"]
+    result = next(check([make("a", **SFT, **values, from_scratch=True, use_cpu=True)], offline=True))
+    assert result.facts["in_training_data"] == {"this run": count}
+    told = [f.text for f in result.problems if f.key == "dataset_test_split"]
     assert len(told) == bool(count) and (not count or told[0].startswith("5 of 15 problems"))
 
 
@@ -290,6 +290,6 @@ def test_a_run_says_what_it_is_evaluated_on(make, capsys):
     assert "24 of 30 problems are in the training data of m" in out and out.count("held-out problems") == 1
     figures = [json.loads(Path(f"runs/{name}/eval.json").read_text())["m"] for name in ("2_all", "3_held")]
     assert [(f["problems"], f["in training data"]) for f in figures] == [(30, 24), (6, 0)]
-    result = Result(load_recipe(Path("2_all.yaml")), [], True, [])
-    assert result.as_dict()["facts"]["in_training_data"] == {"m": 24}
-    assert any(f.level == "warning" and f.text.startswith("24 of 30 problems") for f in result.findings)
+    result = next(check([load_recipe(Path("2_all.yaml"))], offline=True))
+    assert result.facts["in_training_data"] == {"m": 24}
+    assert any(f.level == "warning" and f.text.startswith("24 of 30 problems") for f in result.problems)

@@ -2,9 +2,10 @@
 
 import pytest
 
+from reasoning_ext.check_keys import check_recipe
 from reasoning_ext.idle_keys import IDLE, NEEDS
-from reasoning_ext.preflight import check_recipe
-from reasoning_ext.recipe import load_recipe, stage_keys
+from reasoning_ext.known_keys import stage_keys
+from reasoning_ext.recipe import load_recipe
 
 HEAD = "model_name_or_path: recipes/tiny/model\ndataset_name: recipes/tiny/last_digit.py\noutput_dir: runs/none\n"
 
@@ -12,9 +13,8 @@ HEAD = "model_name_or_path: recipes/tiny/model\ndataset_name: recipes/tiny/last_
 def refused(tmp_path, stage, text, **overrides):
     """Return the keys of the errors on line 5, the first behind the head."""
     (tmp_path / "r.yaml").write_text(f"stage: {stage}\n{HEAD}{text}\n")
-    problems = []
-    check_recipe(load_recipe(tmp_path / "r.yaml", overrides), problems=problems)
-    return [str(p).split(": ")[1] for p in problems if "r.yaml:5: " in str(p)]
+    problems = check_recipe(load_recipe(tmp_path / "r.yaml", overrides)).problems
+    return [problem.key for problem in problems if problem.line == 5]
 
 
 @pytest.mark.parametrize(

@@ -1,15 +1,14 @@
 """What rows and tokenizer tell `check`: template, lengths, duplicates, the arithmetic of batches, and what users forget."""
 
 import json
-import re
 import shutil
 
 import pytest
 from conftest import TINY
 
 from reasoning_ext.batches import batch_facts, batch_line
-from reasoning_ext.check import Result
-from reasoning_ext.check_output import histogram, length_facts
+from reasoning_ext.check import check as check_all
+from reasoning_ext.check_output import document, histogram, length_facts
 from reasoning_ext.inspection import inspect, tokenizer_source
 from reasoning_ext.recipe import load_recipe
 
@@ -43,7 +42,7 @@ def check(tmp_path, monkeypatch):
         for name, content in files.items():
             (tmp_path / name.replace("__", ".")).write_text(content)
         (tmp_path / "r.yaml").write_text(text)
-        return Result(load_recipe(tmp_path / "r.yaml"), [], offline, [], whole)
+        return next(check_all([load_recipe(tmp_path / "r.yaml")], not whole, offline))
 
     call.folder = tmp_path
     return call
@@ -51,8 +50,10 @@ def check(tmp_path, monkeypatch):
 
 def said(result, level):
     """Return `key: text` of a result's findings of one level."""
-    errors = [text.partition("r.yaml")[2] for text in result.errors] if level == "error" else []
-    return errors + [f"{f.key}: {f.text}" for f in result.findings if f.level == level]
+    found = [problem for problem in result.problems if problem.level == level]
+    if level == "error":
+        return [str(problem).partition("r.yaml")[2] for problem in found]
+    return [f"{problem.key}: {problem.text}" for problem in found]
 
 
 def template(change):
@@ -62,7 +63,7 @@ def template(change):
 def test_a_good_recipe_has_nothing_to_complain_of(check):
     result = check()
     assert (said(result, "error"), said(result, "warning"), said(result, "note")) == ([], [], [])
-    facts = result.as_dict()["facts"]
+    facts = document(result)["facts"]
     assert facts["columns"] == ["prompt", "completion", "answer"] and facts["rows"] == 16
     assert facts["lengths"] == {"shortest": 32, "median": 32, "percentile_95": 35, "longest": 35}
     assert facts["duplicates"] == 0 and facts["context"] == 256 and facts["fitting_share"] == 1
@@ -72,8 +73,7 @@ def test_a_good_recipe_has_nothing_to_complain_of(check):
 
 def told(result):
     """Return the keys of a result's errors, warnings and notes."""
-    errors = [re.search(r"r\.yaml(?::\d+)?: (\S+): ", text)[1] for text in result.errors]
-    return {level: [*(errors if level == "error" else []), *(f.key for f in result.findings if f.level == level)]
+    return {level: [problem.key for problem in result.problems if problem.level == level]
             for level in ("error", "warning", "note")}  # fmt: skip
 
 
@@ -135,7 +135,7 @@ def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
     for whole in (True, False):
         assert said(check(rows=EMPTY, whole=whole), "error") == []
         result = check(text, rows, whole=whole, f__py=form)
-        assert said(result, "error") == [] and result.golds.startswith("20 read, 0 of them")
+        assert said(result, "error") == [] and result.facts["golds"].startswith("20 read, 0 of them")
 
 
 def test_who_forgets_the_chat_template_is_told_what_is_used(check):
@@ -187,14 +187,14 @@ def test_the_models_context_is_held_against_the_longest_row(config, found, check
 def test_a_stream_is_looked_at_without_being_read_whole(check):
     result = check(SFT + "dataset_streaming: true\nmax_steps: 4\n")
     assert result.errors == [] and len(result.inspection.rows) == 16 and result.inspection.facts["rows"] is None
-    assert result.batch == {"rows_a_step": 8, "optimizer_steps": 4}
+    assert result.facts.get("batch", {}) == {"rows_a_step": 8, "optimizer_steps": 4}
 
 
 def test_what_only_the_hub_has_is_left_out_offline(check):
     assert "chat_template_path" in told(check(SFT + "chat_template_path: org/model\n"))["note"]
     for more in ("", "eval_strategy: steps\neval_steps: 5\n"):
         result = check(SFT.replace("./rows.jsonl", "org/rows") + more)
-        assert result.unread == "org/rows on the hub, not read offline" and not result.failed
+        assert result.unread == "org/rows on the hub, not read offline" and not result.errors
         assert result.inspection.contract is not None  # the tokenizer is here
     long = "If a train leaves the station at noon and drives nine hours at ninety, how far does it come?"
     text = SFT + "decontaminate: [org/questions, ./bench.jsonl]\n"
@@ -277,7 +277,7 @@ PAYS_ALL = (
 def test_rewards_that_pay_for_something_else_stop_check_and_are_a_warning_before_a_run(check):
     text = GRPO.replace("[math_answer]", "[./mine.py:mine]")
     refused = check(text, mine__py=PAYS_ALL.format(sign="think"))
-    assert "the right answer must earn the most" in refused.errors[0]
+    assert "the right answer must earn the most" in refused.errors[0].text
     run = check(text, mine__py=PAYS_ALL.format(sign="think"), whole=False)
     assert run.errors == [] and any("must earn the most" in text for text in said(run, "warning"))
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from conftest import ROOT
 
-from reasoning_ext.combinations import batch_errors, dpo_errors, weight_errors
+from reasoning_ext.check_keys import OF_KEYS, broken_rules
 from reasoning_ext.errors import UserError
 from reasoning_ext.memory.check import MemoryReport, cost_line, find_card, parse_card, report_memory
 from reasoning_ext.memory.edits import edits
@@ -18,6 +18,7 @@ from reasoning_ext.memory.plan import GIB, plan
 from reasoning_ext.memory.setup import fused_head, setup_of
 from reasoning_ext.memory.shapes import config_of
 from reasoning_ext.recipe import load_recipe, load_recipes
+from reasoning_ext.rules import context_too_short
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import memory_plan as benchmark
@@ -288,9 +289,7 @@ def test_an_edited_recipe_is_accepted_and_planned_as_the_edits_said(values, tmp_
     keys = [key for edit in changes for key in edit.values]
     assert len(keys) == len(set(keys))
     recipe = benchmark.recipe_of(edited, tmp_path)
-    assert not [*batch_errors(recipe)] if recipe.stage == "grpo" else True
-    assert not [*dpo_errors(recipe)] if recipe.stage == "dpo" else True
-    assert not [*weight_errors(recipe)]
+    assert broken_rules(recipe, OF_KEYS) == []
     assert plan(setup_of(recipe, {})).peak == changes[-1].plan.peak
     assert first.peak - sum(edit.saved for edit in changes) == changes[-1].plan.peak
 
@@ -392,10 +391,10 @@ def test_a_run_that_may_not_fit_the_card_is_warned_of_and_check_refuses_it(tmp_p
     from reasoning_ext import check
 
     monkeypatch.setattr(check, "find_card", lambda: parse_card("8GB"))
-    recipe = load_recipe(ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml")
+    recipe = load_recipe(ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml", {"backend": "trl"})
     for whole, level in ((True, "error"), (False, "warning")):
-        result = check.Result(recipe, [], True, [], whole=whole)
-        assert [f.level for f in result.findings if "does not fit" in f.text] == [level]
+        [checked] = check.check([recipe], run=not whole, offline=True)
+        assert [problem.level for problem in checked.problems if problem.code == "does_not_fit"] == [level]
 
 
 @pytest.mark.parametrize(
@@ -411,7 +410,7 @@ def test_unsloths_context_holds_the_rows(text, said, write_recipe):
     base = "stage: sft\nmodel_name_or_path: a/b\ndataset_name: d\noutput_dir: o\n" + (
         "max_length: 4096\n" if "max_length: null" not in text else ""
     )
-    errors = [str(error) for error in weight_errors(load_recipe(write_recipe(base + text)))]
+    errors = [*map(str, broken_rules(load_recipe(write_recipe(base + text)), [context_too_short]))]
     assert any(said in error for error in errors) if said else not errors
 
 

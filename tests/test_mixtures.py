@@ -55,7 +55,7 @@ def placed(recipe, **options):
     try:
         return read_rows(row_options(recipe), **options)
     except KeyProblem as error:
-        raise recipe.error(error.key, str(error)) from error
+        raise UserError(recipe.placed(error)) from error
 
 
 def asked(mixed):

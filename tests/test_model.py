@@ -42,7 +42,7 @@ def weights(folder):
 
 
 def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys):
-    from reasoning_ext.recipe import RecipeError
+    from reasoning_ext.errors import UserError
 
     base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nlearning_rate: 1e-3\n"
     assert run("stage: sft\n" + base + COMMON, "base") == 0
@@ -64,9 +64,7 @@ def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys)
     assert run(GRPO + "model_name_or_path: adapter\nlearning_rate: 1e-2\n", "merged") == 0
     assert (tmp_path / "merged" / "model.safetensors").exists()
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
-    with pytest.raises(
-        RecipeError, match="beta: found a KL term, whose reference would be the model below the adapter"
-    ):
+    with pytest.raises(UserError, match="beta: found a KL term, whose reference would be the model below the adapter"):
         run(GRPO + "model_name_or_path: adapter\nbeta: 0.1\n", "wrong_reference")
     evaluation = (
         "stage: eval\nmodels: {adapter: further, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
@@ -93,10 +91,10 @@ def test_four_bit_weights_carry_an_adapter(run, tmp_path):
 
 
 def test_what_cannot_be_loaded_is_said_with_its_key(run, tmp_path):
-    from reasoning_ext.recipe import RecipeError
+    from reasoning_ext.errors import UserError
 
     (tmp_path / "empty").mkdir()
-    with pytest.raises(RecipeError, match=r"^r\.yaml:2: model_name_or_path: found empty, a folder without a model"):
+    with pytest.raises(UserError, match=r"^r\.yaml:2: model_name_or_path: found empty, a folder without a model"):
         run("stage: sft\nmodel_name_or_path: empty\n" + COMMON, "out")
 
 
@@ -112,10 +110,10 @@ def test_a_tokenizer_without_a_template_gets_one_that_is_saved(run, tmp_path):
 
 
 def test_what_trl_refuses_is_one_line(run):
-    from reasoning_ext.recipe import RecipeError
+    from reasoning_ext.errors import UserError
 
     text = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON
-    with pytest.raises(RecipeError, match=r"^r\.yaml:\d+: load_best_model_at_end: "):
+    with pytest.raises(UserError, match=r"^r\.yaml:\d+: load_best_model_at_end: "):
         run(
             text + "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 1\n"
             "dataset_train_split: train[:80%]\ndataset_test_split: train[80%:]\n",
@@ -146,13 +144,13 @@ def test_a_template_that_drops_the_thought_does_not_drop_it_from_training(run, t
 
 
 def test_the_training_rows_are_not_called_held_out(run):
-    from reasoning_ext.recipe import RecipeError
+    from reasoning_ext.errors import UserError
 
     text = (
         f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\neval_strategy: steps\neval_steps: 1\n"
         + COMMON
     )
-    with pytest.raises(RecipeError, match=r"dataset_test_split: found test, but rows\.jsonl has one split"):
+    with pytest.raises(UserError, match=r"dataset_test_split: found test, but rows\.jsonl has one split"):
         run(text, "out")
     assert run(text + "dataset_train_split: train[:80%]\ndataset_test_split: train[80%:]\n", "out2") == 0
 

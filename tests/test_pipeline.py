@@ -24,6 +24,30 @@ SMALL = {
     "max_steps": "4", "save_steps": "2", "max_samples": "32", "num_generations": "4", "per_device_train_batch_size": "16",
     "max_completion_length": "24",
 }  # fmt: skip
+# `reasoning-ext`, which says in the end how often it has read what costs time
+COUNTED = """
+import collections, functools, json, sys
+counts = collections.Counter()
+
+def counted(owner, name):
+    function = getattr(owner, name)
+    @functools.wraps(function)
+    def call(*args, **kwargs):
+        counts[name] += 1
+        return function(*args, **kwargs)
+    setattr(owner, name, call)
+
+import transformers
+from reasoning_ext import reward_loading, sources
+counted(sources, "load_rows"), counted(reward_loading, "parse_rewards"), counted(transformers.AutoTokenizer, "from_pretrained")
+from reasoning_ext import check_keys
+counted(check_keys, "check_keys")
+from reasoning_ext.cli import main
+try:
+    main()
+finally:
+    print("COUNTS" + json.dumps(counts))
+"""
 STAGES = ["1_sft", "2_grpo", "3_sample", "4_distill", "5_student_on_traces", "6_eval"]
 
 
@@ -42,9 +66,10 @@ def finished(tmp_path_factory):
     for recipe in TINY.glob("*.yaml"):
         text = recipe.read_text().replace("./", f"{TINY}/").replace("min_reward: 1.0", "min_reward: 0.0")
         (folder / recipe.name).write_text(text)
-    command = [*RUN, ".", *(f"--{key}={value}" for key, value in SMALL.items())]
+    command = [sys.executable, "-c", COUNTED, "run", ".", *(f"--{key}={value}" for key, value in SMALL.items())]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    (folder / "counts.json").write_text(done.stdout.rpartition("COUNTS")[2])
     return folder
 
 
@@ -58,6 +83,13 @@ def run(tmp_path, monkeypatch, capsys):
         return capsys.readouterr().out
 
     return call
+
+
+def test_what_a_run_is_made_of_is_read_once_or_twice(finished):
+    """One check a recipe; rows a slice before and whole in the stage, but those that an earlier recipe makes; six tokenizers."""
+    counts = json.loads((finished / "counts.json").read_text())
+    most = {"check_keys": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}
+    assert counts.keys() == most.keys() and all(counts[name] <= most[name] for name in most), counts
 
 
 def test_every_stage_leaves_its_run_folder(finished):

@@ -5,13 +5,13 @@ import sys
 
 import pytest
 
-from reasoning_ext.check import check_and_print
+from reasoning_ext.check_output import check_and_print
 from reasoning_ext.formatting import find_format
-from reasoning_ext.plugins import NO_CODE
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import build_rewards, call_reward
 from reasoning_ext.reward_loading import EntryError, parse_rewards
 from reasoning_ext.sources import find_generator
+from reasoning_ext.user_code import NO_CODE
 
 KINDS = """# -*- coding: latin-1 -*-
 from __future__ import annotations

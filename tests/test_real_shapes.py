@@ -26,7 +26,7 @@ logging_steps: 1
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", SHAPES)
 def test_check_then_one_step_of_each_trainer(shape, tmp_path, write_recipe, monkeypatch, capsys):
-    from reasoning_ext.check import check_and_print
+    from reasoning_ext.check_output import check_and_print
     from reasoning_ext.pipeline import run_recipes
     from reasoning_ext.recipe import load_recipes
 

@@ -3,7 +3,8 @@
 import pytest
 from conftest import TINY
 
-from reasoning_ext.recipe import RecipeError, load_recipe, load_recipes
+from reasoning_ext.errors import UserError
+from reasoning_ext.recipe import load_recipe, load_recipes
 from reasoning_ext.reward_loading import parse_rewards
 
 TEXT = "stage: grpo\nlearning_rate: {rate}\nreward_funcs:\n  - length_penalty: {{weight: {rate}}}\noutput_dir: out\n"
@@ -41,7 +42,7 @@ def test_a_folder_runs_in_the_order_of_its_numbers(tmp_path, write_recipe):
 
 
 def test_an_empty_folder_is_refused(tmp_path):
-    with pytest.raises(RecipeError, match="no recipe in this folder"):
+    with pytest.raises(UserError, match="no recipe in this folder"):
         load_recipes([tmp_path])
 
 

@@ -223,7 +223,7 @@ def test_an_adapter_whose_base_is_gone(base, where, folder, cli, write_recipe):
 
 
 def test_an_adapter_on_a_base_that_is_there_or_on_the_hub_is_let_through(folder):
-    from reasoning_ext.preflight import check_recipe
+    from reasoning_ext.check_keys import check_recipe
 
     (folder / "r.yaml").write_text(
         BASE.replace("./model", "./adapter").replace("from_scratch: true\n", "use_peft: true\n")
@@ -231,19 +231,17 @@ def test_an_adapter_on_a_base_that_is_there_or_on_the_hub_is_let_through(folder)
     (folder / "adapter").mkdir()
     for base in ("Qwen/Qwen3-8B", "gpt2", str(folder / "model")):
         (folder / "adapter" / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-        problems = []
-        check_recipe(load_recipes([folder / "r.yaml"])[0], problems=problems)
-        assert problems == []
+        assert check_recipe(load_recipes([folder / "r.yaml"])[0]).problems == []
 
 
 def in_one_go(folder, text):
     """Return the errors that `check` prints of a recipe, without the file's name."""
-    from reasoning_ext.check import Result
+    from reasoning_ext.check import check
 
     (folder / "r.yaml").write_text(text)
-    errors = []
-    [recipe] = load_recipes([folder / "r.yaml"], {}, errors)
-    return [line.partition("r.yaml:")[2] for line in Result(recipe, [], True, errors).errors]
+    wrong = []
+    [checked] = check(load_recipes([folder / "r.yaml"], {}, wrong), offline=True, wrong=wrong)
+    return [str(problem).partition("r.yaml:")[2] for problem in checked.errors]
 
 
 def test_check_names_every_mistake_at_once(folder):

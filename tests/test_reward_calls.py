@@ -7,8 +7,10 @@ import pickle
 
 import pytest
 
-from reasoning_ext.reward_calls import RewardError, build_rewards, call_reward
+from reasoning_ext.contract import decoder, find_contract
+from reasoning_ext.reward_calls import RewardError, build_rewards, call_reward, decode_with
 from reasoning_ext.reward_loading import needed_columns, parse_rewards
+from tests.templates import build
 
 MINE = """\
 import os, time
@@ -97,6 +99,24 @@ def test_a_gate_looks_at_its_own_batch(make):
     golds = ["7", "7"]
     assert right(completions=["7", "8"], answer=golds) == [1.0, 0.0]
     assert right(completions=["8", "7"], answer=golds) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize(("template", "decoded"), [("deepseek_r1_distill", 2), ("qwen3", 0)])
+def test_a_batch_is_decoded_once_whatever_the_number_of_rewards(template, decoded, tmp_path, monkeypatch):
+    tokenizer = build(template)
+    (tmp_path / "mine.py").write_text(MINE)
+    entries = ["think_format", {"./mine.py:later": {"gate": "think_format"}}, {"language": {"when": {"task": "a"}}}]
+    rewards = build_rewards(parse_rewards(entries, tmp_path))
+    decode_with(rewards, decoder(tokenizer, find_contract(tokenizer)))
+    texts = ["<think>a</think>b", "b"]
+    ids = [[*tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id] for text in texts]
+    calls, decode = [], type(tokenizer).decode
+    monkeypatch.setattr(type(tokenizer), "decode", lambda *args, **kwargs: calls.append(1) or decode(*args, **kwargs))
+    for number in (1, 2):
+        batch = [[{"role": "assistant", "content": text}] for text in texts]
+        for reward in rewards:
+            call_reward(reward, completions=batch, completion_ids=ids, task=["a", "b"], prompts=["", ""])
+        assert len(calls) == decoded * number
 
 
 def test_rows_of_other_tasks_are_left_alone(make, tmp_path):
@@ -298,10 +318,10 @@ def test_what_a_reward_edits_is_its_own(edited):
 
 
 def test_what_is_shared_is_copied_once(edited):
-    from reasoning_ext.reward_calls import _copied
+    from reasoning_ext.reward_inputs import copied
 
     ids = [0] * 5
-    made = _copied({"ids": [ids] * 3, "text": "x", "pair": (ids,)}, {})
+    made = copied({"ids": [ids] * 3, "text": "x", "pair": (ids,)}, {})
     assert made["ids"][0] is made["ids"][2] is not ids and made["ids"][0] == ids and made["pair"][0] is ids
 
 

@@ -117,7 +117,7 @@ def test_an_async_reward_stays_async(mine):
 def test_what_is_wrong_is_said_with_its_place(entries, path, problem, mine):
     with pytest.raises(EntryError) as error:
         parse_rewards(entries, mine)
-    assert error.value.path == path and problem in str(error.value)
+    assert error.value.path == ("reward_funcs", *path) and problem in str(error.value)
 
 
 def test_a_file_with_a_syntax_error_is_named_with_its_line(mine):

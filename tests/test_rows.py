@@ -8,6 +8,7 @@ import pytest
 
 from reasoning_ext.data import DataError
 from reasoning_ext.decontamination import evaluation_questions
+from reasoning_ext.errors import UserError
 from reasoning_ext.formatting import find_format, format_rows
 from reasoning_ext.named_inputs import input_sources
 from reasoning_ext.recipe import load_recipe
@@ -51,7 +52,7 @@ def prepared(recipe, **options):
     try:
         return prepare(row_options(recipe), specs=specs, **options)
     except DataError as error:
-        raise recipe.error(error.key, str(error)) from error
+        raise UserError(recipe.placed(error)) from error
 
 
 def refused(call):

@@ -90,8 +90,8 @@ def test_every_key_of_the_table_is_one_that_a_stage_has():
     from dataclasses import fields
 
     from reasoning_ext.engines import options
+    from reasoning_ext.known_keys import stage_keys
     from reasoning_ext.own_keys import KINDS, STAGES
-    from reasoning_ext.recipe import stage_keys
 
     known = {key for stage in STAGES for key in stage_keys(stage)}
     for kind in ("watching", "speed", "choice", "length"):

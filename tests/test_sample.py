@@ -14,6 +14,7 @@ from reasoning_ext.data import DataError
 from reasoning_ext.generation import Completion, EngineError
 from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_calls import RewardError
+from reasoning_ext.reward_loading import parse_rewards
 from reasoning_ext.row_options import row_options
 from reasoning_ext.rows import prepare
 from reasoning_ext.run_dir import RunDirError, fingerprint, finish, open_run
@@ -67,7 +68,7 @@ def sample(tmp_path):
         (tmp_path / "r.yaml").write_text(yaml.safe_dump(values))
         recipe, engine = load_recipe(tmp_path / "r.yaml"), by or Engine()
         folder = open_run(recipe.output_dir, recipe.values, {})
-        assert run_sample(recipe, folder, engine) == 0
+        assert run_sample(recipe, folder, parse_rewards(recipe.get("reward_funcs"), recipe.folder), engine) == 0
         finish(folder.path, 0.0)
         return folder.path, engine
 

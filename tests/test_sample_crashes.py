@@ -148,20 +148,20 @@ def test_a_full_disk_keeps_every_whole_batch_and_goes_on_when_there_is_space(sma
 
 
 HOLDER = """
-import os, sys, time
+import sys, time
 from pathlib import Path
 from reasoning_ext.run_dir import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
-    child = os.fork()  # as a worker of the verifier, which outlives a parent that is killed
-    if child:
-        print(child, flush=True)
+    if len(sys.argv) > 2:
+        import subprocess
+        print(subprocess.Popen(["sleep", "60"]).pid, flush=True)  # outlives its parent
     time.sleep(60)
 """
 
 
 def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
-    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out")]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "out"), "with a child"]
     holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert holder.stdout.readline() == "held\n"
     orphan = int(holder.stdout.readline())

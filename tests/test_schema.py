@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reasoning_ext import fields, recipe
-from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.recipe import MANAGED, STAGES, load_recipe, stage_keys
+from reasoning_ext import fields, own_keys
+from reasoning_ext.errors import UserError
+from reasoning_ext.known_keys import MANAGED, stage_keys
+from reasoning_ext.own_keys import STAGES
+from reasoning_ext.recipe import load_recipe
 from reasoning_ext.reward_loading import LAYER_OPTIONS, parse_rewards
 from reasoning_ext.schema import DRAFT, JSON_TYPES, NESTED, annotation_schema, recipe_schema, schema_text
 from tests.timing import seconds, slowness
@@ -175,7 +177,7 @@ def test_for_every_key_and_kind_of_value_the_schema_says_what_the_loader_says(va
         for value in [*VALUES, *keys[name].choices]:
             if value == 0 and "Literal[False]" in keys[name].annotation:
                 continue
-            assert own.is_valid(value) is (keys[name].problem(value) is None), (name, value)
+            assert own.is_valid(value) is (keys[name].misfit(value) is None), (name, value)
 
 
 @pytest.mark.parametrize(
@@ -196,8 +198,8 @@ def test_for_every_key_and_kind_of_value_the_schema_says_what_the_loader_says(va
     ],
 )
 def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, lines, right):
+    from reasoning_ext.check_keys import check_recipe
     from reasoning_ext.decontamination import evaluation_questions
-    from reasoning_ext.preflight import check_recipe
     from reasoning_ext.row_options import row_options
 
     text = f"stage: sft\nmodel_name_or_path: a/b\noutput_dir: o\n{lines}\n"
@@ -207,13 +209,13 @@ def test_keys_within_keys_are_checked_as_the_recipe_is(validator, tmp_path, line
     loaded = load_recipe(tmp_path / "r.yaml")
     if not right:
         with pytest.raises(UserError, match=f"r.yaml:4: {lines.split(':')[0]}"):
-            check_recipe(loaded)
+            check_recipe(loaded).refuse()
             try:
                 evaluation_questions(row_options(loaded))
-            except KeyProblem as error:
-                raise loaded.error(error.key, str(error)) from error
+            except UserError as error:
+                raise UserError(loaded.placed(error)) from error
     elif "decontaminate" not in lines:
-        check_recipe(loaded)
+        check_recipe(loaded).refuse()
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -250,7 +252,7 @@ def test_stages_that_differ_in_a_default_or_a_choice_have_each_their_own():
 
 def test_texts_of_our_own_keys_are_read_off_the_attributes_of_their_class(monkeypatch):
     doc = "Keys.\n\n    Attributes:\n        backend: who loads\n            the model. And more.\n        seed: not ours.\n    "
-    monkeypatch.setattr(recipe.Shared, "__doc__", doc)
+    monkeypatch.setattr(own_keys.Shared, "__doc__", doc)
     assert recipe_schema()["definitions"]["key.backend"]["description"] == "who loads the model."
 
 

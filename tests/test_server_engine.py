@@ -488,7 +488,7 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
 @pytest.mark.parametrize(
     ("options", "problem"),
     [
-        ({"base_url": "localhost:8000/v1"}, "base_url: found 'localhost:8000/v1'; allowed: http://host:port/v1 or"),
+        ({"base_url": "localhost:8000/v1"}, "base_url: found 'localhost:8000/v1', allowed: http://host:port/v1 or"),
         ({"base_url": "me:hunter2@host/v1"}, "base_url: found 'host/v1'"),
         ({"base_url": "ftp://me:hunter2@host/v1"}, "base_url: found 'ftp://host/v1'"),
         ({"base_url": "http://me:hunter/2@host/v1"}, "base_url: found a URL with a host or port that cannot be"),
@@ -500,11 +500,11 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
         ({"base_url": ["https://host/v1", 3]}, "base_url: found 3"),
         ({"base_url": []}, "base_url: found an empty list"),
         ({"base_url": ["https://host/v1"] * 2}, "base_url: found an endpoint twice"),
-        ({"max_concurrency": 0}, "max_concurrency: found 0; allowed: a whole number of at least 1"),
+        ({"max_concurrency": 0}, "max_concurrency: found 0, allowed: a whole number of at least 1"),
         ({"max_concurrency": 1.5}, "max_concurrency: found 1.5"),
         ({"max_concurrency": True}, "max_concurrency: found True"),
-        ({"max_retries": -1}, "max_retries: found -1; allowed: a whole number of at least 0"),
-        ({"request_timeout": 0}, "request_timeout: found 0; allowed: a number greater than 0"),
+        ({"max_retries": -1}, "max_retries: found -1, allowed: a whole number of at least 0"),
+        ({"request_timeout": 0}, "request_timeout: found 0, allowed: a number greater than 0"),
         ({"give_up_seconds": "45"}, "give_up_seconds: found '45'"),
         ({"give_up_seconds": float("nan")}, "give_up_seconds: found nan"),
         ({"api_key_env": "BAD_KEY"}, "api_key_env: the key in BAD_KEY has characters that no header may have"),
@@ -512,7 +512,8 @@ def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
 )  # fmt: skip
 def test_options_that_cannot_work_are_refused_before_anything_is_asked(monkeypatch, options, problem):
     monkeypatch.setenv("BAD_KEY", f"{KEY}\nX-Evil: 1")
-    [found] = server_problems(ServerOptions(**options))
+    [(name, *said)] = server_problems(ServerOptions(**options))
+    found = f"{name}: " + ", allowed: ".join(filter(None, said))
     assert problem in found and "hunter" not in found and KEY not in found and "\n" not in found
     with pytest.raises(EngineError, match=r"allowed|set it again") as caught:
         ServerEngine("m", ServerOptions(**options))

@@ -9,8 +9,7 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import shown
-from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.findings import Finding
+from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.run_dir import RunDirError, open_run, refuse_other_recipe
 from reasoning_ext.run_reading import read_run
 from reasoning_ext.shown import visible, without_secrets
@@ -74,7 +73,7 @@ def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp
 )
 def test_secrets_in_a_text_are_hidden(text, hidden):
     assert hidden not in without_secrets(text)
-    assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Finding("note", "", text).text
+    assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Problem(code="x", found=text).text
 
 
 def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path, monkeypatch):

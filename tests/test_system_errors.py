@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext import cli as command_line
-from reasoning_ext import combinations
+from reasoning_ext import rules
 
 RECIPE = f"""\
 stage: sft
@@ -86,7 +86,7 @@ def test_any_other_error_keeps_its_traceback(ends, error):
 
 
 def test_a_folder_that_cannot_be_written_to_is_found_before_anything_begins(ends, tmp_path, monkeypatch):
-    monkeypatch.setattr(combinations.os, "access", lambda place, mode: False)
+    monkeypatch.setattr(rules.os, "access", lambda place, mode: False)
     for command in (("run", "r.yaml"), ("check", "--offline", "r.yaml")):
         code, printed = ends(None, *command)
         assert code == 2 and "r.yaml:9: output_dir: found out, but nothing can be written to" in printed

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from reasoning_ext.check import Result
+from reasoning_ext.check import check
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.fields import SFT_CONFIG, class_keys
 from reasoning_ext.recipe import load_recipe
@@ -127,8 +127,8 @@ def test_a_file_of_settings_is_looked_for_beside_the_recipe(tmp_path):
 def test_too_few_rows_for_a_batch_that_must_be_full(tmp_path):
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n' * 3)
     text = "use_cpu: true\nmax_length: 128\nper_device_train_batch_size: 4\ndataloader_drop_last: true\n"
-    result = Result(recipe(tmp_path, text), [], offline=True, errors=[])
-    assert [f.key for f in result.findings if f.level == "error"] == ["dataloader_drop_last"]
+    result = next(check([recipe(tmp_path, text)], offline=True))
+    assert [f.key for f in result.errors] == ["dataloader_drop_last"]
 
 
 def test_what_a_training_says_of_a_key_is_one_line_and_the_rest_is_left(tmp_path):

@@ -217,8 +217,8 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(model, named, damage):
 def test_check_and_run_refuse_it_with_the_line_of_the_key(
     model, damage, rows_file, write_recipe, monkeypatch, tmp_path, capsys
 ):
-    from reasoning_ext.check import check_and_print
-    from reasoning_ext.errors import RecipeError
+    from reasoning_ext.check_output import check_and_print
+    from reasoning_ext.errors import UserError
     from reasoning_ext.pipeline import run_recipes
     from reasoning_ext.recipe import load_recipes
 
@@ -227,7 +227,7 @@ def test_check_and_run_refuse_it_with_the_line_of_the_key(
     write_recipe(RECIPE.format(model=model))
     assert check_and_print(load_recipes(["r.yaml"]), [], True, 0, False) == 2
     assert "error: r.yaml:2: model_name_or_path: " in capsys.readouterr().err
-    with pytest.raises(RecipeError, match=r"r.yaml:2: model_name_or_path: "):
+    with pytest.raises(UserError, match=r"r.yaml:2: model_name_or_path: "):
         run_recipes(load_recipes(["r.yaml"]))
     assert not (tmp_path / "out" / "DONE").exists()
 

@@ -8,6 +8,7 @@ import yaml
 
 from reasoning_ext import ask, grpo, model, pipeline, sft
 from reasoning_ext.chat_tokenizer import load_tokenizer
+from reasoning_ext.check import Look
 from reasoning_ext.contract import ContractError, find_contract
 from reasoning_ext.engines.transformers_engine import TransformersEngine
 from reasoning_ext.generation import SamplingSettings
@@ -30,7 +31,7 @@ COMPLETIONS = [WHOLE, "The answer is \\boxed{7}.", "<think>\nSeven, and it says 
 def run(tmp_path, monkeypatch):
     """Write and run a recipe beside the model; return its metrics."""
 
-    monkeypatch.setattr(pipeline, "_inspect_all", lambda recipes: None)  # what `check` does has tests of its own
+    monkeypatch.setattr(Look, "look", lambda self: None)  # what `check` does has tests of its own
 
     def call(values, name="out"):
         path = tmp_path / f"{name}.yaml"

@@ -88,39 +88,38 @@ OPTIONS: dict[str, type] = {
 }
 
 
-def server_problems(options: ServerOptions) -> list[str]:
-    """Return what cannot work in an engine's options, a line each, before anything is loaded or asked."""
+def server_problems(options: ServerOptions) -> list[tuple[str, str, str]]:
+    """Return what cannot work in an engine's options before anything is loaded or asked: `(option, found, allowed)` each."""
     urls = options.urls()
-    problems = [] if urls else ["base_url: found an empty list; allowed: a URL, or several"]
-    problems += [line for url in urls if (line := _url_problem(url))]
+    problems = [] if urls else [("base_url", "found an empty list", "a URL, or several")]
+    problems += [("base_url", *wrong) for url in urls if (wrong := _url_problem(url))]
     if len(set(map(str, urls))) < len(urls):
-        problems.append(
-            "base_url: found an endpoint twice; allowed: each once, max_concurrency says how much it is asked"
-        )
+        allowed = "each once, max_concurrency says how much it is asked"
+        problems.append(("base_url", "found an endpoint twice", allowed))
     numbers = {"max_concurrency": 1, "max_retries": 0, "request_timeout": None, "give_up_seconds": None}
     for name, least in numbers.items():
         value = getattr(options, name)
         allowed = "a number greater than 0" if least is None else f"a whole number of at least {least}"
         right_type = isinstance(value, int if least is not None else int | float) and not isinstance(value, bool)
         if not right_type or not (value > 0 if least is None else value >= least):
-            problems.append(f"{name}: found {value!r}; allowed: {allowed}")
+            problems.append((name, f"found {value!r}", allowed))
     if key_problem(options.api_key_env):
-        problems.append(f"api_key_env: {key_problem(options.api_key_env)}; set it again")
+        problems.append(("api_key_env", f"{key_problem(options.api_key_env)}; set it again", ""))
     return problems
 
 
-def _url_problem(url: object) -> str:
+def _url_problem(url: object) -> tuple[str, str] | None:
     """Return what is wrong with an endpoint's URL; what may be a password is not shown."""
-    allowed = "allowed: http://host:port/v1 or https://host/v1"
+    allowed = "http://host:port/v1 or https://host/v1"
     if not isinstance(url, str):
-        return f"base_url: found {url!r}; {allowed}"
+        return f"found {url!r}", allowed
     try:
         parts = urlsplit(url)
         found, well_formed = shown_url(url), bool(parts.hostname) and parts.port != 0
     except ValueError:
-        return f"base_url: found a URL with a host or port that cannot be; {allowed}"
+        return "found a URL with a host or port that cannot be", allowed
     if parts.scheme not in ("http", "https") or not well_formed or parts.query or parts.fragment or url != url.strip():
-        return f"base_url: found {found!r}; {allowed}"
+        return f"found {found!r}", allowed
     if parts.path.rstrip("/").endswith("/completions"):
-        return f"base_url: found {found!r}; {allowed}, the rest is added"
-    return ""
+        return f"found {found!r}", f"{allowed}, the rest is added"
+    return None

@@ -52,8 +52,8 @@ class ServerEngine:
     """
 
     def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
-        for problem in server_problems(options):
-            raise EngineError("engine_kwargs", problem)
+        for name, found, allowed in server_problems(options):
+            raise EngineError("engine_kwargs", f"{name}: {found}", allowed)
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()  # under way
@@ -191,8 +191,8 @@ def reachable(model: str, options: ServerOptions) -> str:
     list lacks the model or fails is asked for one token: some serve more than they list (aliases; `transformers serve` lists
     its cache, and answers 500 where there is none).
     """
-    for problem in server_problems(options):
-        return problem
+    for name, found, allowed in server_problems(options):
+        return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
 
     async def look_at_all() -> list[tuple[bool, str]]:
         return await asyncio.gather(*(_look(url, model, options.api_key_env) for url in options.urls()))

@@ -27,6 +27,8 @@ _COPY = re.compile(r"^meta-|(-unsloth)?-bnb-4bit|-(instruct|it|pt|base|chat|zero
 class ShapeError(KeyProblem):
     """A model's config cannot be had, or has no formula."""
 
+    code = "unknown_shape"
+
 
 @dataclass(frozen=True)
 class Linear:
