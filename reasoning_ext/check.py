@@ -18,14 +18,15 @@ from reasoning_ext.check_keys import Checked, check_folder, check_keys, outputs,
 from reasoning_ext.compatibility import version_findings
 from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.errors import Level, Problem, UserError
-from reasoning_ext.generation_checks import asks_server
-from reasoning_ext.inspection import inspect, on_hub, tokenizer_source
+from reasoning_ext.inspection import inspect, tokenizer_source
 from reasoning_ext.lineage import forgotten, overlap_findings
 from reasoning_ext.memory.check import MemoryOptions, cost_line, find_card, report_memory
-from reasoning_ext.named_inputs import eval_models, named_code, reads_earlier
+from reasoning_ext.mixtures import asks_server, eval_models
+from reasoning_ext.named_inputs import named_code
 from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe, expand, load_recipe
 from reasoning_ext.reward_findings import read_golds, try_recipe_rewards
+from reasoning_ext.row_options import on_hub, reads_earlier
 from reasoning_ext.surprises import default_findings
 from reasoning_ext.trainer_checks import trainer_findings
 from reasoning_ext.user_code import no_code, without_code

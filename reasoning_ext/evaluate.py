@@ -23,7 +23,7 @@ from reasoning_ext.generation import Completion, Engine, EngineError, Key, Sampl
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.lineage import overlap_lines, overlaps
 from reasoning_ext.metrics import GREEDY, metrics
-from reasoning_ext.named_inputs import eval_models
+from reasoning_ext.mixtures import eval_models
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_calls import Reward, build_rewards
 from reasoning_ext.reward_loading import RewardSpec, needed_columns

@@ -22,7 +22,6 @@ from reasoning_ext.errors import KeyProblem
 
 if TYPE_CHECKING:
     from reasoning_ext.contract import Contract
-    from reasoning_ext.engines.source import ModelSource
 
 Key = tuple[int, int]
 FAULTS = ("time-out", "connection", "no reply")
@@ -118,31 +117,6 @@ class Engine(Protocol):
     def close(self) -> None:
         """Give back memory, processes and connections."""
         ...
-
-
-def open_engine(engine: str, source: ModelSource, options: Any) -> Engine:
-    """Open an engine that has its model on this machine, or on workers of it; what it needs is imported here.
-
-    Args:
-        engine: `transformers`, `vllm` or `ray`.
-        source: the model.
-        options: of the engine, one of the classes of `engines.options`.
-
-    Raises:
-        ModelError, TokenizerError, ContractError: the model cannot be had.
-        EngineError: the engine cannot be opened, or cannot serve this model.
-    """
-    if engine == "vllm":
-        from reasoning_ext.engines.vllm_engine import VllmEngine
-
-        return VllmEngine(source, options)
-    if engine == "ray":
-        from reasoning_ext.engines.ray_engine import RayEngine
-
-        return RayEngine(source, options)
-    from reasoning_ext.engines.transformers_engine import TransformersEngine
-
-    return TransformersEngine(source.load(), source.batch_size)
 
 
 def key_array(keys: Sequence[Key]) -> np.ndarray:

@@ -63,11 +63,6 @@ UNREAD: dict[str, dict[str, str]] = {
 }
 
 
-def asks_server(recipe: Recipe) -> bool:
-    """Tell whether a server answers the recipe's prompts, so that neither model nor tokenizer is here."""
-    return "engine" in recipe.keys and recipe.get("engine") == "server"
-
-
 def wrong_engine_option(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """An option that the engine does not have, or a value that it cannot have."""
     if "engine" not in recipe.keys:

@@ -13,18 +13,17 @@ from typing import Any
 
 from reasoning_ext.data import SIDES, check_columns, columns_of
 from reasoning_ext.errors import KeyProblem, Problem, UserError
-from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.hand_over import is_adapter
 from reasoning_ext.measuring import measure
-from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import eval_models, model_chain
+from reasoning_ext.mixtures import asks_server, eval_models
+from reasoning_ext.named_inputs import model_chain
 from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
 from reasoning_ext.rows import prepare, read_rows, stage_columns
-from reasoning_ext.sources import is_generator, local_source
+from reasoning_ext.sources import local_source
 from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import CONFIGS, check_weights, vocabulary_problem
 
@@ -110,15 +109,6 @@ def tokenizer_source(recipe: Recipe, earlier: dict[str, Recipe]) -> str | None:
         if maker is None and (own or not is_adapter(place)):
             return place
     return None
-
-
-def on_hub(recipe: Recipe) -> bool:
-    """Tell whether a data set of a recipe is on the hub."""
-    return any(_is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
-
-
-def _is_hub_name(name: str) -> bool:
-    return not is_generator(name) and ":" not in name and local_source(name) is None
 
 
 def _placed(recipe: Recipe, error: UserError) -> Problem:
@@ -257,7 +247,7 @@ def _read_held_out(recipe: Recipe) -> None:
 def _without_hub(options: RowOptions, found: Inspection) -> RowOptions:
     """Leave out the evaluation sets that only the hub has."""
     named = [e.get("dataset_name") if isinstance(e, dict) else e for e in options.decontaminate]
-    left_out = [name for name in named if isinstance(name, str) and _is_hub_name(options.local(name))]
+    left_out = [name for name in named if isinstance(name, str) and is_hub_name(options.local(name))]
     if left_out:
         found.add("note", "decontaminate", f"{', '.join(left_out)} on the hub, not compared with offline")
     kept = [e for e, name in zip(options.decontaminate, named, strict=True) if name not in left_out]

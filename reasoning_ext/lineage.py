@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem, Problem, UserError
-from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.held_out import digests_of, read_problems, trained_digests
-from reasoning_ext.mixtures import entries
-from reasoning_ext.named_inputs import eval_models, reads_earlier
+from reasoning_ext.mixtures import asks_server, entries, eval_models
 from reasoning_ext.own_keys import TRAINED
 from reasoning_ext.recipe import Recipe, load_recipe
+from reasoning_ext.row_options import reads_earlier
 from reasoning_ext.run_dir import LINEAGE, RECIPE, is_run, written_recipe
 from reasoning_ext.run_reading import IN_TRAINING, in_training
 from reasoning_ext.user_code import without_code
@@ -225,8 +224,7 @@ def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterabl
     """Return the digests of the problems that a run was or will be trained on, or why they are not known."""
     if recipe is None:
         return f"{folder.name} was trained by a run whose folder is not there"
-    from reasoning_ext.inspection import on_hub
-    from reasoning_ext.row_options import row_options
+    from reasoning_ext.row_options import on_hub, row_options
     from reasoning_ext.rows import prepare
 
     if (kept := read_problems(folder)) is not None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import Problem
@@ -112,3 +113,16 @@ def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Ent
     outer = {k: v for k, v in recipe.values.items() if k not in ("datasets", "max_samples", "chat_template_kwargs")}
     keys = recipe.keys | dataclass_keys(MixtureEntry)
     return Entry(recipe.path, recipe.stage, outer | entry, keys, recipe.lines, index, tuple(entry))
+
+
+def eval_models(recipe: Recipe) -> dict[str, str]:
+    """Return the models that `stage: eval` compares, `{label: name}`; empty for other stages."""
+    if recipe.stage != "eval":
+        return {}
+    models = recipe.get("models") or [recipe.values.get("model_name_or_path")]
+    return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
+
+
+def asks_server(recipe: Recipe) -> bool:
+    """Tell whether a server answers the recipe's prompts, so that neither model nor tokenizer is here."""
+    return "engine" in recipe.keys and recipe.get("engine") == "server"

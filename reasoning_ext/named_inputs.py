@@ -1,33 +1,24 @@
 """What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.files import read_object
 from reasoning_ext.formatting import FORMATS, find_format, format_names
-from reasoning_ext.generation_checks import asks_server
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM, base_of, is_adapter
-from reasoning_ext.mixtures import entries
+from reasoning_ext.mixtures import asks_server, entries
 from reasoning_ext.plugins import code_file
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import HOMES, RewardSpec
-from reasoning_ext.run_dir import DONE, damage, is_run, unfinished
+from reasoning_ext.run_dir import damage, is_run, unfinished
 from reasoning_ext.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.user_code import no_code
 from reasoning_ext.weights import CONFIGS, json_problem
 
 Problems = Iterator[Problem]
-
-
-def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
-    """Tell whether the data set is the output of a recipe that has yet to run."""
-    names = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
-    sources = [Path(entry.local(name)) for entry, name in names if name]
-    made = {Path(path).resolve() for path in made}
-    return any(source.resolve() in made and not (source / DONE).is_file() for source in sources)
 
 
 def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
@@ -87,14 +78,6 @@ def shown_path(file: Path) -> str:
     """Write a file's path as short as it can be."""
     here = Path.cwd()
     return str(file.relative_to(here) if file.is_relative_to(here) else file)
-
-
-def eval_models(recipe: Recipe) -> dict[str, str]:
-    """Return the models that `stage: eval` compares, `{label: name}`; empty for other stages."""
-    if recipe.stage != "eval":
-        return {}
-    models = recipe.get("models") or [recipe.values.get("model_name_or_path")]
-    return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
 
 
 def model_chain(recipe: Recipe, earlier: dict[str, Recipe], name: str | None = None) -> list[tuple[str, Recipe | None]]:

@@ -50,9 +50,8 @@ def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
 
 def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
     """Tell whether a recipe names a model or data that may be on the hub, and is none that another recipe makes."""
-    from reasoning_ext.generation_checks import asks_server
-    from reasoning_ext.inspection import on_hub
-    from reasoning_ext.named_inputs import eval_models
+    from reasoning_ext.mixtures import asks_server, eval_models
+    from reasoning_ext.row_options import on_hub
     from reasoning_ext.sources import local_source
 
     found = [] if asks_server(recipe) else [recipe.values.get("model_name_or_path"), *eval_models(recipe).values()]

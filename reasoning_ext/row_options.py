@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.mixtures import TASK, entries
 from reasoning_ext.recipe import Recipe
-from reasoning_ext.sources import is_generator
+from reasoning_ext.run_dir import DONE
+from reasoning_ext.sources import is_generator, local_source
 from reasoning_ext.trace_filters import TraceFilters
 
 TRAIN, TEST = "dataset_train_split", "dataset_test_split"
@@ -141,3 +143,21 @@ def _source(entry: Recipe, index: int | None) -> Source:
         num_rows=own.get("num_rows"),
         extra={key: own[key] for key in (TASK, "chat_template_kwargs") if own.get(key)},
     )
+
+
+def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
+    """Tell whether the data set is the output of a recipe that has yet to run."""
+    names = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
+    sources = [Path(entry.local(name)) for entry, name in names if name]
+    made = {Path(path).resolve() for path in made}
+    return any(source.resolve() in made and not (source / DONE).is_file() for source in sources)
+
+
+def on_hub(recipe: Recipe) -> bool:
+    """Tell whether a data set of a recipe is on the hub."""
+    return any(is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
+
+
+def is_hub_name(name: str) -> bool:
+    """Tell whether a data set's name is the hub's: no function, no file and no folder here."""
+    return not is_generator(name) and ":" not in name and local_source(name) is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext import generation
+from reasoning_ext.engines import local
 from reasoning_ext.engines.options import OPTIONS
 from reasoning_ext.engines.source import model_source
 from reasoning_ext.fields import GRPO_CONFIG
@@ -36,7 +36,12 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
         if problem := server_problem(recipe, served):
             raise EngineError("engine_kwargs", problem)
         return ServerEngine(served, options, recipe.get("think_tags"))
-    return generation.open_engine(engine, model_source(recipe, False, name, **overrides), options)
+    source = model_source(recipe, False, name, **overrides)
+    if engine == "ray":
+        from reasoning_ext.engines.ray_engine import RayEngine
+
+        return RayEngine(source, options)
+    return local.open_engine(engine, source, options)
 
 
 def server_problem(recipe: Recipe, model: str) -> str:

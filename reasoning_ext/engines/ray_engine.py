@@ -16,10 +16,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from reasoning_ext.engines.local import open_engine
 from reasoning_ext.engines.options import OPTIONS, RayOptions
 from reasoning_ext.engines.source import ModelSource
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.generation import Completion, Engine, EngineError, Key, SamplingSettings, key_array, open_engine
+from reasoning_ext.generation import Completion, Engine, EngineError, Key, SamplingSettings, key_array
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # deaths of workers are told nevertheless
 STARTS = 4  # of a chunk whose worker dies each time

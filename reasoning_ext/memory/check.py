@@ -16,7 +16,7 @@ from reasoning_ext.memory.edits import Edit, edits
 from reasoning_ext.memory.plan import GIB, Plan, plan
 from reasoning_ext.memory.setup import setup_of
 from reasoning_ext.memory.shapes import ShapeError
-from reasoning_ext.named_inputs import eval_models
+from reasoning_ext.mixtures import eval_models
 from reasoning_ext.own_keys import FROM_DATA
 from reasoning_ext.recipe import Recipe
 
