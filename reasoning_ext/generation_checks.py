@@ -14,6 +14,7 @@ from typing import Any
 from reasoning_ext.engines.options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.errors import Problem
 from reasoning_ext.fields import dataclass_keys
+from reasoning_ext.mixtures import asks_server
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
 from reasoning_ext.sampling.outputs import KINDS, STEPS

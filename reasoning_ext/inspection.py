@@ -21,7 +21,7 @@ from reasoning_ext.own_keys import FROM_DATA, TRAINED
 from reasoning_ext.prepared import Prepared
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.row_options import TEST, TRAIN, RowOptions, row_options
+from reasoning_ext.row_options import TEST, TRAIN, RowOptions, is_hub_name, row_options
 from reasoning_ext.rows import prepare, read_rows, stage_columns
 from reasoning_ext.sources import local_source
 from reasoning_ext.user_code import no_code

@@ -9,7 +9,7 @@ from reasoning_ext.files import read_object
 from reasoning_ext.formatting import FORMATS, find_format, format_names
 from reasoning_ext.gym import is_gym
 from reasoning_ext.hand_over import ADAPTER, MERGED, RANDOM, base_of, is_adapter
-from reasoning_ext.mixtures import asks_server, entries
+from reasoning_ext.mixtures import asks_server, entries, eval_models
 from reasoning_ext.plugins import code_file
 from reasoning_ext.recipe import Recipe
 from reasoning_ext.reward_loading import HOMES, RewardSpec
