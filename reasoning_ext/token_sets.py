@@ -123,11 +123,11 @@ def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[D
     kept = [i for i, length in enumerate(lengths) if length <= max_length]
     dropped = len(lengths) - len(kept)
     if dropped and (choice == "error" or not kept):
-        problem = (
-            f"{dropped} of {len(lengths)} rows are longer than max_length {max_length} (row {lengths.index(max(lengths))} has "
-            f"{max(lengths)} tokens); raise max_length, or write overlong_rows: drop"
-        )
-        raise DataError("max_length", problem if kept else problem.rpartition(",")[0] + "; no row is left")
+        longest = max(lengths)
+        found = f"{dropped} of {len(lengths)} rows are longer than max_length {max_length}"
+        found += f" (row {lengths.index(longest)} has {longest} tokens)"
+        hint = "raise max_length" + (", or write overlong_rows: drop" if kept else "; no row is left")
+        raise DataError("max_length", found, hint=hint)
     return (rows.select(kept) if dropped else rows), dropped
 
 

@@ -23,6 +23,7 @@ import torch
 from reasoning_ext.engines.opening import open_engine
 from reasoning_ext.generation import Completion, key_seed
 from reasoning_ext.recipe import load_recipe
+from reasoning_ext.reward_loading import parse_rewards
 from reasoning_ext.run_dir import finish, locked, open_run
 from reasoning_ext.sample import run_sample
 
@@ -66,7 +67,8 @@ def live(folder, kind, log, pipe):
     with locked(recipe.output_dir):
         run = open_run(recipe.output_dir, recipe.values, {})
         engine = FakeEngine() if kind == "fake" else open_engine(recipe)
-        code = run_sample(recipe, run, Watched(engine, log, pipe))
+        specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
+        code = run_sample(recipe, run, specs, Watched(engine, log, pipe))
         finish(run.path, 0.0)
     return code
 
