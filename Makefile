@@ -12,13 +12,14 @@ demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, three to five m
 	$(BIN)/reasoning-ext run recipes/tiny
 	$(BIN)/reasoning-ext report runs/tiny
 
-test: $(VENV)/.installed lint  ## ruff, mypy and all tests that need no GPU
+test: $(VENV)/.installed lint  ## ruff, mypy, import-linter and all tests that need no GPU
 	$(PYTEST) -m "not gpu and not unsloth"
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"

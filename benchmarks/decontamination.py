@@ -167,7 +167,7 @@ def dataset(texts):
 
 def decontamination(seed, count):
     """Measure what is found of 50, what is dropped of 1,000 clean rows, and the speed on `count` rows."""
-    from reasoning_ext.decontamination import decontaminate, split_words
+    from reasoning_ext.data.contamination import decontaminate, split_words
 
     rng = random.Random(seed)
     items = fresh(rng, 200, ())
@@ -201,7 +201,7 @@ def decontamination(seed, count):
 
 def deduplication(seed, count, how):
     """Measure recall on planted duplicates, precision, what is kept that must be, and the speed on `count` rows."""
-    from reasoning_ext.deduplication import deduplicate
+    from reasoning_ext.data.duplicates import deduplicate
 
     rng = random.Random(seed + 1)
     originals = fresh(rng, 2000, ())

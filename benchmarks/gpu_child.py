@@ -16,8 +16,8 @@ import time
 import traceback
 from pathlib import Path
 
-from reasoning_ext.process import versions
-from reasoning_ext.recipe import load_recipe
+from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.runs.process import versions
 
 OUT_OF_MEMORY = 3  # the exit code
 LOADING, PREPARING = "loading", "trainer"
@@ -170,15 +170,15 @@ def out_of_memory(error):
 
 def run_child(folder):
     """Run the job of a folder, write `result.json` into it, and return the exit code."""
-    from reasoning_ext.model import prepare_backend
+    from reasoning_ext.models.load import prepare_backend
 
     job = json.loads(Path(folder, "job.json").read_text())
     recipe = load_recipe(Path(folder, "recipe.yaml"))
     prepare_backend(job["backend"])
     import torch
 
-    from reasoning_ext import grpo, sft
     from reasoning_ext.pipeline import run_recipes
+    from reasoning_ext.train import grpo, sft
 
     if torch.cuda.is_available():
         set_limit(job["limit"])

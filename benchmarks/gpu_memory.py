@@ -25,13 +25,13 @@ from pathlib import Path
 import gpu_models
 from gpu_runs import FITS, ROOT, TOO_LARGE, Job, header, measure
 
+from reasoning_ext.check.memory.check import parse_card
+from reasoning_ext.check.memory.plan import GIB
+from reasoning_ext.check.memory.shapes import config_of, shape_of
 from reasoning_ext.errors import UserError
-from reasoning_ext.files import write_whole
-from reasoning_ext.memory.check import parse_card
-from reasoning_ext.memory.plan import GIB
-from reasoning_ext.memory.shapes import config_of, shape_of
-from reasoning_ext.recipe import expand, load_recipe
-from reasoning_ext.yaml_reading import parse_value
+from reasoning_ext.recipe.load import expand, load_recipe
+from reasoning_ext.recipe.yaml_reading import parse_value
+from reasoning_ext.runs.files import write_whole
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu_memory.json"
 ONE_GENERATION = ["gradient_accumulation_steps=4"]  # of the recipes' eight: the peak and the speed are the same

@@ -3,8 +3,8 @@
     python benchmarks/gpu_models.py qwen3-8b --models models        # makes models/qwen3-8b, 16 GB, once
 
 What a step costs depends on the shape of a model and not on what it knows. The shape comes from the public config that
-`reasoning_ext.memory.shapes` has built in. A tensor at a time is drawn, on the GPU where there is one, so that a model need not
-fit anywhere whole. The tokenizer has as many tokens as the model's vocabulary, one a printable character and fillers up
+`reasoning_ext.check.memory.shapes` has built in. A tensor at a time is drawn, on the GPU where there is one, so that a
+model need not fit anywhere whole. The tokenizer has as many tokens as the model's vocabulary, one a printable character and fillers up
 to the end, so that every id that a random model samples decodes.
 """
 
@@ -15,8 +15,8 @@ import string
 import time
 from pathlib import Path
 
-from reasoning_ext.files import check_space, write_whole
-from reasoning_ext.memory.shapes import config_of
+from reasoning_ext.check.memory.shapes import config_of
+from reasoning_ext.runs.files import check_space, write_whole
 
 TINY = "tiny"  # the shape of --smoke: Qwen3 with two small layers
 TINY_SHAPE = {
@@ -38,7 +38,7 @@ PROMPT_TOKENS = 256  # at most a quarter of the context
 
 
 def shape_config(name):
-    """Return the config of a shape: `tiny`, or a name that `reasoning_ext.memory.shapes.config_of` knows, such as `qwen3-8b`.
+    """Return the config of a shape: `tiny`, or a name that `check.memory.shapes.config_of` knows, such as `qwen3-8b`.
 
     Raises:
         ShapeError: there is no such shape.

@@ -20,13 +20,13 @@ import yaml
 from gpu_child import GENERATION, OPTIMIZER, OUT_OF_MEMORY, TRAINING
 from gpu_models import make_rows, split_context
 
+from reasoning_ext.check.memory.check import find_card
+from reasoning_ext.check.memory.plan import plan
+from reasoning_ext.check.memory.setup import setup_of
 from reasoning_ext.errors import UserError
-from reasoning_ext.memory.check import find_card
-from reasoning_ext.memory.plan import plan
-from reasoning_ext.memory.setup import setup_of
-from reasoning_ext.process import versions
-from reasoning_ext.recipe import load_recipe
-from reasoning_ext.run_dir import METRICS
+from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.runs.folder import METRICS
+from reasoning_ext.runs.process import versions
 
 ROOT = Path(__file__).parents[1]
 STEPS = 3

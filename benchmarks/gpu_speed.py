@@ -20,9 +20,9 @@ import gpu_models
 from gpu_memory import SMALL_BATCH, add_arguments, jobs_of, save, settle
 from gpu_runs import FITS, ROOT, header, measure
 
+from reasoning_ext.check.memory.check import TOKENS_PER_SECOND
+from reasoning_ext.check.memory.plan import GIB
 from reasoning_ext.errors import UserError
-from reasoning_ext.memory.check import TOKENS_PER_SECOND
-from reasoning_ext.memory.plan import GIB
 
 RESULT = ROOT / "benchmarks" / "results" / "gpu_speed.json"
 SMOKE = {"models": [gpu_models.TINY], "contexts": [96], "steps": 3, "set": SMALL_BATCH}

@@ -25,9 +25,9 @@ from pathlib import Path
 import yaml
 from memory_trace.recipes import trace_recipe
 
-from reasoning_ext.memory.plan import Plan, plan
-from reasoning_ext.memory.setup import setup_of
-from reasoning_ext.recipe import Recipe, load_recipe
+from reasoning_ext.check.memory.plan import Plan, plan
+from reasoning_ext.check.memory.setup import setup_of
+from reasoning_ext.recipe.load import Recipe, load_recipe
 
 RESULT = Path(__file__).parent / "results" / "memory_plan.json"
 PARTS = {

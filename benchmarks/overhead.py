@@ -30,13 +30,13 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from reasoning_ext import grpo
-from reasoning_ext.files import write_whole
+from reasoning_ext.data.row_options import row_options
+from reasoning_ext.data.rows import prepare
 from reasoning_ext.pipeline import run_recipes
-from reasoning_ext.process import versions
-from reasoning_ext.recipe import Recipe, load_recipe
-from reasoning_ext.row_options import row_options
-from reasoning_ext.rows import prepare
+from reasoning_ext.recipe.load import Recipe, load_recipe
+from reasoning_ext.runs.files import write_whole
+from reasoning_ext.runs.process import versions
+from reasoning_ext.train import grpo
 
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "recipes" / "tiny"

@@ -23,9 +23,9 @@ from typing import Any
 
 import yaml
 
-from reasoning_ext.files import write_whole
-from reasoning_ext.process import versions
-from reasoning_ext.run_dir import open_run
+from reasoning_ext.runs.files import write_whole
+from reasoning_ext.runs.folder import open_run
+from reasoning_ext.runs.process import versions
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "sampling.json"
@@ -42,10 +42,10 @@ def speed(folder: Path, prompts: int) -> dict[str, Any]:
         folder: a run's folder with the model.
         prompts: how many prompts, of `GENERATIONS` completions each; the two slow ways take a quarter of them.
     """
-    from reasoning_ext.engines import transformers_engine
-    from reasoning_ext.engines.transformers_engine import TransformersEngine
-    from reasoning_ext.generation import SamplingSettings
-    from reasoning_ext.sources import load_rows
+    from reasoning_ext.data.sources import load_rows
+    from reasoning_ext.engines import transformers as transformers_engine
+    from reasoning_ext.engines.base import SamplingSettings
+    from reasoning_ext.engines.transformers import TransformersEngine
 
     loaded = load(folder)
     rows = load_rows(TASK, ROOT, split="test", gen_kwargs={"num_rows": prompts, "num_steps": 5})
@@ -81,8 +81,8 @@ def alone(loaded: Any, prompts: list, each: int) -> int:
     """Draw completions with one plain `generate` call a prompt, or one a completion."""
     import torch
 
-    from reasoning_ext.engines.transformers_engine import stop_ids
-    from reasoning_ext.rendering import render_prompt
+    from reasoning_ext.engines.transformers import stop_ids
+    from reasoning_ext.think.render import render_prompt
 
     stops = stop_ids(loaded.model, loaded.tokenizer, loaded.contract)
     for prompt in prompts:
@@ -102,8 +102,8 @@ def load(folder: Path) -> Any:
     """Load a run's model for generation."""
     from trl import ModelConfig
 
-    from reasoning_ext.loaded import LoadOptions
-    from reasoning_ext.model import load_model
+    from reasoning_ext.models.load import load_model
+    from reasoning_ext.models.loaded import LoadOptions
 
     return load_model(str(folder), ModelConfig(dtype="float32"), LoadOptions(trainable=False))
 
@@ -129,9 +129,9 @@ def adaptive(folder: Path, prompts: int) -> list[dict[str, Any]]:
 
 def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
     """Run a sample recipe in a folder of its own; return its summary and the seconds."""
-    from reasoning_ext.recipe import load_recipe
-    from reasoning_ext.reward_loading import parse_rewards
-    from reasoning_ext.sample import run_sample
+    from reasoning_ext.recipe.load import load_recipe
+    from reasoning_ext.sample.stage import run_sample
+    from reasoning_ext.scoring.spec import parse_rewards
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "r.yaml"
@@ -148,7 +148,7 @@ class FakeEngine:
 
     def generate(self, prompts: Any, keys: list, settings: Any) -> Iterator[list]:
         """Answer keys; see `generation.Engine`."""
-        from reasoning_ext.generation import Completion, key_seed
+        from reasoning_ext.engines.base import Completion, key_seed
 
         for start in range(0, len(keys), BATCH):
             batch = []

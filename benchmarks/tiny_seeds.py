@@ -14,8 +14,8 @@ import sys
 import time
 from pathlib import Path
 
-from reasoning_ext.files import write_whole
-from reasoning_ext.process import versions
+from reasoning_ext.runs.files import write_whole
+from reasoning_ext.runs.process import versions
 
 ROOT = Path(__file__).parents[1]
 SAMPLED_GAIN, GREEDY_GAIN, STUDENT_GAIN, WALL_SECONDS = 0.40, 0.50, 0.20, 360

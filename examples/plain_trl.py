@@ -16,8 +16,8 @@ from reasoning_ext.rewards.think_format import think_format
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from trl import GRPOConfig, GRPOTrainer
 
-from reasoning_ext.reward_calls import build_rewards
-from reasoning_ext.reward_loading import parse_rewards
+from reasoning_ext.scoring.call import build_rewards
+from reasoning_ext.scoring.spec import parse_rewards
 
 TINY = Path(__file__).parents[1] / "recipes" / "tiny" / "model"
 

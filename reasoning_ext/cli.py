@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from reasoning_ext.errors import UserError, print_error, refuse_little_memory, system_problem
-from reasoning_ext.interrupt import Terminated, handle_signals, stop_at_once
+from reasoning_ext.runs.interrupt import Terminated, handle_signals, stop_at_once
 from reasoning_ext.shown import print
 
 app = typer.Typer(
@@ -43,8 +43,8 @@ RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipe
 @app.command(context_settings=_OVERRIDABLE)
 def run(recipes: RECIPES) -> None:
     """Run recipes in order; skip what is done, go on where cut off."""
-    from reasoning_ext.network import settle
-    from reasoning_ext.recipe import load_recipes
+    from reasoning_ext.check.network import settle
+    from reasoning_ext.recipe.load import load_recipes
 
     loaded = load_recipes(*split_overrides(recipes))
     settle(loaded)
@@ -64,18 +64,18 @@ def check(
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
+    from reasoning_ext.check.network import settle
     from reasoning_ext.errors import Problem
-    from reasoning_ext.network import settle
-    from reasoning_ext.recipe import load_recipes
-    from reasoning_ext.user_code import NO_CODE
+    from reasoning_ext.recipe.load import load_recipes
+    from reasoning_ext.recipe.user_code import NO_CODE
 
     if no_code:
         os.environ[NO_CODE] = "1"
     wrong: list[Problem] = []
     loaded = load_recipes(*split_overrides(recipes), wrong)
     offline = settle([] if wrong else loaded, offline)
-    from reasoning_ext.check_output import check_and_print
-    from reasoning_ext.memory.check import MemoryOptions, parse_card
+    from reasoning_ext.check.memory.check import MemoryOptions, parse_card
+    from reasoning_ext.check.show import check_and_print
 
     options = MemoryOptions(None if gpu is None else parse_card(gpu), tokens_per_second)
     raise typer.Exit(check_and_print(loaded, wrong, offline, show, as_json, options))
@@ -87,7 +87,7 @@ def list_(
     stage: Annotated[str | None, typer.Argument(help="keys: of this stage alone.")] = None,
 ) -> None:
     """List what a recipe can name, and where its text stands."""
-    from reasoning_ext.listing import listed
+    from reasoning_ext.check.listing import listed
 
     for line in listed(kind, stage):
         print(line)
@@ -96,7 +96,7 @@ def list_(
 @app.command()
 def schema() -> None:
     """Print a JSON Schema of recipes for editors."""
-    from reasoning_ext.schema import schema_text
+    from reasoning_ext.check.schema import schema_text
 
     print(schema_text(), end="")
 
@@ -110,10 +110,10 @@ def score(
     ] = None,
 ) -> None:
     """Replay rewards over saved completions."""
-    from reasoning_ext.network import settle
+    from reasoning_ext.check.network import settle
 
     settle([])
-    from reasoning_ext.score import score_and_print
+    from reasoning_ext.evaluate.replay import score_and_print
 
     score_and_print(completions, recipe, reward or [])
 
@@ -127,7 +127,7 @@ def report(
     curves: Annotated[Path | None, typer.Option(help="Write a GRPO run's curves as this PNG file instead.")] = None,
 ) -> None:
     """Write one HTML file about runs; it opens offline."""
-    from reasoning_ext.report import save_curves, write_report
+    from reasoning_ext.runs.report import save_curves, write_report
 
     if curves is not None:
         save_curves(runs[0], curves)
@@ -146,10 +146,10 @@ def ask(
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
 ) -> None:
     """Ask a model, watch it think, and take a vote."""
-    from reasoning_ext.network import settle
+    from reasoning_ext.check.network import settle
 
     settle([])
-    from reasoning_ext.ask import ask_and_print
+    from reasoning_ext.evaluate.ask import ask_and_print
 
     ask_and_print(model, question, n, temperature, max_completion_length, seed, system_prompt)
 
@@ -170,7 +170,7 @@ def export(
     what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
 ) -> None:
     """Export a run for other tools, compared with what was trained."""
-    from reasoning_ext.network import settle
+    from reasoning_ext.check.network import settle
 
     settle([])
     from reasoning_ext.export import export_run

@@ -5,16 +5,13 @@ import importlib
 import time
 
 from reasoning_ext.check import check
-from reasoning_ext.check_keys import OF_MODELS, Checked, broken_rules
-from reasoning_ext.checkpoints import settle
+from reasoning_ext.check.keys import OF_MODELS, Checked, broken_rules
+from reasoning_ext.check.named_inputs import code_line, input_sources
 from reasoning_ext.errors import UserError
-from reasoning_ext.files import DiskError
-from reasoning_ext.named_inputs import code_line, input_sources
-from reasoning_ext.process import free_memory, quiet
-from reasoning_ext.recipe import Recipe
-from reasoning_ext.refusals import named_refusals
-from reasoning_ext.reward_loading import RewardSpec
-from reasoning_ext.run_dir import (
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs.checkpoints import settle
+from reasoning_ext.runs.files import DiskError
+from reasoning_ext.runs.folder import (
     RunDir,
     RunDirError,
     fingerprint,
@@ -28,13 +25,16 @@ from reasoning_ext.run_dir import (
     say,
     world_size,
 )
+from reasoning_ext.runs.process import free_memory, quiet
+from reasoning_ext.scoring.spec import RewardSpec
+from reasoning_ext.train.refusals import named_refusals
 
 STAGE_FUNCTIONS = {
-    "sft": "reasoning_ext.sft:run_sft",
-    "grpo": "reasoning_ext.grpo:run_grpo",
-    "dpo": "reasoning_ext.dpo:run_dpo",
-    "sample": "reasoning_ext.sample:run_sample",
-    "eval": "reasoning_ext.evaluate:run_eval",
+    "sft": "reasoning_ext.train.sft:run_sft",
+    "grpo": "reasoning_ext.train.grpo:run_grpo",
+    "dpo": "reasoning_ext.train.dpo:run_dpo",
+    "sample": "reasoning_ext.sample.stage:run_sample",
+    "eval": "reasoning_ext.evaluate.stage:run_eval",
 }
 
 
@@ -106,7 +106,7 @@ def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -
 
 
 def _run_stage(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
-    from reasoning_ext.model import prepare_backend
+    from reasoning_ext.models.load import prepare_backend
 
     for problem in broken_rules(recipe, OF_MODELS):  # the model of an earlier recipe is there only now
         raise UserError(problem)

@@ -14,7 +14,7 @@ from contextlib import aclosing, suppress
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
-from reasoning_ext.replies import Reply, key_problem, shown_url
+from reasoning_ext.servers.replies import Reply, key_problem, shown_url
 
 RUBRIC = (
     "10 for an answer that is right, complete and clear; 5 for one that is partly right; 0 for a wrong one or none."
@@ -138,7 +138,7 @@ async def _judge_all(
     keys = {case: hashlib.sha256(json.dumps([base_url, model, *case]).encode()).digest() for case in cases}
     verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
     if asked := [case for case in keys if case not in verdicts]:
-        from reasoning_ext.openai_client import Server
+        from reasoning_ext.servers.client import Server
 
         async with aclosing(Server([base_url], *connection)) as server:
             server.responded = server.served = bool(verdicts)
@@ -157,7 +157,7 @@ async def _judge_all(
 
 async def _ask(server: Any, model: str, cases: list[_Case], max_concurrency: int) -> dict[_Case, _Verdict]:
     """Return a server's verdicts on different cases; raises as `_judge_all`."""
-    from reasoning_ext.openai_client import FaultError, RefusedError
+    from reasoning_ext.servers.client import FaultError, RefusedError
 
     gate = asyncio.Semaphore(max_concurrency)
 

@@ -48,7 +48,7 @@ def reasoning_gym(
         ModuleNotFoundError: the library is not installed.
 
     Example:
-        >>> from reasoning_ext.gym import gym_rows
+        >>> from reasoning_ext.data.gym import gym_rows
         >>> [row] = gym_rows("reasoning_gym:gcd", "train", {"num_rows": 1})
         >>> reasoning_gym([f"<think>...</think>It is \\boxed{{{row['answer']}}}", "no idea"], [row["gym_entry"]] * 2)
         [1.0, 0.0]

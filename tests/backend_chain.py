@@ -34,19 +34,19 @@ RECIPES = {
 }
 
 os.chdir(FOLDER)
-from reasoning_ext.loaded import LoadOptions  # noqa: E402
-from reasoning_ext.model import load_model, prepare_backend  # noqa: E402
+from reasoning_ext.models.load import load_model, prepare_backend  # noqa: E402
+from reasoning_ext.models.loaded import LoadOptions  # noqa: E402
 
 prepare_backend(BACKEND)
 
 import torch  # noqa: E402
 from trl import ModelConfig  # noqa: E402
 
-import reasoning_ext.grpo  # noqa: E402
-import reasoning_ext.sft  # noqa: E402
+import reasoning_ext.train.grpo  # noqa: E402
+import reasoning_ext.train.sft  # noqa: E402
 from reasoning_ext.pipeline import run_recipes  # noqa: E402
-from reasoning_ext.recipe import load_recipes  # noqa: E402
-from reasoning_ext.training import train  # noqa: E402
+from reasoning_ext.recipe.load import load_recipes  # noqa: E402
+from reasoning_ext.train.common import train  # noqa: E402
 
 IDS = torch.arange(3, 15).reshape(1, 12)
 FACTS: dict = {"backend": BACKEND, "bits": BITS}
@@ -97,7 +97,7 @@ def recorded(trainer, run, stage):
 
 def main():
     """Run the recipes, load each model again, and print what was seen."""
-    reasoning_ext.grpo.train = reasoning_ext.sft.train = recorded
+    reasoning_ext.train.grpo.train = reasoning_ext.train.sft.train = recorded
     for name, text in RECIPES.items():
         (FOLDER / f"{name}.yaml").write_text(text + f"output_dir: {name}\n")
         assert run_recipes(load_recipes([f"{name}.yaml"])) == 0

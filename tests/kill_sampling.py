@@ -20,12 +20,12 @@ from pathlib import Path
 
 import torch
 
+from reasoning_ext.engines.base import Completion, key_seed
 from reasoning_ext.engines.opening import open_engine
-from reasoning_ext.generation import Completion, key_seed
-from reasoning_ext.recipe import load_recipe
-from reasoning_ext.reward_loading import parse_rewards
-from reasoning_ext.run_dir import finish, locked, open_run
-from reasoning_ext.sample import run_sample
+from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.runs.folder import finish, locked, open_run
+from reasoning_ext.sample.stage import run_sample
+from reasoning_ext.scoring.spec import parse_rewards
 
 BATCH = 8
 

@@ -7,7 +7,7 @@ import zipfile
 import pytest
 from conftest import ROOT
 
-CODE = "import reasoning_ext.rewards.math_answer as m; import reasoning_ext.report; print(m.__file__)"
+CODE = "import reasoning_ext.rewards.math_answer as m; import reasoning_ext.runs.report; print(m.__file__)"
 
 
 @pytest.mark.slow
@@ -39,8 +39,8 @@ def test_an_editable_install_finds_a_reward_dropped_into_the_folder(tmp_path):
     dropped.write_text("def dropped_by_a_test(completions, **kwargs):\n    return [0.25 for _ in completions]\n")
     try:
         code = (
-            "from pathlib import Path; from reasoning_ext.reward_calls import build_rewards;"
-            "from reasoning_ext.reward_loading import parse_rewards;"
+            "from pathlib import Path; from reasoning_ext.scoring.call import build_rewards;"
+            "from reasoning_ext.scoring.spec import parse_rewards;"
             "print(build_rewards(parse_rewards(['dropped_by_a_test'], Path()))[0](completions=['x']))"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import ROOT, TINY
 
-from reasoning_ext.checkpoints import COMPLETE
 from reasoning_ext.errors import UserError
 from reasoning_ext.pipeline import run_recipes
-from reasoning_ext.recipe import load_recipes
-from reasoning_ext.run_dir import DONE
+from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.runs.checkpoints import COMPLETE
+from reasoning_ext.runs.folder import DONE
 
 pytestmark = pytest.mark.slow
 RUN = [sys.executable, "-m", "reasoning_ext", "run"]
@@ -38,10 +38,11 @@ def counted(owner, name):
     setattr(owner, name, call)
 
 import transformers
-from reasoning_ext import reward_loading, sources
-counted(sources, "load_rows"), counted(reward_loading, "parse_rewards"), counted(transformers.AutoTokenizer, "from_pretrained")
-from reasoning_ext import check_keys
-counted(check_keys, "check_keys")
+from reasoning_ext.scoring import spec
+from reasoning_ext.data import sources
+counted(sources, "load_rows"), counted(spec, "parse_rewards"), counted(transformers.AutoTokenizer, "from_pretrained")
+from reasoning_ext.check import keys
+counted(keys, "check_keys")
 from reasoning_ext.cli import main
 try:
     main()
@@ -118,9 +119,9 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused(finished, run
 
 
 def test_report_score_and_ask_take_the_runs(finished, monkeypatch, capsys):
-    from reasoning_ext.ask import ask_and_print
-    from reasoning_ext.report import write_report
-    from reasoning_ext.score import score_and_print
+    from reasoning_ext.evaluate.ask import ask_and_print
+    from reasoning_ext.evaluate.replay import score_and_print
+    from reasoning_ext.runs.report import write_report
 
     monkeypatch.chdir(finished)
     write_report([Path("runs/tiny")], Path("report.html"))

@@ -10,8 +10,8 @@ from conftest import TINY
 
 from reasoning_ext import shown
 from reasoning_ext.errors import KeyProblem, Problem, UserError
-from reasoning_ext.run_dir import RunDirError, open_run, refuse_other_recipe
-from reasoning_ext.run_reading import read_run
+from reasoning_ext.runs.folder import RunDirError, open_run, refuse_other_recipe
+from reasoning_ext.runs.read import read_run
 from reasoning_ext.shown import visible, without_secrets
 
 PACKAGE = Path(shown.__file__).parent

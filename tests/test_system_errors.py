@@ -10,7 +10,7 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext import cli as command_line
-from reasoning_ext import rules
+from reasoning_ext.check import rules
 
 RECIPE = f"""\
 stage: sft

@@ -12,7 +12,7 @@ from reasoning_ext.rewards.math_answer import math_answer
 from reasoning_ext.rewards.step_check import step_check
 
 from reasoning_ext import think
-from reasoning_ext.user_code import import_file
+from reasoning_ext.recipe.user_code import import_file
 from reasoning_ext.verifier import read_gold
 
 HOME = ROOT / "examples" / "tasks"

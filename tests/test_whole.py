@@ -6,14 +6,17 @@ from collections import namedtuple
 import pytest
 import yaml
 
-from reasoning_ext import ask, grpo, model, pipeline, sft
-from reasoning_ext.chat_tokenizer import load_tokenizer
+from reasoning_ext import pipeline
 from reasoning_ext.check import Look
-from reasoning_ext.contract import ContractError, find_contract
-from reasoning_ext.engines.transformers_engine import TransformersEngine
-from reasoning_ext.generation import SamplingSettings
-from reasoning_ext.recipe import load_recipe
+from reasoning_ext.engines.base import SamplingSettings
+from reasoning_ext.engines.transformers import TransformersEngine
+from reasoning_ext.evaluate import ask
+from reasoning_ext.models import load
+from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.think import content
+from reasoning_ext.think.template import ContractError, find_contract
+from reasoning_ext.think.tokenizer import load_tokenizer
+from reasoning_ext.train import grpo, sft
 from tests.templates import TEMPLATES, build, save_model, template_text
 
 WHOLE = "<think>\n3+4=7\n</think>\n\nThe answer is \\boxed{7}."
@@ -206,7 +209,7 @@ def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
     path.write_text(yaml.safe_dump(COMMON | grpo_values(tmp_path) | {"output_dir": "out"}))
     from datasets import Dataset
 
-    from reasoning_ext.prepared import Prepared
+    from reasoning_ext.data.prepared import Prepared
 
     [row] = grpo._prompts(load_recipe(path), Prepared(Dataset.from_list(rows)))
     assert row["prompt"][1]["content"] == "b" and row["prompt"][1][find_contract(tokenizer).field] == "a"
@@ -260,7 +263,7 @@ def test_a_prompt_that_a_template_refuses_is_named(tmp_path):
 def loaded_model(folder, **options):
     from trl import ModelConfig
 
-    return model.load_model(str(folder), ModelConfig(dtype="float32"), model.LoadOptions(from_scratch=True, **options))
+    return load.load_model(str(folder), ModelConfig(dtype="float32"), load.LoadOptions(from_scratch=True, **options))
 
 
 class Answering:

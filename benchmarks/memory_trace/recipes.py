@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from memory_trace.trace import MemoryTraceError, Workload, trace_training
-from reasoning_ext.fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
-from reasoning_ext.memory.setup import Setup, model_source
-from reasoning_ext.memory.shapes import config_of
-from reasoning_ext.recipe import Recipe
+from reasoning_ext.check.memory.setup import Setup, model_source
+from reasoning_ext.check.memory.shapes import config_of
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.trl_fields import DPO_CONFIG, GRPO_CONFIG, MODEL_CONFIG, SFT_CONFIG
 
 
 def trace_recipe(recipe: Recipe, earlier: dict[str, Recipe], setup: Setup, offline: bool = True) -> dict[str, Any]:

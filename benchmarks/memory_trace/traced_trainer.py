@@ -63,7 +63,7 @@ def build_trainer(
     from trl.trainer import dpo_trainer, grpo_trainer
 
     from memory_trace.gpu_stand_ins import replaced
-    from reasoning_ext.engines.source import model_config as build_config
+    from reasoning_ext.models.source import model_config as build_config
 
     model = _build_model(model_config, load)
     data = _dataset(stage, workload, steps * accumulation)

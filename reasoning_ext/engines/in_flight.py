@@ -33,10 +33,10 @@ from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from reasoning_ext.engines.options import ServerOptions
-from reasoning_ext.generation import Completion, EngineError, Key
-from reasoning_ext.openai_client import NO_REPLY, TOO_EARLY, FaultError, RefusedError, Server
-from reasoning_ext.replies import Reply
+from reasoning_ext.engines.base import Completion, EngineError, Key
+from reasoning_ext.recipe.engine_options import ServerOptions
+from reasoning_ext.servers.client import NO_REPLY, TOO_EARLY, FaultError, RefusedError, Server
+from reasoning_ext.servers.replies import Reply
 from reasoning_ext.shown import print
 
 MOST_AT_ONCE = 256  # completions that are yielded together

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.engines import local
-from reasoning_ext.engines.options import OPTIONS
-from reasoning_ext.engines.source import model_source
-from reasoning_ext.fields import GRPO_CONFIG
-from reasoning_ext.generation import Engine, EngineError, SamplingSettings
+from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
+from reasoning_ext.models.source import model_source
+from reasoning_ext.recipe.engine_options import OPTIONS
+from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
 
 if TYPE_CHECKING:
-    from reasoning_ext.recipe import Recipe
+    from reasoning_ext.recipe.load import Recipe
 
 SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 
@@ -38,7 +38,7 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
         return ServerEngine(served, options, recipe.get("think_tags"))
     source = model_source(recipe, False, name, **overrides)
     if engine == "ray":
-        from reasoning_ext.engines.ray_engine import RayEngine
+        from reasoning_ext.engines.ray import RayEngine
 
         return RayEngine(source, options)
     return local.open_engine(engine, source, options)

@@ -18,11 +18,11 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.contract import Contract
-from reasoning_ext.engines.options import ServerOptions, server_problems
-from reasoning_ext.generation import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.replies import Reply, shown_url, writable
+from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.recipe.engine_options import ServerOptions, server_problems
+from reasoning_ext.servers.replies import Reply, shown_url, writable
 from reasoning_ext.shown import print
+from reasoning_ext.think.template import Contract
 
 if TYPE_CHECKING:
     from reasoning_ext.engines.in_flight import InFlight
@@ -206,7 +206,7 @@ def reachable(model: str, options: ServerOptions) -> str:
 
 async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
     """Return whether an endpoint answers, and what is wrong with it, or ""."""
-    from reasoning_ext.openai_client import PROBE, FaultError, RefusedError, Server
+    from reasoning_ext.servers.client import PROBE, FaultError, RefusedError, Server
 
     is_listed = True
     try:

@@ -1,0 +1,89 @@
+"""Keys that do nothing with another key's value, refused like typos: whoever writes one believes that it works."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from reasoning_ext.errors import Problem
+from reasoning_ext.recipe.keys import FROM_DATA
+from reasoning_ext.recipe.load import Recipe
+
+CLIPPED = ("grpo", "bnpo", "dr_grpo", "dapo", "luspo")  # GRPO's losses with a clipped ratio
+# the keys (a last * for all that begin so), the keys that decide, the values with which they work
+NEEDS: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("max_seq_length", "backend", ("unsloth",)),
+    ("lora_* use_rslora use_dora", "use_peft", (True,)),
+    ("bnb_4bit_* use_bnb_nested_quant", "load_in_4bit", (True,)),
+    ("vllm_*", "use_vllm", (True,)),
+    ("vllm_server_* vllm_group_port", "vllm_mode", ("server",)),
+    (
+        "vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size vllm_enable_sleep_mode vllm_model_impl",
+        "vllm_mode", ("colocate",),
+    ),
+    ("vllm_importance_sampling_*", "vllm_importance_sampling_correction", (True,)),
+    ("sapo_*", "loss_type", ("sapo",)),
+    ("vespo_*", "loss_type", ("vespo",)),
+    ("delta epsilon", "loss_type", CLIPPED),
+    ("epsilon_high", "loss_type", (*CLIPPED, "cispo")),
+    ("label_smoothing", "loss_type", ("exo_pair", "robust", "aot", "aot_unpaired")),
+    ("discopop_tau", "loss_type", ("discopop",)),
+    ("f_alpha_divergence_coef", "f_divergence_type", ("alpha_divergence",)),
+    ("entropy_coef_* entropy_target", "use_adaptive_entropy", (True,)),
+    ("ref_model_*", "sync_ref_model", (True,)),
+    ("precompute_ref_batch_size", "precompute_ref_log_probs", (True,)),
+    ("packing_strategy", "packing eval_packing", (True,)),
+    ("hub_*", "push_to_hub", (True,)),
+    ("transformers_continuous_batching_config", "use_transformers_continuous_batching", (True,)),
+    ("eval_steps", "eval_strategy", ("steps",)),
+)  # fmt: skip
+# the keys, the key that decides, the values with which they do nothing
+IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
+    ("do_eval eval_delay eval_on_start eval_packing num_generations_eval", "eval_strategy", ("no",)),
+    ("metric_for_best_model greater_is_better", "eval_strategy", ("no",)),
+    ("use_bias_correction_kl sync_ref_model", "beta", (0,)),
+    ("warmup_steps", "lr_scheduler_type", ("constant", "reduce_lr_on_plateau")),
+    ("adam_*", "optim", ("adafactor", "sgd", "adagrad", "rmsprop")),
+    ("activation_offloading", "use_cpu", (True,)),
+    ("fsdp_config", "fsdp", (None, "", False)),
+    ("dataloader_persistent_workers dataloader_prefetch_factor", "dataloader_num_workers", (0,)),
+)
+
+
+def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
+    """A key that does nothing with what another key says.
+
+    A key that is null, false or 0 asks for nothing, and what the command line switches off (`--use_peft false`) leaves its keys
+    in the file without a fault.
+    """
+    if "engine" in recipe.keys and recipe.get("engine") != "transformers":
+        return  # `generation_checks` says what an engine does not read
+    told = set()
+    for names, deciding, values, works in [*((*rule, True) for rule in NEEDS), *((*rule, False) for rule in IDLE)]:
+        found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
+        parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
+        if not found or any(one in values for one in parts) is works or recipe.refused(*found):
+            continue
+        overridden = any(recipe.lines.get((key,)) == 0 for key in found)
+        key_now, value_now = next(iter(found.items()))
+        hint = f"write {key_now}: {' or '.join(map(_written, values))}" if works else f"write another {key_now}"
+        for key in _matching(recipe, names):
+            if key in told or (overridden and recipe.lines.get((key,)) != 0):
+                continue
+            told.add(key)
+            if key == "max_seq_length":
+                hint = f"write {'max_length' if recipe.stage in FROM_DATA else 'max_completion_length'}"
+            beside = f"found {_written(recipe.values[key])} with {key_now}: {_written(value_now)}"
+            yield recipe.problem(key, f"{beside}, where it does nothing", hint=f"leave it out, or {hint}")
+
+
+def _matching(recipe: Recipe, names: str) -> list[str]:
+    """Return the keys that the recipe sets, of those named."""
+    exact, starts = names.split(), tuple(name[:-1] for name in names.split() if name.endswith("*"))
+    keys = [key for key, value in recipe.values.items() if value]
+    return [key for key in keys if key in exact or (starts and key.startswith(starts))]
+
+
+def _written(value: Any) -> str:
+    text = " ".join(str(value).split())[:100]
+    return text.lower() if isinstance(value, bool) or value is None else text

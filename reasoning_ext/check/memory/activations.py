@@ -1,0 +1,162 @@
+"""What a step computes with and throws away, in bytes: activations, logits, dequantised weights, attention masks.
+
+The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest, so they are the
+largest of a few planes. The planes are fitted to traces of TRL's own training step (`benchmarks/fit_activations.py`) and stand
+in `activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, are counted from its source by hand.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.check.memory.parts import BYTES, Bytes, cache_bytes
+from reasoning_ext.check.memory.setup import Setup
+
+FAMILIES = {"mistral": "llama", "qwen2": "llama", "gemma3_text": "gemma3"}
+HEAD_TOKENS, HEAD_VOCAB = 4096, 32768  # the tile of TRL's fused head, trl/kernels/chunked_logprob.py
+HEAD_HIDDEN = 16  # bytes a token for each unit of the hidden state around the head: the last norm, its gradient
+UNFUSED = ("adamw_torch", "adagrad", "rmsprop")
+# Unsloth's tile of logits, unsloth_zoo/fused_losses/chunked_logprob.py: an eighth of the rows, 8 bytes a logit
+UNSLOTH_LOGITS, UNSLOTH_ROWS = 2 * 2**30, 512
+# Unsloth's layer, counted from the tensors that its kernels keep and make: input, norms and residuals, queries, keys and
+# values, gate and up, and in the backward pass of the feed-forward part the gradients of its output, input and gate.
+UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)
+FORWARD = (8.0, 0.0, 0.0, 6.0)  # a layer without gradients: residual, norm in float32, gate, up and their product
+FORWARD_32 = (16.0, 1.0, 0.0, 6.0)  # the same with float32 weights under autocast
+
+
+@cache
+def _coefficients() -> dict[str, Any]:
+    text = (Path(__file__).parent / "activation_coefficients.json").read_text(encoding="utf-8")
+    return json.loads(text)["coefficients"]
+
+
+def training_bytes(setup: Setup, gradients: int) -> Bytes:
+    """Return what is alive at the highest point of a training step, beside weights and optimizer.
+
+    Args:
+        setup: what is put on the card.
+        gradients: the bytes of all gradients.
+    """
+    layers, table = setup.shape.layers, setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
+    held = gradients if setup.accumulation > 1 else 0  # those of earlier batches
+    head = 0 if setup.rank else table
+    waiting = head if setup.shape.tied else 0  # the head's gradient waits for that of the embeddings, to be added to it
+    kept, layer = _layers(setup)
+    inside = Bytes(mask=_mask(setup), layer=layer, dequantised=_dequantised(setup))
+    at_head = Bytes(mask=_mask(setup), gradients=held, checkpoints=kept * layers)
+    copies = 0 if setup.rank else (2 if setup.shape.tied else 0) + (setup.accumulation > 1)
+    last = table * copies  # of the embeddings' gradient, beside the sum that it is added to
+    unfused = gradients if setup.optimizer in UNFUSED else 0  # roots of all second moments at once
+    points = [
+        # backward through the last layer
+        inside + Bytes(gradients=held + waiting if held else gradients // layers + head, checkpoints=kept * layers),
+        # backward and forward at the head
+        at_head + Bytes(logits=_head(setup)),
+        at_head + Bytes(logits=_head(setup, backward=False), cast=_cast(setup)),
+        # backward through the first layer, and into the embeddings
+        inside + Bytes(gradients=gradients + (waiting if held else 0), checkpoints=kept),
+        Bytes(gradients=gradients, embeddings_gradient=last),
+        # the optimizer's step
+        Bytes(gradients=gradients, optimizer_temporaries=unfused),
+    ]
+    if setup.scored:  # the reference's forward pass, before the backward pass
+        scored = Bytes(gradients=held, checkpoints=kept * layers, cast=_cast(setup))
+        points.append(scored + scoring_bytes(setup))
+    return max(points, key=lambda point: point.total)
+
+
+def scoring_bytes(setup: Setup) -> Bytes:
+    """Return what is alive at the highest point where completions are scored without gradients, beside what was before."""
+    plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
+    layer = _plane(plane, setup) * setup.rows * setup.tokens
+    head = _head(setup, backward=False)
+    made = Bytes(layer=layer) if layer > head else Bytes(logits=head)
+    return made + Bytes(mask=_mask(setup), dequantised=_dequantised(setup), cast=_cast(setup))
+
+
+def generation_bytes(setup: Setup) -> Bytes:
+    """Return what is alive at the highest point of generating with transformers, beside the weights.
+
+    That is at the last token, where a layer's keys and values are written anew, and repeated for every head by transformers that
+    cannot attend otherwise to padded prompts; or it is at the first, where all prompts go through a layer at once.
+    """
+    from transformers.integrations import sdpa_attention
+
+    shape, rows, width = setup.shape, setup.generated, BYTES[setup.dtype]
+    keys = cache_bytes(shape, rows, setup.tokens, width)
+    last = keys // shape.layers + rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
+    if setup.backend == "unsloth" or not hasattr(sdpa_attention, "pack_gqa"):  # transformers before 5.20 or so
+        last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * width
+    first = _plane(FORWARD, setup) * rows * setup.prompt
+    first += cache_bytes(shape, rows, setup.prompt, width) - keys  # the cache is no longer than the prompts then
+    return Bytes(kv_cache=keys, layer=max(first, last), dequantised=_dequantised(setup))
+
+
+def _layers(setup: Setup) -> tuple[int, int]:
+    """Return what is kept of each layer, and what one layer takes where it is computed again."""
+    tokens = setup.rows * setup.tokens
+    if setup.backend == "unsloth":
+        layer = _plane(UNSLOTH_LAYER, setup) * tokens
+        return 0 if setup.checkpointing else layer, layer
+    found = _coefficients()[f"{FAMILIES.get(setup.shape.model_type, setup.shape.model_type)}/{_way(setup)}"]
+    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
+    way = found["checkpointed" if setup.checkpointing else "whole"]
+    layer = max(0, *(_plane(plane, setup) for plane in way["planes"])) * tokens
+    if setup.checkpointing:
+        return way["kept"] * setup.shape.hidden * tokens, layer + ranks
+    return _plane(way["kept"], setup) * tokens + ranks, layer
+
+
+def _way(setup: Setup) -> str:
+    """Return how the model is trained, as the coefficients name it."""
+    if setup.rank is None:
+        return "full float32" if setup.dtype == "float32" else "full bfloat16"
+    return ("nf4" if setup.bits in (4, 8) else "lora") + (" dropout" if setup.dropout else "")
+
+
+def _plane(plane: tuple[float, ...] | list[float], setup: Setup) -> int:
+    shape = setup.shape
+    widths = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
+    return round(sum(factor * width for factor, width in zip(plane, widths, strict=True)))
+
+
+def _head(setup: Setup, backward: bool = True) -> int:
+    """Return what is made at the head: a tile of logits, or all of them where the installed TRL has no fused head."""
+    shape, tokens = setup.shape, setup.rows * (setup.completion or setup.tokens)
+    width = BYTES["bfloat16" if setup.trains else setup.dtype]  # mixed precision, whatever the weights are
+    if setup.backend == "unsloth":
+        rows = min(tokens, max(UNSLOTH_ROWS, -(-tokens // 8)))
+        logits = min(UNSLOTH_LOGITS, 8 * shape.vocab * rows)  # or half of what is free, where that is less
+    elif setup.fused:
+        logits = min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCAB) * width
+    else:
+        kept = 10 if setup.stage == "dpo" else 8  # DPO's metrics hold on to the 16-bit ones too
+        logits = tokens * shape.vocab * (kept if backward else width + 4)  # accelerate makes them float32
+    if backward and (setup.rank is None or "lm_head" in setup.saved):  # the head's own gradient is summed in float32
+        copies = 1 if setup.rank is None else 2
+        logits += shape.vocab * shape.hidden * (4 + copies * BYTES[setup.dtype])
+    return logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens
+
+
+def _cast(setup: Setup) -> int:
+    """Return the 16-bit copies of float32 weights that autocast keeps for the length of a forward pass."""
+    return 2 * setup.shape.linear_weights if setup.rank is None and setup.dtype == "float32" else 0
+
+
+def _dequantised(setup: Setup) -> int:
+    """Return the bytes of the largest quantised weight, which is made whole where it is used."""
+    if setup.bits not in (4, 8):
+        return 0
+    return 2 * max(linear.weights for linear in setup.shape.linears)
+
+
+def _mask(setup: Setup) -> int:
+    """Return the bytes of the mask that keeps padding out of attention: one of bits, one of numbers, for all layers."""
+    windowed = any(window and window < setup.tokens for window in setup.shape.windows)
+    if setup.flash or setup.backend == "unsloth" or not (windowed or (setup.padded and setup.rows > 1)):
+        return 0
+    return (setup.rows if setup.padded else 1) * setup.tokens**2 * 3

@@ -1,0 +1,224 @@
+"""The memory plan as `check` shows it: against which card, what it comes to, which edits make it fit, and the rough cost."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+from reasoning_ext.check.memory.edits import Edit, edits
+from reasoning_ext.check.memory.plan import GIB, Plan, plan
+from reasoning_ext.check.memory.setup import setup_of
+from reasoning_ext.check.memory.shapes import ShapeError
+from reasoning_ext.engines.opening import engine_name
+from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.keys import FROM_DATA
+from reasoning_ext.recipe.load import Recipe
+
+TOKENS_PER_SECOND = 1000
+ELSEWHERE = {
+    "server": "a server has the model",
+    "vllm": "vLLM takes the share of the card that vllm_gpu_memory_utilization says, and makes do with it",
+    "ray": "the workers have the model",
+}  # the engines that are not planned
+
+
+@dataclass(frozen=True)
+class Card:
+    """A card: its name and its memory in bytes."""
+
+    name: str
+    memory: int
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """How the memory is planned.
+
+    Attributes:
+        card: what a plan is held against; None: the card that is found.
+        rate: tokens a second, to reckon hours with; None: `TOKENS_PER_SECOND`.
+    """
+
+    card: Card | None = None
+    rate: int | None = None
+
+
+@dataclass
+class MemoryReport:
+    """A recipe's plan, or why there is none.
+
+    Attributes:
+        plan: None where there is none.
+        why: why there is none.
+        card: what it was held against, None where no card is known.
+        edits: what would make it fit.
+    """
+
+    plan: Plan | None = None
+    why: str = ""
+    card: Card | None = None
+    edits: list[Edit] = field(default_factory=list)
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether it fits the card, None where no card is known."""
+        return self.plan.fits(self.card.memory) if self.plan and self.card else None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return it for `check --json`, sizes in bytes."""
+        if self.plan is None:
+            return {"why": self.why}
+        card = {"name": self.card.name, "bytes": self.card.memory} if self.card else None
+        changes = [{"write": edit.text, "saves": edit.saved, "peak": edit.plan.peak} for edit in self.edits]
+        return {
+            "phases": self.plan.shown(), "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
+            "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes,
+        }  # fmt: skip
+
+    def lines(self) -> list[str]:
+        """Return it for people."""
+        if self.plan is None:
+            return [f"memory: not planned: {self.why}"]
+        peak = f"{_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
+        held = f"{_gib(self.plan.needed)} with what CUDA keeps for itself"
+        verdict = f"; {'fits' if self.fits else 'does not fit'} {self.card.name}" if self.card else ""
+        found = [f"memory: {peak}; {held}{verdict}"]
+        for phase, parts in sorted(self.plan.shown().items(), key=lambda item: -sum(item[1].values())):
+            shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
+            found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
+        setup = self.plan.setup
+        if setup.assumed:
+            found.append(f"  with prompts of {setup.prompt} tokens, which were not measured")
+        return found + self.change_lines()
+
+    def change_lines(self) -> list[str]:
+        """Return the edits, a line each."""
+        if not self.edits:
+            return []
+        lines = ["  to make it fit, the cheapest first, each on top of the ones before it:"]
+        for edit in self.edits:
+            after = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} with CUDA's"
+            lines.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
+        if not self._enough():
+            lines.append("    that is not enough; take a smaller model or a larger card")
+        return lines
+
+    def short(self) -> str:
+        """Say in one line what is needed and what to write."""
+        assert self.plan is not None
+        made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
+        if self.plan.engine_lacks:
+            made = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
+            return f"{made}; raise vllm_gpu_memory_utilization, or take a larger card"
+        write = ", then ".join(edit.text for edit in self.edits)
+        enough = "" if self._enough() else ", which is not enough: take a smaller model or a larger card"
+        return f"{made}; write {write}{enough}" if write else f"{made}; take a smaller model or a larger card"
+
+    def _enough(self) -> bool:
+        return bool(self.edits and self.card and self.edits[-1].plan.fits(self.card.memory))
+
+    def blamed(self) -> str:
+        """Return the key that the first edit changes, or that of the model."""
+        assert self.plan is not None
+        if self.plan.engine_lacks:
+            return "vllm_gpu_memory_utilization"
+        return next(iter(self.edits[0].values)) if self.edits else "model_name_or_path"
+
+
+def report_memory(
+    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None
+) -> MemoryReport:
+    """Plan what a recipe needs on the card.
+
+    Args:
+        recipe: a recipe without errors.
+        earlier: the recipes that come before it.
+        card: what it is held against.
+        offline: do not ask the hub for a config.
+        prompt: tokens of the longest prompt, where it is known.
+    """
+    if (engine := engine_name(recipe)) != "transformers":
+        return MemoryReport(why=ELSEWHERE[engine])
+    makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
+    names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
+    try:
+        setups = [setup_of(recipe, makers, offline, prompt, name) for name in names]
+    except ShapeError as error:
+        return MemoryReport(why=str(error))
+    made = max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
+    return MemoryReport(made, card=card, edits=edits(made, card.memory) if card else [])
+
+
+def parse_card(text: str) -> Card:
+    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB.
+
+    Raises:
+        UserError: it is no size.
+    """
+    match = re.fullmatch(r"(\d++(?:\.\d++)?)\s*+(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
+    if not match or not float(match.group(1)):
+        raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
+    return Card(f"a card of {float(match.group(1)):g} GB", int(float(match.group(1)) * GIB))
+
+
+@cache
+def find_card() -> Card | None:
+    """Return the NVIDIA card that a run would take, or None; asked of nvidia-smi, so that torch is not imported."""
+    program, visible = shutil.which("nvidia-smi"), os.environ.get("CUDA_VISIBLE_DEVICES")
+    if program is None or visible in ("", "-1"):
+        return None
+    query = [program, "--query-gpu=name,memory.total", "--format=csv,noheader,nounits"]
+    query += ["-i", visible.split(",")[0]] if visible else []
+    try:
+        done = subprocess.run(query, capture_output=True, text=True, timeout=20, check=True)
+        name, memory = done.stdout.splitlines()[0].rsplit(",", 1)
+        return Card(name.strip(), int(memory) * 2**20)
+    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+        return None  # a driver that does not answer has no card for us
+
+
+def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
+    """Say in one line what a recipe takes: tokens, steps, and hours at a stated rate.
+
+    Args:
+        recipe: the recipe.
+        facts: of its batches, see `batches.batch_facts`, and `mean_length` of its rows where it is known.
+        rate: tokens a second; None: `TOKENS_PER_SECOND`.
+
+    Returns:
+        the line, empty where neither steps nor rows are known.
+    """
+    steps = facts.get("optimizer_steps")
+    if recipe.stage in FROM_DATA:
+        sides = 2 if recipe.stage == "dpo" else 1
+        each = facts.get("mean_length") or sides * (recipe.get("max_length") or 0)
+        tokens = steps * facts["rows_a_step"] * each if steps and each else 0
+        said = f"up to {_count(tokens)} tokens" if not facts.get("mean_length") else f"{_count(tokens)} tokens"
+    else:
+        completions = facts.get("completions") or (steps or 0) * facts.get("completions_a_step", 0)
+        tokens = completions * (recipe.get("max_completion_length") or 0)
+        said = f"{_count(completions)} completions, up to {_count(tokens)} tokens"
+    if not tokens:
+        return ""
+    hours = tokens / (rate or TOKENS_PER_SECOND) / 3600
+    length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
+    counted = f"{steps} steps, " if steps else ""
+    told = "" if rate else " (tell yours with --tokens-per-second)"
+    return f"cost: {counted}{said}; {length} at {rate or TOKENS_PER_SECOND} tokens a second{told}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}" if size < 10 * GIB else f"{size / GIB:.1f}"
+
+
+def _count(number: float) -> str:
+    for limit, letter in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if number >= limit:
+            return f"{number / limit:.3g}{letter}"
+    return f"{number:g}"

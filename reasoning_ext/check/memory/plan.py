@@ -1,0 +1,132 @@
+"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas.
+
+Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions before it trains), and
+`training` (SFT, DPO, GRPO; forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's
+parts are what is alive at its own peak, so that they add up to what PyTorch's allocator reports as `max_memory_allocated`. What
+the driver takes, and what the allocator cannot use between its blocks, comes on top where a plan is held against a card.
+
+Not in a plan: several GPUs, image inputs, kernels' own workspaces (some 10 MB), and what Unsloth's patched forwards do beyond
+`activations`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from reasoning_ext.check.memory.activations import generation_bytes, scoring_bytes, training_bytes
+from reasoning_ext.check.memory.parts import (
+    BYTES,
+    Bytes,
+    adapter_tensors,
+    cache_bytes,
+    linear_bytes,
+    model_tensors,
+    rest_bytes,
+    saved_tensors,
+    state_bytes,
+)
+from reasoning_ext.check.memory.setup import Setup
+
+GIB = 2**30
+CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
+FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
+USABLE = 0.98  # of a card's nominal memory
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run needs on the card.
+
+    Attributes:
+        setup: what it was planned for.
+        phases: what each phase allocates at its own peak.
+        engine_lacks: bytes that vLLM's share lacks to hold its weights and one sequence of full length.
+    """
+
+    setup: Setup
+    phases: dict[str, Bytes]
+    engine_lacks: int = 0
+
+    @property
+    def peak_phase(self) -> str:
+        """The phase that needs most."""
+        return max(self.phases, key=lambda phase: self.phases[phase].total)
+
+    @property
+    def peak(self) -> int:
+        """The bytes that the largest phase allocates."""
+        return self.phases[self.peak_phase].total
+
+    @property
+    def needed(self) -> int:
+        """The bytes that a card must have: the peak, what lies between its blocks, and the driver's."""
+        pool = self.phases[self.peak_phase].vllm  # which vLLM divides itself
+        return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
+
+    def fits(self, card: int) -> bool:
+        """Tell whether it fits a card of so many bytes."""
+        return self.needed <= card * USABLE and not self.engine_lacks
+
+    def shown(self) -> dict[str, dict[str, int]]:
+        """Return `{phase: {part: bytes}}` for people and for `check --json`."""
+        return {phase: parts.shown(self.setup.bits) for phase, parts in self.phases.items()}
+
+
+def plan(setup: Setup, card: int | None = None) -> Plan:
+    """Plan a run.
+
+    Args:
+        setup: what is put on the card.
+        card: the card's memory in bytes, which vLLM takes its share of; None: 48 GiB.
+
+    Returns:
+        the plan, its parts in bytes.
+    """
+    base, phases = weight_parts(setup), {}
+    engine = round((setup.vllm or 0.0) * (card or 48 * GIB))
+    lacks = max(0, engine_bytes(setup) - engine) if engine else 0
+    if engine and setup.backend == "unsloth":  # its vLLM computes with the trainer's own weights
+        engine = max(0, engine - (base.total - base.lora))
+    kept, resident = base, Bytes(vllm=0 if setup.sleeps else engine)
+    if setup.trains:
+        tensors, saved = trained_tensors(setup), saved_tensors(setup.shape, setup.saved)
+        states = state_bytes(tensors, setup.optimizer, setup.trained) + state_bytes(saved, setup.optimizer, setup.dtype)
+        gradients = sum(tensors) * BYTES[setup.trained] + sum(saved) * BYTES[setup.dtype]
+        kept += Bytes(optimizer_states=states)
+        phases["training"] = kept + resident + training_bytes(setup, gradients)
+        if setup.rows and setup.accumulation > setup.generated // setup.rows > 0:  # generated in the middle of a step
+            kept += Bytes(gradients=gradients)
+        if setup.old_logps:
+            phases["log-probabilities"] = kept + resident + scoring_bytes(setup)
+    if setup.generated:
+        phases["generation"] = kept + (Bytes(vllm=engine) if engine else generation_bytes(setup))
+    return Plan(setup, phases, lacks)
+
+
+def engine_bytes(setup: Setup) -> int:
+    """Return the least that vLLM must have: its weights, which TRL has it load in 16 bits, and one sequence of full length."""
+    low = setup.backend == "unsloth" and setup.bits in (4, 8)
+    weights = linear_bytes(setup.shape, setup.bits if low else 16, setup.nested) + rest_bytes(setup.shape, "bfloat16")
+    return weights + cache_bytes(setup.shape, 1, setup.tokens)
+
+
+def weight_parts(setup: Setup) -> Bytes:
+    """Return what is loaded and stays: the weights, the adapter, the reference."""
+    adapter = 0
+    if setup.rank:
+        adapter = sum(adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)) * BYTES[setup.trained]
+    return Bytes(
+        weights=linear_bytes(setup.shape, setup.bits, setup.nested),
+        rest=rest_bytes(setup.shape, setup.dtype),
+        lora=adapter,
+        reference_adapter=adapter if setup.reference == "adapter" else 0,
+        modules_to_save=sum(saved_tensors(setup.shape, setup.saved)) * BYTES[setup.dtype],
+        reference_model=setup.shape.parameters * BYTES[setup.dtype] if setup.reference == "model" else 0,
+    )
+
+
+def trained_tensors(setup: Setup) -> list[int]:
+    """Return the elements of each tensor that is trained."""
+    if setup.rank:
+        return adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)
+    return model_tensors(setup.shape)

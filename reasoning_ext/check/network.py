@@ -1,0 +1,81 @@
+"""What leaves this machine unasked, and a hub that does not answer: settled once, before libraries are imported."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import sys
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.shown import print, without_secrets
+
+# TRL's and Hugging Face's, Unsloth's, Ray's and vLLM's reports of what is trained, and where; `telemetry: true` leaves them alone
+SILENT = {
+    "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "RAY_USAGE_STATS_ENABLED": "0",
+    "VLLM_NO_USAGE_STATS": "1",
+}  # fmt: skip
+OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+HUB_SECONDS = 8.0
+
+
+def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
+    """Switch reports off unless a recipe wants them, and the hub where it is needed and does not answer.
+
+    Args:
+        recipes: what is to be run or checked.
+        offline: the hub is not asked anyway.
+
+    Returns:
+        whether the hub is not to be asked.
+    """
+    if not any(recipe.get("telemetry") for recipe in recipes):
+        os.environ.update(SILENT)
+    if (
+        not offline
+        and not any(os.environ.get(name) for name in OFFLINE)
+        and any(_needs_hub(recipe, recipes) for recipe in recipes)
+    ):
+        problem = _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+        if problem:
+            print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
+            offline = True
+    if offline:
+        os.environ.update(dict.fromkeys(OFFLINE, "1"))
+    return offline
+
+
+def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
+    """Tell whether a recipe names a model or data that may be on the hub, and is none that another recipe makes."""
+    from reasoning_ext.data.row_options import on_hub
+    from reasoning_ext.data.sources import local_source
+    from reasoning_ext.recipe.entries import asks_server, eval_models
+
+    found = [] if asks_server(recipe) else [recipe.values.get("model_name_or_path"), *eval_models(recipe).values()]
+    names = [name for name in (*found, recipe.values.get("chat_template_path")) if isinstance(name, str)]
+    made = {str(other.get("output_dir")) for other in others}
+    return any(local_source(recipe.local(name)) is None and name not in made for name in names) or on_hub(recipe)
+
+
+def _hub_problem(url: str) -> str:
+    """Ask the hub once, and say why it cannot be asked, or nothing."""
+    found = [f"the hub, {without_secrets(url)}, does not answer (timed out)"]
+    # by itself a time limit holds for each of its addresses, and for none of their names
+    asking = threading.Thread(target=lambda: found.append(_asked(url)), daemon=True)
+    asking.start()
+    asking.join(HUB_SECONDS)
+    return found[-1]
+
+
+def _asked(url: str) -> str:
+    try:
+        request = urllib.request.Request(url, method="HEAD")
+        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
+            return ""
+    except urllib.error.HTTPError as error:
+        return f"the hub, {without_secrets(url)}, answers {error.code}" if error.code >= 500 else ""
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        return f"the hub, {without_secrets(url)}, does not answer ({getattr(error, 'reason', error)})"

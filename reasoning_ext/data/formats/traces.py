@@ -1,0 +1,123 @@
+"""Formats of reasoning traces: OpenR1-Math and Mixture-of-Thoughts, OpenThoughts, s1K."""
+
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.data.formats._chat import is_answered, turns
+from reasoning_ext.data.formats._common import finished, gold, items, kept, said, text, traced
+from reasoning_ext.data.formats.chats import messages
+
+_BEGIN, _END = "<|begin_of_thought|>", "<|end_of_thought|>"
+_BEGIN_SOLUTION, _END_SOLUTION = "<|begin_of_solution|>", "<|end_of_solution|>"
+
+
+def open_r1(row: dict[str, Any]) -> dict[str, Any] | None:
+    """open-r1/OpenR1-Math-220k (`problem`, `answer`, `generations`, `is_reasoning_complete`, `correctness_math_verify`,
+    `correctness_llama`) and open-r1/Mixture-of-Thoughts (`messages`, `num_tokens`, `source`).
+
+    Of OpenR1-Math the completion is the first generation that is complete and correct by Math-Verify, else the first that
+    is complete and correct by Llama; a row that has neither is left out. Kept of it: `source`, `problem_type`,
+    `question_type`. Of Mixture-of-Thoughts it is the last message, and a row whose thought is not closed or has no answer
+    after it is left out; all other columns are kept.
+
+    Raises:
+        ValueError: a column is empty, or a list is not as long as the column generations.
+    """
+    if "generations" not in row:
+        made = messages(row)
+        whole = finished(made["completion"][0]["content"] or "")
+        return None if whole is None else {**made, "completion": said(whole)}
+    generation = _verified(row)
+    if generation is None:
+        return None
+    return {
+        "prompt": text(row, "problem"),
+        "completion": said(generation),
+        "answer": gold(row["answer"]),
+        **kept(row, "source", "problem_type", "question_type"),
+    }
+
+
+def open_thoughts(row: dict[str, Any]) -> dict[str, Any] | None:
+    """open-thoughts/OpenThoughts-114k (`system`, `conversations` with `<|begin_of_thought|>`) and OpenThoughts2-1M and
+    OpenThoughts3-1.2M (`conversations` with `<think>`).
+
+    The thought between the marks of the first set comes out between think tags to the character, the solution without
+    white space around it. Its system prompt, which asks for those marks, is left away. A row whose thought is not closed
+    or has no answer after it is left out. There are no golds. Kept: `source`, `domain`, `difficulty`.
+
+    Raises:
+        ValueError: the column conversations is empty or a turn has another shape or comes from somebody else.
+    """
+    chat = turns(row)
+    completion = _unmarked(chat[-1]["content"]) if is_answered(chat) else None
+    if completion is None:
+        return None
+    prompt = [m for m in chat[:-1] if not (m["role"] == "system" and _BEGIN in m["content"])]
+    return {"prompt": prompt, "completion": said(completion), **kept(row, "source", "domain", "difficulty")}
+
+
+def s1k(row: dict[str, Any], *, model: str = "deepseek") -> dict[str, Any]:
+    r"""simplescaling/s1K (`question`, `solution`, `thinking_trajectories`, `attempt`) and simplescaling/s1K-1.1 (`question`,
+    `solution`, `deepseek_thinking_trajectory`, `deepseek_attempt`, and the same of `gemini_`).
+
+    The gold is the solution's last `\boxed{}`, else the whole solution: a number in many rows, prose in some. Kept:
+    `cot_type`, `source_type`.
+
+    Args:
+        row: one row.
+        model: whose trace of s1K-1.1 is taken, `deepseek` or `gemini`; s1K has one.
+
+    Raises:
+        ValueError: a column is empty or the model is another.
+    """
+    if model not in ("deepseek", "gemini"):
+        raise ValueError(f"found the model {model}, allowed: deepseek, gemini")
+    if "thinking_trajectories" in row:
+        thought, attempt = "\n".join(map(str, items(row, "thinking_trajectories"))), text(row, "attempt")
+    else:
+        thought, attempt = text(row, f"{model}_thinking_trajectory"), text(row, f"{model}_attempt")
+    solution = row["solution"]
+    return {
+        "prompt": text(row, "question"),
+        "completion": said(traced(thought, attempt)),
+        "answer": gold(think.last_boxed(solution or "") or solution),
+        **kept(row, "cot_type", "source_type"),
+    }
+
+
+def _verified(row: dict[str, Any]) -> str | None:
+    """Return the first generation that is whole and correct by the better of two judges that found one."""
+    generations = items(row, "generations")
+    complete = _flags(row, "is_reasoning_complete", len(generations))
+    for judge in ("correctness_math_verify", "correctness_llama"):
+        right = _flags(row, judge, len(generations))
+        for generation, is_complete, is_right in zip(generations, complete, right, strict=True):
+            whole = finished(generation or "") if is_complete and is_right else None
+            if whole is not None:
+                return whole
+    return None
+
+
+def _flags(row: dict[str, Any], column: str, length: int) -> list[bool]:
+    """Return a column of one flag a generation; a judge that was not asked has none."""
+    flags = row[column]
+    if flags is None:
+        return [False] * length
+    if len(flags) != length:
+        raise ValueError(f"the column {column} has {len(flags)} values, the column generations {length}")
+    return flags
+
+
+def _unmarked(content: str) -> str | None:
+    """Write a completion's marks as think tags; None where a thought is not closed or has no answer."""
+    if _BEGIN not in content:
+        return finished(content)
+    content = content.strip()
+    thought, closed, rest = content.removeprefix(_BEGIN).rpartition(_END)
+    rest = rest.strip()
+    is_solved = rest.startswith(_BEGIN_SOLUTION) and rest.endswith(_END_SOLUTION)
+    if not (content.startswith(_BEGIN) and closed and is_solved):
+        return None
+    solution = rest.removeprefix(_BEGIN_SOLUTION).removesuffix(_END_SOLUTION).strip()
+    return finished(f"{think.OPEN}{thought}{think.CLOSE}\n\n{solution}")

@@ -1,0 +1,106 @@
+"""What is held out of a file, and which problems a run was trained on: both know a problem by its text, not by its place.
+
+A file with `test_size` has the splits `train` and `test`. A row's side is decided by its problem alone, whatever the recipe,
+its seed and its format: each stage that names the file with the same `test_size` sees the same two parts, and a problem that
+stands in several rows is on one side with all of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.data.columns import DataError
+from reasoning_ext.runs.files import whole_file
+from reasoning_ext.runs.folder import is_main
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+PROBLEMS = "problems.txt"  # in a run's folder: a digest a line of each problem in its training data
+QUESTIONS = ("problem", "question", "prompt", "Problem", "Question", "query", "instruction")
+TURNS = ("messages", "conversations")
+SPLITS = ("train", "test")
+
+
+def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, str] | None = None) -> Dataset:
+    """Return one of the two parts of raw rows, in their order.
+
+    Args:
+        rows: as they stand in the file.
+        test_size: rows held out, a share below 1 or a number; a few more where the last problem has several rows.
+        split: `train` or `test`.
+        renamed: `{column: the name that a recipe gives it}`, by which the problem is known.
+
+    Raises:
+        DataError: one of the parts would be empty.
+    """
+    wanted = math.ceil(test_size * rows.num_rows) if test_size < 1 else int(test_size)
+    digests = [_digest(key) for key in _keys(rows, renamed or {})]
+    held: set[bytes] = set()
+    for count, digest in enumerate(sorted(digests)):
+        if count >= wanted and digest not in held:
+            break
+        held.add(digest)
+    chosen = [i for i, digest in enumerate(digests) if (digest in held) == (split == "test")]
+    if not 0 < len(chosen) < rows.num_rows:
+        different = len(set(digests))
+        problem = f"found {test_size:g} for {rows.num_rows} rows of {different} problems, allowed: what leaves rows to train on"
+        raise DataError("test_size", problem)
+    return rows.select(chosen)
+
+
+def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
+    """Yield what each row asks: the text of its question, or of its first turns of the user; else the whole row."""
+    named = {name: column for column, name in renamed.items()}
+    asked = [named.get(name, name) for name in (*QUESTIONS, *TURNS)]
+    columns = [name for name in asked if name in rows.column_names][:1] or rows.column_names
+    columns += ["input"] if columns == ["instruction"] and "input" in rows.column_names else []
+    for row in rows.select_columns(columns):
+        [value] = row.values() if len(columns) == 1 else [row]
+        if isinstance(value, list):
+            value = [turn.get("content") or turn.get("value") for turn in value if _is_users(turn)] or value
+        yield " ".join(str(value).casefold().split())
+
+
+def _is_users(turn: Any) -> bool:
+    return isinstance(turn, dict) and (turn.get("role") or turn.get("from")) in ("user", "human")
+
+
+def _digest(text: str) -> bytes:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
+
+
+def digests_of(prompts: Iterable[Any]) -> list[str]:
+    """Return a digest of each prompt's problem, the same for what is only spelt otherwise; system prompts do not count."""
+    from reasoning_ext.data.duplicates import normalise, prompt_text
+
+    return [_digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
+
+
+def trained_digests(rows: Any) -> set[str] | None:
+    """Return the digests of the problems in rows that are trained on, each turn of a chat by itself too; None of a stream."""
+    if not hasattr(rows, "num_rows") or "prompt" not in rows.column_names:
+        return None
+    found: set[str] = set()
+    for batch in rows.select_columns(["prompt"]).iter(1000):
+        chats = [prompt for prompt in batch["prompt"] if not isinstance(prompt, str)]
+        found.update(digests_of(batch["prompt"]))
+        found.update(digests_of([message] for chat in chats for message in chat if message["role"] == "user"))
+    return found
+
+
+def write_problems(folder: Path, rows: Any) -> None:
+    """Keep in a run's folder which problems it is trained on, where its rows do not stream."""
+    if is_main() and (found := trained_digests(rows)) is not None:
+        with whole_file(folder / PROBLEMS) as file:
+            file.writelines(f"{digest}\n" for digest in sorted(found))
+
+
+def read_problems(folder: Path) -> set[str] | None:
+    """Return the digests of the problems that a run was trained on; None where it has not kept them."""
+    file = folder / PROBLEMS
+    return set(file.read_text(encoding="utf-8").split()) if file.is_file() else None

@@ -1,0 +1,102 @@
+"""The figures of an evaluation, each with its certainty.
+
+pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
+the answer that most of k completions give, however they write it. Intervals are Wilson's, with the number of problems that
+the spread between problems is worth, so that several completions of one problem do not count as several problems, and so
+that a share of 1.0 still has an interval.
+"""
+
+import math
+from collections import defaultdict
+from statistics import fmean, variance
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.data.columns import DataError
+from reasoning_ext.data.lineage import Overlap
+from reasoning_ext.scoring.votes import same_answers
+
+Z = 1.959964  # two-sided 95 %
+GREEDY = -1  # sample index of the greedy completion
+
+
+def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None = None) -> dict[str, Any]:
+    """Compute a model's figures from its completions.
+
+    Args:
+        answers: rows as `scored_rows` makes them; the one with sample index -1 is greedy.
+        decides: the reward that says what is right.
+        trained: the problems that the model was trained on, which are counted where its whole lineage is known.
+
+    Returns:
+        `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Completions whose
+        gold does not parse are left out and counted.
+
+    Raises:
+        DataError: nothing could be judged.
+    """
+    problems: dict[int, list[dict]] = defaultdict(list)
+    judged = [{**row, "right": row["rewards"][decides] > 0.5} for row in answers if row["rewards"][decides] is not None]
+    judged.sort(key=lambda row: row["sample_index"])  # not in the order in which they came
+    greedy = [float(row["right"]) for row in judged if row["sample_index"] == GREEDY]
+    sampled = [row for row in judged if row["sample_index"] != GREEDY]
+    unjudged = len(answers) - len(judged)
+    if not sampled or not greedy:
+        problem = f"no completion could be judged by {decides}: {unjudged} of them have no gold that parses"
+        raise DataError("dataset_name", problem)
+    for row in sampled:
+        problems[row["prompt_index"]].append(row)
+
+    def share(of: Any, trials: int | None = None) -> list[float]:
+        return interval([of(rows) for rows in problems.values()], trials)
+
+    n = min(map(len, problems.values()))
+    figures = {"problems": len(problems), **(trained.figure(problems) if trained else {}), "greedy": interval(greedy)}
+    figures["pass@1"] = share(lambda rows: fmean(row["right"] for row in rows), len(sampled))
+    for k in [2**i for i in range(1, 11) if 2**i <= n]:
+        figures[f"pass@{k}"] = share(lambda rows, k=k: pass_at_k(len(rows), sum(row["right"] for row in rows), k))
+    if n > 2:
+        figures[f"maj@{n}"] = share(lambda rows: majority_right(rows[:n]))
+    figures["thinks"] = share(lambda rows: fmean(think.well_formed(row["completion"]) for row in rows), len(sampled))
+    figures["mean tokens"] = round(fmean(row["tokens"] for row in sampled), 2)
+    figures["truncated"] = round(fmean(not row["finished"] for row in sampled), 4)
+    return figures | ({"not judged": unjudged} if unjudged else {})
+
+
+def pass_at_k(n: int, right: int, k: int) -> float:
+    """Estimate the chance that one of k completions is right, from `right` of n (Chen et al. 2021, equation 1)."""
+    return 1.0 - math.comb(n - right, k) / math.comb(n, k)
+
+
+def majority_right(rows: list[dict[str, Any]]) -> float:
+    """Return the share of right completions among those that give the most common answer; ties share the vote.
+
+    What gives no answer has no vote; where none gives one that the verifier can read, equal texts vote for the same.
+    """
+    completions = [row["completion"] for row in rows]
+    votes = same_answers(completions) or _same_texts(completions)
+    most = max(map(len, votes))
+    return fmean(fmean(rows[i]["right"] for i in group) for group in votes if len(group) == most)
+
+
+def _same_texts(completions: list[str]) -> list[list[int]]:
+    """Group completions by all that stands after the thought but white space; without anything there, only if all are."""
+    groups: dict[str, list[int]] = defaultdict(list)
+    for i, text in enumerate(completions):
+        groups["".join((think.answer(text) or "").split())].append(i)
+    return [group for text, group in groups.items() if text] or [*groups.values()]
+
+
+def interval(values: list[float], trials: int | None = None) -> list[float]:
+    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of problems.
+
+    Args:
+        values: one share a problem.
+        trials: completions in all, which the effective number cannot exceed; default: one a problem.
+    """
+    mean, most = fmean(values), float(trials or len(values))
+    spread = variance(values) / len(values) if len(values) > 1 else 0.0
+    effective = min(most, mean * (1 - mean) / spread) if spread > 1e-12 else most
+    centre = (mean + Z * Z / (2 * effective)) / (1 + Z * Z / effective)
+    half = Z / (1 + Z * Z / effective) * math.sqrt(mean * (1 - mean) / effective + Z * Z / (4 * effective**2))
+    return [round(mean, 4), round(max(0.0, centre - half), 4), round(min(1.0, centre + half), 4)]

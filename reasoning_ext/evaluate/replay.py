@@ -1,0 +1,260 @@
+"""`reasoning-ext score`: rewards replayed over saved completions, without training.
+
+Reads the parquet files that TRL writes into `completions/`, `samples.jsonl` and `answers.jsonl` of our stages, and any
+parquet or JSONL file with the columns `prompt`, `completion` and what the rewards ask for. What TRL's table does not hold is
+made up for: the opening tag, where every thought is closed and none is opened, and token ids, with the run's own tokenizer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext import think
+from reasoning_ext.data.columns import check_columns
+from reasoning_ext.data.formats._chat import plain
+from reasoning_ext.data.lineage import run_of, run_recipe
+from reasoning_ext.data.sources import read_jsonl
+from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.recipe.keys import EVAL_REWARDS
+from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.runs.folder import RECIPE, damage, is_run
+from reasoning_ext.scoring.call import Values, build_rewards, call_reward
+from reasoning_ext.scoring.spec import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards, reward_weights
+from reasoning_ext.shown import print
+
+if TYPE_CHECKING:
+    import pandas
+
+MOST_TOKENS = 2**22  # of one completion; a column of that name with more counts something else
+SHOWN, SHOWN_CHARACTERS = 2, 300
+MOST_ROWS = 200_000  # lines of a JSONL file: those of a sampling run may be a million, and all rows are held at once
+
+
+def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
+    """Score a file of completions and print what the rewards make of them.
+
+    Args:
+        path: the file, or a run's folder.
+        recipe_path: take `reward_funcs` from this recipe; where no reward is named, from the run's own.
+        names: and these rewards, spelled as in a recipe.
+
+    Raises:
+        UserError: no file, no reward, or a column is missing.
+    """
+    import pandas
+
+    specs, weights = _rewards(path, recipe_path, names)
+    rows = read_completions(path)
+    if problem := damage(path, str(path)):
+        print(f"score  {problem}")
+    if any("completion_ids" in spec.plugin.required for spec in specs):
+        _add_token_ids(rows, path)
+    values, seconds = score_rows(rows, specs)
+    table = pandas.DataFrame(dict(enumerate(values)), dtype=float)  # a column a reward, NaN where it does not apply
+    totals = (table * weights).sum(axis=1, min_count=1)
+    # the rows of one prompt, at one step of a training
+    names = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
+    groups = pandas.Series(names)
+    print(f"{len(rows)} completions of {groups.nunique()} prompts")
+    for i, (spec, weight, taken) in enumerate(zip(specs, weights, seconds, strict=True)):
+        print(_line(f"{spec.name} x {weight:g}", table[i], groups) + f"  {1000 * taken / len(rows):.2f} ms each")
+    if len(specs) > 1:
+        print(_line("total", totals, groups))
+        pairs = table.corr().stack().dropna()
+        found = [f"{specs[i].name} ~ {specs[j].name} {value:+.2f}" for (i, j), value in pairs.items() if i < j]
+        print("correlation: " + (", ".join(found) or "none, because at most one of them varies"))
+    _print_changes(pandas.DataFrame({"logged": map(_logged, rows), "total": totals, "group": groups}).dropna())
+    _print_extremes(rows, totals)
+
+
+def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[list[RewardSpec], list[float]]:
+    """Return the rewards of a recipe, of the run that a file is of, and those that are named, and their weights."""
+    specs, weights = [], []
+    run = next((run for folder in (path, *path.parents[:2]) if (run := run_of(folder))), None)
+    if recipe_path is None and not names and run is not None:
+        recipe_path = run / RECIPE
+    if recipe_path is not None:
+        own = recipe_path.name == RECIPE and is_run(recipe_path.parent)
+        recipe = run_recipe(recipe_path.parent) if own else load_recipe(recipe_path)
+        entries = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
+        specs = parse_rewards(entries or (EVAL_REWARDS if recipe.stage == "eval" else None), recipe.folder)
+        weights = list(reward_weights(recipe.values.get("reward_weights"), specs))
+    named = parse_rewards(list(names), Path.cwd())
+    if not specs + named:
+        raise UserError("score: found no reward, allowed: --reward NAME, or --recipe of a stage with reward_funcs")
+    return specs + named, weights + [spec.weight for spec in named]
+
+
+def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[list[Values], list[float]]:
+    """Score R rows with each reward, called as TRL calls it.
+
+    Returns:
+        one list of R values a reward, and the seconds that each reward took.
+
+    Raises:
+        UserError: a column that a reward needs is missing, or a reward fails.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
+    try:
+        check_columns(names, needed_columns(specs))
+    except KeyProblem as error:
+        raise UserError(f"score: {error}") from error
+    for spec in specs:
+        if "completion_ids" in spec.plugin.required and "completion_ids" not in rows[0]:
+            raise UserError(
+                f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
+            )
+    ours = {"prompt", "completion", *NOT_COLUMNS} - {"completion_ids"}
+    columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
+    completions = _whole([_conversation(row["completion"]) for row in rows])
+    prompts = [row.get("prompt") for row in rows]
+    values, seconds = [], []
+    for reward in build_rewards(specs, tolerated=0):
+        started = time.perf_counter()
+        values.append(call_reward(reward, completions=completions, prompts=prompts, **columns))
+        seconds.append(time.perf_counter() - started)
+    return values, seconds
+
+
+def read_completions(path: Path) -> list[dict[str, Any]]:
+    """Read completions from a parquet or JSONL file, or from what a run's folder holds.
+
+    Of a JSONL file with more than `MOST_ROWS` lines the first so many are read, and a line is printed that says so.
+
+    Raises:
+        UserError: there is none, or it has no column `completion`.
+    """
+    files = [path] if path.is_file() else sorted(path.glob("completions/*.parquet")) or sorted(path.glob("*.parquet"))
+    files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
+    if not files:
+        raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
+    rows = [row for file in files for row in _read_file(file) if not _failed(row)]
+    if not rows:
+        raise UserError(f"score: {files[0]} holds no completions")
+    ids: dict[int, list[int]] = {}  # by length: what counts is how many there are; they are the largest part of a row
+    for i, row in enumerate(rows):
+        given = row.get("completion") if isinstance(row, dict) else None
+        if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
+            columns = row if isinstance(row, dict) else {}
+            found = f"the completion {given!r}" if "completion" in columns else "no column completion"
+            has = f"; there are {', '.join(columns)}" if isinstance(row, dict) else ""
+            raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
+        try:  # as data are read: content in parts, a thought in a field of its own
+            row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
+        except ValueError as error:
+            raise UserError(f"score: row {i}: {error}") from error
+        if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
+            row["completion"] = row.pop(think.WHOLE)
+        if not isinstance(row.get("completion_ids"), list):
+            row.pop("completion_ids", None)  # a column of that name that holds something else
+        if isinstance(row.get("tokens"), int) and 0 <= row["tokens"] <= MOST_TOKENS:
+            row["completion_ids"] = ids.setdefault(row["tokens"], [0] * row["tokens"])
+    return rows
+
+
+def _failed(row: Any) -> bool:
+    """Tell whether a server gave no completion: a row with an error that is one of our stages', or has no text at all."""
+    return bool(isinstance(row, dict) and row.get("error") and ("sample_index" in row or row.get("completion") == ""))
+
+
+def _read_file(file: Path) -> list[Any]:
+    import pyarrow.parquet
+
+    try:
+        return pyarrow.parquet.read_table(file).to_pylist() if file.suffix == ".parquet" else _read_lines(file)
+    except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
+        allowed = "parquet, or JSONL, an object a line"
+        raise UserError(f"score: {file} cannot be read ({error}), allowed: {allowed}") from error
+
+
+def _read_lines(file: Path) -> list[Any]:
+    with file.open("rb") as lines:
+        count = sum(line.endswith(b"\n") for line in lines)
+        if count <= MOST_ROWS:
+            return read_jsonl(file)
+        print(f"score  the first {MOST_ROWS} of {count} completions")
+        lines.seek(0)
+        return [json.loads(line) for line in itertools.islice(lines, MOST_ROWS) if line.strip()]
+
+
+def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
+    """Count tokens with the tokenizer that a run saved, where the file has no token ids; a run keeps it in its folder."""
+    folders = [f for f in (path, path.parent, path.parent.parent) if (f / "tokenizer_config.json").is_file()]
+    if "completion_ids" in rows[0] or not folders:
+        return
+    from reasoning_ext.think.tokenizer import load_tokenizer
+
+    tokenizer = load_tokenizer(str(folders[0]))
+    for row in rows:
+        row["completion_ids"] = tokenizer(think.content(row["completion"]), add_special_tokens=False).input_ids
+
+
+def _whole(completions: list) -> list:
+    """Put the opening tag back that a template wrote, where most of the closed thoughts were never opened."""
+    before = [think.content(completion).partition(think.CLOSE) for completion in completions]
+    opened = [think.OPEN in thought for thought, closed, _ in before if closed]
+    if 2 * sum(opened) >= len(opened):
+        return completions
+    return [
+        completion if think.OPEN in thought else think.with_prefix([completion], think.OPEN)[0]
+        for completion, (thought, _, _) in zip(completions, before, strict=True)
+    ]
+
+
+def _conversation(completion: Any) -> Any:
+    return [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
+
+
+def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
+    given, grouped = column.dropna(), column.groupby(groups)
+    if given.empty:
+        return f"{name:28s} applies to none"
+    flat = (grouped.nunique(dropna=False) == 1)[grouped.size() > 1]
+    line = f"{name:28s} mean {given.mean():.4f}  std {given.std(ddof=0):.4f}"
+    line += f"  min {given.min():g}  max {given.max():g}  not applicable {len(column) - len(given)}"
+    return line + (f"  groups without variance {flat.mean():.0%}" if len(flat) else "")
+
+
+def _logged(row: dict[str, Any]) -> float | None:
+    """Return what a row's training made of it: TRL's advantage, or the sum of the rewards that were saved."""
+    rewards = row.get("rewards")
+    saved = [row.get("advantage")]
+    if saved == [None] and isinstance(rewards, dict):
+        saved = list(rewards.values())
+    known = [value for value in saved if isinstance(value, int | float) and math.isfinite(value)]
+    return sum(known) if known else None
+
+
+def _print_changes(table: pandas.DataFrame) -> None:
+    """Print how the order of `total` inside each `group` differs from that of `logged`."""
+    ranked = tied = turned = best_changed = compared = 0
+    for _, group in table.groupby("group"):
+        logged, total = group["logged"].to_numpy(), group["total"].to_numpy()
+        for i in range(1, len(group)):
+            before, after = logged[:i] - logged[i], total[:i] - total[i]
+            ranked += int((before != 0).sum())
+            tied += int(((before != 0) & (after == 0)).sum())
+            turned += int((before * after < 0).sum())
+        compared += int(logged.min() < logged.max())
+        best_changed += int(total[logged == logged.max()].max() < total.max())
+    if ranked:
+        print(
+            f"against the logged rewards: of {ranked} ranked pairs {turned / ranked:.1%} turn round and {tied / ranked:.1%} "
+            f"become equal; another completion is best in {best_changed} of {compared} groups"
+        )
+
+
+def _print_extremes(rows: list[dict[str, Any]], totals: pandas.Series) -> None:
+    order = list(totals.dropna().sort_values(kind="stable").index)
+    count = min(SHOWN, max(1, len(order) // 2))
+    highest = order[: -count - 1 : -1]
+    for name, chosen in (("highest", highest), ("lowest", [i for i in order[:count] if i not in highest])):
+        for i in chosen:
+            text = " ".join(think.content(rows[i]["completion"]).split())
+            shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:100]} ... {text[100 - SHOWN_CHARACTERS :]}"
+            print(f"{name} {totals[i]:g} (row {i}): {shown}")

@@ -1,0 +1,141 @@
+"""Stage `eval`: how good are these models, with how much certainty, on problems that they were not trained on.
+
+    eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
+    answers.jsonl   every completion, for the report's before and after
+
+Where a server failed to give a completion, nothing is written and there are no figures, until it has been drawn after all:
+hard problems take longest, so that what failed is no random part.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.data.columns import check_columns
+from reasoning_ext.data.lineage import overlap_lines, overlaps
+from reasoning_ext.data.row_options import TEST, row_options
+from reasoning_ext.data.rows import prepare
+from reasoning_ext.data.sources import read_jsonl
+from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, is_fault
+from reasoning_ext.engines.opening import open_engine, sampling_settings
+from reasoning_ext.evaluate.metrics import GREEDY, metrics
+from reasoning_ext.models.adapter import is_adapter
+from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs.files import append_lines, mend, write_whole
+from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.runs.read import cell, in_training, problems_of
+from reasoning_ext.sample.progress import Progress
+from reasoning_ext.sample.scored import scored_rows
+from reasoning_ext.scoring.call import Reward, build_rewards
+from reasoning_ext.scoring.spec import RewardSpec, needed_columns
+from reasoning_ext.shown import print, visible
+
+ANSWERS, RESULTS = "answers.jsonl", "eval.json"
+
+
+def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
+    """Evaluate every model of the recipe on the test split and print the table.
+
+    The first reward decides what is right; a value above 0.5 counts as right.
+
+    Args:
+        recipe: of stage eval.
+        run: its folder.
+        specs: its rewards.
+
+    Returns:
+        0.
+
+    Raises:
+        DataError, ModelError: rows or a model cannot be had.
+        EngineError: nothing answers any more, or some completions failed.
+        RewardError: a reward failed.
+    """
+    rows = prepare(row_options(recipe), TEST).rows
+    check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
+    table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
+    models, path = eval_models(recipe), run.path / ANSWERS
+    mend(path)  # what is drawn is appended
+    have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
+    rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
+    trained = overlaps(recipe, (row["prompt"] for row in table))
+    said, unknown = overlap_lines(trained, len(table))
+    for line in [said, *unknown] if said else unknown:
+        print(f"eval  {line}", flush=True)
+    keys = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(recipe.get("num_generations")))]
+    settings = {True: sampling_settings(recipe, temperature=0.0), False: sampling_settings(recipe)}
+    for label, name in models.items():
+        missing = [key for key in keys if (label, *key) not in have]
+        if missing:
+            scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine:
+                progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
+                _write(path, label, _draw(engine, table, missing, settings), table, rewards, progress)
+    answers = read_jsonl(path)
+    results = {m: metrics([row for row in answers if row["model"] == m], specs[0].name, trained[m]) for m in models}
+    write_whole(run.path / RESULTS, json.dumps(results, indent=1))
+    print_table(results)
+    return 0
+
+
+def _draw(
+    engine: Engine, table: list[dict[str, Any]], missing: list[Key], settings: dict[bool, SamplingSettings]
+) -> Iterator[list[Completion]]:
+    """Yield batches of the missing completions, first those that are greedy, for which `settings` has the key True."""
+    for greedy, how in settings.items():
+        keys = [key for key in missing if (key[1] == GREEDY) == greedy]
+        yield from engine.generate([row["prompt"] for row in table], keys, how) if keys else ()
+
+
+def _write(
+    path: Path, label: str, batches: Iterable[list[Completion]], table: list[dict[str, Any]], rewards: list[Reward],
+    progress: Progress,
+) -> None:  # fmt: skip
+    """Score what a model answers and append it to a file.
+
+    Raises:
+        EngineError: some completions failed; those that came have been written.
+    """
+    failed: Counter[str] = Counter()
+    try:
+        for batch in batches:
+            there = [completion for completion in batch if not is_fault(completion.error)]
+            lines = scored_rows(there, table, rewards) if there else []
+            for line in lines:
+                if line.get("error"):  # the model's own doing: no answer is a wrong one
+                    line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
+            append_lines(path, [{"model": label, **line} for line in lines])
+            errors = Counter(completion.error for completion in batch if completion.error)
+            failed += Counter({kind: count for kind, count in errors.items() if is_fault(kind)})
+            progress.add(len(batch), sum(completion.tokens for completion in batch), errors=errors)
+    finally:
+        progress.end()
+    if failed:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failed.items()))
+        problem = (
+            f"{failed.total()} of {progress.total} completions of {label} failed ({kinds}); those that came are kept"
+        )
+        raise EngineError("engine_kwargs", f"{problem}: run the same command again to draw the others")
+
+
+def print_table(results: dict[str, dict[str, Any]]) -> None:
+    """Print the models as rows and the figures as columns; shares in per cent with their 95 % interval."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = Counter(name for figures in results.values() for name in figures)
+    said = in_training(results)
+    title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
+    table = Table(title=Text(visible(title), style="table.title"))
+    for name in ("model", *columns):
+        table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
+    for label, figures in results.items():
+        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in columns])
+    Console(width=None if Console().is_terminal else 200).print(table)

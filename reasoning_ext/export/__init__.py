@@ -1,0 +1,229 @@
+"""`reasoning-ext export`: a finished run as a model that other tools can load, compared before it is called done.
+
+    merged-16bit   the adapter merged into its base as published, or the run's whole weights, in 16 bits
+    adapter        the adapter's files, its tokenizer and the card
+    gguf           merged-16bit, then one file for llama.cpp; see export_gguf.py
+    hub            merged-16bit or the adapter, uploaded, private unless asked otherwise; see export_hub.py
+
+A folder is written beside its place, loaded afresh, compared (export_check.py), and renamed at the end. One that differs
+from the trained model is removed, and its figures are in the error. `export.json`, written last, says what it was made of.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.data.lineage import EXPORT
+from reasoning_ext.export.card import write_export_card
+from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, ask, compare, read_prompts
+from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, find_converter, write_gguf
+from reasoning_ext.export.hub import check_upload, upload
+from reasoning_ext.export.merge import (
+    ExportError,
+    Source,
+    base_weights,
+    find_source,
+    load_trained,
+    merge,
+    run_tokenizer,
+)
+from reasoning_ext.runs.files import check_space, read_object, whole_folder, write_whole
+from reasoning_ext.runs.folder import DONE, fingerprint, say
+from reasoning_ext.runs.markdown import shorten
+from reasoning_ext.runs.process import free_memory, quiet, versions
+
+TARGETS = ("merged-16bit", "adapter", "gguf", "hub")
+MERGED, ADAPTER, GGUF, HUB = TARGETS
+ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def export_run(
+    run: Path,
+    to: str,
+    output: Path | None = None,
+    *,
+    prompts: Path | None = None,
+    base: str | None = None,
+    quantization: str = "q8_0",
+    llama_cpp: Path | None = None,
+    repo_id: str | None = None,
+    public: bool = False,
+    what: str = MERGED,
+) -> Path:
+    """Export a finished run.
+
+    Args:
+        run: the folder of a finished run that trained a model.
+        to: one of `TARGETS`.
+        output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
+        prompts: what to compare on, see `export_check.read_prompts`.
+        base: a base in 16 bits in the place of the one that the adapter names.
+        quantization: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows.
+        llama_cpp: the folder with llama.cpp's converter.
+        repo_id: of `hub`, `user/name`.
+        public: of `hub`; private otherwise.
+        what: of `hub`, `merged-16bit` or `adapter`.
+
+    Returns:
+        the folder, or the file of `gguf`.
+
+    Raises:
+        ExportError: the run cannot be exported, or the export differs from it; nothing is left in its place then.
+        DiskError: the disk has too little room.
+    """
+    _check_arguments(to, what, quantization, repo_id, public)
+    if to == HUB:
+        check_upload(repo_id, public)  # before an hour of merging
+    quiet()
+    source = find_source(run, base)
+    if source.named:
+        say(f"export  warning: the base {base} was given by hand; the run was trained on {shorten(source.named)}")
+    if to == HUB and what == ADAPTER and _own_base(source):
+        raise ExportError(
+            f"found an adapter on the folder {_own_base(source)}, which nobody else has; write --what {MERGED}"
+        )
+    if to == GGUF:
+        converter = find_converter(llama_cpp, quantization)
+        file = output or run / "export" / f"{run.resolve().name}-{quantization}.gguf"
+        if file.exists():
+            raise ExportError(f"found {file}; remove it, or write --output FILE")
+        merged = export_merged(source, run / "export" / MERGED, prompts)
+        return write_gguf(merged, file, quantization, converter, run.resolve().name)
+    kind = what if to == HUB else to
+    folder = output or run / "export" / kind
+    if kind == ADAPTER:
+        export_adapter(source, folder)
+    else:
+        export_merged(source, folder, prompts)
+    if to == HUB:
+        upload(folder, str(repo_id), public)
+    return folder
+
+
+def _check_arguments(to: str, what: str, quantization: str, repo_id: str | None, public: bool) -> None:
+    """Refuse arguments that name nothing, or that nothing would read, before anything heavy is imported."""
+    for option, found, allowed in (
+        ("--to", to, TARGETS),
+        ("--what", what, (MERGED, ADAPTER)),
+        ("--quantization", quantization, BY_CONVERTER + BY_QUANTIZE),
+    ):
+        if found not in allowed:
+            raise ExportError(f"{option}: found {found}, allowed: {', '.join(allowed)}")
+    for option, given in (("--repo-id", repo_id is not None), ("--public", public)):
+        if given and to != HUB:
+            raise ExportError(f"{option}: found with --to {to}, which uploads nothing, allowed: with --to {HUB}")
+
+
+def export_merged(source: Source, target: Path, prompts: Path | None = None) -> Path:
+    """Write the run's model in 16 bits, load it again and compare it; see the module's text.
+
+    Raises:
+        ExportError, DiskError: as `export_run`.
+    """
+    if _exists(source, target, MERGED):
+        return target
+    asked = read_prompts(source, prompts)
+    tokenizer, contract = run_tokenizer(source)
+    what = f"the adapter on {shorten(str(source.base))}" if source.adapter else "its weights"
+    say(f"export  {shorten(str(source.path))}: loads {what}")
+    model = load_trained(source)
+    check_space(target, 2 * sum(p.numel() for p in model.parameters()))
+    reference = ask(model, tokenizer, contract, source, asked)
+    with whole_folder(target) as part:
+        _save(merge(model) if source.adapter else model, tokenizer, contract, part)
+        del model
+        free_memory()
+        comparison = compare(reference, part, source)
+        if problems := comparison.problems():
+            said = f"{'; '.join(problems)} ({comparison.line()}); removed"
+            raise ExportError(f"the export is not the trained model: {said}")
+        _finish(source, part, MERGED, comparison)
+    say(f"export  {target}: {comparison.line()}")
+    if comparison.prompts < PROMPTS or comparison.tokens < FEW_TOKENS:
+        found = f"{comparison.prompts} different prompts and {comparison.tokens} tokens were compared"
+        say(f"export  warning: {found}, {PROMPTS} and {FEW_TOKENS} are better; see --prompts")
+    return target
+
+
+def export_adapter(source: Source, target: Path) -> Path:
+    """Copy the adapter's files, and write its tokenizer and the card beside them.
+
+    Raises:
+        ExportError: the run has no adapter, or the target is something else.
+        DiskError: the disk has too little room.
+    """
+    if not source.adapter:
+        raise ExportError(f"found {source.path}, a run of whole weights; write --to {MERGED}")
+    if _exists(source, target, ADAPTER):
+        return target
+    check_space(target, sum((source.path / name).stat().st_size for name in ADAPTER_FILES))
+    if base := _own_base(source):
+        say(f"export  warning: the adapter's base is the folder {base}; nobody else can load it without that")
+    tokenizer, _ = run_tokenizer(source)
+    with whole_folder(target) as part:
+        for name in ADAPTER_FILES:
+            shutil.copyfile(source.path / name, part / name)
+        tokenizer.save_pretrained(part)
+        _finish(source, part, ADAPTER, None)
+    say(f"export  {target}: the adapter's files as they are, nothing to compare")
+    return target
+
+
+def _own_base(source: Source) -> str:
+    """Return the folder on this machine that an adapter needs, or nothing."""
+    return shorten(str(source.base)) if source.adapter and Path(base_weights(source.base)).exists() else ""
+
+
+def _exists(source: Source, target: Path, to: str) -> bool:
+    """Tell whether this export is there already.
+
+    Raises:
+        ExportError: something else is.
+    """
+    if not target.exists() or (target.is_dir() and not any(target.iterdir())):
+        return False
+    if read_object(target / EXPORT).get("made_of") != _made_of(source, to):
+        raise ExportError(f"found {target}, which is no finished {to} export of this run; remove it, or write --output")
+    say(f"export  {target}: done already")
+    return True
+
+
+def _made_of(source: Source, to: str) -> dict[str, Any]:
+    """Identify an export: two trainings by the same recipe differ in when they finished."""
+    base = shorten(str(source.base)) if source.base else None
+    finished = read_object(source.path / DONE).get("finished")
+    return {"to": to, "run": fingerprint(str(source.path)), "finished": finished, "base": base}
+
+
+def _save(model: Any, tokenizer: Any, contract: Any, folder: Path) -> None:
+    """Save a model in 16 bits: float16 where its base is, else bfloat16; whatever ends a turn ends its generation."""
+    import torch
+
+    from reasoning_ext.engines.transformers import stop_ids
+
+    half = any(p.dtype == torch.float16 for p in model.parameters())  # modules that were trained whole may be float32
+    model = model.to(torch.float16 if half else torch.bfloat16)
+    model.generation_config.eos_token_id = stop_ids(model, tokenizer, contract)
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _finish(source: Source, folder: Path, to: str, comparison: Comparison | None) -> None:
+    """Write the card, and last `export.json`."""
+    date = time.strftime("%Y-%m-%d")
+    write_export_card(folder, source, to, comparison.line() if comparison else None, date)
+    figures = {k: v for k, v in asdict(comparison).items() if v is not None} if comparison else None
+    facts = {
+        "made_of": _made_of(source, to),
+        "comparison": figures,
+        "files": {f.name: fingerprint(str(f)) for f in sorted(folder.iterdir())},
+        "versions": versions(),
+        "date": date,
+    }
+    write_whole(folder / EXPORT, json.dumps(facts, indent=1))

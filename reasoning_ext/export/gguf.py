@@ -1,0 +1,93 @@
+"""A merged export as one GGUF file, by llama.cpp's own converter.
+
+The converter writes f16, bf16 and q8_0; anything smaller needs its `llama-quantize` on the PATH, which gets the bf16.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from reasoning_ext.export.merge import ExportError
+from reasoning_ext.runs.files import check_space
+from reasoning_ext.runs.folder import say
+
+CONVERTER, QUANTIZE, VARIABLE = "convert_hf_to_gguf.py", "llama-quantize", "LLAMA_CPP"
+BY_CONVERTER = ("f16", "bf16", "q8_0")
+# of llama.cpp's llama-quantize, without those that need an importance matrix
+BY_QUANTIZE = (
+    "f32", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k", "q4_k_s", "q4_k_m", "q5_k",
+    "q5_k_s", "q5_k_m", "q6_k", "iq3_xs", "iq3_s", "iq3_m", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4_moe",
+)  # fmt: skip
+
+
+def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
+    """Find what makes a GGUF file, before anything is merged.
+
+    Args:
+        llama_cpp: llama.cpp's folder; else the environment variable LLAMA_CPP, else the PATH.
+        quantization: of `BY_CONVERTER` or `BY_QUANTIZE`.
+
+    Raises:
+        ExportError: it is not there; the message says what to install.
+    """
+    folder = llama_cpp or os.environ.get(VARIABLE)
+    found = Path(folder) / CONVERTER if folder else shutil.which(CONVERTER)
+    if found is None or not Path(found).is_file():
+        hint = "git clone https://github.com/ggml-org/llama.cpp, pip install gguf, and write --llama-cpp FOLDER"
+        raise ExportError(f"found no {CONVERTER} {f'in {folder}' if folder else 'on the PATH'}; {hint}")
+    if quantization not in BY_CONVERTER and not shutil.which(QUANTIZE):
+        allowed = ", ".join(BY_CONVERTER)
+        raise ExportError(f"--quantization: found {quantization} without {QUANTIZE} on the PATH, allowed: {allowed}")
+    return Path(found)
+
+
+def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name: str) -> Path:
+    """Convert a merged export.
+
+    Args:
+        model: its folder.
+        file: the file to write; it takes its place when it is whole.
+        quantization, converter: see `find_converter`.
+        name: of the model, as programs show it.
+
+    Raises:
+        ExportError: a tool failed.
+        DiskError: the disk has too little room.
+    """
+    small = quantization not in BY_CONVERTER
+    check_space(file, sum(each.stat().st_size for each in model.glob("*.safetensors")) * (2 if small else 1))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
+    whole = part.with_suffix(".bf16") if small else part
+    try:
+        options = ["--outfile", str(whole), "--outtype", "bf16" if small else quantization, "--model-name", name]
+        _call([sys.executable, str(converter), str(model), *options], whole)
+        if small:
+            _call([QUANTIZE, str(whole), str(part), quantization.upper()], part)
+        with part.open("rb") as written:
+            os.fsync(written.fileno())
+        part.replace(file)
+    finally:
+        for left in {part, whole}:
+            left.unlink(missing_ok=True)
+    say(f"export  {file}: {file.stat().st_size / 2**20:.1f} MiB")
+    return file
+
+
+def _call(command: list[str], made: Path) -> None:
+    """Run a tool without the secrets of the environment; what it says last is the error."""
+    secret = ("TOKEN", "KEY", "SECRET", "PASSWORD")
+    environment = {
+        name: value for name, value in os.environ.items() if not any(word in name.upper() for word in secret)
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
+    tool = Path(command[1] if command[0] == sys.executable else command[0]).name
+    if done.returncode:
+        said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[-300:]
+        raise ExportError(f"{tool} failed: {said}")
+    if not made.is_file():
+        raise ExportError(f"found no file where {tool} should have written one")

@@ -1,0 +1,86 @@
+"""Upload an export to the Hugging Face hub: private unless asked otherwise, and what leaves the machine is listed first.
+
+The token is found by huggingface_hub itself (HF_TOKEN, or `hf auth login`). It is never an argument and never written, and no
+error prints it: whatever an `ExportError` says has been through `shown.unsaid`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from reasoning_ext.data.lineage import EXPORT
+from reasoning_ext.export.merge import ExportError
+from reasoning_ext.runs.files import read_object
+from reasoning_ext.runs.folder import say
+from reasoning_ext.shown import HEARD
+
+
+def check_upload(repo_id: str | None, public: bool) -> bool | None:
+    """Refuse an upload that cannot work, or that would publish what should be private, before anything is merged.
+
+    Returns:
+        whether the repository that is there is private; None where there is none.
+
+    Raises:
+        ExportError: no name, no token, no way to the hub, or a public repository that is there already.
+    """
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import RepositoryNotFoundError
+
+    if not repo_id:
+        raise ExportError("--to hub: found no --repo-id, allowed: --repo-id USER/NAME")
+    if not (token := get_token()):
+        raise ExportError("--to hub: found no token; set HF_TOKEN in the environment, or run `hf auth login`")
+    HEARD.add(token)
+    with _refusals(repo_id):
+        try:
+            private = HfApi().repo_info(repo_id).private
+        except RepositoryNotFoundError:
+            return None
+    if private is False and not public:
+        raise ExportError(f"--repo-id: found {repo_id}, a public repository; write --public, or another name")
+    return private
+
+
+def upload(folder: Path, repo_id: str, public: bool) -> None:
+    """Upload the files that an export consists of by its `export.json`; anything else in the folder stays on this machine.
+
+    Args:
+        folder: a finished export.
+        repo_id: `user/name`; made where it is missing.
+        public: make it public; private otherwise.
+
+    Raises:
+        ExportError: the hub refuses, or the repository has become public since `check_upload`.
+    """
+    from huggingface_hub import HfApi
+
+    names = [name for name in [*read_object(folder / EXPORT).get("files", {}), EXPORT] if (folder / name).is_file()]
+    sizes = {name: (folder / name).stat().st_size / 2**20 for name in names}
+    stays = check_upload(repo_id, public) is True and public  # the hub leaves a repository that is there as it is
+    seen = "public" if public and not stays else "private"
+    say(f"export  uploads {len(names)} files, {sum(sizes.values()):.1f} MiB, to {repo_id}, {seen}:")
+    for name, size in sizes.items():
+        say(f"  {name}  {size:.1f} MiB")
+    if stays:
+        say(f"export  warning: {repo_id} is there already, private, and stays so; --public is for new ones")
+    with _refusals(repo_id):
+        HfApi().create_repo(repo_id=repo_id, private=not public, exist_ok=True)
+    check_upload(repo_id, public)  # an organisation may make all its repositories public
+    with _refusals(repo_id):
+        HfApi().upload_folder(
+            repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message="Export of reasoning-ext"
+        )
+    say(f"export  uploaded to {repo_id}")
+
+
+@contextlib.contextmanager
+def _refusals(repo_id: str) -> Iterator[None]:
+    """Say in one line what the hub or its client refuses, without the error that it came from: that may hold a token."""
+    try:
+        yield
+    except Exception as error:  # of whichever HTTP library the client uses
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ExportError(f"the hub refuses --repo-id {repo_id}: {reason}") from None

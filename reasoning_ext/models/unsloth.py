@@ -1,0 +1,212 @@
+"""Backend `unsloth`: a recipe's keys, which are TRL's, as the arguments of Unsloth's FastLanguageModel.
+
+The tables below are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded, and
+never dropped.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import MISSING, fields
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from reasoning_ext.errors import Problem
+from reasoning_ext.models.adapter import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
+from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
+from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
+
+if TYPE_CHECKING:
+    from trl import ModelConfig
+
+    from reasoning_ext.recipe.load import Recipe
+
+# the keys of TRL's ModelConfig that Unsloth has arguments for; any other is refused
+TAKEN = {
+    "model_name_or_path", "model_revision", "trust_remote_code", "dtype", "load_in_4bit", "load_in_8bit", "use_peft",
+    "lora_r", "lora_alpha", "lora_dropout", "lora_target_modules", "lora_target_parameters", "lora_modules_to_save",
+    "use_rslora",
+}  # fmt: skip
+IN_MODEL_VLLM = ("vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl")
+# what Unsloth does by itself, for keys that none of its arguments takes
+BY_ITSELF = {
+    "bnb_4bit_quant_type": "nf4",
+    "use_bnb_nested_quant": True,
+    "lora_task_type": "CAUSAL_LM",
+    "use_dora": False,
+    "vllm_tensor_parallel_size": 1,
+    "vllm_model_impl": "vllm",
+}
+REWRITTEN = ("epsilon_high", "scale_rewards")  # by the `__init__` of Unsloth's GRPOConfig, for some loss types
+NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
+
+
+def unknown_to_unsloth(recipe: Recipe) -> Iterator[Problem]:
+    """A key that Unsloth cannot take; the fields of `unsloth_config` are looked up where a run builds TRL's config."""
+    if recipe.get("backend") != "unsloth":
+        if recipe.values.get("unsloth_config"):
+            found = "found with backend: trl, which does not know it"
+            yield recipe.problem("unsloth_config", found, hint="leave it out")
+        return
+    vllm = IN_MODEL_VLLM if starts_vllm(recipe) else ()
+    for key in (*class_keys(*MODEL_CONFIG), *vllm):
+        value = recipe.values.get(key)
+        if value is not None and key not in TAKEN and value != BY_ITSELF.get(key):
+            own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
+            found = f"found {value!r}, but Unsloth has no argument for it"
+            yield recipe.problem(key, found, hint=f"{own}, or write backend: trl")
+
+
+def trl_defaults(cls: type) -> dict[str, Any]:
+    """Return TRL's defaults of a config whose `__init__` Unsloth has given others, such as another learning rate or seed.
+
+    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays Unsloth's.
+
+    Args:
+        cls: SFTConfig or GRPOConfig; nothing differs where Unsloth has not patched it.
+    """
+    patched = inspect.signature(cls).parameters
+    own = {field.name: field.default for field in fields(cls) if field.default not in (None, MISSING)}
+    return {name: value for name, value in own.items() if name in patched and patched[name].default != value}
+
+
+def keep_trl_values(recipe: Recipe, config: Any) -> None:
+    """Write back what Unsloth's GRPOConfig has rewritten to fit the loss type, whatever it was given.
+
+    Args:
+        recipe: the recipe; what it leaves out is TRL's default.
+        config: TRL's config, changed in place.
+    """
+    for key in REWRITTEN:
+        if hasattr(config, key):
+            value = recipe.get(key)
+            setattr(config, key, {True: "group", False: "none"}[value] if isinstance(value, bool) else value)
+
+
+def refuse_changes(recipe: Recipe, config: Any) -> None:
+    """Refuse values of a training config that Unsloth has put others in the place of; its CPU backend does so in a line.
+
+    Args:
+        recipe: the recipe.
+        config: TRL's config, built from it.
+
+    Raises:
+        UserError: one of `NOT_CHANGED` is not what the recipe says.
+    """
+    for key in NOT_CHANGED:
+        wanted, has = recipe.values.get(key), getattr(config, key, None)
+        has = getattr(has, "value", has)
+        fused = key == "optim" and wanted in ("adamw_torch", "adamw_torch_fused") and str(has).startswith("adamw_torch")
+        if recipe.get("backend") == "unsloth" and wanted and wanted != has and not fused:
+            problem = f"found {wanted!r}, which unsloth {version('unsloth')} (with trl {version('trl')}) changes to {has!r} here"
+            raise recipe.error(key, f"{problem}; leave it out, or write backend: trl")
+
+
+def starts_vllm(recipe: Recipe) -> bool:
+    """Tell whether Unsloth is to start vLLM inside the model."""
+    values = recipe.values
+    return bool(values.get("use_vllm")) and ("vllm_mode" not in recipe.keys or recipe.get("vllm_mode") == "colocate")
+
+
+def wants_standby(recipe: Recipe) -> bool:
+    """Tell whether vLLM should give its memory back while the model is trained; Unsloth must know before it is imported."""
+    return starts_vllm(recipe) and bool(recipe.values.get("vllm_enable_sleep_mode"))
+
+
+def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
+    """Load a model through Unsloth; the tokenizer is the model's own, not the one Unsloth has mended.
+
+    Raises:
+        ModelError: the recipe's words cannot be kept here: bits that this machine does not have, a base's revision.
+    """
+    from transformers import AutoTokenizer
+    from unsloth import FastLanguageModel
+
+    with tempfile.TemporaryDirectory() as folder:
+        if options.from_scratch:  # Unsloth loads weights and nothing else
+            random, own = random_model(name, config, options)
+            random.save_pretrained(folder)
+            own.save_pretrained(folder)
+            name = folder
+        adapter = is_adapter(name)
+        revision = base_revision(adapter_base(name), config.model_revision) if adapter else None
+        if revision not in (None, "main"):  # it would reach the adapter's folder and not the base on the hub
+            problem = f"found {revision}, which Unsloth does not pass on to the base of {name}"
+            raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
+        model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
+        )
+    _check_bits(model, config)
+    if adapter and not options.use_vllm:
+        compare_adapter(model, name)
+    if adapter and (not options.trainable or config.load_in_4bit or config.load_in_8bit):
+        compute_as_saved(model, name)
+    if not options.trainable:
+        FastLanguageModel.for_inference(model)
+    elif config.use_peft and not adapter:
+        model = FastLanguageModel.get_peft_model(model, **_adapter_arguments(model, config, options))
+    return Loaded(model, tokenizer)
+
+
+def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
+    """Return the arguments of `from_pretrained`."""
+    import torch
+
+    quantized = config.load_in_4bit or config.load_in_8bit
+    full = options.trainable and not config.use_peft
+    values = {
+        "model_name": name,
+        "max_seq_length": options.max_seq_length,
+        "dtype": None if config.dtype in (None, "auto") else getattr(torch, config.dtype),
+        "load_in_4bit": config.load_in_4bit,
+        "load_in_8bit": config.load_in_8bit,
+        "load_in_16bit": not quantized and not full and config.dtype in ("bfloat16", "float16"),
+        "full_finetuning": full,
+        "trust_remote_code": options.trust_remote_code,
+        "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
+        "revision": base_revision(name, config.model_revision),
+        "use_exact_model_name": True,  # else hub names are led to Unsloth's copies, and adapters name those as their base
+        "fast_inference": options.use_vllm,
+        "random_state": options.seed,
+    }
+    if options.use_vllm:
+        values["gpu_memory_utilization"] = options.gpu_memory_utilization
+        values["max_lora_rank"] = adapter_rank(name) if is_adapter(name) else config.lora_r
+    return values
+
+
+def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
+    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none, as with backend trl."""
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
+
+    targets = config.lora_target_modules or OF_MODEL.get(model.config.model_type)
+    if targets is None:
+        problem = f"the key is missing, and PEFT has no modules for {model.config.model_type}; write [all-linear]"
+        raise ModelError("lora_target_modules", problem)
+    values = {
+        "r": config.lora_r,
+        "lora_alpha": config.lora_alpha,
+        "lora_dropout": config.lora_dropout,
+        "target_modules": targets,
+        "target_parameters": config.lora_target_parameters,
+        "modules_to_save": config.lora_modules_to_save,
+        "use_rslora": config.use_rslora,
+        "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
+        "random_state": options.seed,
+    }
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _check_bits(model: Any, config: ModelConfig) -> None:
+    """Refuse a model that Unsloth has loaded in other bits than it was asked for: it says so in a line and goes on."""
+    layers = {type(module).__name__ for module in model.modules()}  # bitsandbytes'
+    for bits, layer in ((4, "Linear4bit"), (8, "Linear8bitLt")):
+        if getattr(config, f"load_in_{bits}bit") and layer not in layers:
+            problem = (
+                f"found true, but unsloth {version('unsloth')} has no {bits}-bit weights for this model on this machine"
+            )
+            raise ModelError(f"load_in_{bits}bit", f"{problem}, and took 16 bits; leave it out, or write backend: trl")

@@ -1,0 +1,128 @@
+"""The data sets of a recipe: one, or a mixture of several with weights or row counts, each with its own format and task.
+
+    datasets:
+      - {dataset_name: open-r1/Mixture-of-Thoughts, dataset_format: open_r1, num_rows: 600000, task: reasoning}
+      - {dataset_name: allenai/tulu-3-sft-mixture, dataset_format: messages, num_rows: 200000, task: chat}
+
+An entry has the recipe's own keys for a data set, and takes what it leaves out from the recipe. `num_rows` takes so many rows,
+drawn with the recipe's seed; with `weight` in every entry, the mixture is as large as it can be in these proportions without
+a row twice. `task` becomes a column, which `when` of a reward asks for. Where an entry streams, all do: `num_rows` takes the
+first so many then, rows come in turns in these proportions, and with weights the first entry that ends ends the mixture.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.errors import Problem
+from reasoning_ext.recipe.keys import FROM_DATA
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.trl_fields import dataclass_keys
+
+ENTRY_KEYS = (
+    "dataset_name", "dataset_config", "dataset_train_split", "dataset_test_split", "test_size", "dataset_streaming",
+    "dataset_format", "format_kwargs", "rename_columns", "gen_kwargs", "system_prompt", "chat_template_kwargs",
+)  # fmt: skip
+OF_ONE = ("dataset_name", "dataset_config", "rename_columns", "gen_kwargs", "format_kwargs")
+TASK = "task"
+
+
+@dataclass
+class MixtureEntry:
+    """What an entry of `datasets` has beside the recipe's own keys for a data set."""
+
+    weight: float | None = None
+    num_rows: int | None = None
+    task: str | None = None
+
+
+@dataclass
+class Entry(Recipe):
+    """An entry of `datasets` as a recipe of its own.
+
+    Attributes:
+        index: its place in the list, from 0.
+        own: the keys that the entry sets itself.
+    """
+
+    index: int = 0
+    own: tuple[str, ...] = ()
+
+    def problem(self, path: str | tuple, *told: Any, **more: Any) -> Problem:
+        """Say what is wrong with a key: within the entry, unless the recipe set it for all entries."""
+        path = (path,) if isinstance(path, str) else path
+        of_all = path[0] not in self.own and path[0] in self.values
+        place = path if of_all or path[0] == "datasets" else ("datasets", self.index, *path)
+        return super().problem(place, *told, **more)
+
+
+def entry_keys(recipe: Recipe) -> dict[str, Any]:
+    """Return the keys that an entry of `datasets` may have."""
+    return {name: recipe.keys[name] for name in ENTRY_KEYS if name in recipe.keys} | dataclass_keys(MixtureEntry)
+
+
+def entries(recipe: Recipe) -> list[Recipe]:
+    """Return one recipe a data set: the recipe itself, or one for each entry of `datasets`.
+
+    Raises:
+        UserError: an entry has an unknown key or a wrong value, or the entries do not go together.
+    """
+    listed = recipe.get("datasets")
+    if listed is None:
+        return [recipe]
+    if not listed:
+        raise recipe.error("datasets", "found an empty list, allowed: one mapping a data set")
+    for key in OF_ONE:
+        if key in recipe.values:
+            raise recipe.error(key, "found beside datasets, allowed: within its entries")
+    known = entry_keys(recipe)
+    found: list[Recipe] = [_entry(recipe, i, entry, known) for i, entry in enumerate(listed)]
+    weights = [entry.values.get("weight") for entry in found]
+    if any(weights) and not all(weights):
+        raise recipe.error(
+            ("datasets", weights.index(None)), "found no weight, but other entries have one; allowed: all or none"
+        )
+    return found
+
+
+def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Entry:
+    if not isinstance(entry, dict):
+        raise recipe.error(("datasets", index), f"found {entry!r}, allowed: a mapping with dataset_name")
+    for key, value in entry.items():
+        place = ("datasets", index, key)
+        if key not in known:
+            near = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.0)[0]
+            found, hint = f"unknown key (found {key}: {value!r})", f"the nearest key of an entry is {near}"
+            raise recipe.error(place, found, hint=hint, code="unknown_key")
+        if misfit := known[key].misfit(value):
+            raise recipe.error(place, *misfit)
+        if key in ("weight", "num_rows") and value is not None and not (value > 0 and math.isfinite(value)):
+            raise recipe.error(place, f"found {value}, allowed: above 0")
+        if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:
+            allowed = f"in an entry of stage {' or '.join(FROM_DATA)}"
+            problem = f"found in an entry, allowed: {allowed}; stage {recipe.stage} has one for all rows"
+            raise recipe.error(place, problem)
+    if not entry.get("dataset_name"):
+        raise recipe.error(("datasets", index), "the key dataset_name is missing")
+    if entry.get("weight") and entry.get("num_rows"):
+        raise recipe.error(("datasets", index, "num_rows"), "found beside weight, allowed: one of the two")
+    outer = {k: v for k, v in recipe.values.items() if k not in ("datasets", "max_samples", "chat_template_kwargs")}
+    keys = recipe.keys | dataclass_keys(MixtureEntry)
+    return Entry(recipe.path, recipe.stage, outer | entry, keys, recipe.lines, index, tuple(entry))
+
+
+def eval_models(recipe: Recipe) -> dict[str, str]:
+    """Return the models that `stage: eval` compares, `{label: name}`; empty for other stages."""
+    if recipe.stage != "eval":
+        return {}
+    models = recipe.get("models") or [recipe.values.get("model_name_or_path")]
+    return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
+
+
+def asks_server(recipe: Recipe) -> bool:
+    """Tell whether a server answers the recipe's prompts, so that neither model nor tokenizer is here."""
+    return "engine" in recipe.keys and recipe.get("engine") == "server"

@@ -1,0 +1,68 @@
+"""Which keys a stage knows: those of TRL's classes, ours, and what is said of a key that is none of them."""
+
+import difflib
+
+from reasoning_ext.recipe.keys import RENAMED, STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
+from reasoning_ext.recipe.trl_fields import (
+    DPO_CONFIG,
+    GRPO_CONFIG,
+    MODEL_CONFIG,
+    SCRIPT_ARGUMENTS,
+    SFT_CONFIG,
+    Key,
+    class_keys,
+    dataclass_keys,
+)
+
+GENERATION_KEYS = (
+    "output_dir", "seed", "use_cpu", "trust_remote_code", "per_device_eval_batch_size", "num_generations",
+    "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
+    "model_init_kwargs", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl",
+)  # fmt: skip
+MANAGED = {
+    "resume_from_checkpoint": "`run` finds the last complete checkpoint in output_dir by itself",
+    "hub_token": "a token is read from the environment variable HF_TOKEN alone",
+    "local_rank": "`accelerate launch` sets it",
+    "ignore_bias_buffers": "nothing here reads it",
+    "include_for_metrics": "nothing here reads it",
+    "assistant_only_loss": "the completion alone is trained on; see train_on and assistant_turns",
+    "completion_only_loss": "the completion alone is trained on; see train_on",
+    "dataset_text_field": "rows have prompt and completion; see rename_columns",
+    "truncation_mode": "no row is ever cut; see max_length and overlong_rows",
+}
+
+
+def stage_keys(stage: str) -> dict[str, Key]:
+    """Return every key a stage knows: TRL's config of that stage, ModelConfig, ScriptArguments and ours."""
+    common = class_keys(*SCRIPT_ARGUMENTS) | class_keys(*MODEL_CONFIG) | dataclass_keys(Shared)
+    if stage == "sft":
+        return common | class_keys(*SFT_CONFIG) | dataclass_keys(Shared) | dataclass_keys(Supervised)
+    if stage == "dpo":
+        return common | class_keys(*DPO_CONFIG) | dataclass_keys(Preferences)
+    grpo = class_keys(*GRPO_CONFIG)
+    if stage == "grpo":
+        return common | grpo | {"chat_template_kwargs": common["chat_template_kwargs"]} | dataclass_keys(Rollouts)
+    generation = {name: grpo[name] for name in GENERATION_KEYS if name in grpo}
+    training_only = {
+        "dataset_train_split" if stage == "eval" else "dataset_test_split",
+        "use_peft",
+        "use_dora",
+        "use_rslora",
+        *(("deduplicate", "decontaminate") if stage == "eval" else ()),
+    }
+    common = {name: key for name, key in common.items() if name not in training_only and not name.startswith("lora_")}
+    return common | generation | dataclass_keys(Sampling if stage == "sample" else Evaluation)
+
+
+def nearest(key: str, known: list[str], stage: str) -> str:
+    """Say which key may have been meant, or which stage has it."""
+    others = [other for other in STAGES if key in stage_keys(other)]
+    if others:
+        return f"stage {', '.join(others)} has this key, stage {stage} has not"
+    if key in RENAMED:
+        name = RENAMED[key]
+        having = ", ".join(other for other in STAGES if name in stage_keys(other))
+        missing = "" if " " in name or name in known else f", which stage {having} has, stage {stage} has not"
+        return name if " " in name else f"its name here is {name}{missing}"
+    near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
+    return f"the nearest key of stage {stage} is {near[0]}"

@@ -1,0 +1,290 @@
+"""A run's folder: what was asked for, what it was made of, how far it came, and whether it is done.
+
+    recipe.yaml     the resolved recipe            metrics.jsonl   one line a logging step
+    versions.json   packages, Python, device       completions/    the completions, as TRL writes them
+    lineage.json    hashes of recipe and inputs    checkpoint-*    each with COMPLETE, written last
+    DONE            written last of all            the model, or samples and tables
+    recipe_path     where the recipe's file lies, for what it names with ./
+
+Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
+refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. `own_keys.KINDS` tells what a key
+decides: what only watches or hastens a run may change at any time. Stage `sample` may change what it keeps of its completions,
+and ask for more of them: those that were drawn stay, and are chosen among anew. A training may be made longer.
+"""
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.keys import TRAINED
+from reasoning_ext.runs.checkpoints import last_checkpoint
+from reasoning_ext.runs.files import changed, fast_hash, write_whole
+from reasoning_ext.runs.identity import difference, identity, recipe_hash, refused_change, text_hash
+from reasoning_ext.runs.process import versions
+from reasoning_ext.shown import print, without_secrets
+
+RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
+    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
+)  # fmt: skip
+LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network disks have none
+# what of a finished run others read, and is therefore whole before DONE is written
+KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
+
+
+class RunDirError(UserError):
+    """The folder cannot be used for this recipe; the message says what to do."""
+
+    code = "other_folder"
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """An opened run folder.
+
+    Attributes:
+        path: the folder.
+        done: the stage has finished with this recipe and these inputs.
+        checkpoint: the last complete checkpoint to go on from, or None.
+    """
+
+    path: Path
+    done: bool
+    checkpoint: Path | None
+
+
+def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_path: Path | None = None) -> RunDir:
+    """Open a run's folder for a recipe: new, to be continued, or done.
+
+    Args:
+        path: the recipe's `output_dir`.
+        recipe: the resolved recipe.
+        inputs: `{what: fingerprint}` of model, data and rewards, as `fingerprint` makes them.
+        recipe_path: the recipe's file, noted for `written_recipe`; it is no part of what identifies a run.
+
+    Raises:
+        RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
+    """
+    refuse_other_recipe(path, recipe)
+    new = not is_run(path) or not has_begun(path)
+    if not new and (changed := difference(_inputs(path, inputs), inputs)):
+        hint = "choose another output_dir or remove the folder to make it again"
+        raise RunDirError(f"found {path}, made from other inputs ({changed}); {hint}")
+    done = not new and is_done(path, recipe)
+    if not done:  # what is no part of a run may have changed, or what is chosen of its completions
+        path.mkdir(parents=True, exist_ok=True)
+        (path / DONE).unlink(missing_ok=True)
+        write_whole(path / RECIPE, yaml.safe_dump(without_secrets(recipe), sort_keys=False, allow_unicode=True))
+        if new:
+            write_whole(path / VERSIONS, json.dumps(versions(), indent=1))
+        write_whole(path / LINEAGE, json.dumps({"recipe": recipe_hash(recipe), "inputs": inputs}, indent=1))
+    if recipe_path is not None and written_recipe(path) != recipe_path.absolute():  # it may have been moved
+        write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
+    return RunDir(path, done, last_checkpoint(path))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold a run's folder, which is made if it is not there, until this process dies, however it dies; no child of it holds on.
+
+    The file stays behind and means nothing by itself; it names the last holder's process.
+
+    Raises:
+        RunDirError: another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.mkdir(parents=True, exist_ok=True)
+    file = path / LOCK
+    lock = FileLock(file, timeout=0)
+    try:
+        lock.acquire()
+        file.write_text(f"{os.getpid()}\n")
+    except Timeout as error:
+        problem = f"found {path}, which process {file.read_text().strip() or 'unknown'} is writing to"
+        raise RunDirError(f"{problem}; wait for it, stop it, or choose another output_dir") from error
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        print(f"warning: {path} cannot be locked ({error}); see that no other run writes there", file=sys.stderr)
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_done(path: Path, recipe: dict[str, Any]) -> bool:
+    """Tell whether a folder holds all that a recipe asks for, which is known not to be refused."""
+    return is_run(path) and (path / DONE).is_file() and _is_of(path, recipe)
+
+
+def unfinished(path: Path, name: str) -> str:
+    """Say that what a recipe names by that name is a run which is not done, or nothing."""
+    if is_run(path) and not (path / DONE).is_file():
+        return f"found {name}, a run that has not finished; run its recipe again, it will go on"
+    return damage(path, name)
+
+
+def damage(path: Path, name: str) -> str:
+    """Say what of a finished run's files is lost or cut off, or nothing; a config may have been edited.
+
+    Args:
+        path: a folder.
+        name: how a user calls it.
+    """
+    if not (path / DONE).is_file():
+        return ""
+    try:
+        files = dict(json.loads((path / DONE).read_bytes()).get("files", {}))
+    except (ValueError, TypeError, AttributeError):
+        return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
+    edited = {name for name in files if name.endswith("config.json") and (path / name).is_file()}
+    empty = {name for name in edited if (path / name).stat().st_size == 0}
+    problem = changed(path, {name: size for name, size in files.items() if name not in edited - empty})
+    hint = f"put it back, or remove {DONE} and run its recipe again"
+    return f"found {name}, done, but its {problem}; {hint}" if problem else ""
+
+
+def other_choice(path: Path, recipe: dict[str, Any]) -> str:
+    """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
+    if not is_run(path) or not has_begun(path) or _is_of(path, recipe):
+        return ""
+    changed = difference(identity(_written(path)), identity(recipe))
+    if recipe.get("stage") not in TRAINED:
+        return f"with what was drawn, otherwise than before: {changed}"
+    kind = recipe.get("lr_scheduler_type", "linear")
+    if kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1):
+        return f"longer than before: {changed}"
+    return f"longer than before: {changed}; its steps so far followed the {kind} schedule of the shorter run"
+
+
+def written_recipe(path: Path) -> Path | None:
+    """Return the recipe's file as a run noted it; it may be gone by now. None where the run noted none."""
+    note = path / RECIPE_PATH
+    return Path(note.read_text(encoding="utf-8").removesuffix("\n")) if note.is_file() else None
+
+
+def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to a different recipe, or that holds files of no run.
+
+    Raises:
+        RunDirError: it does; the message names the keys that differ. Or a file of it is damaged.
+    """
+    if not is_run(path):
+        if has_begun(path):
+            raise _damaged(path / LINEAGE)
+        if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
+            raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
+        return
+    if not has_begun(path):
+        return
+    if problem := damage(path, str(path)):
+        raise RunDirError(problem)
+    if _is_of(path, recipe):
+        return
+    before = _written(path)
+    if changed := refused_change(before, recipe):
+        raise RunDirError(
+            f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
+        )
+    if recipe.get("stage") in TRAINED and (path / DONE).is_file() and last_checkpoint(path) is None:
+        changed = difference(identity(before), identity(recipe))
+        raise RunDirError(
+            f"found {path}, done, without a checkpoint to go on from ({changed}); choose another output_dir or remove the folder"
+        )
+
+
+def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
+    """Tell whether a run's folder was last opened for this very recipe."""
+    return recipe_hash(_written(path)) == recipe_hash(recipe)
+
+
+def _written(path: Path) -> dict[str, Any]:
+    """Return the recipe that a folder holds."""
+    return _read(path / RECIPE, yaml.safe_load)
+
+
+def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
+    """Return what a folder was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
+    known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
+    if not isinstance(known, dict):
+        raise _damaged(path / LINEAGE)
+    return {what: now.get(what, mark) if str(mark).startswith("folder:") else mark for what, mark in known.items()}
+
+
+def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
+    try:
+        found = load(file.read_bytes())
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise _damaged(file) from error
+    if not isinstance(found, dict):
+        raise _damaged(file)
+    return found
+
+
+def _damaged(file: Path) -> RunDirError:
+    return RunDirError(f"found {file}, which is damaged; put it back, choose another output_dir or remove the folder")
+
+
+def finish(path: Path, seconds: float) -> None:
+    """Mark a run as done; the last file that a stage writes. What it leaves is on the disk by then, and its sizes are noted."""
+    files = sorted({file for pattern in KEPT for file in path.glob(pattern) if file.name != METRICS})
+    os.sync()
+    done = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)}
+    write_whole(path / DONE, json.dumps(done | {"files": {file.name: file.stat().st_size for file in files}}))
+
+
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run's."""
+    return (path / LINEAGE).is_file()
+
+
+def has_begun(path: Path) -> bool:
+    """Tell whether a run has made anything yet; one that was refused before that may be given another recipe."""
+    made = (DONE, METRICS, "samples.jsonl", "answers.jsonl")
+    return any((path / name).is_file() for name in made) or any(path.glob("checkpoint-*"))
+
+
+def fingerprint(source: str) -> str:
+    """Identify an input: a finished run by its own lineage, a file by its content, a folder by its files, a name by itself.
+
+    Args:
+        source: a run's folder, a file, a folder, or a hub name.
+    """
+    path = Path(source)
+    if is_run(path):
+        return "run:" + text_hash((path / LINEAGE).read_text())
+    if path.is_file():
+        with path.open("rb") as file:
+            return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    if path.is_dir():
+        files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
+        listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]
+        return "files:" + text_hash(json.dumps(listing))
+    return "name:" + source
+
+
+def is_main() -> bool:
+    """Tell whether this is the first process of `accelerate launch`, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(line: str) -> None:
+    """Print a line, in the first process only."""
+    if is_main():
+        print(line, flush=True)
+
+
+def world_size() -> int:
+    """Return how many processes `accelerate launch` started, 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))

@@ -1,0 +1,257 @@
+"""Read run folders back, as far as they can be read: what the report is made of.
+
+A run that was cut off, or whose files are damaged, is read as far as possible and says what is wrong with it.
+"""
+
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.keys import TRAINED
+from reasoning_ext.runs.folder import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
+from reasoning_ext.shown import without_secrets
+from reasoning_ext.think import WHOLE
+
+IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
+MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
+RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
+
+
+@dataclass(eq=False)
+class Run:
+    """What could be read of a run's folder.
+
+    Attributes:
+        problems: why it counts as not finished, in words; empty for a finished run.
+        recipe: the resolved recipe, and its text as it stands in the file.
+        parents: the runs that its model, models or data come from, under the names that its recipe gives them.
+    """
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    recipe_text: str = ""
+    versions: dict[str, Any] = field(default_factory=dict)
+    done: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
+    results: dict[str, Any] = field(default_factory=dict)
+    metrics: list[dict[str, Any]] = field(default_factory=list)
+    answers: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    parents: dict[str, "Run"] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.resolve().name
+
+    @property
+    def stage(self) -> str:
+        """The recipe's stage."""
+        return str(self.recipe.get("stage", "unknown"))
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None where it has not finished."""
+        value = self.done.get("seconds")
+        return value if isinstance(value, int | float) else None
+
+    @property
+    def models(self) -> dict[str, str]:
+        """The models it starts from, `{label: name}`; one without a label for every stage but eval."""
+        models = self.recipe.get("models") or [self.recipe.get("model_name_or_path")]
+        if isinstance(models, dict):
+            return {str(label): str(name) for label, name in models.items()}
+        models = models if isinstance(models, list) else [models]
+        return {Path(str(name)).name if self.stage == "eval" else "": str(name) for name in models if name}
+
+
+def find_runs(paths: list[Path]) -> list[Path]:
+    """List the run folders among the given folders and directly in them, each once, in the order of their numbers.
+
+    Raises:
+        UserError: a folder is missing, or holds no run.
+    """
+    found: dict[Path, Path] = {}
+    allowed = "allowed: run folders, or a folder of run folders"
+    for path in paths:
+        if not path.is_dir():
+            raise UserError(f"report: found no folder {path}, {allowed}")
+        inside = [p for p in (path, *path.iterdir()) if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
+        if not inside:
+            raise UserError(f"report: found no run in {path} (no folder with {RECIPE} in it), {allowed}")
+        inside = inside[:1] if inside[0] == path else sorted(inside, key=_number)
+        found |= {run.resolve(): run for run in inside}
+    if not found:
+        raise UserError(f"report: found no folder, {allowed}")
+    return list(found.values())
+
+
+def read_run(path: Path) -> Run:
+    """Read whatever a run's folder holds; what is missing or damaged goes to the run's `problems`."""
+    run = Run(path)
+    if (path / DONE).is_file():
+        run.done = _read_object(run, DONE)
+        run.problems += [problem] if run.done and (problem := damage(path, path.name)) else []
+    else:
+        run.problems.append(f"no {DONE}")
+    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    run.recipe_text = str(without_secrets(text))
+    try:
+        recipe = without_secrets(raw := yaml.safe_load(text))
+        if recipe != raw:  # of a run before secrets were left out
+            run.recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    except yaml.YAMLError:
+        recipe = None
+    if isinstance(recipe, dict):
+        run.recipe = recipe
+    else:
+        run.problems.append(f"{RECIPE} cannot be read")
+    run.versions = _read_object(run, VERSIONS)
+    run.metrics = _read_rows(run, METRICS)
+    run.answers = _read_rows(run, "answers.jsonl")
+    run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
+    run.summary = _read_object(run, "summary.json")
+    results = _read_object(run, "eval.json")
+    run.results = {label: row for label, row in results.items() if isinstance(row, dict)}
+    result = RESULT_FILES.get(run.stage)
+    if result and not (path / result).is_file():
+        run.problems.append(f"no {result}")
+    return run
+
+
+def _number(path: Path) -> tuple[int, str]:
+    leading = re.match(r"\d+", path.name)
+    return (int(leading.group()) if leading else 10**9, path.name)
+
+
+def key_of(name: Any) -> str:
+    """Bring a model's or data set's name into a form that can be compared; `./` paths belong to a recipe's folder."""
+    return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
+
+
+def by_output(runs: list[Run]) -> dict[str, Run]:
+    """Map every way to name a run in a recipe to the run."""
+    return {
+        key: run for run in runs for key in (key_of(run.recipe.get("output_dir", "./")), str(run.path.resolve())) if key
+    }
+
+
+def link(runs: list[Run]) -> None:
+    """Fill in every run's parents."""
+    made = by_output(runs)
+    for run in runs:
+        names = [*run.models.values(), run.recipe.get("dataset_name", "")]
+        run.parents = {name: p for name in names if (p := made.get(key_of(name))) and p is not run}
+
+
+def _read_object(run: Run, name: str) -> dict[str, Any]:
+    if not (run.path / name).is_file():
+        return {}
+    try:
+        value = json.loads((run.path / name).read_bytes())
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        run.problems.append(f"{name} cannot be read")
+    return value if isinstance(value, dict) else {}
+
+
+def _read_rows(run: Run, name: str, most: int | None = None) -> list[dict[str, Any]]:
+    """Read the lines that can be read, the first so many of a long file; a crash leaves a torn last one."""
+    rows: list[dict[str, Any]] = []
+    damaged = 0
+    if not (run.path / name).is_file():
+        return rows
+    with (run.path / name).open("rb") as file:
+        for line in islice(file, most):
+            try:
+                row = json.loads(line)
+            except ValueError:
+                row = None
+            if isinstance(row, dict):
+                rows.append(row)
+            else:
+                damaged += 1
+    if damaged:
+        run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
+    return rows
+
+
+def _read_completions(run: Run) -> list[dict[str, Any]]:
+    """Read the last table that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
+    tables = sorted((run.path / "completions").glob("*.parquet"))
+    if not tables:
+        return []
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        rows = pyarrow.parquet.read_table(tables[-1]).to_pylist()
+    except (OSError, pyarrow.ArrowException):
+        run.problems.append(f"completions/{tables[-1].name} cannot be read")
+        return []
+    logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
+    rewards = [name for name in (rows[0] if rows else {}) if name in logged or name in weights_of(run.recipe)]
+    keys = ("step", "prompt", "completion", "answer", "advantage")
+    return [
+        {key: row[key] for key in keys if key in row}
+        | ({"completion": row[WHOLE]} if row.get(WHOLE) else {})
+        | {"rewards": {name: row[name] for name in rewards}}
+        for row in rows
+    ]
+
+
+def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
+    """Read the weights off a recipe's `reward_funcs`, under the names that metrics have."""
+    entries = recipe.get("reward_funcs") or []
+    weights = {}
+    for entry in entries if isinstance(entries, list) else [entries]:
+        spelling, options = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, None)
+        last = str(spelling).rsplit(":", 1)[-1]
+        name = Path(last).stem if last.endswith(".py") else last.rsplit(".", 1)[-1]
+        options = options if isinstance(options, dict) else {}
+        points = next(iter((options.get("schedule") or {"": {}}).values()))
+        weights[name] = float(points[max(points)] if points else options.get("weight", 1.0))
+    return weights
+
+
+def in_training(results: dict[str, dict[str, Any]]) -> str:
+    """Say how many problems stand in the training data of which models, by the figures of `eval.json`; "" for none.
+
+    >>> in_training({name: {"problems": 30, IN_TRAINING: count} for name, count in (("base", 0), ("sft", 30), ("grpo", 30))})
+    '30 of 30 problems are in the training data of sft, grpo'
+    """
+    labels: dict[str, list[str]] = {}
+    for label, figures in results.items():
+        if count := figures.get(IN_TRAINING):
+            labels.setdefault(f"{count} of {figures.get('problems', 0)} problems", []).append(label)
+    return "; ".join(f"{problems} are in the training data of {', '.join(who)}" for problems, who in labels.items())
+
+
+def problems_of(results: dict[str, dict[str, Any]]) -> str:
+    """Return what problems are called: held out where the lineage of every model is known and none was trained on."""
+    counts = [figures.get(IN_TRAINING) for figures in results.values()]
+    if any(counts):
+        whole = all(figures.get(IN_TRAINING) in (0, figures.get("problems")) for figures in results.values())
+        return "problems that were trained on" if whole else "problems, some of which were trained on"
+    return "held-out problems" if counts and None not in counts else "problems"
+
+
+def columns(results: dict[str, dict[str, Any]]) -> list[str]:
+    """Return the names of all figures of `eval.json`, in their order."""
+    return list(dict.fromkeys(name for figures in results.values() for name in figures))
+
+
+def cell(value: Any) -> str:
+    """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
+    if isinstance(value, list) and len(value) == 3:
+        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
+    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -1,0 +1,231 @@
+"""What a sampling run hands on: rows for `stage: sft`, pairs for `stage: dpo`, rated prompts for `stage: grpo`, and the counts.
+
+Everything is made prompt by prompt from the file of completions, so that the memory does not grow with their number, and
+written whole or not at all.
+
+    sft.jsonl       the kept completions: the row's columns, `prompt` and `completion` as messages
+    pairs.jsonl     `prompt`, `chosen` and `rejected` as messages, `kind` of pair, tokens and rewards of both sides
+    prompts.jsonl   the row's columns, `pass_rate` (null where nothing could be judged; what was cut off counts as wrong), of
+                    how many completions, `pass_rate_samples`, and in a word, `difficulty_band`
+    summary.json    the counts
+
+Three kinds of pairs, whose sides have both ended by themselves:
+
+    right_wrong   a right completion against a wrong one of nearly the same length (iterative RPO, arXiv:2404.19733), because
+                  DPO learns that longer is better, or worse, wherever the pairs say so
+    short_long    a short right one against a long right one (long-to-short DPO, Kimi k1.5, arXiv:2501.12599)
+    steps         right by steps that all hold against right by steps that do not: the paths are ranked, not the answers
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from reasoning_ext.data.sources import KEPT_ROWS
+from reasoning_ext.runs.files import whole_file
+from reasoning_ext.sample.selection import Rules
+from reasoning_ext.sample.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Samples
+
+SUMMARY = "summary.json"
+BINS = 10  # of the histogram of pass rates
+QUANTILES = {"shortest": 0.0, "5%": 0.05, "50%": 0.5, "95%": 0.95, "longest": 1.0}
+KINDS = ("right_wrong", "short_long", "steps")
+LONGER = 1.5  # a long right answer has so many times the tokens of the short one
+STEPS = "step_check"
+
+
+@dataclass
+class Summary:
+    """The counts of a sampling run, in the order in which they are written.
+
+    Attributes:
+        sampled: completions; of them `finished`, `cut_off`, ended otherwise by the model's own doing, `failed` by a server's.
+        saved: completions fewer than a fixed number a prompt.
+        unjudged: finished ones of which no reward could say whether they are right.
+        accepted, kept: right ones, and those of them in `sft.jsonl`.
+        pairs: by kind.
+        prompts, prompts_without_one: all, and those without an accepted completion.
+        difficulty: prompts by difficulty.
+        pass_rates: judged prompts by pass rate, `BINS` bins of equal width, the last one with 1.0.
+        tokens_of_the_kept: the least, some quantiles, the most.
+        errors: completions that are none by kind, the model's own doing (`empty`) among them.
+        agreement: prompts without a gold are judged by agreement.
+    """
+
+    sampled: int = 0
+    saved: int = 0
+    finished: int = 0
+    cut_off: int = 0
+    other_ends: int = 0
+    failed: int = 0
+    unjudged: int = 0
+    accepted: int = 0
+    kept: int = 0
+    pairs: Counter[str] = field(default_factory=Counter)
+    prompts: int = 0
+    prompts_without_one: int = 0
+    difficulty: Counter[str] = field(default_factory=Counter)
+    pass_rates: list[int] = field(default_factory=lambda: [0] * BINS)
+    tokens_of_the_kept: dict[str, int] = field(default_factory=dict)
+    errors: Counter[str] = field(default_factory=Counter)
+    agreement: bool = False
+
+    def as_written(self) -> dict[str, Any]:
+        """Return the counts by their names in `summary.json`; the last two stand there if there is something to say."""
+        values = {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in values.items() if value or name not in ("errors", "agreement")}
+
+    def add(self, drawn: list[Drawn], kept: list[Drawn], rate: float | None) -> None:
+        """Count a prompt's completions."""
+        states = Counter(one.state for one in drawn)
+        other_ends = sum(one.state == CUT_OFF and bool(one.error) for one in drawn)
+        self.sampled += len(drawn)
+        self.finished += len(drawn) - states[CUT_OFF] - states[FAILED]
+        self.cut_off += states[CUT_OFF] - other_ends
+        self.other_ends += other_ends
+        self.failed += states[FAILED]
+        self.unjudged += states[UNJUDGED]
+        self.accepted += states[RIGHT]
+        self.kept += len(kept)
+        self.prompts += 1
+        self.prompts_without_one += not states[RIGHT]
+        self.difficulty[band(rate)] += 1
+        self.errors.update(one.error for one in drawn if one.error)
+        if rate is not None:
+            self.pass_rates[min(BINS - 1, int(rate * BINS))] += 1
+
+
+def write_outputs(
+    folder: Path, samples: Samples, table: Sequence[dict[str, Any]], rules: Rules, pairs: dict[str, int]
+) -> Summary:
+    """Choose among all completions and write `sft.jsonl`, `pairs.jsonl` and `prompts.jsonl`.
+
+    Args:
+        folder: the run's folder.
+        samples: all completions.
+        table: the data set's rows, P of them.
+        rules: what is accepted and kept.
+        pairs: how many pairs of each kind a prompt gives at most.
+
+    Raises:
+        DiskError: the disk is full.
+    """
+    found = Summary(pairs=Counter(dict.fromkeys(pairs, 0)), agreement=rules.min_agreement is not None)
+    lengths = array("q")
+    with ExitStack() as stack:
+        sft, dpo, grpo = (
+            stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")
+        )
+        for number, drawn in enumerate(samples.of_prompts()):
+            row = table[number]
+            rules.judge_together(drawn)
+            right, wrong = ([one for one in drawn if one.state == state] for state in (RIGHT, WRONG))
+            kept = rules.kept(right)
+            tried = len(right) + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
+            rate = len(right) / tried if right or wrong else None
+            found.add(drawn, kept, rate)
+            lengths.extend(one.tokens for one in kept)
+            for one in kept:
+                _write(sft, {**row, "completion": _message(one)})
+            for kind, chosen, rejected in make_pairs(kept, right, wrong, pairs):
+                found.pairs[kind] += 1
+                _write(dpo, _pair(row, kind, chosen, rejected))
+            rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
+            _write(grpo, {**row, **rated})
+    if lengths:
+        shown = np.quantile(lengths, list(QUANTILES.values()), method="inverted_cdf").tolist()
+        found.tokens_of_the_kept = dict(zip(QUANTILES, map(int, shown), strict=True))
+    return found
+
+
+def band(pass_rate: float | None) -> str:
+    """Say in a word how hard a prompt is for the model that was sampled.
+
+    >>> [band(rate) for rate in (None, 0.0, 0.2, 0.5, 0.9, 1.0)]
+    ['not judged', 'unsolved', 'hard', 'medium', 'easy', 'always solved']
+    """
+    if pass_rate is None:
+        return "not judged"
+    if pass_rate in (0.0, 1.0):
+        return "always solved" if pass_rate else "unsolved"
+    return "hard" if pass_rate < 0.3 else "medium" if pass_rate < 0.7 else "easy"
+
+
+def make_pairs(
+    kept: list[Drawn], right: list[Drawn], wrong: list[Drawn], most: dict[str, int]
+) -> Iterator[tuple[str, Drawn, Drawn]]:
+    """Yield `(kind, chosen, rejected)` of one prompt's completions, no completion twice within a kind.
+
+    Args:
+        kept: the accepted ones that selection has chosen, the best first.
+        right: all accepted ones.
+        wrong: those that ended and were judged wrong.
+        most: pairs of each kind at most; a kind that is not named gives none.
+    """
+    right, wrong = _once(right), _once(wrong)
+    made = {"right_wrong": _right_wrong(kept, right, wrong), "short_long": _short_long(right), "steps": _steps(right)}
+    for kind, count in most.items():
+        for _, (chosen, rejected) in zip(range(count), made[kind], strict=False):
+            yield kind, chosen, rejected
+
+
+def _once(drawn: list[Drawn]) -> list[Drawn]:
+    return list({one.completion: one for one in reversed(drawn)}.values())[::-1]
+
+
+def _right_wrong(kept: list[Drawn], right: list[Drawn], wrong: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    texts = {one.completion for one in kept}
+    for chosen in [*kept, *(one for one in right if one.completion not in texts)][: len(wrong)]:
+        rejected = min(wrong, key=lambda one: (abs(one.tokens - chosen.tokens), one.sample))
+        wrong.remove(rejected)
+        yield chosen, rejected
+
+
+def _short_long(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    right = sorted(right, key=lambda one: (one.tokens, one.sample))
+    for short, long in zip(right[: len(right) // 2], reversed(right), strict=False):
+        if long.tokens < LONGER * short.tokens:
+            return
+        yield short, long
+
+
+def _steps(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
+    shares = {one.sample: share for one in right if (share := one.rewards.get(STEPS)) is not None}
+    holding = [one for one in right if shares.get(one.sample) == 1.0]
+    failing = [one for one in right if shares.get(one.sample, 1.0) < 1.0]
+    yield from zip(holding, sorted(failing, key=lambda one: (shares[one.sample], one.sample)), strict=False)
+
+
+def _pair(row: dict[str, Any], kind: str, chosen: Drawn, rejected: Drawn) -> dict[str, Any]:
+    sides = {"chosen": chosen, "rejected": rejected}
+    return {
+        "prompt": row["prompt"],
+        **{side: _message(one) for side, one in sides.items()},
+        "answer": row.get("answer"),
+        "kind": kind,
+        **{f"{side}_tokens": one.tokens for side, one in sides.items()},
+        **{f"{side}_reward": one.total for side, one in sides.items()},
+    }
+
+
+def _message(one: Drawn) -> list[dict[str, str]]:
+    return [{"role": "assistant", "content": one.completion}]
+
+
+def _write(file: IO[str], row: dict[str, Any]) -> None:
+    """Write a row as a line; what JSON does not know, such as a date, becomes text, and what is no number becomes null."""
+    try:
+        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
+    except ValueError:
+        numbers = json.loads(json.dumps(row, default=str), parse_constant=lambda name: None)
+        text = json.dumps(numbers, ensure_ascii=False)
+    file.write(text + "\n")

@@ -1,0 +1,182 @@
+"""Stage `sample`: completions drawn, scored as they come in, and turned into sets that are worth training on.
+
+    samples.jsonl   every completion with its rewards, one fsync a batch; what a run that is cut off goes on from
+    sft.jsonl       the kept ones, for `stage: sft`          pairs.jsonl     preference pairs, for `stage: dpo`
+    prompts.jsonl   prompts with pass rates, for `stage: grpo`
+    summary.json    the counts                               README.md       the data sets' card
+
+The next stage names this run's folder as its `dataset_name` and gets the file of its kind.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from reasoning_ext.data.columns import check_columns
+from reasoning_ext.data.row_options import row_options
+from reasoning_ext.data.rows import has_gold, prepare, stage_columns
+from reasoning_ext.data.sources import SAMPLES
+from reasoning_ext.data.token_sets import prompt_rows
+from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
+from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
+from reasoning_ext.models.source import model_source
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs.files import write_whole
+from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.runs.interrupt import Interrupt
+from reasoning_ext.sample.card import write_dataset_card
+from reasoning_ext.sample.outputs import SUMMARY, Summary, write_outputs
+from reasoning_ext.sample.progress import Progress
+from reasoning_ext.sample.rounds import Budget, rounds
+from reasoning_ext.sample.scored import scored_rows
+from reasoning_ext.sample.selection import Rules
+from reasoning_ext.sample.store import FAILED, MISSING, RIGHT, Samples
+from reasoning_ext.scoring.call import Reward, build_rewards
+from reasoning_ext.scoring.spec import RewardSpec
+from reasoning_ext.shown import print, without_secrets
+
+PAIRS = {"right_wrong": 1}  # where the recipe does not say
+MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
+SHOWN = "sampled,finished,cut off,other ends,failed,unjudged,accepted,kept,prompts,prompts without one".split(",")
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """What a recipe says of drawing and choosing completions.
+
+    Attributes:
+        rules: what is accepted and kept.
+        budget: how many may be drawn.
+        settings: how they are drawn.
+        pairs: pairs of each kind that a prompt gives at most.
+    """
+
+    rules: Rules
+    budget: Budget
+    settings: SamplingSettings
+    pairs: dict[str, int]
+
+
+def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
+    """Sample, score and select; see the module's text for what is written.
+
+    Args:
+        recipe: of stage sample.
+        run: its folder.
+        specs: its rewards.
+        engine: answers in the place of the one that the recipe names; it is not closed.
+
+    Returns:
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C; the samples so far are kept and not drawn again.
+
+    Raises:
+        DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
+        DiskError: the disk is full.
+    """
+    options = sample_options(recipe, specs)
+    prepared = prepare(row_options(recipe), specs=specs)
+    table = prepared.rows
+    if options.rules.min_agreement is not None and "answer" not in table.column_names:
+        table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
+    check_columns(table.column_names, stage_columns(recipe, specs))
+    if engine is None and engine_name(recipe) != "server":
+        source, limit = model_source(recipe, trainable=False), recipe.get("max_prompt_length")
+        table = prompt_rows(prepared, *source.load_tokenizer(), limit, source.options.chat_template_kwargs)
+    prepared.write(run.path)
+    for line in prepared.lines():
+        print(f"data  {line}")
+    samples = Samples(run.path / SAMPLES, table["prompt"], options.budget.cap, options.rules.judge)
+    rewards = build_rewards(specs, tolerated=0)  # a batch that could not be scored is not written
+    code = _draw(
+        lambda: nullcontext(engine) if engine else closing(open_engine(recipe)), table, samples, options, rewards
+    )
+    if code == 0:
+        _refuse_failures(samples)
+        found = write_outputs(run.path, samples, table, options.rules, options.pairs)
+        fixed = options.budget.each * len(table)
+        found.saved = max(0, fixed - found.sampled)  # a run whose rules have changed may have drawn more
+        write_dataset_card(run.path, without_secrets(recipe.values), found, prepared.steps, options.budget.adaptive)
+        write_whole(run.path / SUMMARY, json.dumps(found.as_written(), indent=1))
+        _print(found, fixed if options.budget.adaptive else 0)
+    return code
+
+
+def sample_options(recipe: Recipe, specs: list[RewardSpec]) -> SampleOptions:
+    """Return what a recipe says of drawing and choosing; `specs` are its rewards."""
+    each, enough = recipe.get("num_generations"), recipe.get("diverse") or recipe.get("keep")
+    rules = Rules(
+        weights={spec.name: spec.weight for spec in specs},
+        min_reward=recipe.get("min_reward"),
+        keep=enough,
+        select=recipe.get("select"),
+        diverse=recipe.get("diverse") is not None,
+        min_agreement=recipe.get("min_agreement"),
+    )
+    most = recipe.get("max_generations") or 4 * each
+    budget = Budget(each, recipe.get("adaptive"), enough, recipe.get("min_generations"), most)
+    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
+    return SampleOptions(rules, budget, sampling_settings(recipe), pairs)
+
+
+def _draw(
+    opens: Callable[[], AbstractContextManager[Engine]],
+    table: Any,
+    samples: Samples,
+    options: SampleOptions,
+    rewards: list[Reward],
+) -> int:
+    """Draw round after round what is missing, score it and write it; the engine is opened when there is something to draw."""
+    states_PS = samples.states_PS
+    whole_P = np.zeros(len(table), dtype=bool)
+    if options.rules.min_agreement is not None:
+        whole_P = np.array([not has_gold(answer) for answer in table["answer"]])
+    accepted = int((states_PS == RIGHT).sum())
+    progress = Progress("sample", options.budget.each * len(table), len(samples), accepted)
+    engine: Engine | None = None
+    with ExitStack() as stack:
+        stack.callback(progress.end)
+        interrupt = stack.enter_context(Interrupt("stopping after this batch; what was drawn is kept"))
+        for keys in rounds(options.budget, states_PS, samples.accepted, whole_P):
+            engine = engine or stack.enter_context(opens())
+            for batch in engine.generate(table["prompt"], keys, options.settings):
+                states = samples.append(scored_rows(batch, table, rewards))
+                errors = Counter(c.error or "cut off" for c in batch if not c.finished)
+                progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
+                if interrupt.requested and (states_PS == MISSING).any():
+                    return interrupt.code
+    return 0
+
+
+def _refuse_failures(samples: Samples) -> None:
+    """Refuse to be done where more than a few completions failed.
+
+    Raises:
+        EngineError: more than `MOST_FAILED` did; they are drawn again when the recipe is run again.
+    """
+    failed = int((samples.states_PS == FAILED).sum())
+    if failed > MOST_FAILED * len(samples):
+        problem = f"{failed} of {len(samples)} completions failed; the others are kept"
+        raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
+
+
+def _print(found: Summary, fixed: int) -> None:
+    """Print the counts; `fixed` is what a fixed number a prompt would have drawn, 0 where that was drawn."""
+    counts = found.as_written()
+    print("sample  " + "  ".join(f"{name} {counts[name]}" for name in SHOWN if counts[name] or name == "kept"))
+    print("pairs   " + ("  ".join(f"{kind} {count}" for kind, count in found.pairs.items()) or "none"))
+    print("prompts " + "  ".join(f"{name} {count}" for name, count in found.difficulty.items()))
+    if fixed:
+        share = found.saved / fixed
+        print(f"adaptive: {found.sampled} of {fixed} completions drawn, {found.saved} ({share:.0%}) saved")
+    if not found.kept:
+        ends = "  ".join(f"{name} {count}" for name, count in found.errors.items())
+        todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
+        todo = "raise max_completion_length" if found.cut_off * 2 > found.sampled else todo
+        print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

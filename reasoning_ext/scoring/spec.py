@@ -1,0 +1,279 @@
+"""A recipe's `reward_funcs` -> reward callables for TRL.
+
+An entry is a name, or a name with the layer's options and the reward's own parameters:
+
+    reward_funcs:
+      - math_answer
+      - length_penalty: {weight: 0.2, max_tokens: 1024}
+      - rewards_of_mine.py:polite
+
+      - language: {gate: math_answer, when: {task: [math, logic]}, schedule: {linear: {0: 0.0, 200: 0.1}}}
+      - ./slow.py: {timeout: 20}
+
+Everything that can be wrong with an entry is found from the function's signature, before anything is imported. What the
+options do when a reward is called is in `reward_calls`.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.recipe.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin, names_in
+from reasoning_ext.recipe.trl_fields import describe, fits
+from reasoning_ext.think import WHOLE
+
+HOMES = ["reasoning_ext.rewards", "trl.rewards"]
+PASSED = ("prompt", "completion", "prompts", "completions", "completion_ids")  # no columns that `when` can look at
+SCORED = ("completions", "completion_ids", "prompts")  # a reward takes one of them by name
+NOT_COLUMNS = (*TRL_REWARD_INPUTS, "self", "image", "images", WHOLE)  # TRL and this layer pass or read them themselves
+TABLE = (
+    "prompt",
+    "completion",
+    "step",
+    "advantage",
+    WHOLE,
+    *NOT_COLUMNS,
+)  # or write them into the table of completions
+LAYER_OPTIONS = ("weight", "gate", "when", "schedule", "timeout", "isolate")
+DEFAULT_TIMEOUT, MAX_TIMEOUT = 60.0, 86_400
+SAME_COLUMN = {"solution": "answer"}  # TRL's own rewards ask for `solution`; formatters call the gold `answer`
+
+
+class EntryError(KeyProblem):
+    """A reward entry is wrong; `place` leads to it inside `reward_funcs`."""
+
+    code = "wrong_reward"
+
+    def __init__(self, place: tuple, found: str, allowed: str = "", hint: str = ""):
+        super().__init__(("reward_funcs", *place), found, allowed, hint)
+
+
+@dataclass(frozen=True)
+class RewardSpec:
+    """One entry of `reward_funcs`, checked against the signature of the function it names.
+
+    Attributes:
+        weight: factor in the sum of rewards; with a schedule its last value.
+        options: the reward's own parameters.
+        gate: the reward that must be above 0 for this one to count.
+        when: `{column: values}`; this reward counts for rows with one of the values alone.
+        schedule: `(step, weight)` points over training.
+        stepwise: the weight jumps from point to point; otherwise it goes in a line.
+        isolate: call it in a process of its own, killed after `timeout` seconds.
+    """
+
+    plugin: Plugin
+    weight: float = 1.0
+    options: dict[str, Any] = field(default_factory=dict)
+    gate: str | None = None
+    when: dict[str, list] = field(default_factory=dict)
+    schedule: tuple[tuple[int, float], ...] = ()
+    stepwise: bool = False
+    isolate: bool = False
+    timeout: float = DEFAULT_TIMEOUT
+
+    @property
+    def name(self) -> str:
+        """The reward's name in metrics and in the table of completions."""
+        return self.plugin.name
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The data-set columns the reward cannot do without."""
+        if self.plugin.is_factory:
+            return ()
+        needed = (name for name in self.plugin.required if name not in TRL_REWARD_INPUTS)
+        return tuple(SAME_COLUMN.get(name, name) for name in needed)
+
+    @property
+    def is_async(self) -> bool:
+        """True where the function must be awaited; in a process of its own it is not."""
+        return self.plugin.is_async and not self.isolate
+
+    def weight_at(self, step: int) -> float:
+        """Return the weight at a training step.
+
+        >>> RewardSpec(None, schedule=((0, 0.0), (100, 1.0))).weight_at(25)
+        0.25
+        """
+        if not self.schedule or step >= self.schedule[-1][0]:
+            return self.schedule[-1][1] if self.schedule else self.weight
+        for (start, low), (end, high) in itertools.pairwise(self.schedule):
+            if start <= step < end:
+                return low if self.stepwise else low + (high - low) * (step - start) / (end - start)
+        return self.schedule[0][1]
+
+
+def parse_rewards(entries: list | str | None, base: Path, wrong: list[EntryError] | None = None) -> list[RewardSpec]:
+    """Check the entries of `reward_funcs`.
+
+    Args:
+        entries: the YAML value.
+        base: the recipe's folder, which file paths are relative to.
+        wrong: gets what is wrong with each entry, in the place of the first being raised; there are no rewards then.
+
+    Raises:
+        EntryError: an entry names no function, has an unknown parameter, or a value of the wrong type.
+    """
+    entries = [entries] if isinstance(entries, str) else entries or []
+    specs, errors = dict[int, RewardSpec](), list[EntryError]()
+    for i, entry in enumerate(entries):
+        try:
+            specs[i] = _parse_entry(entry, i, base)
+        except EntryError as error:
+            errors.append(error)
+    errors += _clashes(specs)
+    if not errors:  # a gate, or the sum of the weights, may ask for what is wrong
+        errors += _without_effect(specs, entries)
+    if errors and wrong is None:
+        raise errors[0]
+    if errors and wrong is not None:
+        wrong += errors
+        return []
+    return list(specs.values())
+
+
+def _clashes(specs: dict[int, RewardSpec]) -> Iterator[EntryError]:
+    """Refuse a name that stands twice, and columns that something else writes."""
+    names: dict[str, int] = {}
+    for i, spec in specs.items():
+        if names.setdefault(spec.name, i) != i:
+            yield EntryError((i,), f"found {spec.name} twice", "once, because its name is its metric's name")
+    for i, spec in specs.items():
+        if clash := next((column for column in (*spec.columns, *spec.when) if column in {*TABLE, *names}), None):
+            found = f"{spec.name} asks for the column {clash}, a name that TRL's inputs and tables of completions have"
+            yield EntryError((i,), found, hint="give it another name, in the reward and with rename_columns")
+
+
+def _without_effect(specs: dict[int, RewardSpec], entries: list) -> Iterator[EntryError]:
+    """Refuse weights that are all 0, and a gate that is no reward of this list, has a gate of its own, or must be awaited."""
+    if specs and not any(spec.weight or any(w for _, w in spec.schedule) for spec in specs.values()):
+        yield EntryError((), "found the weight 0 for every reward", "at least one weight that is not 0")
+    gates = [spec.name for spec in specs.values() if not spec.gate and not spec.is_async]
+    for i, spec in specs.items():
+        others = [name for name in gates if name != spec.name]
+        if spec.gate is not None and spec.gate not in others:
+            allowed = "another reward of this list that has no gate itself and is not async: "
+            place = (i, next(iter(entries[i])), "gate")
+            yield EntryError(place, f"found {spec.gate!r}", allowed + (", ".join(others) or "none"))
+
+
+def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
+    if isinstance(entry, str):
+        entry = {entry: {}}
+    if not isinstance(entry, dict) or len(entry) != 1:
+        one = "a name, or one name with its parameters, `name: {weight: 1.0}`"
+        raise EntryError((i,), f"found {entry!r}", one)
+    [(spelling, parameters)] = entry.items()
+    parameters = {} if parameters is None else parameters
+    if not isinstance(parameters, dict):
+        raise EntryError((i, spelling), f"found {parameters!r}", f"parameters, `{spelling}: {{weight: 1.0}}`")
+    try:
+        plugin = find_plugin(str(spelling), HOMES, base)
+    except LookupError as error:
+        raise EntryError((i, spelling), f"unknown reward (found {spelling}): {error.args[0]}") from error
+    if problem := _no_reward(plugin):
+        raise EntryError((i, spelling), f"{plugin.function} in {plugin.file.name} {problem}")
+    layer = _layer_options(parameters, (i, spelling))
+    options = {name: value for name, value in parameters.items() if name not in LAYER_OPTIONS}
+    allowed = plugin.options | (dict.fromkeys(plugin.required, "Any") if plugin.is_factory else {})
+    for name, value in options.items() if not plugin.unread else ():
+        _check_option(plugin, name, value, allowed, (i, spelling, name))
+    missing = [name for name in plugin.required if plugin.is_factory and name not in options]
+    if missing:
+        hint = f"{plugin.name} cannot do without it"
+        raise EntryError((i, spelling), f"the parameter {missing[0]} is missing", hint=hint)
+    return RewardSpec(plugin, options=options, **layer)
+
+
+def _no_reward(plugin: Plugin) -> str:
+    """Say why a function cannot be called as a reward, or nothing."""
+    if plugin.is_factory or plugin.unread:
+        return ""
+    if not {*SCORED} & {*plugin.takes}:
+        return f"is no reward: a reward has a parameter {' or '.join(SCORED)}"
+    return "" if plugin.takes_any else "has no **kwargs, and TRL passes it every column; add **kwargs"
+
+
+def _layer_options(parameters: dict[str, Any], path: tuple) -> dict[str, Any]:
+    """Check the options that every reward has; returns fields of `RewardSpec`."""
+    weight, isolate, timeout = (parameters.get(name) for name in ("weight", "isolate", "timeout"))
+    if "weight" in parameters and not _is_number(weight):
+        raise EntryError((*path, "weight"), f"found {weight!r}", "a finite number")
+    if "isolate" in parameters and not isinstance(isolate, bool):
+        raise EntryError((*path, "isolate"), f"found {isolate!r}", "true or false")
+    if timeout is not None and (not _is_number(timeout) or not 0 < timeout <= MAX_TIMEOUT):
+        allowed = f"seconds a batch, above 0, at most {MAX_TIMEOUT}"
+        raise EntryError((*path, "timeout"), f"found {timeout!r}", allowed)
+    if timeout is not None and isolate is False:
+        found = "found false beside timeout, which needs a process of its own"
+        raise EntryError((*path, "isolate"), found, hint="leave it out")
+    fields = {
+        "weight": float(1.0 if weight is None else weight),
+        "isolate": bool(isolate) or timeout is not None,
+        "timeout": float(timeout or DEFAULT_TIMEOUT),
+        "gate": parameters.get("gate"),
+        "when": _when(parameters.get("when", {}), (*path, "when")),
+    }
+    if "schedule" in parameters:
+        if "weight" in parameters:
+            raise EntryError((*path, "schedule"), "found beside weight", "one of the two", "a schedule holds weights")
+        points = _schedule(parameters["schedule"], (*path, "schedule"))
+        fields |= {"schedule": points, "stepwise": "steps" in parameters["schedule"], "weight": points[-1][1]}
+    return fields
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= 1e300
+
+
+def _when(value: Any, path: tuple) -> dict[str, list]:
+    columns: dict[Any, Any] = value if isinstance(value, dict) else {None: None} if value else {}
+    if not all(isinstance(c, str) and c not in PASSED and allowed != [] for c, allowed in columns.items()):
+        allowed = "columns and their values, `{task: math}` or `{task: [math, logic]}`"
+        raise EntryError(path, f"found {value!r}", allowed, f"not {', '.join(PASSED)}")
+    return {column: allowed if isinstance(allowed, list) else [allowed] for column, allowed in columns.items()}
+
+
+def _schedule(value: Any, path: tuple) -> tuple[tuple[int, float], ...]:
+    points = next(iter(value.values())) if isinstance(value, dict) and list(value) in (["linear"], ["steps"]) else None
+    points = points if isinstance(points, dict) else {}
+    fine = [type(step) is int and step >= 0 and _is_number(weight) for step, weight in points.items()]
+    if len(fine) > 1 and all(fine):
+        return tuple(sorted((step, float(weight)) for step, weight in points.items()))
+    allowed = "linear or steps with two weights or more by step, whole numbers from 0: `{linear: {0: 1.0, 200: 0.1}}`"
+    raise EntryError(path, f"found {value!r}", allowed)
+
+
+def _check_option(plugin: Plugin, name: str, value: Any, allowed: dict[str, str], path: tuple) -> None:
+    if name not in allowed:
+        known = [*LAYER_OPTIONS, *allowed]
+        found = f"unknown parameter of {plugin.name} (found {name}: {value!r})"
+        near = get_close_matches(name, known, 1, cutoff=0.0)[0]
+        raise EntryError(path, found, hint=f"allowed: {', '.join(known)}; the nearest is {near}")
+    if not fits(value, allowed[name]):
+        where = f"{describe(allowed[name])} ({plugin.name} in {plugin.file.name})"
+        raise EntryError(path, f"found {value!r}", where)
+
+
+def reward_weights(own: list[float] | None, specs: list[RewardSpec]) -> list[float]:
+    """Return one weight a reward: those of the recipe's `reward_weights`, else each one's own, of a schedule the largest."""
+    return own or [max((weight for _, weight in spec.schedule), key=abs, default=spec.weight) for spec in specs]
+
+
+def needed_columns(specs: list[RewardSpec]) -> dict[str, str]:
+    """Return the data-set columns that rewards cannot do without, and who needs each."""
+    needed = {column: f"the reward {spec.name}" for spec in specs for column in spec.columns}
+    return needed | {
+        column: f"when of the reward {spec.name}" for spec in specs for column in spec.when if column not in needed
+    }
+
+
+def read_columns(specs: list[RewardSpec]) -> set[str]:
+    """Return every column that rewards may read, of a data set that has it: the gold, parameters, `kwargs[...]`, `when`."""
+    read = {name for spec in specs for name in (*names_in(spec.plugin.file), *spec.columns, *spec.when)}
+    return ({"answer"} | read) - {*TRL_REWARD_INPUTS, "prompt", "completion"}

@@ -1,0 +1,102 @@
+"""Rows as the model reads them: the prompt as inference renders it, and the exact completion to train on behind it.
+
+The chat template renders the prompt alone. It never sees the completion, so that it cannot change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.think.probes import render, split_prompt
+from reasoning_ext.think.template import Contract
+
+
+def render_prompt(
+    tokenizer: Any, contract: Contract, prompt: Sequence[dict[str, Any]], chat_template_kwargs: dict[str, Any]
+) -> str:
+    """Render a prompt as at inference, with the generation prompt.
+
+    Raises:
+        ValueError: the template refuses it, or it ends with an assistant's message.
+    """
+    if prompt and prompt[-1]["role"] == "assistant":
+        raise ValueError("the prompt ends with an assistant's message; allowed: as the beginning of the completion")
+    try:
+        return render(tokenizer, contract.messages(prompt), True, chat_template_kwargs)
+    except Exception as error:  # a template raises whatever it likes
+        raise ValueError(f"the chat template refuses the prompt: {' '.join(str(error).split())[:200]}") from error
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A training row as text.
+
+    Attributes:
+        prompt: never trained on.
+        thought: with the closing tag, or "".
+        answer: with the end of the turn, which the thought has where there is no answer.
+        end: the end of the turn.
+        ends: tokens that end a turn or a text; inside a completion they are letters.
+    """
+
+    prompt: str
+    thought: str
+    answer: str
+    end: str = ""
+    ends: tuple[str, ...] = ()
+
+
+def render_row(
+    tokenizer: Any, contract: Contract, row: dict[str, Any], chat_template_kwargs: dict[str, Any] | None = None
+) -> Rendered:
+    """Render a row to train on: the generation prompt as at inference, the exact completion, the end of the turn.
+
+    A completion that opens a thought goes on where the prompt opened it. One without a thought gets no empty one: the opening
+    tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's place.
+
+    Args:
+        tokenizer: with a chat template.
+        contract: what `find_contract` found for it.
+        row: `prompt` and `completion` (messages), and `chat_template_kwargs` where the row has its own.
+        chat_template_kwargs: of the recipe.
+
+    Raises:
+        ValueError: the completion is empty, or the template refuses the prompt.
+    """
+    # rows of a mixture have None where another entry has an argument of its own
+    own = {name: value for name, value in (row.get("chat_template_kwargs") or {}).items() if value is not None}
+    kwargs = {**(chat_template_kwargs or {}), **own}
+    prompt = render_prompt(tokenizer, contract, row["prompt"], kwargs)
+    completion = think.content(row["completion"])
+    if not completion.strip():
+        raise ValueError("the completion is empty")
+    base, prefix, empty = split_prompt(prompt, contract.open, contract.close)
+    text, ends = contract.native(completion), (contract.end, _ends(tokenizer, contract))
+    if not completion.lstrip().startswith(think.OPEN):
+        text = text.removeprefix(contract.plain_lead) if empty else text
+        return Rendered(base if prefix else prompt, "", text + contract.end, *ends)
+    if prefix:
+        opened = contract.open.strip()
+        text = text.lstrip().removeprefix(opened).removeprefix(prefix.removeprefix(opened))
+    thought, closed, answer = text.rpartition(contract.close.strip())
+    if not closed:
+        return Rendered(base + prefix, text + contract.end, "", *ends)
+    return Rendered(base + prefix, thought + closed, answer + contract.end, *ends)
+
+
+def count_tokens(tokenizer: Any, text: str) -> int:
+    """Return how many tokens a text has, without any that a tokenizer adds and without a warning about its length."""
+    return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+
+def _ends(tokenizer: Any, contract: Contract) -> tuple[str, ...]:
+    """List the tokens that end a turn or a text and are no part of the tags."""
+    ids = [*tokenizer(contract.end, add_special_tokens=False)["input_ids"], tokenizer.pad_token_id]
+    tokens = {tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)}
+    written = contract.open + contract.close + contract.thought_lead + contract.plain_lead
+    return tuple(
+        sorted(t for t in tokens if t and len(t) > 1 and t in tokenizer.get_added_vocab() and t not in written)
+    )

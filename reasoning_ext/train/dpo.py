@@ -1,0 +1,54 @@
+"""Stage `dpo`: direct preference optimisation (arXiv:2305.18290) on pairs of answers with TRL's DPOTrainer.
+
+Departures from TRL: pairs come to the trainer as tokens, rendered as in `pairs.py`, so that no chat template changes what is
+trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
+the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from reasoning_ext.data.row_options import row_options
+from reasoning_ext.models.source import model_source
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.trl_fields import DPO_CONFIG
+from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
+from reasoning_ext.train.reference import check_reference, load_reference_as
+from reasoning_ext.train.refusals import refusals
+from reasoning_ext.train.token_rows import TokenOptions, TokenRows
+
+
+def run_dpo(recipe: Recipe, run: RunDir) -> int:
+    """Train on `prompt` -> `chosen` rather than `rejected` and save the model into the run's folder.
+
+    Returns:
+        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
+
+    Raises:
+        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
+        ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used, or TRL would
+            take another model for the reference.
+        KeyProblem: TRL refuses a combination of values.
+    """
+    from trl import DPOConfig, DPOTrainer
+
+    class TokenizedDPOTrainer(DPOTrainer):
+        """TRL's DPOTrainer on rows in tokens: it renders and tokenizes by itself, and has no switch for rows that come so."""
+
+        def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+            return dataset
+
+    config = build_config(DPOConfig, DPO_CONFIG, recipe)
+    source, options = model_source(recipe, trainable=True), row_options(recipe)
+    how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
+    rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    loaded = load_to_train(source)
+    rows.keep(run.path, loaded)
+    if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
+        load_reference_as(loaded, source, config)
+    with refusals(recipe.values, "DPOTrainer"):
+        trainer = TokenizedDPOTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out))
+    check_reference(trainer, source, "model_name_or_path", "")
+    return train(trainer, run, "dpo")

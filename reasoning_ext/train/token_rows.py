@@ -1,0 +1,105 @@
+"""Rows in tokens, with everything wrong about them found before a model is loaded: how `sft` and `dpo` begin."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.data.columns import ROW_COLUMNS, DataError, check_columns, columns_of
+from reasoning_ext.data.held_out import write_problems
+from reasoning_ext.data.prepared import Prepared
+from reasoning_ext.data.row_options import TEST, TRAIN, RowOptions
+from reasoning_ext.data.rows import prepare
+from reasoning_ext.data.token_sets import MOST_INEXACT, drop_overlong, tokenize_rows
+from reasoning_ext.data.tokens import LossOptions
+from reasoning_ext.models.loaded import Loaded
+from reasoning_ext.runs.folder import say
+from reasoning_ext.think.render import count_tokens
+from reasoning_ext.think.template import Contract
+
+
+@dataclass(frozen=True)
+class TokenOptions:
+    """How rows become tokens.
+
+    Attributes:
+        stage: sft or dpo.
+        loss: what is trained on; None for pairs.
+        max_length: in tokens; None is no limit.
+        overlong_rows: "error" or "drop".
+        chat_template_kwargs: of the recipe.
+    """
+
+    stage: str
+    loss: LossOptions | None
+    max_length: int | None
+    overlong_rows: str
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+
+
+class TokenRows:
+    """A recipe's rows in tokens.
+
+    Args:
+        options: what the recipe says about its rows.
+        how: they become tokens.
+        tokenizer: the model's.
+        contract: what its chat template does.
+        held_out: read those that are held out too.
+
+    Attributes:
+        train, held_out: the rows; None where none are held out.
+
+    Raises:
+        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
+    """
+
+    def __init__(self, options: RowOptions, how: TokenOptions, tokenizer: Any, contract: Contract, held_out: bool):
+        self.how, self.size, count = how, len(tokenizer), functools.partial(count_tokens, tokenizer)
+        self.sets = [prepare(options, split, count) for split in ([TRAIN, TEST] if held_out else [TRAIN])]
+        self.read = [len(one.steps) for one in self.sets]
+        self.train, self.held_out = self._tokens(tokenizer, contract)
+        for one, mark in zip(self.sets, ("", "held out: "), strict=False):
+            for line in one.lines():
+                say(f"data  {mark}{line}")
+
+    def _tokens(self, tokenizer: Any, contract: Contract) -> tuple[Any, Any]:
+        made = [tokens_of(one, self.how, tokenizer, contract) for one in self.sets]
+        return made[0], made[1] if len(made) > 1 else None
+
+    def keep(self, folder: Path, loaded: Loaded) -> None:
+        """Write into a run's folder what became of the rows; where another model's template brought tokens, make all anew."""
+        if len(loaded.tokenizer) != self.size:
+            for one, steps in zip(self.sets, self.read, strict=True):
+                del one.steps[steps:]
+            self.train, self.held_out = self._tokens(loaded.tokenizer, loaded.contract)
+        self.sets[0].write(folder)
+        write_problems(folder, self.sets[0].rows)
+
+
+def tokens_of(prepared: Prepared, how: TokenOptions, tokenizer: Any, contract: Contract) -> Any:
+    """Render and tokenize rows, and refuse or drop the ones that are too long, which is noted.
+
+    Raises:
+        DataError: they lack a column, are too long, or do not survive the tokenizer.
+    """
+    names = columns_of(prepared.rows)
+    check_columns(names, ROW_COLUMNS[how.stage])
+    used = [name for name in (*ROW_COLUMNS[how.stage], "chat_template_kwargs") if name in names]
+    rows = tokenize_rows(prepared.rows.select_columns(used), tokenizer, contract, how.loss, how.chat_template_kwargs)
+    if hasattr(rows, "num_rows"):
+        inexact = rows.num_rows - sum(rows["exact"])
+        if inexact > MOST_INEXACT * rows.num_rows:
+            problem = f"{inexact} of {rows.num_rows} completions do not come back from the tokenizer as they went in"
+            raise DataError("model_name_or_path", f"{problem}; use a tokenizer that keeps them")
+        if inexact:
+            prepared.note("changed by the tokenizer", rows, 0, changed=inexact)
+        if spelled := sum(rows["spelled"]):
+            prepared.note(f"with {contract.end} or the like in the text, trained on as letters", rows, 0, found=spelled)
+    # with packing too, which would cut
+    rows, dropped = drop_overlong(rows.remove_columns(["exact", "spelled"]), how.max_length, how.overlong_rows)
+    if dropped:
+        prepared.note(f"up to max_length {how.max_length}", rows, dropped)
+    return rows

@@ -1,0 +1,420 @@
+"""The GPU benchmarks: models and rows of exact sizes, phases, the search, and both scripts on a tiny shape, without a GPU."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT
+
+sys.path.insert(0, str(ROOT / "benchmarks"))
+import gpu_child
+import gpu_memory
+import gpu_models
+import gpu_runs
+import gpu_speed
+from gpu_runs import FAILED, FITS, TOO_LARGE, Job
+
+GIB = 2**30
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    gpu_models.make_model("tiny", folder, "cpu")
+    return folder
+
+
+# --- models and rows
+
+
+def test_the_model_loads_whole_and_is_used_again(models):
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    path = models / "tiny"
+    model, loading = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.dtype is torch.bfloat16 and model.generation_config.eos_token_id == 2
+    for name, value in gpu_models.TINY_SHAPE.items():
+        assert getattr(model.config, name) == value, name
+    spread = model.model.layers[0].mlp.up_proj.weight.float().std().item()
+    assert spread == pytest.approx(gpu_models.STD, rel=0.05)
+    assert torch.equal(model.model.norm.weight, torch.ones(64, dtype=torch.bfloat16))
+    weights = next(path.glob("*.safetensors"))
+    before = weights.stat().st_mtime_ns
+    assert gpu_models.make_model("tiny", models) == path and weights.stat().st_mtime_ns == before
+    (path / gpu_models.MADE).write_text("of another config")
+    gpu_models.make_model("tiny", models, "cpu")
+    assert next(path.glob("*.safetensors")).stat().st_mtime_ns > before
+
+
+def test_a_model_in_several_shards_is_whole(tmp_path, monkeypatch):
+    from transformers import AutoModelForCausalLM
+
+    monkeypatch.setattr(gpu_models, "SHARD_BYTES", 64 * 2**10)
+    path = gpu_models.make_model("tiny", tmp_path, "cpu")
+    assert len(list(path.glob("*.safetensors"))) > 2
+    _, loading = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)
+    assert not any(loading.values()), loading
+
+
+@pytest.mark.parametrize("name", ["qwen2.5-7b", "qwen3-0.6b", "llama-3.2-1b", "gemma-3-1b", "phi-4", "mistral-7b-v0.3"])
+def test_the_built_in_shapes_become_configs(name):
+    from transformers import AutoConfig
+
+    shape = gpu_models.shape_config(name)
+    fields = {key: value for key, value in shape.items() if key not in ("model_type", "dtype", "torch_dtype")}
+    config = AutoConfig.for_model(shape["model_type"], **fields)
+    assert (config.hidden_size, config.vocab_size) == (shape["hidden_size"], shape["vocab_size"])
+
+
+@pytest.mark.parametrize("size", [512, 151936])
+def test_every_id_of_the_vocabulary_decodes(size):
+    tokenizer = gpu_models.make_tokenizer(size)
+    assert len(tokenizer) == size and tokenizer.eos_token_id != tokenizer.pad_token_id
+    texts = tokenizer.batch_decode([[i] for i in range(size)])
+    assert all(texts) and len(set(texts)) == size
+    text = "<think>1 + 2\n</think>\\boxed{3}"
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_vocabulary_without_room_is_refused():
+    with pytest.raises(ValueError, match="found a vocabulary of 50 tokens"):
+        gpu_models.make_tokenizer(50)
+
+
+@pytest.mark.parametrize(
+    ("context", "completion", "parts"), [(96, None, (24, 72)), (4096, None, (256, 3840)), (4096, 512, (3584, 512))]
+)
+def test_rows_have_exactly_the_tokens_that_are_asked_for(context, completion, parts):
+    from reasoning_ext.data.tokens import tokenize
+    from reasoning_ext.think.render import render_prompt, render_row
+    from reasoning_ext.think.template import find_contract
+
+    tokenizer = gpu_models.make_tokenizer(512)
+    assert gpu_models.split_context(context, completion) == parts
+    rows = gpu_models.make_rows(tokenizer, 3, *parts)
+    assert len({row["prompt"] for row in rows}) == len({row["completion"] for row in rows}) == 3
+    contract = find_contract(tokenizer, {}, None)
+    for row in rows:
+        turns = {"prompt": [{"role": "user", "content": row["prompt"]}]}
+        turns["completion"] = [{"role": "assistant", "content": row["completion"]}]
+        tokens = tokenize(tokenizer, render_row(tokenizer, contract, turns))
+        assert (tokens.prompt, len(tokens.input_ids), tokens.exact) == (parts[0], context, True)
+        prompt = render_prompt(tokenizer, contract, turns["prompt"], {})
+        assert len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) == parts[0]
+
+
+def test_lengths_without_room_are_refused():
+    tokenizer = gpu_models.make_tokenizer(512)
+    with pytest.raises(ValueError, match="found a completion of 96 tokens in a context of 96"):
+        gpu_models.split_context(96, 96)
+    with pytest.raises(ValueError, match="needed: more than"):
+        gpu_models.make_rows(tokenizer, 1, 5, 10)
+
+
+# --- the search
+
+
+def searched(limit, start=1024, longest=32768, step=1024, broken=()):
+    asked = []
+
+    def run(context):
+        asked.append(context)
+        return {"status": FAILED if context in broken else FITS if context <= limit else TOO_LARGE, "context": context}
+
+    rows = gpu_memory.grow(run, start, longest, step)
+    return asked, max((row["context"] for row in rows if row["status"] == FITS), default=0)
+
+
+@pytest.mark.parametrize(
+    ("limit", "longest"), [(11_500, 11_264), (1024, 1024), (2047, 1024), (15_360, 15_360), (16_383, 15_360)]
+)
+def test_the_search_finds_the_last_step_that_fits(limit, longest):
+    assert searched(limit)[1] == longest
+
+
+def test_the_search_asks_no_context_twice_and_no_more_than_it_must():
+    assert searched(11_500)[0] == [1024, 2048, 4096, 8192, 16384, 12288, 10240, 11264]
+    assert searched(10**9)[0] == [1024, 2048, 4096, 8192, 16384, 32768]
+    assert searched(10**9, start=3000, longest=7000)[0] == [3000, 6000, 7000]
+    assert searched(10**9, start=96, longest=96)[0] == [96]
+    assert searched(100) == ([1024], 0)
+    assert searched(10**9, broken=(4096,)) == ([1024, 2048, 4096], 2048)
+    for limit in range(900, 9000, 37):
+        asked, found = searched(limit, longest=8192, step=64)
+        assert len(asked) == len(set(asked)) and (found == 8192 or 0 <= limit - found < 64 or limit < 1024)
+
+
+# --- what the child measures
+
+
+class Cuda:
+    """The part of torch.cuda that `Phases` reads, with memory that a test sets."""
+
+    def __init__(self):
+        self.now = self.peak = 0
+
+    def use(self, *sizes):
+        for size in sizes:
+            self.now = size
+            self.peak = max(self.peak, size)
+
+    def reset_peak_memory_stats(self):
+        self.peak = self.now
+
+    def synchronize(self):
+        pass
+
+    def max_memory_allocated(self):
+        return self.peak
+
+    def max_memory_reserved(self):
+        return self.peak + 5
+
+    def memory_reserved(self):
+        return self.now + 5
+
+    def mem_get_info(self):
+        return 1000 - self.now - 5 - 40, 1000
+
+
+def test_a_phase_has_its_own_peak_and_not_that_of_the_one_inside():
+    phases = gpu_child.Phases()
+    phases.cuda = cuda = Cuda()
+    inner = phases.wrap("generation", lambda: cuda.use(500, 90))
+
+    def step():
+        cuda.use(100, 80)
+        inner()
+        cuda.use(200, 60)
+
+    phases.enter("trainer")
+    cuda.use(70)
+    phases.wrap("forward and backward", step)()
+    cuda.use(65)
+    phases.leave()
+    found = {phase: peak["allocated"] for phase, peak in phases.peaks.items()}
+    assert found == {"trainer": 70, "forward and backward": 200, "generation": 500}
+    assert phases.peaks["generation"]["reserved"] == 505 and phases.outside == 40
+    assert set(phases.seconds) == set(found) and phases.broke is None and phases.current is None
+
+
+def test_an_error_names_the_innermost_phase():
+    phases = gpu_child.Phases()
+    inner = phases.wrap("generation", lambda: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        phases.wrap("forward and backward", inner)()
+    assert phases.broke == "generation" and phases.current is None
+
+
+def test_out_of_memory_is_told_from_other_errors():
+    import torch
+
+    lost = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    wrapped = ValueError("cannot load")
+    wrapped.__cause__ = lost
+    assert gpu_child.out_of_memory(lost) and gpu_child.out_of_memory(wrapped)
+    assert gpu_child.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
+    assert not gpu_child.out_of_memory(RuntimeError("shapes cannot be multiplied"))
+
+
+def test_what_does_not_measure_full_length_is_invalid():
+    sft, grpo = (Job("r", stage, "m", "trl", 96, steps=2) for stage in ("sft", "grpo"))
+    row = {"rows a step": 4, "done": [{"tokens": 384}, {"tokens": 384}]}
+    assert gpu_runs.why_invalid(sft, row, []) is None
+    assert "tokens a step" in gpu_runs.why_invalid(sft, row | {"done": [{"tokens": 384}, {"tokens": 380}]}, [])
+    assert gpu_runs.why_invalid(sft, row | {"done": row["done"][1:]}, []) == "1 of 2 steps were done"
+    logged = [{"completions/min_length": 72.0}, {"loss": 1.0}]
+    assert gpu_runs.why_invalid(grpo, row, logged) is None
+    assert "wanted: 72" in gpu_runs.why_invalid(grpo, row, [{"completions/min_length": 71.0}])
+    assert "wanted: 72" in gpu_runs.why_invalid(grpo, row, [])
+
+
+# --- what is said
+
+
+def made_row(backend="trl", status=FITS, seconds=2.0, **more):
+    peaks = {"loading": 5, "forward and backward": 10, "optimizer step": 8, "generation": 4}
+    done = [
+        {"seconds": n * seconds, "generation": 1.0, "forward and backward": 0.4, "optimizer step": 0.1} for n in (9, 1)
+    ]
+    row = {
+        "model": "m", "stage": "grpo", "backend": backend, "context": 96, "limit": 48 * GIB, "rows a step": 4,
+        "rows at once": 2, "status": status, "invalid": None, "done": done, "outside torch": GIB,
+        "plan": {"peak": 9 * GIB, "phases": {"training": {"weights": 8 * GIB, "logits": GIB}, "generation": {"all": 5 * GIB}}},
+        "phases": {phase: {"allocated": n * GIB, "reserved": (n + 1) * GIB} for phase, n in peaks.items()}, **more,
+    }  # fmt: skip
+    job = Job("r", "grpo", "m", backend, 96)
+    return row | {"speeds": gpu_runs.speeds(job, row), "compared": gpu_runs.against_plan(row)}
+
+
+def test_the_plan_stands_beside_the_measurement():
+    found = {line["phase"]: line for line in made_row()["compared"]}
+    assert list(found) == ["training", "generation", "loading", "peak"]
+    assert found["training"]["measured"] == 10 * GIB and found["training"]["error"] == pytest.approx(-10)
+    assert found["generation"]["error"] == pytest.approx(25) and found["generation"]["reserved"] == 5 * GIB
+    assert found["loading"]["planned"] is None and found["loading"]["error"] is None
+    assert (found["peak"]["planned"], found["peak"]["measured"]) == (9 * GIB, 10 * GIB)
+    shown = gpu_memory.table(made_row())
+    assert "limit 48 GiB: fits, 2.00 s a step, 144 tokens/s" in shown
+    assert ["training", "9.000", "10.000", "-10.0", "11.000"] in [line.split() for line in shown.splitlines()]
+
+
+def test_the_first_step_is_left_out_of_the_speeds():
+    speeds = made_row()["speeds"]
+    assert speeds["step seconds"] == 2.0 and speeds["tokens a second"] == 4 * 72 / 2
+    assert speeds["generated tokens a second"] == 4 * 72 and speeds["trained tokens a second"] == 4 * 96 / 0.5
+
+
+def test_both_backends_stand_side_by_side():
+    broken = made_row("unsloth", FAILED, error="it broke") | {"stage": "sft"}
+    lines = gpu_speed.comparison([made_row(), made_row("unsloth", seconds=1.0), broken]).splitlines()
+    assert [line.split() for line in lines[1:3]] == [
+        ["m", "grpo", "96", "trl", "2.00", "144", "288", "768", "1.00", "1,000", "10.00"],
+        ["m", "grpo", "96", "unsloth", "1.00", "288", "288", "768", "2.00", "1,000", "10.00"],
+    ]
+    assert lines[3].split()[:4] == ["m", "sft", "96", "unsloth"] and lines[3].endswith("it broke")
+
+
+def test_the_longest_context_is_named(capsys):
+    rows = [made_row(), made_row(context=192) | {"context": 192}, made_row(status=TOO_LARGE) | {"context": 384}]
+    shown = gpu_memory.longest_lines(rows)
+    assert "m  48 GiB  grpo  trl: 192 tokens, 2.00 s a step, 144 tokens/s, peak 10.00 GiB" in shown
+    assert "none" in gpu_memory.longest_lines([made_row(status=TOO_LARGE)])
+
+
+# --- the recipes, and both scripts whole
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_the_recipe_is_the_projects_with_the_jobs_lengths(stage, models, tmp_path):
+    source = ROOT / "recipes" / "qwen3_8b" / {"sft": "1_sft.yaml", "grpo": "2_grpo.yaml"}[stage]
+    job = Job(
+        str(source), stage, str(models / "tiny"), "trl", 96, changes={"lora_r": 4, "gradient_accumulation_steps": 4}
+    )
+    recipe = gpu_runs.write_job(job, tmp_path)
+    assert recipe.get("load_in_4bit") is True and recipe.get("lora_r") == 4 and recipe.get("max_steps") == 3
+    rows = len((tmp_path / "rows.jsonl").read_text().splitlines())
+    if stage == "sft":
+        assert recipe.get("max_length") == 96 and rows == 3 * gpu_runs.batch_rows(recipe)
+    else:
+        assert (recipe.get("max_prompt_length"), recipe.get("max_completion_length")) == (24, 72)
+        assert recipe.get("generation_kwargs") == {"min_new_tokens": 72}
+        assert rows * recipe.get("num_generations") == 3 * gpu_runs.batch_rows(recipe)
+    plan = gpu_runs.plan_of(recipe, job, 48 * GIB)
+    assert plan["peak"] == max(sum(parts.values()) for parts in plan["phases"].values()) > 100_000
+
+
+def test_steps_that_do_not_all_generate_are_refused(models, tmp_path):
+    source = ROOT / "recipes" / "qwen3_8b" / "2_grpo.yaml"
+    changes = {"per_device_train_batch_size": 2, "steps_per_generation": 4, "gradient_accumulation_steps": 2}
+    job = Job(str(source), "grpo", str(models / "tiny"), "trl", 96, changes=changes)
+    with pytest.raises(ValueError, match="found gradient_accumulation_steps=2, and completions for 4 batches"):
+        gpu_runs.write_job(job, tmp_path)
+
+
+def test_the_first_recipe_of_a_stage_is_taken(models):
+    class Arguments:
+        recipes, stages, backends, models, limits = (
+            ROOT / "recipes" / "qwen3_8b",
+            ["sft", "grpo"],
+            ["trl"],
+            ["tiny"],
+            [None],
+        )
+        made, changes, completion, steps, vllm, unsloth_python = (
+            models,
+            {"steps_per_generation": 2},
+            48,
+            3,
+            False,
+            "python",
+        )
+
+    Arguments.made = models
+    sft, grpo = (job for job, _ in gpu_memory.jobs_of(Arguments))
+    assert sft.recipe.endswith("1_sft.yaml") and (sft.changes, sft.completion) == ({}, None)
+    assert grpo.recipe.endswith("2_grpo.yaml") and (grpo.changes, grpo.completion) == ({"steps_per_generation": 2}, 48)
+    Arguments.recipes = ROOT / "recipes" / "r1_mixture"
+    with pytest.raises(ValueError, match="no recipe of stage grpo"):
+        next(gpu_memory.jobs_of(Arguments))
+
+
+def smoke(script, backend, models, tmp_path):
+    output = tmp_path / "result.json"
+    command = [
+        sys.executable,
+        str(ROOT / "benchmarks" / script),
+        "--smoke",
+        "--backends",
+        backend,
+        "--made",
+        str(models),
+    ]
+    done = subprocess.run(
+        [*command, "--output", str(output)], capture_output=True, text=True, timeout=600, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    result = json.loads(output.read_text())
+    assert {"date", "command", "card", "card bytes", "driver", "cuda", "versions"} <= set(result)
+    assert [row["stage"] for row in result["rows"]] == ["sft", "grpo"]
+    for row in result["rows"]:
+        assert (row["backend"], row["status"], row["invalid"], len(row["done"])) == (backend, FITS, None, 3)
+        assert row["compared"][-1]["phase"] == "peak" and row["compared"][-1]["planned"] > 100_000
+        assert row["compared"][-1]["measured"] is None, "there is no card, so nothing may be measured"
+        assert row["speeds"]["tokens a second"] > 0
+        assert {"trainer", "loading", "forward and backward", "optimizer step"} <= set(row["phases"])
+        assert ("generation" in row["phases"]) == (row["stage"] == "grpo")
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_memory_benchmark_runs_to_its_end(models, tmp_path):
+    before = gpu_memory.RESULT.read_bytes() if gpu_memory.RESULT.is_file() else None
+    shown = smoke("gpu_memory.py", "trl", models, tmp_path)
+    assert "tiny  sft  trl  96 tokens  2 rows at once: fits" in shown and "plan GiB" in shown
+    assert (gpu_memory.RESULT.read_bytes() if gpu_memory.RESULT.is_file() else None) == before
+
+
+@pytest.mark.slow
+def test_the_speed_benchmark_runs_to_its_end(models, tmp_path):
+    shown = smoke("gpu_speed.py", "trl", models, tmp_path)
+    assert shown.splitlines()[-3].split()[:2] == ["model", "stage"]
+
+
+@pytest.mark.slow
+@pytest.mark.unsloth
+@pytest.mark.parametrize("script", ["gpu_memory.py", "gpu_speed.py"])
+def test_the_benchmarks_run_with_unsloth(script, models, tmp_path):
+    smoke(script, "unsloth", models, tmp_path)
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_says_why(models, tmp_path):
+    source = ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml"
+    job = Job(str(source), "sft", str(models / "tiny"), "trl", 96, changes={"lora_target_modules": ["no_such_module"]})
+    row = gpu_runs.measure(job)
+    assert (
+        row["status"] == FAILED
+        and "no_such_module" in row["error"]
+        and row["phase of the error"] in ("trainer", "loading")
+    )
+
+
+def test_the_machine_script_is_bash_and_names_exact_versions():
+    script = str(ROOT / "benchmarks" / "prepare_gpu_machine.sh")
+    subprocess.run(["bash", "-n", script], check=True)
+    for kind, pinned in (("trl", "trl==1.16.0"), ("unsloth", "trl==1.14.0")):
+        done = subprocess.run(["bash", script, "--pins", kind], capture_output=True, text=True, check=True)
+        pins = done.stdout.split()
+        assert (
+            pinned in pins
+            and "setuptools>=77" in pins
+            and not any(pin.startswith(("torch==", "nvidia")) for pin in pins)
+        )
+    assert "unsloth==2026.10.9" in (Path(ROOT) / "Makefile").read_text() and "unsloth==2026.10.9" in pins
+    empty = subprocess.run(["bash", script], capture_output=True, text=True)
+    assert empty.returncode and "the folder of wheels" in empty.stderr

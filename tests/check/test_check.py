@@ -1,0 +1,276 @@
+"""`check` accepts every recipe in the tree on one screen, and its output: text, colours, JSON, and nothing of the network."""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from reasoning_ext.check import check as check_all
+from reasoning_ext.check.show import _plain, check_and_print
+from reasoning_ext.cli import app
+from reasoning_ext.recipe.load import load_recipes
+
+ROOT = Path(__file__).parents[1].parent
+RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
+FIRST = ROOT / "recipes" / "tiny" / "1_sft.yaml"
+SFT = """\
+stage: sft
+model_name_or_path: ./model
+from_scratch: true
+dataset_name: ./rows.jsonl
+output_dir: out
+"""
+GRPO = (
+    SFT.replace("sft", "grpo") + "reward_funcs: [math_answer, ./mine.py:odd]\nnum_generations: 4\n"
+    "per_device_train_batch_size: 8\nmax_completion_length: 56\nmax_steps: 5\n"
+)
+MINE = """\
+def odd(completions, **kwargs):
+    print("this must not get into the document")
+    return [float("inf") for _ in completions]
+
+def rows(split="train"):
+    print("nor this")
+    return [{"prompt": f"What comes after {a}?", "completion": "x", "answer": str(a + 1)} for a in range(9)]
+"""
+# `check --offline` in a process in which whatever asks for a name or a connection fails.
+NO_NETWORK = """\
+import socket, sys
+def refuse(*args, **kwargs):
+    print("NETWORK", args[-1:], file=sys.stderr)
+    raise OSError("no network")
+socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = refuse
+from reasoning_ext.cli import main
+main()
+"""
+
+
+def test_the_recipes_are_found():
+    assert len(RECIPES) >= 14
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_check_accepts_the_recipe(recipe, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # --offline sets both; this has them taken back after the test
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)  # so that what lies in runs/ has no say
+    result = CliRunner().invoke(app, ["check", "--offline", str(recipe)])
+    assert result.exception is None, result.exception
+    assert result.exit_code == 0
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith(f"{recipe}: stage ")
+    assert lines[-1].strip() == "ok"
+    assert sum(1 + len(line) // 120 for line in lines) <= 42  # one screen
+
+
+def test_the_examples_pass_after_the_recipe_that_they_start_from(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    examples = sorted((ROOT / "examples").rglob("*.yaml"))
+    assert len(examples) >= 2
+    for example in examples:
+        assert check_and_print(load_recipes([FIRST, example], {"max_samples": "300"}), [], True, 0, False) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
+def test_the_header_has_its_command_and_the_number_to_expect(recipe):
+    header = recipe.read_text(encoding="utf-8").split("\nstage:")[0].splitlines()
+    assert all(line.startswith("#") for line in header)
+    assert "reasoning-ext run recipes/" in " ".join(header)
+    assert any(line.startswith("# Expect:") for line in header)
+
+
+def test_a_typo_ends_in_one_line_and_exit_code_2(tmp_path):
+    recipe = tmp_path / "1_sft.yaml"
+    recipe.write_text(
+        f"stage: sft\nmodel_name_or_path: {ROOT}/recipes/tiny/model\nfrom_scratch: true\n"
+        f"dataset_name: {ROOT}/recipes/tiny/last_digit.py\nlerning_rate: 1e-3\noutput_dir: {tmp_path}/run\n"
+    )
+    command = [sys.executable, "-m", "reasoning_ext", "check", "--offline", str(recipe)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert done.returncode == 2 and done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith(f"error: {recipe}:5: lerning_rate: unknown key (found lerning_rate: 0.001)")
+    assert line.endswith("the nearest key of stage sft is learning_rate")
+
+
+@pytest.fixture
+def folder(tmp_path, rows_file, monkeypatch):
+    shutil.copytree(ROOT / "recipes" / "tiny" / "model", tmp_path / "model")
+    (tmp_path / "mine.py").write_text(MINE)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def check(folder, capsys):
+    """Check recipes given as {name: text} and return the exit code, stdout and stderr."""
+
+    def call(show=0, as_json=False, paths=None, **texts):
+        for name, text in texts.items():
+            (folder / f"{name}.yaml").write_text(text)
+        errors = []
+        recipes = load_recipes(paths or [f"{name}.yaml" for name in texts], {}, errors)
+        code = check_and_print(recipes, errors, offline=True, show=show, as_json=as_json)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return call
+
+
+def test_what_is_trained_on_can_be_told_without_colours(check):
+    _, out, _ = check(r=SFT)
+    assert "\x1b" not in out
+    assert "    prompt (not trained on): <|user|>0+1<|assistant|>\n" in out
+    assert "    thought (trained on): <think>0 and 1</think>\n    answer (trained on): 1<|end|>\n" in out
+    _, out, _ = check(r=SFT + "train_on: answer\n")
+    assert "thought (not trained on)" in out and "answer (trained on)" in out
+    _, out, _ = check(r=SFT + "thought_weight: 0.5\nanswer_weight: 2.0\n")
+    assert "thought (trained on, weight 0.5)" in out and "answer (trained on, weight 2)" in out
+
+
+def test_what_is_trained_on_is_green_on_a_terminal(check, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    _, out, _ = check(r=SFT)
+    assert "\x1b[32m<think>0 and 1</think>\x1b[0m" in out and "\x1b[1;32m1<|end|>\x1b[0m" in out
+    _, out, _ = check(r=SFT + "train_on: answer\n")
+    assert "\x1b[2m<think>0 and 1</think>\x1b[0m" in out
+
+
+def test_show_prints_rows_whole_and_one_shortened_row_without_it(check, folder):
+    rows = [{"prompt": "[red]1?[/red]", "completion": f"<think>{'a ' * 400}[/]</think>2"} for _ in range(5)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, out, _ = check(r=SFT)
+    assert out.count("  row ") == 1 and "... (818 characters)" in out and "[red]1?[/red]" in out
+    _, out, _ = check(r=SFT, show=3)
+    assert out.count("  row ") == 3 and "characters)" not in out and out.count("a " * 400 + "[/]</think>") == 3
+
+
+def test_json_is_one_document_whatever_a_reward_prints(check):
+    code, out, err = check(r=GRPO.replace("./rows.jsonl", "./mine.py:rows"), as_json=True)
+    document = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert code == 2 and list(document) == ["ok", "errors", "recipes"] and document["ok"] is False
+    assert "nor this" in err and "this must not" in err
+    [recipe] = document["recipes"]
+    assert list(recipe) == ["recipe", "stage", "ok", "unread", "findings", "facts"]
+    assert (recipe["recipe"], recipe["stage"], recipe["ok"], recipe["unread"]) == ("r.yaml", "grpo", False, "")
+    first = {"code": "reward_failed", "level": "error", "key": "reward_funcs", "line": 6, "text": ""}
+    assert recipe["findings"][0] | {"text": ""} == first
+    assert recipe["facts"]["golds"].startswith("9 read, 0") and recipe["facts"]["batch"]["prompts_a_step"] == 2
+
+
+def test_json_has_null_for_numbers_that_are_none():
+    assert _plain({"a": (float("nan"), -float("inf"), 1.5, 2), 3: {"b": [None, "x"]}}) == {
+        "a": [None, None, 1.5, 2], "3": {"b": [None, "x"]},
+    }  # fmt: skip
+
+
+def test_json_of_a_good_recipe_has_every_fact(check):
+    code, out, _ = check(r=GRPO.replace(", ./mine.py:odd", "").replace("rows.jsonl", "mine.py:rows"), as_json=True)
+    document = json.loads(out)
+    assert (code, document["ok"], document["errors"]) == (0, True, [])
+    assert set(document["recipes"][0]["facts"]) == {
+        "columns", "rows", "steps", "duplicates", "mean_length", "fitting_share", "context", "lengths", "think_contract",
+        "batch", "golds", "rewards", "memory", "code",
+    }  # fmt: skip
+    assert {finding["level"] for finding in document["recipes"][0]["findings"]} <= {"warning", "note"}
+
+
+def test_json_is_valid_where_recipes_cannot_be_read(check):
+    broken = SFT + "lerning_rate: 1\nmax_steps: '5'\n"
+    code, out, err = check(
+        a="stage: sft\n  x: [\n", b=broken, c="", as_json=True, paths=["a.yaml", "b.yaml", "none.yaml"]
+    )
+    document = json.loads(out)
+    assert (code, err, document["ok"]) == (2, "", False)
+    assert [text.partition(":")[0] for text in document["errors"]] == ["a.yaml", "none.yaml"]
+    [recipe] = document["recipes"]
+    assert recipe["unread"] == "not read, because of the errors"
+    errors = [(f["key"], f["line"]) for f in recipe["findings"] if f["level"] == "error"]
+    assert errors == [("lerning_rate", 6), ("max_steps", 7)]
+    assert all("b.yaml" not in finding["text"] for finding in recipe["findings"])
+
+
+def test_a_broken_recipe_beside_a_good_one_hides_neither(check):
+    code, out, err = check(a="stage: sft\n  x: [\n", b=SFT)
+    assert code == 2 and out.startswith("b.yaml: stage sft") and out.endswith("  ok\n")
+    assert err == "error: a.yaml:2: this YAML cannot be read: mapping values are not allowed here\n"
+
+
+def test_notes_do_not_hide_errors_and_warnings_have_their_recipe(check):
+    code, out, err = check(r=GRPO.replace("./model", "./modl"))
+    assert code == 2 and out == ""
+    assert len(err.splitlines()) == 1
+    code, out, err = check(r=SFT.replace("from_scratch: true\n", "") + "learning_rate: 1.0\nlerning_rate: 1\n")
+    lines = out.splitlines()
+    assert lines[0] == "r.yaml: stage sft, backend trl" and lines[1].startswith("  warning: learning_rate: found 1 ")
+    assert code == 2 and len(lines) == 2 and len(err.splitlines()) == 1
+
+
+def test_a_folder_without_recipes_is_one_line(check, folder):
+    code, out, err = check(paths=["model"])
+    assert (code, out) == (2, "") and err.startswith("error: model: no recipe in this folder")
+
+
+def test_an_earlier_recipe_without_an_output_dir_is_no_traceback(check):
+    later = SFT.replace("./model", "out").replace("output_dir: out", "output_dir: out2")
+    code, out, err = check(**{"1": SFT.replace("output_dir: out", "output_dir:"), "2": SFT, "3": later})
+    assert code == 2 and out.count("  ok\n") == 2
+    assert err.startswith("error: 1.yaml:5: output_dir: the key is missing") and len(err.splitlines()) == 1
+
+
+def test_a_terminal_without_these_letters_is_no_traceback(check, monkeypatch):
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", terminal)
+    code, *_ = check(r=SFT)
+    terminal.flush()
+    assert code == 0 and b"max_length 1024  |?" in terminal.buffer.getvalue()
+
+
+def test_offline_asks_the_network_for_nothing(folder):
+    hub = SFT.replace("./model", "org/model").replace("from_scratch: true\n", "").replace("./rows.jsonl", "org/rows")
+    mixed = SFT + "decontaminate: [org/benchmark]\nchat_template_path: org/template\n"
+    eval_ = "stage: eval\nmodels: {a: org/a}\ndataset_name: ./mine.py:rows\noutput_dir: e\nmax_completion_length: 9\n"
+    for name, text in {"1": hub, "2": mixed, "3": eval_, "4": SFT.replace("out", "out4")}.items():
+        (folder / f"{name}.yaml").write_text(text)
+    environment = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")} | {"HF_HOME": str(folder / "hub")}
+    command = [sys.executable, "-c", NO_NETWORK, "check", "--offline", *(f"{i}.yaml" for i in range(1, 5))]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    assert "NETWORK" not in done.stderr and "Traceback" not in done.stderr
+    assert "org/rows on the hub, not read offline" in done.stdout and "org/benchmark on the hub" in done.stdout
+    assert done.stdout.count("is no folder here, and the hub is not asked") == 3
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_first_process_alone_reads_rows(rank, check, folder, monkeypatch):
+    from reasoning_ext import pipeline
+
+    (folder / "r.yaml").write_text(SFT.replace("rows.jsonl", "bad.jsonl"))
+    (folder / "bad.jsonl").write_text('{"question": "1"}\n')
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    [checked] = check_all(load_recipes(["r.yaml"]), run=True)
+    assert [problem.code for problem in checked.errors] == (["missing_column"] if rank == "0" else [])
+    if rank == "1":
+        (folder / "r.yaml").write_text(SFT.replace("rows.jsonl", "none.jsonl"))
+        assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 2  # the first process says why
+
+
+def test_a_run_is_stopped_by_what_check_finds_and_told_its_warnings(check, folder, capsys, monkeypatch):
+    from reasoning_ext import pipeline
+
+    (folder / "r.yaml").write_text(SFT + "max_length: 18\n")
+    with pytest.raises(ValueError, match=r"r.yaml:6: max_length: 7 of 16 rows are longer than max_length 18"):
+        pipeline.run_recipes(load_recipes(["r.yaml"]))
+    assert not (folder / "out").exists()
+    (folder / "r.yaml").write_text(SFT + "max_length: 18\noverlong_rows: drop\n")
+    monkeypatch.setattr(pipeline, "_run_one", lambda *_: 0)
+    assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 0
+    assert capsys.readouterr().out.startswith("r: warning: max_length: 7 of 16 rows are longer")

@@ -1,0 +1,90 @@
+"""A key that does nothing with another key's value is refused at its line, in every stage that has it."""
+
+import pytest
+
+from reasoning_ext.check.idle_keys import IDLE, NEEDS
+from reasoning_ext.check.keys import check_recipe
+from reasoning_ext.recipe.known_keys import stage_keys
+from reasoning_ext.recipe.load import load_recipe
+
+HEAD = "model_name_or_path: recipes/tiny/model\ndataset_name: recipes/tiny/last_digit.py\noutput_dir: runs/none\n"
+
+
+def refused(tmp_path, stage, text, **overrides):
+    """Return the keys of the errors on line 5, the first behind the head."""
+    (tmp_path / "r.yaml").write_text(f"stage: {stage}\n{HEAD}{text}\n")
+    problems = check_recipe(load_recipe(tmp_path / "r.yaml", overrides)).problems
+    return [problem.key for problem in problems if problem.line == 5]
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "wanted"),
+    [
+        ("sft", "max_seq_length: 64", "backend: unsloth"),
+        ("sft", "lora_r: 4", "use_peft: true"),
+        ("dpo", "use_dora: true", "use_peft: true"),
+        ("sft", "bnb_4bit_quant_type: fp4", "load_in_4bit: true\nuse_peft: true"),
+        ("sft", "packing_strategy: bfd", "packing: true"),
+        ("sft", "packing_strategy: bfd", "eval_packing: true\neval_strategy: steps"),
+        ("sft", "hub_model_id: me/x", "push_to_hub: true"),
+        ("sft", "eval_steps: 2", "eval_strategy: steps"),
+        ("sft", "eval_steps: 2\neval_strategy: epoch", "EVAL"),
+        ("sft", "warmup_steps: 2\nlr_scheduler_type: constant", "RATE"),
+        ("sft", "adam_beta2: 0.9\noptim: sgd", "OPTIM"),
+        ("sft", "dataloader_prefetch_factor: 2", "dataloader_num_workers: 1"),
+        ("grpo", "vllm_server_timeout: 9", "use_vllm: true\nvllm_mode: server"),
+        ("grpo", "vllm_enable_sleep_mode: true", "use_vllm: true\nvllm_mode: colocate"),
+        ("grpo", "vllm_enable_sleep_mode: true\nuse_vllm: true\nvllm_mode: server", "MODE"),
+        ("grpo", "sapo_temperature_neg: 1.5", "loss_type: sapo"),
+        ("grpo", "vespo_k_pos: 1.5", "loss_type: vespo"),
+        ("grpo", "delta: 1.5\nloss_type: sapo", "LOSS"),
+        ("grpo", "ref_model_sync_steps: 5", "sync_ref_model: true\nbeta: 0.1"),
+        ("grpo", "sync_ref_model: true", "beta: 0.1"),
+        ("sft", "do_eval: true", "eval_strategy: epoch"),
+        ("dpo", "precompute_ref_batch_size: 5", "precompute_ref_log_probs: true"),
+        ("dpo", "label_smoothing: 0.1", "loss_type: [sigmoid, robust]"),
+    ],
+)
+def test_a_key_without_effect_is_refused_and_with_effect_it_is_not(tmp_path, stage, text, wanted):
+    key = text.partition(":")[0]
+    assert refused(tmp_path, stage, text) == [key]
+    if not wanted.isupper():  # where the decider already stands in the text, there is nothing to add
+        assert key not in refused(tmp_path, stage, f"{text}\n{wanted}")
+
+
+def test_what_asks_for_nothing_and_what_the_command_line_switches_off_is_no_fault(tmp_path):
+    assert refused(tmp_path, "sft", "lora_dropout: 0.0") == []
+    assert refused(tmp_path, "grpo", "num_completions_to_print: 5") == []  # completions are logged in any case
+    assert refused(tmp_path, "sft", "use_dora: false") == []
+    assert refused(tmp_path, "sft", "lora_r: 4\nuse_peft: true", use_peft="false") == []
+    assert refused(tmp_path, "sft", "max_seq_length: 64\nbackend: unsloth", backend="trl") == []
+
+
+@pytest.mark.parametrize(
+    ("stage", "text", "right"),
+    [
+        ("dpo", "loss_type: []", "loss_type: [sigmoid]"),
+        ("dpo", "train_sampling_strategy: group_by_length", "train_sampling_strategy: sequential"),
+        ("dpo", "ref_model_sync_steps: 0\nsync_ref_model: true", "ref_model_sync_steps: 1\nsync_ref_model: true"),
+        ("sft", "eval_accumulation_steps: 0", "eval_accumulation_steps: 1"),
+        ("grpo", "top_entropy_quantile: -0.5", "top_entropy_quantile: 0.2"),
+        ("sft", "model_init_kwargs: {trust_remote_code: true}", "model_init_kwargs: {low_cpu_mem_usage: true}"),
+        ("eval", "model_init_kwargs: {trust_remote_code: true}", "trust_remote_code: true"),
+        ("sft", "model_init_kwargs: {attn_implementation: org/kernel}", "attn_implementation: org/kernel"),
+        ("eval", "engine_kwargs: {engine_args: {worker_extension_cls: a.B}}\nengine: vllm", "seed: 1"),
+        ("grpo", "chat_template_kwargs: {tools: []}", "chat_template_kwargs: {enable_thinking: true}"),
+    ],
+)
+def test_values_that_do_harm_are_refused(tmp_path, stage, text, right):
+    key = text.partition(":")[0]
+    assert [name.partition(".")[0] for name in refused(tmp_path, stage, text)] == [key]
+    assert refused(tmp_path, stage, right) == []
+
+
+@pytest.mark.parametrize("rule", [*NEEDS, *IDLE])
+def test_every_rule_is_about_keys_that_there_are(rule):
+    names, deciding, _ = rule
+    known = {key for stage in ("sft", "grpo", "dpo") for key in stage_keys(stage)}
+    if known >= {*deciding.split()}:  # of the installed TRL
+        for name in names.split():
+            assert any(key == name or (name.endswith("*") and key.startswith(name[:-1])) for key in known)

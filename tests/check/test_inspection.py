@@ -1,0 +1,288 @@
+"""What rows and tokenizer tell `check`: template, lengths, duplicates, the arithmetic of batches, and what users forget."""
+
+import json
+import shutil
+
+import pytest
+from conftest import TINY
+
+from reasoning_ext.check import check as check_all
+from reasoning_ext.check.cost import batch_facts, batch_line
+from reasoning_ext.check.rows import inspect, tokenizer_source
+from reasoning_ext.check.show import document, histogram, length_facts
+from reasoning_ext.recipe.load import load_recipe
+
+SFT = """\
+stage: sft
+model_name_or_path: ./model
+from_scratch: true
+dataset_name: ./rows.jsonl
+output_dir: out
+"""
+GRPO = (
+    SFT.replace("sft", "grpo")
+    + "reward_funcs: [math_answer]\nnum_generations: 4\nper_device_train_batch_size: 8\nmax_completion_length: 56\nmax_steps: 5\n"
+)
+SFT_ROWS = [
+    {"prompt": f"What comes after {a}?", "completion": f"<think>{a} and 1</think>{a + 1}", "answer": str(a + 1)}
+    for a in range(16)
+]
+LONG = {"prompt": "1?", "completion": "<think>" + "1+1 " * 400 + "</think>2", "answer": "2"}
+
+
+@pytest.fixture
+def check(tmp_path, monkeypatch):
+    """Check a recipe over a copy of the tiny model and 16 rows; returns the Result."""
+    shutil.copytree(TINY / "model", tmp_path / "model")
+    monkeypatch.chdir(tmp_path)
+
+    def call(text=SFT, rows=SFT_ROWS, offline=True, whole=True, **files):
+        if rows is not None:
+            (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        for name, content in files.items():
+            (tmp_path / name.replace("__", ".")).write_text(content)
+        (tmp_path / "r.yaml").write_text(text)
+        return next(check_all([load_recipe(tmp_path / "r.yaml")], not whole, offline))
+
+    call.folder = tmp_path
+    return call
+
+
+def said(result, level):
+    """Return `key: text` of a result's findings of one level."""
+    found = [problem for problem in result.problems if problem.level == level]
+    if level == "error":
+        return [str(problem).partition("r.yaml")[2] for problem in found]
+    return [f"{problem.key}: {problem.text}" for problem in found]
+
+
+def template(change):
+    return change((TINY / "model" / "chat_template.jinja").read_text())
+
+
+def test_a_good_recipe_has_nothing_to_complain_of(check):
+    result = check()
+    assert (said(result, "error"), said(result, "warning"), said(result, "note")) == ([], [], [])
+    facts = document(result)["facts"]
+    assert facts["columns"] == ["prompt", "completion", "answer"] and facts["rows"] == 16
+    assert facts["lengths"] == {"shortest": 32, "median": 32, "percentile_95": 35, "longest": 35}
+    assert facts["duplicates"] == 0 and facts["context"] == 256 and facts["fitting_share"] == 1
+    assert facts["think_contract"]["end"] == "<|end|>"
+    assert facts["batch"] == {"rows_a_step": 8, "tokens_an_epoch": 531, "optimizer_steps": 6, "epochs": 3.0}
+
+
+def told(result):
+    """Return the keys of a result's errors, warnings and notes."""
+    return {level: [problem.key for problem in result.problems if problem.level == level]
+            for level in ("error", "warning", "note")}  # fmt: skip
+
+
+AGAIN = [dict(row, prompt=row["prompt"].replace(" ", "  ").upper()) for row in SFT_ROWS[:3]]
+OTHER = [dict(row, completion="<think>x</think>y") for row in SFT_ROWS[:3]]  # another answer is no duplicate in SFT
+EMPTY = [*SFT_ROWS, dict(LONG, completion="")]
+TORN = ["<think>1+1=2 2", "x</think>3", "<think>a</think>b<think>c</think>d", "the tags <think> and </think>", "plain"]
+DROP = SFT + "overlong_rows: drop\n"
+CASES = [  # name, recipe, rows, level, key, what is said
+    ("rows over the limit", SFT, [*SFT_ROWS, LONG], "error", "max_length", "1 of 17 rows are longer than max_length 1024"),
+    ("rows that will be dropped", DROP, [*SFT_ROWS, LONG], "warning", "max_length", "will be dropped"),
+    ("no row that fits", DROP + "max_length: 8\n", SFT_ROWS, "error", "max_length", "; raise max_length"),
+    ("no gold column", GRPO, [{"prompt": "1?", "completion": "2", "label": "2"}], "error", "dataset_name",
+     "the reward math_answer needs the column answer; after formatting there are prompt, completion, label"),
+    ("an empty file", SFT, [], "error", "dataset_name", "rows.jsonl is empty"),
+    ("prompts over the limit", GRPO + "max_prompt_length: 21\n", SFT_ROWS, "warning", "max_prompt_length", "6 of 16 prompts"),
+    ("no prompt that fits", GRPO + "max_prompt_length: 3\n", SFT_ROWS, "error", "max_prompt_length", "but all prompts"),
+    ("a short context", GRPO.replace("56", "240"), SFT_ROWS, "warning", "max_completion_length", "up to 262 tokens will come"),
+    ("duplicates", SFT, SFT_ROWS + AGAIN, "note", "deduplicate", "3 of 19 rows repeat an earlier row"),
+    ("dropped duplicates", SFT + "deduplicate: exact\n", SFT_ROWS + AGAIN, "", "deduplicate", ""),
+    ("other answers", SFT, SFT_ROWS + OTHER, "", "deduplicate", ""),
+    ("other answers to a prompt", GRPO, SFT_ROWS + OTHER, "note", "deduplicate", "3 of 19 rows repeat an earlier prompt"),
+    ("held-out rows", SFT + "eval_strategy: steps\neval_steps: 5\n", SFT_ROWS, "error", "dataset_test_split", "has one split"),
+    ("too few prompts", GRPO.replace("size: 8", "size: 128"), SFT_ROWS, "error", "dataset_name", "takes 32 prompts"),
+    ("just enough prompts", GRPO.replace("size: 8", "size: 64"), SFT_ROWS, "", "dataset_name", ""),
+    ("no batch", SFT + "per_device_train_batch_size: 0\n", SFT_ROWS, "error", "per_device_train_batch_size", "1 or more"),
+    ("torn thoughts", SFT, [{"prompt": f"{i}?", "completion": text} for i, text in enumerate(TORN)], "warning", "dataset_name",
+     "2 of 5 completions"),
+    ("no golds", SFT + "trace_filters: {correct: true}\n", [{**row, "answer": None} for row in SFT_ROWS], "warning",
+     "trace_filters", "16 of 16 rows have no gold"),
+    ("golds", SFT + "trace_filters: {correct: true}\n", SFT_ROWS, "", "trace_filters", ""),
+    ("an unknown token", SFT + "pad_token: <|nowhere|>\n", SFT_ROWS, "error", "pad_token", "found <|nowhere|>"),
+    ("a known token", SFT + "eos_token: <|end|>\n", SFT_ROWS, "", "eos_token", ""),
+    ("sets on the hub", SFT + "decontaminate: [org/questions]\n", SFT_ROWS, "note", "decontaminate", "org/questions on the hub"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "rows", "level", "key", "found"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
+)
+def test_what_is_found(check, text, rows, level, key, found):
+    result = check(text, rows)
+    levels = [name for name, keys in told(result).items() if key in keys]
+    assert level in levels if level else not levels
+    assert not level or any(f"{key}: " in one and found in one for one in said(result, level))
+    assert bool(told(result)["error"]) == (level == "error")
+
+
+def test_a_csv_without_names_of_columns(check):
+    [error] = said(check(SFT.replace("jsonl", "csv"), rows__csv="1+1,2\n2+2,4\n"), "error")
+    assert ":4: dataset_name: prompt_completion needs the column prompt; the data set has 1+1, 2" in error
+    assert error.endswith("the first line of a CSV file names its columns")
+
+
+def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
+    text = GRPO + "rename_columns: {question: prompt}\ndataset_format: ./f.py:f\n"
+    form = "def f(row):\n    return {'prompt': row['prompt'], 'answer': row['gold']}\n"
+    rows = [{"question": f"What comes after {a}?", "gold": str(a + 1) if a % 2 else None} for a in range(40)]
+    for whole in (True, False):
+        assert said(check(rows=EMPTY, whole=whole), "error") == []
+        result = check(text, rows, whole=whole, f__py=form)
+        assert said(result, "error") == [] and result.facts["golds"].startswith("20 read, 0 of them")
+
+
+def test_who_forgets_the_chat_template_is_told_what_is_used(check):
+    (check.folder / "model" / "chat_template.jinja").unlink()
+    assert told(check()) == {"error": [], "warning": [], "note": ["chat_template_path"]}
+
+
+def test_what_a_template_does_with_thoughts_is_told(check):
+    own, empty = SFT + "chat_template_path: ./t.jinja\n", "<|assistant|><think>\n\n</think>\n\n"
+
+    def begins(text):
+        return template(lambda whole: whole.replace("-%}<|assistant|>{%- endif", f"-%}}{text}{{%- endif"))
+
+    result = check(own, t__jinja=begins("<|assistant|><think>\n"))
+    assert result.inspection.contract.prefix.startswith("<think>") and told(result)["error"] == []
+    assert told(check(own, t__jinja=begins(empty)))["warning"] == ["chat_template_path"]
+    asks = begins("{% if enable_thinking %}<|assistant|>{% else %}" + empty + "{% endif %}")
+    assert told(check(own, t__jinja=asks))["warning"] == ["chat_template_kwargs"]
+    assert told(check(own + "chat_template_kwargs: {enable_thinking: true}\n", t__jinja=asks))["warning"] == []
+
+
+def test_a_broken_template_is_the_templates_fault_and_the_rows_are_read_nevertheless(check):
+    own = "chat_template_path: ./t.jinja\n"
+    for broken in ("{% if x", "hello", "{{ 1 / 0 }}"):
+        result = check(SFT + own, [{"prompt": "1?", "label": "2"}], t__jinja=broken)
+        assert told(result)["error"] == ["chat_template_path", "dataset_name"]
+    refuses = "{% if messages[0].content == '1?' %}{{ raise_exception('no ones') }}{% endif %}" + template(str)
+    for text in (SFT, GRPO):
+        errors = said(check(text + own, [*SFT_ROWS, LONG], t__jinja=refuses), "error")
+        assert any("dataset_name: row 16: the chat template refuses the prompt: no ones" in error for error in errors)
+
+
+CONTEXTS = [
+    ({"max_position_embeddings": 34}, 34), ({"text_config": {"max_position_embeddings": 34}}, 34),
+    ({"max_position_embeddings": 35}, None), ([], None),
+    ({"max_position_embeddings": 34, "rope_scaling": {"factor": 4.0}}, None),  # the tokenizer's 256 counts
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("config", "found"), CONTEXTS)
+def test_the_models_context_is_held_against_the_longest_row(config, found, check):
+    file = check.folder / "model" / "config.json"
+    kept = {key: value for key, value in json.loads(file.read_text()).items() if "max_pos" not in key}
+    file.write_text(json.dumps(kept | config if config else config))
+    warnings = [text for text in said(check(), "warning") if "context" in text]
+    assert len(warnings) == bool(found) and all(f"the model's context is {found}" in text for text in warnings)
+
+
+def test_a_stream_is_looked_at_without_being_read_whole(check):
+    result = check(SFT + "dataset_streaming: true\nmax_steps: 4\n")
+    assert result.errors == [] and len(result.inspection.rows) == 16 and result.inspection.facts["rows"] is None
+    assert result.facts.get("batch", {}) == {"rows_a_step": 8, "optimizer_steps": 4}
+
+
+def test_what_only_the_hub_has_is_left_out_offline(check):
+    assert "chat_template_path" in told(check(SFT + "chat_template_path: org/model\n"))["note"]
+    for more in ("", "eval_strategy: steps\neval_steps: 5\n"):
+        result = check(SFT.replace("./rows.jsonl", "org/rows") + more)
+        assert result.unread == "org/rows on the hub, not read offline" and not result.errors
+        assert result.inspection.contract is not None  # the tokenizer is here
+    long = "If a train leaves the station at noon and drives nine hours at ninety, how far does it come?"
+    text = SFT + "decontaminate: [org/questions, ./bench.jsonl]\n"
+    result = check(text, [*SFT_ROWS, dict(LONG, prompt=long)], bench__jsonl=json.dumps({"problem": long}) + "\n")
+    assert result.errors == [] and result.inspection.facts["rows"] == 16
+
+
+def test_a_sample_goes_over_the_whole_data_set_and_has_the_longest_row(check):
+    rows = [{"prompt": "x", "completion": "y" * (1 + 9 * (i == 6003))} for i in range(8999)]
+    found = check(SFT + "deduplicate: none\n", rows).inspection
+    assert found.numbers[0] == 0 and found.numbers[-1] > 8900 and 1000 < len(found.numbers) <= 2016
+    assert 6003 in found.numbers and 6002 not in found.numbers  # every fifth row, and this one
+    assert found.rows[found.numbers.index(6003)]["completion"][0]["content"] == "y" * 10
+
+
+def test_filters_by_length_wait_for_the_tokenizer(check):
+    """A hub model offline has no tokenizer to count with; the rows are not measured by something else meanwhile."""
+    check(SFT.replace("./model", "nobody/nothing") + "trace_filters: {min_tokens: 500, require_thought: true}\n")
+    found = inspect(load_recipe(check.folder / "r.yaml"), [], "nobody/nothing", hub=False)
+    assert [step["step"] for step in found.facts["steps"]][1:] == ["trace_filters.require_thought"]
+
+
+@pytest.mark.parametrize(
+    ("text", "facts", "found"),
+    [
+        (SFT + "gradient_accumulation_steps: 4\n", {"rows": 100, "mean_length": 10.0},
+         "32 rows a step, 1000 tokens an epoch, 12 optimizer steps, 3.0 epochs"),
+        (SFT, {"rows": 100, "fitting_share": 0.5}, "8 rows a step, 21 optimizer steps, 3.0 epochs"),
+        (SFT + "packing: true\nmax_length: 50\n", {"rows": 100, "mean_length": 20.0},
+         "8 rows a step, 2000 tokens an epoch, 15 optimizer steps, 3.0 epochs"),
+        (SFT + "max_steps: 26\n", {"rows": 100}, "8 rows a step, 26 optimizer steps, 2.0 epochs"),
+        (SFT, {}, "8 rows a step"),
+        (GRPO, {"rows": 16}, "8 completions a step, 2 prompts x 4, 5 optimizer steps, 0.62 epochs"),
+        (GRPO.replace("max_steps: 5\n", "gradient_accumulation_steps: 2\nsteps_per_generation: 4\nnum_iterations: 2\n"),
+         {"rows": 20}, "16 completions a step, 4 prompts x 4, 8 prompts a generation, 24 optimizer steps, 3.0 epochs"),
+        (GRPO.replace("batch_size: 8", "batch_size: 2") + "steps_per_generation: 2\n", {"rows": 16},
+         "2 completions a step, 0.5 prompts x 4, 1 prompts a generation, 5 optimizer steps, 0.16 epochs"),
+        (SFT.replace("sft", "sample") + "reward_funcs: [math_answer]\nnum_generations: 4\n", {"rows": 10},
+         "40 completions of 10 prompts"),
+        (SFT.replace("sft", "eval").replace("model_name_or_path: ./model", "models: {a: ./model, b: ./model}")
+         + "num_generations: 4\n", {"rows": 10}, "100 completions of 10 prompts"),
+    ],
+)  # fmt: skip
+def test_the_arithmetic_of_batches(text, facts, found, write_recipe):
+    assert batch_line(batch_facts(load_recipe(write_recipe(text)), facts)) == found
+
+
+def test_more_processes_take_more(write_recipe, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert batch_facts(load_recipe(write_recipe(SFT)), {"rows": 100})["rows_a_step"] == 16
+    assert batch_facts(load_recipe(write_recipe(GRPO)), {"rows": 100})["prompts_a_step"] == 4
+
+
+def test_the_tokenizer_is_that_of_the_model_that_the_first_recipe_starts_from(check):
+    check()
+    sft = load_recipe(check.folder / "r.yaml")
+    (check.folder / "2.yaml").write_text(SFT.replace("./model", "out").replace("output_dir: out", "output_dir: out2"))
+    second = load_recipe(check.folder / "2.yaml")
+    earlier = {str((check.folder / "out").resolve()): sft}
+    assert tokenizer_source(second, earlier) == str(check.folder / "model")
+    (check.folder / "out2").mkdir()
+    (check.folder / "out2" / "adapter_config.json").write_text('{"base_model_name_or_path": "org/base"}')
+    (check.folder / "3.yaml").write_text(SFT.replace("./model", "./out2"))
+    assert tokenizer_source(load_recipe(check.folder / "3.yaml"), {}) == "org/base"
+    loop = {str((check.folder / "out").resolve()): second}  # a recipe that starts from what it makes
+    assert tokenizer_source(second, loop) in (None, "out")
+
+
+def test_lengths_and_their_picture():
+    lengths = [*range(1, 101)]
+    assert length_facts(lengths) == {"shortest": 1, "median": 51, "percentile_95": 96, "longest": 100}
+    assert histogram([5]) == "█" + " " * 23 and histogram([1, 1, 1, 1, 2], 2) == "█▃"
+
+
+PAYS_ALL = (
+    "def mine(completions, answer, **kwargs):\n    return [1.0 if '{sign}' in str(c) else 0.0 for c in completions]\n"
+)
+
+
+def test_rewards_that_pay_for_something_else_stop_check_and_are_a_warning_before_a_run(check):
+    text = GRPO.replace("[math_answer]", "[./mine.py:mine]")
+    refused = check(text, mine__py=PAYS_ALL.format(sign="think"))
+    assert "the right answer must earn the most" in refused.errors[0].text
+    run = check(text, mine__py=PAYS_ALL.format(sign="think"), whole=False)
+    assert run.errors == [] and any("must earn the most" in text for text in said(run, "warning"))
+
+
+def test_a_reward_that_wants_another_form_is_no_error(check):
+    text = GRPO.replace("[math_answer]", "[./other.py:mine]")
+    result = check(text, other__py=PAYS_ALL.format(sign="nothing has this"))
+    assert result.errors == [] and any("see whether yours takes that form" in text for text in said(result, "warning"))

@@ -1,0 +1,240 @@
+"""The engine in this process: the same completions as `generate`'s, whatever the batch; rows that have ended leave it."""
+
+import inspect
+
+import datasets
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import TINY
+
+from reasoning_ext.engines import transformers as module
+from reasoning_ext.engines.base import EngineError, SamplingSettings
+from reasoning_ext.engines.transformers import KeyedDraw, TransformersEngine
+from reasoning_ext.models.loaded import Loaded
+from reasoning_ext.think.template import find_contract
+
+PROMPTS = [
+    [{"role": "user", "content": text}] for text in ("7+5", "1+2*3+4*7", "9", "3*3*3+1+1+1", "hello there", "2+2")
+]
+KEYS = [(p, g) for p in range(len(PROMPTS)) for g in range(4)]
+SMALL = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2,
+         "head_dim": 16, "initializer_range": 0.3, "max_position_embeddings": 256, "tie_word_embeddings": True}  # fmt: skip
+SHAPES = {
+    "LlamaConfig": {},
+    "Qwen3Config": {},
+    "MistralConfig": {"sliding_window": 12},
+    "Gemma3TextConfig": {"sliding_window": 12, "initializer_range": 0.05},
+    "Qwen3NextConfig": {"num_experts": 2, "num_experts_per_tok": 1, "moe_intermediate_size": 32, "linear_num_value_heads": 2,
+                        "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
+                        "shared_expert_intermediate_size": 32},
+}  # fmt: skip
+
+
+def build(shape="LlamaConfig", seed=0):
+    tokenizer = transformers.AutoTokenizer.from_pretrained(TINY / "model")
+    config = getattr(transformers, shape)(
+        **SMALL | SHAPES[shape], vocab_size=len(tokenizer), pad_token_id=tokenizer.pad_token_id, bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    transformers.set_seed(seed)
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    # random weights never say that they have ended, so every thirteenth token says it
+    model.generation_config.eos_token_id = [tokenizer.eos_token_id, *range(9, len(tokenizer), 13)]
+    return Loaded(model, tokenizer, contract=find_contract(tokenizer))
+
+
+@pytest.fixture(scope="module")
+def loaded():
+    return build()
+
+
+def answers(loaded, keys=KEYS, batch_size=7, **settings):
+    engine = TransformersEngine(loaded, batch_size)
+    batches = list(engine.generate(PROMPTS, keys, SamplingSettings(**{"max_completion_length": 24, **settings})))
+    found = {(c.prompt, c.sample): c for batch in batches for c in batch}
+    assert len(found) == sum(map(len, batches)) == len(keys)
+    return found
+
+
+def expected(loaded, prompt, **kwargs):
+    """What transformers' own `generate` makes of one prompt alone."""
+    text = loaded.tokenizer.apply_chat_template(PROMPTS[prompt], tokenize=False, add_generation_prompt=True)
+    inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False)
+    inputs.pop("token_type_ids", None)
+    with torch.inference_mode():
+        output = loaded.model.generate(**inputs, max_new_tokens=24, **kwargs)
+    return output[0, inputs["input_ids"].shape[1] :].tolist()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_completions_are_generates_own_and_the_same_in_any_batch_and_order(shape):
+    loaded = build(shape)
+    ends = loaded.model.generation_config.eos_token_id
+    for kwargs in ({}, {"repetition_penalty": 1.3}) if shape == "LlamaConfig" else ({},):
+        found = answers(loaded, KEYS[::2], temperature=0.0, **kwargs)
+        alone = [expected(loaded, p, do_sample=False, **kwargs) for p in range(len(PROMPTS))]
+        for (p, _), completion in found.items():
+            assert completion.ids == alone[p] and completion.tokens == len(completion.ids)
+            assert completion.finished == (completion.ids[-1] in ends)
+    assert sum(c.finished for c in found.values()) > 0 or shape != "LlamaConfig"
+    first = answers(loaded)
+    for keys, batch_size in ((KEYS[::-1], 5), (KEYS[5:11], 24)):
+        again = answers(loaded, keys, batch_size)
+        assert all(again[key].ids == first[key].ids for key in keys)
+    assert len({tuple(c.ids) for c in first.values()}) > 18
+    if shape == "LlamaConfig":
+        assert any(answers(loaded, seed=1)[key].ids != first[key].ids for key in KEYS)
+
+
+def test_the_loop_and_a_models_own_defaults_change_no_completion(loaded, monkeypatch):
+    first = {key: c.ids for key, c in answers(loaded).items()}
+    for name, value in {"do_sample": True, "temperature": 0.01, "top_k": 1, "top_p": 0.1}.items():
+        monkeypatch.setattr(loaded.model.generation_config, name, value)
+    assert {key: c.ids for key, c in answers(loaded).items()} == first
+    forward = loaded.model.forward  # a model without a cache to take rows from
+    monkeypatch.setattr(loaded.model, "forward", lambda input_ids, **more: forward(input_ids=input_ids, **more))
+    monkeypatch.setattr(module, "decode", None)
+    assert {key: c.ids for key, c in answers(loaded).items()} == first
+
+
+def test_settings_reach_the_distribution(loaded):
+    """Each leaves one token or nearly so; all but the typical one the likeliest."""
+    likeliest = [expected(loaded, p, do_sample=False) for p in range(len(PROMPTS))]
+    typical = {"generation_kwargs": {"typical_p": 1e-6}}
+    for settings in ({"top_k": 1}, {"top_p": 1e-6}, {"min_p": 1.0}, {"temperature": 1e-4}, typical):
+        found = answers(loaded, [key for key in KEYS if key[1] < 2], **settings)
+        assert all(found[p, 0].ids == found[p, 1].ids for p in range(len(PROMPTS))), settings
+        if settings is not typical:
+            assert all(c.ids == likeliest[p] for (p, _), c in found.items()), settings
+
+
+def test_generation_kwargs_reach_generate(loaded):
+    ends = loaded.model.generation_config.eos_token_id
+    banned = [i for i in range(8, 30) if i not in ends]
+    plain, without = (
+        answers(loaded, generation_kwargs=kwargs) for kwargs in ({}, {"bad_words_ids": [[i] for i in banned]})
+    )
+    assert any(set(c.ids) & set(banned) for c in plain.values())
+    assert not any(set(c.ids) & set(banned) for c in without.values())
+
+
+def test_what_transformers_refuses_is_one_line_where_generation_kwargs_can_have_made_it(loaded, monkeypatch):
+    for kwargs in ({"min_lenght": 3}, {"bad_words_ids": "the"}, {"typical_p": "high"}, {"input_ids": 3}):
+        with pytest.raises(EngineError, match=f"^found {next(iter(kwargs))}") as error:
+            answers(loaded, KEYS[:2], generation_kwargs=kwargs)
+        assert error.value.key == "generation_kwargs" and "\n" not in str(error.value)
+    monkeypatch.setattr(module, "decode", replaced(lambda model, *args, **kwargs: int("no number")))
+    with pytest.raises(ValueError, match="invalid literal") as error:
+        answers(loaded, KEYS[:2])
+    assert not isinstance(error.value, EngineError)
+
+
+def replaced(loop):
+    """A loop in the place of `decode`, as transformers looks at it."""
+    loop.__signature__ = inspect.signature(module.decode)
+    return loop
+
+
+class LazyKeys:
+    """Keys as an array, as a run with a million has them."""
+
+    def __init__(self, keys):
+        self.array_K2 = np.array(keys, dtype=np.int32)
+
+
+def test_a_prompts_tokens_are_counted_once_however_many_rounds_ask_for_it(loaded, monkeypatch):
+    counted, count_tokens = [], module.count_tokens
+    monkeypatch.setattr(module, "count_tokens", lambda t, text: counted.append(text) or count_tokens(t, text))
+    engine, settings = TransformersEngine(loaded, 7), SamplingSettings(max_completion_length=2)
+    table = datasets.Dataset.from_dict({"prompt": PROMPTS})
+
+    def ask(prompts, keys):
+        counted.clear()
+        found = [c for batch in engine.generate(prompts, keys, settings) for c in batch]
+        return len(counted), [(c.prompt, c.sample) for c in found]
+
+    count, order = ask(table["prompt"], LazyKeys(KEYS[:8]))
+    assert count == 2 and order == KEYS[4:8] + KEYS[:4]  # the longest first
+    assert ask(table["prompt"], KEYS[4:12])[0] == 1  # the third; the column is another object, of the same table
+    assert ask(table["prompt"], [])[0] == 0
+    assert ask(PROMPTS, KEYS[:8])[0] == 2  # other prompts, for all that the engine can tell
+    assert ask({5: PROMPTS[1]}, [(5, 0)])[0] == 1
+    assert ask(PROMPTS[::-1], KEYS)[1][:4] == KEYS[4:8] and len(counted) == len(PROMPTS)
+
+
+def test_tokens_are_drawn_with_their_probabilities_and_one_without_never():
+    scores_BV = torch.randn(1, 12, generator=torch.Generator().manual_seed(1)).repeat(40_000, 1)
+    scores_BV[:, 5] = -torch.inf
+    uniforms = torch.rand(40_000, 1, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    drawn = KeyedDraw(uniforms, 3)(torch.zeros(40_000, 3), scores_BV).argmax(-1)
+    shares, wanted = torch.bincount(drawn, minlength=12) / 40_000, scores_BV[0].softmax(-1)
+    assert shares[5] == 0 and (shares - wanted).abs().max() < 0.01  # four standard deviations of the likeliest
+    scores = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]])
+    for uniform, token in ((0.0, 1), (0.4999, 1), (0.5001, 3), (1 - 2**-53, 3)):
+        draw = KeyedDraw(torch.tensor([[uniform]], dtype=torch.float64), 2)
+        assert draw(torch.zeros(1, 2), scores).argmax().item() == token
+
+
+class Counted:
+    """Counts the rows and tokens that a model is asked for."""
+
+    def __init__(self, model, monkeypatch):
+        self.shapes, forward = [], model.forward
+
+        def counted(*args, **kwargs):
+            self.shapes.append(tuple(kwargs["input_ids"].shape))
+            return forward(*args, **kwargs)
+
+        counted.__signature__ = inspect.signature(forward)
+        monkeypatch.setattr(model, "forward", counted)
+
+
+def test_a_prompt_is_read_once_and_ended_rows_leave_the_batch(loaded, monkeypatch):
+    counted = Counted(loaded.model, monkeypatch)
+    found = answers(loaded, batch_size=24)
+    (first, *rest) = counted.shapes
+    assert first[0] == len(PROMPTS)  # not 24
+    assert {length for _, length in rest} == {1} and rest[0][0] > rest[-1][0]
+    assert sum(rows for rows, _ in rest) < 24 * len(rest)
+    needed = sum(c.tokens - 1 for c in found.values())
+    assert needed <= sum(rows for rows, _ in rest) <= 1.3 * needed + 24
+
+
+def test_too_little_memory_halves_the_batch_and_nothing_is_lost(loaded, monkeypatch, capsys):
+    first, decode = answers(loaded), module.decode
+
+    def short_of_memory(model, input_ids, *args, **kwargs):
+        if len(input_ids) > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return decode(model, input_ids, *args, **kwargs)
+
+    monkeypatch.setattr(module, "decode", replaced(short_of_memory))
+    assert {k: c.ids for k, c in answers(loaded, batch_size=16).items()} == {k: c.ids for k, c in first.items()}
+    assert capsys.readouterr().err.splitlines() == [
+        "out of memory with 16 completions at once; going on with 8 (per_device_eval_batch_size)",
+        "out of memory with 8 completions at once; going on with 4 (per_device_eval_batch_size)",
+    ]
+
+    def out_of_memory(model, input_ids, *args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "decode", replaced(out_of_memory))
+    with pytest.raises(
+        EngineError, match="too little memory for one completion; write a smaller max_completion_length"
+    ):
+        answers(loaded, batch_size=2)
+
+
+def test_an_adapter_answers_with_its_own_weights(loaded):
+    import peft
+
+    plain = answers(build(), temperature=0.0)
+    config = peft.LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM")
+    base = build()
+    model = peft.get_peft_model(base.model, config).eval()
+    adapted = Loaded(model, base.tokenizer, contract=base.contract)
+    found = answers(adapted, temperature=0.0)
+    assert all(c.ids == expected(adapted, p, do_sample=False) for (p, _), c in found.items())
+    assert any(found[key].ids != plain[key].ids for key in KEYS)

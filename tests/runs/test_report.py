@@ -1,0 +1,378 @@
+"""The report of a small made-up pipeline whose model, data set and labels are hostile, and of runs that were cut off."""
+
+import json
+import re
+import unicodedata
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import yaml
+
+from reasoning_ext.errors import UserError
+from reasoning_ext.runs import figures
+from reasoning_ext.runs import read as run_reading
+from reasoning_ext.runs.read import read_run
+from reasoning_ext.runs.report import compare, extremes, render, save_curves, split_text, write_report
+
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = '"><img src=x onerror=alert(2)>'
+TRICKY = "$x_{$</svg>" + SCRIPT  # a label that is neither mathematics nor markup
+VOID = {"meta", "br", "img", "link", "input", "hr"}
+
+
+class Page(HTMLParser):
+    """What a browser would see: the elements, whether they are nested rightly, and the text."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open and self.open.pop() == tag, f"</{tag}> closes nothing"
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def write_run(path: Path, recipe: dict, files: dict[str, str], seconds: float | None = 75.0) -> Path:
+    path.mkdir(parents=True)
+    (path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"output_dir": f"runs/x/{path.name}"}, sort_keys=False))
+    (path / "lineage.json").write_text(json.dumps({"recipe": "0123", "inputs": {}}))
+    (path / "versions.json").write_text(json.dumps({"trl": "9.8.7", "python": "3.11.2"}))
+    for name, text in files.items():
+        (path / name).write_text(text)
+    if seconds is not None:
+        (path / "DONE").write_text(json.dumps({"finished": "2030-01-01T00:00:00+0000", "seconds": seconds}))
+    return path
+
+
+def lines(rows: list[dict]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def write_sft(root: Path) -> Path:
+    log = [{"step": s, "seconds": s, "loss": 2.5 / s, "mean_token_accuracy": 1 - 1 / s} for s in range(1, 31)]
+    recipe = {"stage": "sft", "model_name_or_path": "./model", "from_scratch": True, "dataset_name": "./digits.py"}
+    return write_run(root / "1_sft", recipe, {"metrics.jsonl": lines(log)})
+
+
+def write_grpo(root: Path, seconds: float | None = 75.0) -> Path:
+    log = [
+        {"step": s, "reward": s / 20, "rewards/math_answer/mean": s / 20, f"rewards/{TRICKY}/mean": float("nan")}
+        | {"rewards/think_format/mean": 0.5, "completions/mean_length": 17.0 + s, "completions/clipped_ratio": 0.0}
+        for s in range(1, 21)
+    ]
+    rewards = ["math_answer", {"think_format": {"weight": 0.0}}]
+    recipe = {"stage": "grpo", "model_name_or_path": "runs/x/1_sft", "reward_funcs": rewards}
+    path = write_run(root / "2_grpo", recipe, {"metrics.jsonl": lines(log)}, seconds)
+    (path / "completions").mkdir()
+    for step, texts in ((1, ["old"] * 4), (20, ["<think>9+9=18</think>8", SCRIPT, f"<think>{SCRIPT}", IMAGE])):
+        table = {
+            "step": [step] * 4,
+            "prompt": [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"9+9 {IMAGE}"}]] * 4,
+            "completion": [[{"role": "assistant", "content": text}] for text in texts],
+            "math_answer": [1.0, 0.0, None, 0.0],
+            "think_format": [0.0, 1.0, 1.0, 1.0],
+            "advantage": [1.5, -0.5, -0.5, -0.5],
+        }
+        pyarrow.parquet.write_table(pyarrow.table(table), path / "completions" / f"completions_{step:05d}.parquet")
+    return path
+
+
+def write_sample(root: Path) -> Path:
+    rows = [
+        {"prompt_index": i, "sample_index": 0, "prompt": [{"role": "user", "content": f"problem {i}"}], "answer": "8"}
+        | {"completion": f"<think>t</think>{i}", "rewards": {"math_answer": float(i == 8)}}
+        for i in range(10)
+    ]
+    summary = {"sampled": 10, "finished": 10, "accepted": 1, "kept": 1, "prompts": 10, "prompts without one": 9}
+    recipe = {"stage": "sample", "model_name_or_path": "runs/x/2_grpo", "reward_funcs": ["math_answer"]}
+    return write_run(root / "3_sample", recipe, {"samples.jsonl": lines(rows), "summary.json": json.dumps(summary)})
+
+
+def write_eval(root: Path) -> Path:
+    known = {"problems": 3, "in training data": 0}
+    sft = {"greedy": [0.1025, 0.0764, 0.1362], "pass@1": [0.3912, 0.3601, 0.4232], "mean tokens": 17.25}
+    grpo = {"greedy": [0.9533, 0.9271, 0.9703], "pass@1": [0.9444, 0.9222, 0.9606], "truncated": 0.0}
+    results = {"sft": known | sft, TRICKY: known | grpo}
+    right = {"sft": [0, 0, 1], TRICKY: [1, 1, 1]}
+    answers = [
+        {"model": model, "prompt_index": p, "sample_index": g, "prompt": f"held-out {p} {SCRIPT}", "answer": IMAGE}
+        | {"completion": f"<think>because</think>{model} says {p}", "tokens": 9, "finished": True}
+        | {"rewards": {"math_answer": float(right[model][p] if g == -1 else not right[model][p]), "think_format": 1.0}}
+        for model in right
+        for p in range(3)
+        for g in (-1, 0)  # only the greedy answer, -1, counts for before and after
+    ]
+    models = {"sft": "runs/x/1_sft", TRICKY: "runs/x/2_grpo"}
+    recipe = {"stage": "eval", "models": models, "dataset_name": "./digits.py"}
+    return write_run(root / "4_eval", recipe, {"eval.json": json.dumps(results), "answers.jsonl": lines(answers)})
+
+
+def write_all(root: Path) -> Path:
+    for write in (write_eval, write_sample, write_grpo, write_sft):
+        write(root / "x")
+    return root / "x"
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> Path:
+    return write_all(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> tuple[str, Page]:
+    """The report of the whole pipeline."""
+    return report(write_all(tmp_path_factory.mktemp("whole")))
+
+
+def report(*paths: Path) -> tuple[str, Page]:
+    written = Path(write_report(list(paths), None).split()[1])
+    html = written.read_text(encoding="utf-8")
+    return html, Page(html)
+
+
+def test_hostile_text_is_shown_and_never_markup(whole):
+    html, page = whole
+    assert page.open == []
+    assert not {"script", "img", "iframe", "object", "link"} & set(page.tags)
+    assert "<script" not in html.lower()
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    for shown in (SCRIPT, IMAGE, TRICKY, f"held-out 0 {SCRIPT}", "says 0"):
+        assert shown in page.text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
+
+
+def test_page_needs_nothing_from_outside(whole):
+    html, page = whole
+    links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
+    assert links and all(value.startswith("#") for value in links)
+    assert not re.findall(r"url\((?!#)|@import", html)
+
+
+def test_figures_of_the_evaluation(whole):
+    _, page = whole
+    text = page.text.replace("\N{NO-BREAK SPACE}", " ")
+    for figure in ("10.2 % → 95.3 %", "[7.6, 13.6] → [92.7, 97.0]", "39.1 % → 94.4 %", "[92.2, 96.1]", "17.25"):
+        assert figure in text
+    assert f"sft → {TRICKY}" in text, "before is found by the lineage"
+    assert f"{TRICKY} is better than sft" in text
+
+
+LOW, MIDDLE, HIGH = [0.1, 0.05, 0.2], [0.25, 0.15, 0.35], [0.9, 0.8, 0.95]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "words"),
+    [
+        ([LOW, LOW], [HIGH, HIGH], "better than"),
+        ([HIGH, HIGH], [LOW, LOW], "worse than"),
+        ([LOW, LOW], [MIDDLE, MIDDLE], "not clearly different from"),
+        ([LOW, LOW], [MIDDLE, HIGH], "better (pass@1) than"),
+        ([LOW, HIGH], [HIGH, LOW], "better (greedy) and worse (pass@1) than"),
+    ],
+)
+def test_verdict_in_words(before: list, after: list, words: str):
+    assert compare(list(zip(["greedy", "pass@1"], before, after, strict=True))) == words
+
+
+def test_stages_in_order_with_lineage(whole):
+    html, page = whole
+    cells = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", html, re.S)]
+    stages = {text[0]: text[1:] for row in cells if (text := [Page(cell).text.strip() for cell in row])}
+    assert [name for name in stages if re.match(r"\d_", name)] == ["1_sft", "2_grpo", "3_sample", "4_eval"]
+    assert stages["1_sft"] == ["sft", "./model (random weights)", "./digits.py", "done", "1 min 15 s"]
+    assert stages["2_grpo"][:2] == ["grpo", "1_sft"]
+    assert stages["3_sample"][:2] == ["sample", "2_grpo"]
+    assert stages["4_eval"][:2] == ["eval", f"sft: 1_sft{TRICKY}: 2_grpo"]
+    assert html.count('href="#run-2"') == 3, "2_grpo is named in its own row, by 3_sample and by 4_eval"
+    assert "not finished" not in page.text
+    assert "trl 9.8.7" in page.text and "output_dir: runs/x/2_grpo" in page.text
+
+
+def test_problems_that_differ_are_grouped(whole):
+    _, page = whole
+    assert "2 of 3 problems" in page.text, "two problems went from wrong to right, the third was right before"
+    assert "held-out 0" in page.text and "held-out 2" not in page.text
+    marks = re.findall(r"(\S+) (✓ right|✗ wrong)", " ".join(page.text.split()))
+    assert marks == [("sft", "✗ wrong"), (TRICKY, "✓ right")]
+
+
+def test_curves_and_samples(whole):
+    _, page = whole
+    for title in (
+        "loss",
+        "token accuracy",
+        "accuracy (math_answer)",
+        "share of thoughts",
+        "mean length",
+        "share cut off",
+    ):
+        assert title in page.text
+    assert page.tags.count("svg") == 2 + 5 + 1, "two of sft, five of grpo (all nan is left out), the bars"
+    assert "of step 20" in page.text and "old" not in page.text.split()
+    assert "sampled" in page.text and "prompts without one" in page.text
+
+
+def test_extremes_weigh_rewards_and_share_no_sample():
+    samples = [{"prompt": "p", "completion": str(i), "rewards": {"a": float(i), "b": -9.0 * i}} for i in range(4)]
+    found = extremes([*samples, samples[0]], {"a": 1.0, "b": 0.0})
+    assert [s["completion"] for s in found["best"]] == ["3", "2", "1"]
+    assert [s["completion"] for s in found["worst"]] == ["0"]
+    assert (found["count"], found["low"], found["high"]) == (5, 0.0, 3.0)
+    assert extremes([], {}) == {}
+
+
+@pytest.mark.parametrize(
+    ("completion", "thought", "answer"),
+    [("<think>a</think>b", "a", "b"), ("b", None, "b"), ("<think>a", "a", None), ("<think></think>b", "", "b")],
+)
+def test_split_text_keeps_an_unclosed_thought(completion: str, thought: str | None, answer: str | None):
+    assert split_text([{"role": "assistant", "content": completion}]) == (thought, answer)
+    long = split_text(completion.replace("a", "x" * 10_000)).thought or ""
+    assert len(long) < 5000 and ("6,000 characters left out" in long) == ("a" in completion)
+
+
+def test_a_run_that_was_cut_off_is_marked(tmp_path: Path):
+    path = write_grpo(tmp_path, seconds=None)
+    with (path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 21, "rew')
+    _, page = report(path)
+    assert "1 run, 1 not finished" in page.text
+    assert "no DONE; metrics.jsonl has 1 damaged line" in page.text
+    assert "at step 20" in page.text, "what was logged is shown"
+
+
+def test_damaged_files_do_not_stop_the_report(runs: Path):
+    (runs / "1_sft" / "metrics.jsonl").unlink()
+    (runs / "2_grpo" / "completions" / "completions_00020.parquet").write_bytes(b"PAR1 torn")
+    (runs / "3_sample" / "recipe.yaml").write_text("stage: [")
+    (runs / "4_eval" / "eval.json").write_text('{"sft": {"greedy": [0.1')
+    (runs / "5_new").mkdir()
+    (runs / "5_new" / "recipe.yaml").write_text("stage: sft\n")
+    _, page = report(runs)
+    assert "5 runs, 5 not finished" in page.text
+    for problem in ("no metrics.jsonl", "completions_00020.parquet cannot be read", "recipe.yaml cannot be read"):
+        assert problem in page.text
+    assert "eval.json cannot be read" in page.text and "5 runs without an evaluation" in page.text
+
+
+def test_half_a_surrogate_pair_can_be_written(tmp_path: Path):
+    path = write_sample(tmp_path)
+    row = {"prompt": "half \ud800 pair", "completion": "7", "rewards": {"math_answer": 1.0}}
+    (path / "samples.jsonl").write_text(lines([row]))
+    assert r"half \ud800 pair" in report(path)[1].text
+
+
+def test_where_the_file_goes(runs: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("reasoning_ext.runs.report.render", lambda runs: "page")
+    assert str(runs / "report.html") in write_report([runs], None)
+    assert str(runs / "1_sft" / "report.html") in write_report([runs / "1_sft"], None)
+    assert str(runs / "report.html") in write_report([runs / "1_sft", runs / "2_grpo"], None)
+    line = write_report([runs, runs / "1_sft"], tmp_path / "new" / "page.html")
+    assert str(tmp_path / "new" / "page.html") in line and "(4 runs)" in line and "\n" not in line
+    assert (tmp_path / "new" / "page.html").is_file()
+
+
+@pytest.mark.parametrize("name", ["empty", "missing"])
+def test_no_run_is_an_error_in_one_line(tmp_path: Path, name: str):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        write_report([tmp_path / name], None)
+    message = str(caught.value)
+    assert str(tmp_path / name) in message and "allowed: run folders" in message and "\n" not in message
+    assert not list(tmp_path.rglob("report.html"))
+
+
+def test_save_curves_writes_a_png(runs: Path, tmp_path: Path):
+    save_curves(runs / "2_grpo", tmp_path / "pictures" / "grpo.png")
+    header = (tmp_path / "pictures" / "grpo.png").read_bytes()[:24]
+    assert header.startswith(b"\x89PNG") and int.from_bytes(header[16:20]) == 1000
+    with pytest.raises(UserError, match="found no reward"):
+        save_curves(runs / "1_sft", tmp_path / "sft.png")
+
+
+def test_a_thought_that_the_template_opened_is_shown_whole(tmp_path):
+    path = write_grpo(tmp_path)
+    file = path / "completions" / "completions_00020.parquet"
+    table = pyarrow.parquet.read_table(file)
+    table = table.append_column("whole", pyarrow.array([f"<think>whole {i}</think>8" for i in range(table.num_rows)]))
+    pyarrow.parquet.write_table(table, file)
+    assert read_run(path).samples[0]["completion"] == "<think>whole 0</think>8"
+
+
+def test_a_long_sampling_run_is_read_in_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(run_reading, "MOST_SAMPLES", 2)
+    samples = [{"prompt": "?", "completion": f"<think>{i}</think>{i}", "rewards": {"r": float(i)}} for i in range(5)]
+    summary = {"sampled": 5, "pairs": {"right_wrong": 3, "steps": 1}}
+    files = {"samples.jsonl": lines(samples), "summary.json": json.dumps(summary)}
+    page = render([read_run(write_run(tmp_path / "3_sample", {"stage": "sample"}, files))])
+    assert "the first 2 completions; total reward from 0 to 1" in page and "right_wrong 3, steps 1" in page
+
+
+@pytest.mark.parametrize(
+    ("counts", "called", "said"),
+    [
+        ((0, 0), "held-out problems", ""),
+        ((0, 3), "problems that were trained on", "3 of 3 problems are in the training data of B"),
+        ((3, 3), "problems that were trained on", "3 of 3 problems are in the training data of A, B"),
+        ((1, 2), "problems, some of which were trained on", "1 of 3 problems are in the training data of A; 2 of 3"),
+        ((0, None), "problems", ""),
+    ],
+)
+def test_problems_are_called_held_out_where_that_is_known_alone(counts, called, said):
+    shares = [{"problems": 3} | ({"in training data": n} if n is not None else {}) for n in counts]
+    results = dict(zip("AB", shares, strict=True))
+    assert run_reading.problems_of(results) == called
+    told = run_reading.in_training(results)
+    assert told.startswith(said) and bool(told) == bool(said)
+
+
+TURNING = (
+    "\u202eoverride \u2066isolate \u200fmark \u061cletter \x1b[31mred \u200bspace s\u200dft \ufeffbom \x00nul \x9bcsi"
+)
+HEBREW = "\u05d0\u05d1\u05d2"
+
+
+def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
+    labels = {f"{TURNING} a": "runs/x/1_sft", f"{TURNING} b": "runs/x/2_grpo", HEBREW: "c"}
+    figures = {"problems": 3, "greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}
+    written = {"prompt_index": 0, "sample_index": -1} | dict.fromkeys(("prompt", "answer", "completion"), TURNING)
+    answers = [{"model": label, "rewards": {TURNING: float(i)}} | written for i, label in enumerate(labels)]
+    write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
+    samples = [
+        {"prompt": TURNING, "completion": f"<think>{TURNING}</think>{i}", "rewards": {TURNING: i}} for i in range(9)
+    ]
+    write_run(tmp_path / "x" / "3_sample", {"stage": "sample"}, {"samples.jsonl": lines(samples)})
+    recipe = {"stage": "eval", "models": labels, "dataset_name": TURNING}
+    files = {"eval.json": json.dumps(dict.fromkeys(labels, figures)), "answers.jsonl": lines(answers)}
+    write_run(tmp_path / "x" / f"4_{HEBREW}", recipe, files)
+    html, page = report(tmp_path / "x")
+    assert not [letter for letter in html if unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\t"]
+    for shown in (r"\u202eoverride", r"\u2066", r"\u200f", r"\u061c", r"\x1b[31m", r"s\u200dft", r"\x00"):
+        assert shown in page.text
+    assert f"<bdi>{HEBREW}</bdi>" in html
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("label", ["\x1b]0;t\x07\u202ea", "蒸馏"])
+def test_a_label_that_the_figures_font_lacks_is_drawn_without_a_word(label):
+    svg = figures.bars_svg({label: {"greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}})
+    assert "\x1b" not in svg and "\u202e" not in svg
