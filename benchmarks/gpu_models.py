@@ -4,8 +4,8 @@
 
 What a step costs depends on the shape of a model and not on what it knows. The shape comes from the public config that
 `reasoning_ext.check.memory.shapes` has built in. A tensor at a time is drawn, on the GPU where there is one, so that a
-model need not fit anywhere whole. The tokenizer has as many tokens as the model's vocabulary, one a printable character and fillers up
-to the end, so that every id that a random model samples decodes.
+model need not fit anywhere whole. The tokenizer has as many tokens as the model's vocabulary, one a printable character and
+fillers up to the end, so that every id that a random model samples decodes.
 """
 
 import argparse
