@@ -13,7 +13,6 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -32,13 +31,7 @@ OPTIONAL = {"unsloth", "vllm", "ray", "reasoning_gym"}  # the extras: a module m
 
 # A pattern that a function builds from its variables is tried with these values of them, or left out for a reason.
 BUILT: dict[tuple[str, str], dict[str, Any] | str] = {
-    ("reasoning_ext/check/__init__.py", "_from_line"): {
-        "self": SimpleNamespace(recipe=SimpleNamespace(path="/recipes/tiny/2_grpo.yaml"))
-    },
-    (
-        "reasoning_ext/check/memory/parts.py",
-        "targeted",
-    ): "the recipe's own pattern, on our short names of a model's parts",
+    ("reasoning_ext/check/memory/parts.py", "targeted"): "the recipe's own pattern, on our short names of parts",
     ("reasoning_ext/data/tokens.py", "_around"): {
         "tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "  "]
     },

@@ -205,13 +205,9 @@ def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
     save_model(tmp_path / "model", tokenizer)
     turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "<think>a</think>b"}]
     rows = [{"prompt": [*turns, {"role": "user", "content": "2?"}], "answer": "7"}]
-    path = tmp_path / "r.yaml"
-    path.write_text(yaml.safe_dump(COMMON | grpo_values(tmp_path) | {"output_dir": "out"}))
     from datasets import Dataset
 
-    from reasoning_ext.data.prepared import Prepared
-
-    [row] = grpo._prompts(load_recipe(path), Prepared(Dataset.from_list(rows)))
+    [row] = grpo.written(Dataset.from_list(rows), find_contract(tokenizer))
     assert row["prompt"][1]["content"] == "b" and row["prompt"][1][find_contract(tokenizer).field] == "a"
     text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
     assert "<think>" not in text
@@ -219,14 +215,14 @@ def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
 
 def test_a_turns_end_becomes_the_tokenizers_only_where_prompts_stay_the_same():
     tokenizer = build("phi3_5")
-    grpo._end_at_turns(tokenizer, find_contract(tokenizer))
+    grpo.end_at_turns(tokenizer, find_contract(tokenizer))
     assert tokenizer.eos_token == "<|end|>"
     text = (
         "{% for m in messages %}{{ eos_token + m.content + ('<|end|>' if m.role == 'assistant' else '') }}{% endfor %}"
     )
     tokenizer = build("phi3_5", text=text)
     contract = find_contract(tokenizer)
-    grpo._end_at_turns(tokenizer, contract)
+    grpo.end_at_turns(tokenizer, contract)
     assert tokenizer.eos_token == "<|endoftext|>" and contract.end == "<|end|>"
 
 
@@ -296,7 +292,7 @@ def test_asking_streams_a_whole_answer_without_the_turns_end(tmp_path, capsys, n
     answering = namedtuple("L", "model tokenizer contract")(
         Answering(ids, loaded.model), loaded.tokenizer, loaded.contract
     )
-    text = ask._stream(answering, [{"role": "user", "content": "3+4?"}], Settings, 0, Console(soft_wrap=True))
+    text = ask.stream(answering, tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True), "")
     assert text == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
 
 
@@ -311,7 +307,7 @@ def test_a_failure_of_generation_reaches_who_asks(tmp_path):
 
     failing = namedtuple("L", "model tokenizer contract")(Failing([], loaded.model), loaded.tokenizer, loaded.contract)
     with pytest.raises(MemoryError, match="too long"):
-        ask._stream(failing, [{"role": "user", "content": "3+4?"}], Settings, 0, Console())
+        ask.stream(failing, loaded.tokenizer("3+4?", return_tensors="pt"), Settings, Console(), "")
 
 
 def test_a_base_model_gets_the_default_template_and_keeps_it(run, sft_values, tmp_path, monkeypatch):

@@ -68,7 +68,7 @@ def ask_and_print(
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
     why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
-    texts = [_stream(loaded, inputs, settings, console, why)]
+    texts = [stream(loaded, inputs, settings, console, why)]
     for text in _others(loaded, prompt, settings, n):
         texts.append(text)
         answer = " ".join((think.answer(text) or "").split()) or "(no answer)"
@@ -158,7 +158,7 @@ def _others(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSett
         yield from (completion.text for completion in batch)
 
 
-def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any, why: str) -> str:
+def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any, why: str) -> str:
     """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
     import torch
     from transformers import TextStreamer

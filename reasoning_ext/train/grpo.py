@@ -52,10 +52,10 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **own)
     source = model_source(recipe, trainable=True)
     how = (*source.load_tokenizer(), recipe.get("max_prompt_length"), source.options.chat_template_kwargs)
-    held_out = _written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1]) if config.do_eval else None
+    held_out = written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1]) if config.do_eval else None
     if held_out is not None:
         check_columns(columns_of(held_out), columns)
-    rows = _written(prompt_rows(prepared, *how), how[1])
+    rows = written(prompt_rows(prepared, *how), how[1])
     for line in prepared.lines():
         say(f"data  {line}")
     _check_enough(rows, config.generation_batch_size // config.num_generations)
@@ -63,7 +63,7 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     prepared.write(run.path)
     write_problems(run.path, prepared.rows)
     loaded = load_to_train(source)
-    _end_at_turns(loaded.tokenizer, loaded.contract)
+    end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
         load_reference_as(loaded, source, config)
@@ -76,7 +76,7 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     return train(trainer, run, "grpo")
 
 
-def _end_at_turns(tokenizer: Any, contract: Contract) -> None:
+def end_at_turns(tokenizer: Any, contract: Contract) -> None:
     """Make the end of a turn the tokenizer's end: TRL 1.14 ends completions at that alone, and they would never end.
 
     A tokenizer whose template would then write other prompts is left as it is.
@@ -100,7 +100,7 @@ def _check_enough(rows: Any, prompts: int) -> None:
         raise DataError("dataset_name", problem)
 
 
-def _written(rows: Any, contract: Contract) -> Any:
+def written(rows: Any, contract: Contract) -> Any:
     """Return rows whose prompts are written as the template wants them, since TRL renders them.
 
     That happens when a row is read: in a column of Arrow every message would get the fields of all others, as nulls.

@@ -274,7 +274,8 @@ def test_edits_make_it_fit_and_say_what_they_save(tmp_path):
     "values",
     [
         GRPO, SFT | {"per_device_train_batch_size": 32, "max_length": 4096}, GRPO | {"steps_per_generation": 8},
-        GRPO | {"generation_batch_size": 128, "max_completion_length": 8192}, GRPO | {"load_in_4bit": False, "optim": "sgd"},
+        GRPO | {"generation_batch_size": 128, "max_completion_length": 8192},
+        GRPO | {"load_in_4bit": False, "use_bnb_nested_quant": False, "optim": "sgd"},
         GRPO | {"gradient_checkpointing": False, "use_bnb_nested_quant": False, "lora_r": 256},
         {key: value for key, value in SFT.items() if not key.startswith(("lora", "use", "load"))}, DPO,
         DPO | SFT | {"stage": "dpo", "gradient_checkpointing": False},

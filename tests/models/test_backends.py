@@ -92,6 +92,8 @@ def recipe_errors(text, tmp_path):
     from reasoning_ext.check.keys import OF_KEYS, broken_rules
     from reasoning_ext.recipe.load import load_recipe
 
+    needs = {"dataset_name": "a/b", "output_dir": "out"} | ({"reward_funcs": "[math_answer]"} if "grpo" in text else {})
+    text += "".join(f"{key}: {value}\n" for key, value in needs.items() if key not in text)
     (tmp_path / "r.yaml").write_text(text)
     return [str(error).partition("r.yaml:")[2] for error in broken_rules(load_recipe(tmp_path / "r.yaml"), OF_KEYS)]
 
@@ -110,6 +112,7 @@ SFT = "stage: sft\nmodel_name_or_path: x/y\nuse_peft: true\noutput_dir: out\n"
     ],
 )
 def test_what_unsloth_cannot_take_is_refused_by_name(line, said, tmp_path):
+    line += "\nload_in_4bit: true"
     [error] = recipe_errors(SFT + f"backend: unsloth\n{line}\n", tmp_path)
     assert error.startswith(f"6: {line.partition(':')[0]}") and said in error
     assert not recipe_errors(SFT + line + "\n", tmp_path)
