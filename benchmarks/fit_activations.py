@@ -3,7 +3,7 @@
 The peak of a step is linear in the tokens and in the widths of a layer (hidden, queries, keys, intermediate), but for which
 operation is the highest: in the feed-forward part, in attention, or at the head. So it is the largest of a few planes. They
 are fitted to traces (`memory_trace.trace`) of two-layer models of many widths, for each family of architectures and
-each way to train, and written to `reasoning_ext/memory/activation_coefficients.json`, which the memory plan reads.
+each way to train, and written to `reasoning_ext/check/memory/activation_coefficients.json`, which the memory plan reads.
 
     python benchmarks/fit_activations.py                # about 30 minutes on one core; needs no GPU
     python benchmarks/fit_activations.py --only qwen3/nf4
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from memory_trace.trace import Workload, trace_training
 
-OUTPUT = Path(__file__).parent.parent / "reasoning_ext" / "memory" / "activation_coefficients.json"
+OUTPUT = Path(__file__).parent.parent / "reasoning_ext" / "check" / "memory" / "activation_coefficients.json"
 ROWS, LENGTH, VOCAB, HEAD_DIM, RANK = 512, 512, 4096, 128, 8  # many tokens, beside which the weights' own sizes vanish
 WIDTHS = (  # hidden, queries, keys, intermediate
     (1024, 1024, 256, 2048), (1024, 1024, 256, 4096), (1024, 1024, 256, 6144), (1024, 2048, 256, 3072),

@@ -147,7 +147,7 @@ class FakeEngine:
     """Answers at once, 256 completions a batch, right three times in ten; one prompt in ten is never solved."""
 
     def generate(self, prompts: Any, keys: list, settings: Any) -> Iterator[list]:
-        """Answer keys; see `generation.Engine`."""
+        """Answer keys; see `base.Engine`."""
         from reasoning_ext.engines.base import Completion, key_seed
 
         for start in range(0, len(keys), BATCH):

@@ -74,7 +74,7 @@ async def llm_judge(
         rubric: what earns how many of 10 points.
         include_thought: show the judge the whole completion, not only what follows the thought.
         max_concurrency: requests under way at once.
-        max_retries: how often a request is repeated after a time-out, a broken connection, 429 or 5xx.
+        max_retries: how often a request is repeated after a time-out, a broken connection, 408, 429, 5xx or no reply.
         request_timeout: seconds that one request may take.
         api_key_env: the environment variable that holds the key, if the server wants one.
         log_metric: TRL's, given by the trainer; counts the answers that got no score.

@@ -61,7 +61,7 @@ def test_help_cuts_no_command_s_text_off_on_a_terminal_of_80_columns(cli, monkey
     [
         (("rewards",), "math_answer", "math_answer.py:"), (("rewards",), "get_cosine_scaled_reward", "trl"),
         (("formats",), "gsm8k", "problems.py:"), (("keys",), "learning_rate", "SFTConfig"),
-        (("keys", "eval"), "engine", "own_keys"),
+        (("keys", "eval"), "engine", "recipe.keys"),
         (("keys", "grpo"), "num_generations", "GRPOConfig"),
     ],
 )  # fmt: skip

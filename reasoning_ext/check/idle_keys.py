@@ -57,7 +57,7 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
     in the file without a fault.
     """
     if "engine" in recipe.keys and recipe.get("engine") != "transformers":
-        return  # `generation_checks` says what an engine does not read
+        return  # `rules_generation` says what an engine does not read
     told = set()
     for names, deciding, values, works in [*((*rule, True) for rule in NEEDS), *((*rule, False) for rule in IDLE)]:
         found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}

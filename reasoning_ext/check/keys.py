@@ -31,7 +31,7 @@ class Checked:
         recipe: the recipe.
         specs: its rewards, which the stage takes from here; none where they are wrong.
         problems: what was found, each at its place in the recipe.
-        facts: what else there is to say, for `check --json`, see `check_output.document`.
+        facts: what else there is to say, for `check --json`, see `show.document`.
         code: the Python that the recipe names, `{what: file or model}`.
         unread: why no row was read, or "".
         inspection: its rows and its tokenizer, as far as they were looked at.

@@ -14,9 +14,9 @@ from typing import Any
 from reasoning_ext.errors import Problem
 from reasoning_ext.recipe.engine_options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.recipe.entries import asks_server
+from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import dataclass_keys
-from reasoning_ext.sample.outputs import KINDS, STEPS
 from reasoning_ext.scoring.spec import RewardSpec
 
 Problems = Iterator[Problem]
@@ -176,13 +176,13 @@ def wrong_pairs(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """pairs has an unknown kind, no number of pairs, or pairs by steps without the reward that judges steps."""
     for kind, count in (recipe.get("pairs") or {}).items() if recipe.stage == "sample" else ():
         place = ("pairs", kind)
-        if kind not in KINDS:
-            near = difflib.get_close_matches(str(kind), KINDS, 1, cutoff=0.0)[0]
+        if kind not in PAIR_KINDS:
+            near = difflib.get_close_matches(str(kind), PAIR_KINDS, 1, cutoff=0.0)[0]
             yield recipe.problem(place, f"unknown kind (found {kind}: {count!r})", hint=f"the nearest is {near}")
         elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
             yield recipe.problem(place, f"found {count!r}", "pairs a prompt, 0 or more")
-        elif kind == STEPS_KIND and count and STEPS not in [spec.name for spec in specs]:
-            found = f"found {count} without the reward {STEPS}, which says whose steps hold"
+        elif kind == STEPS_KIND and count and STEP_CHECK not in [spec.name for spec in specs]:
+            found = f"found {count} without the reward {STEP_CHECK}, which says whose steps hold"
             yield recipe.problem(place, found, hint="add it to reward_funcs, with weight: 0.0 to measure alone")
 
 

@@ -10,7 +10,7 @@
                                 "text": what was found and what to change}],
                   "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
                             "context", "lengths", "think_contract", "in_training_data": each where it is known,
-                            "batch": see `batches.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
+                            "batch": see `cost.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
                             "code": {what: file or model} of the Python that it names,
                             "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
 """

@@ -29,7 +29,7 @@ def tokenize_rows(
         rows: `prompt` and `completion`, or `chosen` and `rejected`, in messages, and `chat_template_kwargs` where rows have
             their own.
         tokenizer: with a chat template.
-        contract: what `contract.find_contract` found for it.
+        contract: what `template.find_contract` found for it.
         loss: what is trained on; None for pairs.
         chat_template_kwargs: of the recipe.
 

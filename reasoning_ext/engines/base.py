@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
-
 from reasoning_ext.errors import KeyProblem
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from reasoning_ext.think.template import Contract
 
 Key = tuple[int, int]
@@ -121,6 +121,8 @@ class Engine(Protocol):
 
 def key_array(keys: Sequence[Key]) -> np.ndarray:
     """Return keys as `(prompt, sample)`, int32, (K, 2), those of a prompt next to each other."""
+    import numpy as np
+
     keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
     return keys_K2[np.lexsort((keys_K2[:, 1], keys_K2[:, 0]))]
 

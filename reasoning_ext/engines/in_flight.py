@@ -3,7 +3,7 @@
 They are made in a thread of their own, so that they go on while the caller scores a batch. Keys are taken as there is room
 for what they bring: neither a million requests nor a million unread completions exist at once.
 
-How a request is repeated is the client's affair (`openai_client`); 429 says that it came too early and not that it failed, and
+How a request is repeated is the client's affair (`servers.client`); 429 says that it came too early and not that it failed, and
 it is sent again for as long as nothing else is wrong. A request that fails in all its tries although the server answers others
 is put back until all others are through, and has no completion if it fails again. How a run ends early, always with an
 `EngineError` after which it can go on where it stopped:

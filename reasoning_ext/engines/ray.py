@@ -28,7 +28,7 @@ CLOSE_SECONDS = 10.0  # that workers may take
 
 
 class RayEngine:
-    """Answers prompts on Ray's workers; see `generation.Engine`.
+    """Answers prompts on Ray's workers; see `base.Engine`.
 
     Args:
         source: the model, which every worker opens; a folder must be there under the same name for all of them.
@@ -66,7 +66,7 @@ class RayEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `generation.Engine` says, a chunk at a time, in the order in which the workers are done.
+        """Answer keys as `base.Engine` says, a chunk at a time, in the order in which the workers are done.
 
         Raises:
             KeyProblem: a worker cannot open its engine, refuses a prompt, or dies of a chunk again and again.

@@ -63,7 +63,7 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys with one request each; see `generation.Engine` and `request_body`.
+        """Answer keys with one request each; see `base.Engine` and `request_body`.
 
         Args:
             prompts: P conversations, sent as messages.

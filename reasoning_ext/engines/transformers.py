@@ -55,7 +55,7 @@ class TransformersEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `generation.Engine` says, the longest prompts first, so that a lack of memory shows at once.
+        """Answer keys as `base.Engine` says, the longest prompts first, so that a lack of memory shows at once.
 
         Raises:
             ContractError: the chat template refuses a prompt.

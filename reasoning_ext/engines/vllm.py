@@ -37,7 +37,7 @@ REFUSALS = (OSError, ImportError, LookupError, ValueError, TypeError, RuntimeErr
 
 
 class VllmEngine:
-    """Answers prompts with vLLM; see `generation.Engine`.
+    """Answers prompts with vLLM; see `base.Engine`.
 
     Args:
         source: weights in a folder or on the hub, or a LoRA adapter on such.
@@ -73,7 +73,7 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `generation.Engine` says, those of a prompt next to each other.
+        """Answer keys as `base.Engine` says, those of a prompt next to each other.
 
         Raises:
             ContractError: the chat template refuses a prompt.

@@ -61,7 +61,7 @@ def export_run(
         run: the folder of a finished run that trained a model.
         to: one of `TARGETS`.
         output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
-        prompts: what to compare on, see `export_check.read_prompts`.
+        prompts: what to compare on, see `compare.read_prompts`.
         base: a base in 16 bits in the place of the one that the adapter names.
         quantization: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows.
         llama_cpp: the folder with llama.cpp's converter.

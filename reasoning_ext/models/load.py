@@ -1,4 +1,4 @@
-"""Backend `trl` or `unsloth` -> (model, tokenizer, PEFT config); what is Unsloth's own is in `unsloth_backend.py`.
+"""Backend `trl` or `unsloth` -> (model, tokenizer, PEFT config); what is Unsloth's own is in `unsloth.py`.
 
 A name may be a hub id, a folder with weights, an earlier stage's run (a full model or a LoRA adapter), or, with
 `from_scratch`, a folder with a config and a tokenizer, from which random weights are built.

@@ -52,7 +52,7 @@ class LoadOptions:
     chat_template_path: str | None = None  # in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`
     chat_template_kwargs: dict[str, Any] = field(
         default_factory=dict
-    )  # this and the next: see `contract.find_contract`
+    )  # this and the next: see `template.find_contract`
     think_tags: list[str] | None = None
 
 

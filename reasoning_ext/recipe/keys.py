@@ -15,6 +15,8 @@ QUESTION_KEYS = (
 STAGES = ("sft", "grpo", "dpo", "sample", "eval")
 TRAINED = ("sft", "grpo", "dpo")  # they train a model
 EVAL_REWARDS = ["math_answer", "think_format"]  # where stage eval names none
+PAIR_KINDS = ("right_wrong", "short_long", "steps")  # of what `pairs` counts
+STEP_CHECK = "step_check"  # the reward that pairs of the last kind go by
 FROM_DATA = ("sft", "dpo")  # they train on completions that the data holds
 # What a key decides where that is not what comes out, ours and TRL's; any key that is not here makes another run.
 KINDS = {
@@ -33,7 +35,7 @@ KINDS = {
         "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host",
         "vllm_server_port", "vllm_server_timeout", "vllm_group_port",
     },
-    "transport": {  # of engine_kwargs: how fast and from where completions come; see `engines.options`
+    "transport": {  # of engine_kwargs: how fast and from where completions come; see `engine_options`
         "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
         "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
     },

@@ -102,7 +102,7 @@ def imported(file: Path, module: str | None) -> Any:
 def refuse_library(file: Path, module: str | None, function: str) -> None:
     """Refuse a function of a library, unless it says that it was written for recipes."""
     folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
-    folders.append(Path(__file__).resolve().parent)
+    folders.append(Path(__file__).resolve().parents[1])
     if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
         return
     if file.suffix != ".py" or function not in _listed(file):

@@ -31,6 +31,7 @@ from typing import IO, Any
 import numpy as np
 
 from reasoning_ext.data.sources import KEPT_ROWS
+from reasoning_ext.recipe.keys import STEP_CHECK
 from reasoning_ext.runs.files import whole_file
 from reasoning_ext.sample.selection import Rules
 from reasoning_ext.sample.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Samples
@@ -38,9 +39,7 @@ from reasoning_ext.sample.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, 
 SUMMARY = "summary.json"
 BINS = 10  # of the histogram of pass rates
 QUANTILES = {"shortest": 0.0, "5%": 0.05, "50%": 0.5, "95%": 0.95, "longest": 1.0}
-KINDS = ("right_wrong", "short_long", "steps")
 LONGER = 1.5  # a long right answer has so many times the tokens of the short one
-STEPS = "step_check"
 
 
 @dataclass
@@ -199,7 +198,7 @@ def _short_long(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
 
 
 def _steps(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
-    shares = {one.sample: share for one in right if (share := one.rewards.get(STEPS)) is not None}
+    shares = {one.sample: share for one in right if (share := one.rewards.get(STEP_CHECK)) is not None}
     holding = [one for one in right if shares.get(one.sample) == 1.0]
     failing = [one for one in right if shares.get(one.sample, 1.0) < 1.0]
     yield from zip(holding, sorted(failing, key=lambda one: (shares[one.sample], one.sample)), strict=False)

@@ -11,7 +11,7 @@ An entry is a name, or a name with the layer's options and the reward's own para
       - ./slow.py: {timeout: 20}
 
 Everything that can be wrong with an entry is found from the function's signature, before anything is imported. What the
-options do when a reward is called is in `reward_calls`.
+options do when a reward is called is in `call`.
 """
 
 import itertools

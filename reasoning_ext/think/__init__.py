@@ -2,7 +2,7 @@
 
 Rewards, sampling, evaluation and reports all see whole completions, `<think>thought</think>answer`. A template that
 opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is always
-0 (huggingface/trl#6966, open-r1#560); `contract.py` finds that out by rendering, and makes completions whole before anything
+0 (huggingface/trl#6966, open-r1#560); `template.py` finds that out by rendering, and makes completions whole before anything
 here sees them. Everything here scans text from left to right once, so that a flood of tags costs linear time.
 """
 

@@ -1,6 +1,6 @@
 """What is asked of a chat template to find out what it does with thoughts: probes rendered, and what came out read.
 
-Used by `contract.find_contract` alone, which puts the findings together.
+Used by `template.find_contract` alone, which puts the findings together.
 """
 
 from __future__ import annotations

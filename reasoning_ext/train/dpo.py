@@ -1,7 +1,7 @@
 """Stage `dpo`: direct preference optimisation (arXiv:2305.18290) on pairs of answers with TRL's DPOTrainer.
 
-Departures from TRL: pairs come to the trainer as tokens, rendered as in `pairs.py`, so that no chat template changes what is
-trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
+Departures from TRL: pairs come to the trainer as tokens, rendered as in `data/tokens.py`, so that no chat template changes what
+is trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
 the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
 """
 

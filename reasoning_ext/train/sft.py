@@ -1,7 +1,7 @@
 """Stage `sft`: supervised fine-tuning on prompt-completion rows with TRL's SFTTrainer; the prompt is never trained on.
 
-Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `contract.py`, so that no chat template changes
-what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
+Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `think/template.py`, so that no chat template
+changes what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
 """
 
 from __future__ import annotations

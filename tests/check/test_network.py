@@ -42,8 +42,8 @@ def test_reports_are_off_unless_a_recipe_wants_them(recipe, values, silent):
 @pytest.mark.parametrize(
     ("arguments", "does"),
     [
-        (["score", "f"], "score.score_and_print"),
-        (["ask", "m", "?"], "ask.ask_and_print"),
+        (["score", "f"], "evaluate.replay.score_and_print"),
+        (["ask", "m", "?"], "evaluate.ask.ask_and_print"),
         (["export", "r"], "export.export_run"),
     ],
 )

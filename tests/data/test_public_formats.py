@@ -303,7 +303,7 @@ def test_files_that_formats_share_hold_no_format():
     from reasoning_ext.data.format import format_names
 
     assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "preferences", "prompt_completion"} == set(format_names())
-    with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.formats"):
+    with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.data\.formats"):
         find_format("finished", DATA)
     assert all(find_format(name, DATA).load().__doc__ for name in format_names())
 

@@ -219,7 +219,7 @@ def test_a_library_is_one_by_its_path_too(kind, kinds):
     path = {"path": subprocess.__file__, "package": files.__file__, "link": kinds / "mine.py"}[kind]
     if kind == "link":
         path.symlink_to(subprocess.__file__)
-    name = "write_text" if kind == "package" else "getoutput"
+    name = "write_whole" if kind == "package" else "getoutput"
     with pytest.raises(LookupError, match="not written for recipes"):
         find_format(f"{path}:{name}", kinds)
 

@@ -188,7 +188,7 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
 
     Args:
         recipe: the recipe.
-        facts: of its batches, see `batches.batch_facts`, and `mean_length` of its rows where it is known.
+        facts: of its batches, see `cost.batch_facts`, and `mean_length` of its rows where it is known.
         rate: tokens a second; None: `TOKENS_PER_SECOND`.
 
     Returns:
