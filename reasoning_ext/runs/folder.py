@@ -7,9 +7,9 @@
     recipe_path     where the recipe's file lies, for what it names with ./
 
 Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
-refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. `recipe.keys.KINDS` tells what a key
-decides: what only watches or hastens a run may change at any time. Stage `sample` may change what it keeps of its completions,
-and ask for more of them: those that were drawn stay, and are chosen among anew. A training may be made longer.
+refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. `KINDS` of `recipe.keys` tells
+what a key decides: what only watches or hastens a run may change at any time. Stage `sample` may change what it keeps of its
+completions, and ask for more of them: those that were drawn stay, and are chosen among anew. A training may be made longer.
 """
 
 import contextlib
