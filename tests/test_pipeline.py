@@ -41,8 +41,9 @@ import transformers
 from reasoning_ext.scoring import spec
 from reasoning_ext.data import sources
 counted(sources, "load_rows"), counted(spec, "parse_rewards"), counted(transformers.AutoTokenizer, "from_pretrained")
+from reasoning_ext import check
 from reasoning_ext.check import keys
-counted(keys, "check_keys")
+counted(check, "check_keys"), counted(keys, "check_keys")
 from reasoning_ext.cli import main
 try:
     main()

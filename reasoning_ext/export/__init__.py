@@ -2,10 +2,10 @@
 
     merged-16bit   the adapter merged into its base as published, or the run's whole weights, in 16 bits
     adapter        the adapter's files, its tokenizer and the card
-    gguf           merged-16bit, then one file for llama.cpp; see export_gguf.py
-    hub            merged-16bit or the adapter, uploaded, private unless asked otherwise; see export_hub.py
+    gguf           merged-16bit, then one file for llama.cpp; see gguf.py
+    hub            merged-16bit or the adapter, uploaded, private unless asked otherwise; see hub.py
 
-A folder is written beside its place, loaded afresh, compared (export_check.py), and renamed at the end. One that differs
+A folder is written beside its place, loaded afresh, compared (compare.py), and renamed at the end. One that differs
 from the trained model is removed, and its figures are in the error. `export.json`, written last, says what it was made of.
 """
 
@@ -20,7 +20,7 @@ from typing import Any
 
 from reasoning_ext.data.lineage import EXPORT
 from reasoning_ext.export.card import write_export_card
-from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, ask, compare, read_prompts
+from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, ask, compared, read_prompts
 from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, find_converter, write_gguf
 from reasoning_ext.export.hub import check_upload, upload
 from reasoning_ext.export.merge import (
@@ -29,7 +29,7 @@ from reasoning_ext.export.merge import (
     base_weights,
     find_source,
     load_trained,
-    merge,
+    merged,
     run_tokenizer,
 )
 from reasoning_ext.runs.files import check_space, read_object, whole_folder, write_whole
@@ -135,10 +135,10 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
     check_space(target, 2 * sum(p.numel() for p in model.parameters()))
     reference = ask(model, tokenizer, contract, source, asked)
     with whole_folder(target) as part:
-        _save(merge(model) if source.adapter else model, tokenizer, contract, part)
+        _save(merged(model) if source.adapter else model, tokenizer, contract, part)
         del model
         free_memory()
-        comparison = compare(reference, part, source)
+        comparison = compared(reference, part, source)
         if problems := comparison.problems():
             said = f"{'; '.join(problems)} ({comparison.line()}); removed"
             raise ExportError(f"the export is not the trained model: {said}")

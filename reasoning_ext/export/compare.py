@@ -183,7 +183,7 @@ def ask(model: Any, tokenizer: Any, contract: Contract, source: Source, prompts:
     return reference
 
 
-def compare(reference: Reference, folder: Path, source: Source) -> Comparison:
+def compared(reference: Reference, folder: Path, source: Source) -> Comparison:
     """Compare an exported folder, which is loaded, with the reference, and that with what it was trained from and as."""
     read_T_V = list(_read(load_weights(str(folder), source), reference.sequences))
     pairs = zip(reference.log_probs_T_V, read_T_V, strict=True)

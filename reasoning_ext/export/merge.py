@@ -176,7 +176,7 @@ def load_weights(name: str, source: Source) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     if is_adapter(name):
-        return merge(_with_adapter(name, source))
+        return merged(_with_adapter(name, source))
     check_weights(name, source.trust)
     with loading(name):
         model = AutoModelForCausalLM.from_pretrained(name, dtype="auto", **source.arguments(name))
@@ -195,7 +195,7 @@ def _with_adapter(folder: str, source: Source) -> Any:
         return put_adapter(model, folder).eval()
 
 
-def merge(model: Any) -> Any:
+def merged(model: Any) -> Any:
     """Merge an adapter into its base, refusing weights that are no numbers.
 
     Raises:
