@@ -150,7 +150,7 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(adapter, tmp_path, monke
         assert left_behind(tmp_path), "nothing had been begun yet"
         return merge(model)
 
-    monkeypatch.setattr(export, "merge", broken)
+    monkeypatch.setattr(export, "merged", broken)
     monkeypatch.setattr(sys, "argv", ["reasoning-ext", "export", str(adapter), "-o", str(tmp_path / "out")])
     with pytest.raises(SystemExit) as end:
         main()
