@@ -389,7 +389,7 @@ def test_the_speed_benchmark_runs_to_its_end(models, tmp_path):
 @pytest.mark.unsloth
 @pytest.mark.parametrize("script", ["gpu_memory.py", "gpu_speed.py"])
 def test_the_benchmarks_run_with_unsloth(script, models, tmp_path):
-    smoke(script, "unsloth", models, tmp_path)
+    assert "unsloth" in smoke(script, "unsloth", models, tmp_path)
 
 
 @pytest.mark.slow
