@@ -166,7 +166,7 @@ def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
     try:
         base = base_of(str(folder))
     except KeyProblem as problem:
-        return str(problem)
+        return str(problem).replace(str(folder), name)
     if Path(base).exists() or Path(base).resolve() in made:
         return ""
     path = Path(base)

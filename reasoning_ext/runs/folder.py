@@ -38,6 +38,7 @@ RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
 )  # fmt: skip
 LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network disks have none
+OURS = (Path(__file__).parents[1], Path(__file__).parents[2] / "rewards")  # in the repository rewards lie beside
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 
@@ -215,11 +216,15 @@ def _written(path: Path) -> dict[str, Any]:
 
 
 def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
-    """Return what a folder was made of; a folder that an earlier version read the beginnings of counts as the one of today."""
+    """Return what a folder was made of; what an earlier version marked otherwise counts as the one of today.
+
+    That read the beginnings of folders, and its own rewards and formats stood elsewhere and began with other imports.
+    """
     known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
     if not isinstance(known, dict):
         raise _damaged(path / LINEAGE)
-    return {what: now.get(what, mark) if str(mark).startswith("folder:") else mark for what, mark in known.items()}
+    news = {what: ("folder:", "file:") if now.get(what, "").startswith("ours:") else "folder:" for what in known}
+    return {what: now.get(what, mark) if str(mark).startswith(news[what]) else mark for what, mark in known.items()}
 
 
 def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
@@ -266,7 +271,8 @@ def fingerprint(source: str) -> str:
         return "run:" + text_hash((path / LINEAGE).read_text())
     if path.is_file():
         with path.open("rb") as file:
-            return "file:" + hashlib.file_digest(file, "sha256").hexdigest()[:16]
+            kind = "ours" if any(map(path.resolve().is_relative_to, OURS)) else "file"
+            return f"{kind}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
         listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]

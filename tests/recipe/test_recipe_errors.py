@@ -222,6 +222,14 @@ def test_an_adapter_whose_base_is_gone(base, where, folder, cli, write_recipe):
     assert (result.code, result.heavy) == (2, [])
 
 
+def test_an_adapter_that_names_no_base_is_called_as_the_recipe_calls_it(folder, cli, write_recipe):
+    (folder / "adapter").mkdir()
+    (folder / "adapter" / "adapter_config.json").write_text("{}")
+    write_recipe(BASE.replace("./model", "./adapter").replace("from_scratch: true\n", "use_peft: true\n"))
+    found = "found ./adapter, an adapter whose adapter_config.json names no base_model_name_or_path"
+    assert cli("run", "r.yaml").err == f"error: r.yaml:2: model_name_or_path: {found}\n"
+
+
 def test_an_adapter_on_a_base_that_is_there_or_on_the_hub_is_let_through(folder):
     from reasoning_ext.check.keys import check_recipe
 

@@ -198,6 +198,18 @@ def test_a_run_whose_folders_an_earlier_version_looked_at_goes_on(tmp_path):
         open_run(tmp_path, RECIPE, {"model": "files:4567", "dataset": "file:b"})
 
 
+def test_a_run_whose_reward_of_ours_was_marked_by_an_earlier_version_goes_on(tmp_path):
+    from reasoning_ext.rewards import math_answer
+
+    now = {"reward math_answer": fingerprint(math_answer.__file__)}
+    begun(tmp_path, inputs={"reward math_answer": "file:0123"}, done=True)
+    assert open_run(tmp_path, RECIPE, now).done
+    begun(tmp_path / "new", inputs={"reward math_answer": "ours:0123"})
+    for made, inputs in ((tmp_path, {"reward math_answer": "file:4567"}), (tmp_path / "new", now)):
+        with pytest.raises(RunDirError, match=r"reward math_answer [a-z]+:0123 -> "):
+            open_run(made, RECIPE, inputs)
+
+
 def test_a_folder_with_somebody_elses_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(RunDirError, match="holds files but no run"):
