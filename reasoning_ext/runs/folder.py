@@ -37,7 +37,7 @@ from reasoning_ext.shown import print, without_secrets
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
 )  # fmt: skip
-LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network disks have none
+LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 
@@ -106,7 +106,7 @@ def locked(path: Path) -> Iterator[None]:
 
     path.mkdir(parents=True, exist_ok=True)
     file = path / LOCK
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)  # a soft one outlives who is killed
     try:
         lock.acquire()
         file.write_text(f"{os.getpid()}\n")
