@@ -99,7 +99,7 @@ def test_every_stage_leaves_its_run_folder(finished):
     for stage in STAGES:
         assert all((runs / stage / name).is_file() for name in ("recipe.yaml", "versions.json", "lineage.json", DONE))
     lineage = json.loads((runs / "2_grpo/lineage.json").read_text())
-    assert lineage["inputs"]["model"].startswith("run:") and lineage["inputs"]["reward math_answer"].startswith("ours:")
+    assert lineage["inputs"]["model"].startswith("run:") and lineage["inputs"]["reward math_answer"].startswith("file:")
     assert [row["step"] for row in metrics(runs / "2_grpo") if "reward" in row] == [1, 2, 3, 4]
     assert len(list((runs / "2_grpo/completions").glob("*.parquet"))) == 4
     assert len(rows_of(runs / "3_sample/samples.jsonl")) == 32 * 4

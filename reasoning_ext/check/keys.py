@@ -121,9 +121,7 @@ def _parse(checked: Checked) -> None:
     """Read the rewards, once."""
     recipe, wrong = checked.recipe, list[EntryError]()
     listed = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else []
-    checked.specs = parse_rewards(
-        EVAL_REWARDS if listed is None and recipe.stage == "eval" else listed, recipe.folder, wrong
-    )
+    checked.specs = parse_rewards(listed or (EVAL_REWARDS if recipe.stage == "eval" else []), recipe.folder, wrong)
     checked.add(wrong)
     checked.add(broken_rules(recipe, OF_REWARDS[1:] if wrong else OF_REWARDS, checked.specs))
 

@@ -14,7 +14,6 @@ completions, and ask for more of them: those that were drawn stay, and are chose
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import sys
@@ -30,15 +29,14 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.runs.checkpoints import last_checkpoint
 from reasoning_ext.runs.files import changed, fast_hash, write_whole
-from reasoning_ext.runs.identity import difference, identity, recipe_hash, refused_change, text_hash
+from reasoning_ext.runs.identity import difference, file_mark, identity, older, recipe_hash, refused_change, text_hash
 from reasoning_ext.runs.process import versions
 from reasoning_ext.shown import print, without_secrets
 
 RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
     "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
 )  # fmt: skip
-LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP)  # some network disks have none
-OURS = (Path(__file__).parents[1], Path(__file__).parents[2] / "rewards")  # in the repository rewards lie beside
+LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 
@@ -107,7 +105,7 @@ def locked(path: Path) -> Iterator[None]:
 
     path.mkdir(parents=True, exist_ok=True)
     file = path / LOCK
-    lock = FileLock(file, timeout=0)
+    lock = FileLock(file, timeout=0, fallback_to_soft=False)  # a soft one outlives who is killed
     try:
         lock.acquire()
         file.write_text(f"{os.getpid()}\n")
@@ -223,8 +221,7 @@ def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
     known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
     if not isinstance(known, dict):
         raise _damaged(path / LINEAGE)
-    news = {what: ("folder:", "file:") if now.get(what, "").startswith("ours:") else "folder:" for what in known}
-    return {what: now.get(what, mark) if str(mark).startswith(news[what]) else mark for what, mark in known.items()}
+    return {what: now.get(what, mark) if older(str(mark), now.get(what, "")) else mark for what, mark in known.items()}
 
 
 def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
@@ -270,9 +267,7 @@ def fingerprint(source: str) -> str:
     if is_run(path):
         return "run:" + text_hash((path / LINEAGE).read_text())
     if path.is_file():
-        with path.open("rb") as file:
-            kind = "ours" if any(map(path.resolve().is_relative_to, OURS)) else "file"
-            return f"{kind}:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
+        return file_mark(path)
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
         listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext.recipe.keys import KINDS, TRAINED
 from reasoning_ext.shown import without_secrets
+
+OWN = ":ours"  # behind the mark of a file of this package
+PACKAGE = (Path(__file__).parents[1], Path(__file__).parents[2] / "rewards")  # in the repository rewards lie beside it
 
 
 def recipe_hash(recipe: dict[str, Any]) -> str:
@@ -58,3 +62,15 @@ def difference(before: dict[str, Any], now: dict[str, Any]) -> str:
 def text_hash(text: str) -> str:
     """Return a digest of a text, short enough to be read."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def file_mark(path: Path) -> str:
+    """Identify a file by its content, and say whether it is one of this package's."""
+    own = OWN if any(map(path.resolve().is_relative_to, PACKAGE)) else ""
+    with path.open("rb") as file:
+        return f"file:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}{own}"
+
+
+def older(mark: str, now: str) -> bool:
+    """Tell whether an earlier version made a mark otherwise: it read the beginnings of folders, and moved its own files."""
+    return mark.startswith("folder:") or (now.endswith(OWN) and mark.startswith("file:") and not mark.endswith(OWN))

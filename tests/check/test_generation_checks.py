@@ -101,3 +101,9 @@ def test_an_evaluation_is_told_the_same(rows_file, write_recipe):
     path = write_recipe(EVAL + "vllm_max_model_length: 9\ngeneration_kwargs: {max_new_tokens: 5}\n")
     first, second = errors(path)
     assert first.startswith(f"{path}:6: vllm_max_model_length: found 9") and f"{path}:7: generation_kwargs" in second
+
+
+@pytest.mark.parametrize("listed", ["", "reward_funcs: null\n", "reward_funcs: []\n"])
+def test_an_evaluation_that_names_no_reward_has_two(listed, rows_file, write_recipe):
+    [recipe] = load_recipes([write_recipe(EVAL.replace("reward_funcs: [math_answer]\n", listed))])
+    assert [spec.name for spec in check_recipe(recipe, run=False).specs] == ["math_answer", "think_format"]

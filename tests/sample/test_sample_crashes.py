@@ -1,5 +1,6 @@
 """A sampling run that is killed, that finds its disk full, that is started twice: nothing lost, nothing twice."""
 
+import errno
 import json
 import os
 import shutil
@@ -176,6 +177,16 @@ def test_a_folder_has_one_writer_and_a_dead_one_holds_nothing(tmp_path):
         os.kill(orphan, 0)
         assert (tmp_path / "out" / ".lock").read_text() == f"{os.getpid()}\n"
     os.kill(orphan, signal.SIGKILL)
+
+
+def test_a_disk_without_locks_refuses_nobody(tmp_path, monkeypatch, capsys):
+    def flock(file, how):
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", flock)
+    (tmp_path / ".lock").write_text("1\n")  # of an earlier run
+    with locked(tmp_path):
+        assert f"warning: {tmp_path} cannot be locked" in capsys.readouterr().err
 
 
 def test_a_second_run_of_a_recipe_is_refused_while_the_first_writes(tmp_path, cli):
