@@ -183,7 +183,7 @@ def overlap_findings(
         try:
             held = read_rows(row_options(recipe), TEST)
         except KeyProblem as error:
-            raise recipe.error(error.key, str(error)) from error
+            raise UserError(recipe.placed(error)) from error
     if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
         return {}, []
     found = overlaps(recipe, held["prompt"], earlier, hub, own)
