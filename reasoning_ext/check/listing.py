@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from reasoning_ext.check.schema import _first_sentence, _texts
+from reasoning_ext.check.schema import first_sentence, key_texts
 from reasoning_ext.data.format import FORMATS
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import STAGES
@@ -39,7 +39,7 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
 
 def _functions(homes: list[str]) -> Iterator[str]:
     for name, file, node in functions_at(homes):
-        yield _line(name, _first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
+        yield _line(name, first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
 
 
 def _recipes(folder: Path) -> Iterator[str]:
@@ -55,7 +55,7 @@ def _keys(stages: list[str]) -> Iterator[str]:
     seen: dict[str, str] = {}
     for stage in stages:
         keys = stage_keys(stage)
-        texts = _texts(keys)
+        texts = key_texts(keys)
         for name, key in keys.items():
             if name not in MANAGED:
                 default = "" if key.default is None else f" Default: {key.default}."

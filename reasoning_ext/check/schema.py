@@ -21,7 +21,7 @@ from reasoning_ext.recipe import trl_fields
 from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
 from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
-from reasoning_ext.recipe.trl_fields import Key, _choices, _documented, _enums, class_node
+from reasoning_ext.recipe.trl_fields import Key, class_node, enumerations, field_texts, literal_choices
 from reasoning_ext.scoring.spec import LAYER_OPTIONS, MAX_TIMEOUT, PASSED, RewardSpec
 
 DRAFT = "http://json-schema.org/draft-07/schema#"
@@ -71,7 +71,7 @@ def recipe_schema() -> dict[str, Any]:
     variants: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for stage in STAGES:
         keys = stage_keys(stage)
-        texts = _texts(keys)
+        texts = key_texts(keys)
         properties = {
             name: {"$ref": f"#/definitions/{_define(name, stage, _key_schema(key, texts.get(name), keys), variants)}"}
             for name, key in keys.items()
@@ -199,12 +199,12 @@ def _options(node: ast.expr, choices: tuple[str, ...]) -> list[dict[str, Any]]:
             items = _union(_options(node.slice, choices))
             return [{"type": "array"} | ({"items": items} if items else {})]
         if base == "Literal":
-            return [{"enum": _choices(node)}]
+            return [{"enum": literal_choices(node)}]
         return [{"type": "object"} if base == "dict" else {}]
     name = ast.unparse(node)
-    if choices and (name == "str" or name in _enums()):
+    if choices and (name == "str" or name in enumerations()):
         return [{"enum": list(choices)}]
-    return [{"type": "string"} if name in _enums() else {"type": JSON_TYPES[name]} if name in JSON_TYPES else {}]
+    return [{"type": "string"} if name in enumerations() else {"type": JSON_TYPES[name]} if name in JSON_TYPES else {}]
 
 
 def _union(options: list[dict[str, Any]]) -> dict[str, Any]:
@@ -219,7 +219,7 @@ def _union(options: list[dict[str, Any]]) -> dict[str, Any]:
     return (together + others)[0] if len(together + others) == 1 else {"anyOf": together + others}
 
 
-def _texts(keys: dict[str, Key]) -> dict[str, str]:
+def key_texts(keys: dict[str, Key]) -> dict[str, str]:
     """Return the first sentence of each key's documentation; a subclass's text goes before its base's."""
     owners = {key.owner.split(" of ")[0] for key in keys.values()}
     texts: dict[str, str] = {}
@@ -242,7 +242,7 @@ def _chains() -> list[tuple]:
 
 def _docstring_texts(package: str, file: str, name: str) -> dict[str, str]:
     docstring = re.sub(r"^( *\w+)\(`", r"\1 (`", ast.get_docstring(class_node(package, file, name)) or "", flags=re.M)
-    typed = {field: _first_sentence(text) for field, (_, text) in (_documented(docstring) if docstring else ())}
+    typed = {field: first_sentence(text) for field, (_, text) in (field_texts(docstring) if docstring else ())}
     return {field: text for field, text in typed.items() if text}
 
 
@@ -250,10 +250,10 @@ def _attribute_texts(docstring: str) -> dict[str, str]:
     """Read the `Attributes:` section of a docstring: `name: text`, further lines indented deeper."""
     section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)+)", docstring, re.MULTILINE)
     entries = re.findall(r"^    (\w+): (.+(?:\n {5,}.+)*)", section.group(1), re.MULTILINE) if section else []
-    return {name: _first_sentence(text) for name, text in entries}
+    return {name: first_sentence(text) for name, text in entries}
 
 
-def _first_sentence(text: str) -> str:
+def first_sentence(text: str) -> str:
     """Return the first sentence of the first paragraph, links and tags taken out, as one line."""
     paragraph = re.sub(r"<[^<>]++>", "", text).strip().split("\n\n")[0]
     line = re.sub(r"\[([^\[\]]++)\](?:\([^()]*+\))?", r"\1", " ".join(paragraph.split()))

@@ -75,7 +75,7 @@ def class_keys(*classes: tuple[str, str, str]) -> dict[str, Key]:
     keys: dict[str, Key] = {}
     for package, file, name in classes:
         node = class_node(package, file, name)
-        documented = dict(_documented(ast.get_docstring(node) or ""))
+        documented = dict(field_texts(ast.get_docstring(node) or ""))
         owner = f"{name.lstrip('_')} of {package} {version(package)}"
         for statement in node.body:
             if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
@@ -106,14 +106,14 @@ def fits(value: Any, annotation: str) -> bool:
 def describe(annotation: str) -> str:
     """Write an annotation for people: `float | None` -> `float or null`."""
     if annotation.startswith("Literal["):
-        return ", ".join(str(choice) for choice in _choices(ast.parse(annotation, mode="eval").body))
+        return ", ".join(str(choice) for choice in literal_choices(ast.parse(annotation, mode="eval").body))
     parts = [part.strip() for part in annotation.split("|")]
-    enums = _enums()
+    enums = enumerations()
     words = ["null" if part == "None" else part for part in parts if part not in enums]
     return " or ".join(words) or annotation
 
 
-def _choices(node: ast.expr) -> list:
+def literal_choices(node: ast.expr) -> list:
     """Return the values of a `Literal[...]`."""
     assert isinstance(node, ast.Subscript)
     elements = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
@@ -132,10 +132,10 @@ def _fits(value: Any, node: ast.expr) -> bool:
         if base == "list":
             return isinstance(value, list) and all(_fits(item, node.slice) for item in value)
         if base == "Literal":
-            return value in _choices(node)
+            return value in literal_choices(node)
         return isinstance(value, dict) if base == "dict" else True
     name = ast.unparse(node)
-    if name in _enums():
+    if name in enumerations():
         return isinstance(value, str)
     if name not in _BASIC:
         return True
@@ -153,7 +153,7 @@ def _key(statement: ast.AnnAssign, documented: tuple[str, str], owner: str) -> K
     if isinstance(metadata, ast.Dict):
         named = {_literal(k): v for k, v in zip(metadata.keys, metadata.values, strict=True) if k is not None}
         choices = _literal(named["choices"]) if "choices" in named else ()
-    in_enum = [member for part in annotation.split("|") for member in _enums().get(part.strip(), ())]
+    in_enum = [member for part in annotation.split("|") for member in enumerations().get(part.strip(), ())]
     types, text = documented
     if "str" in annotation and types:
         extra = [t for t in re.findall(r"`(\w+)`", types) if t in _BASIC and t not in annotation]
@@ -179,7 +179,7 @@ def _choices_in(text: str) -> tuple[str, ...]:
     return tuple(re.findall(r"`(\w+)`", plain.group(1))) if plain else ()
 
 
-def _documented(docstring: str) -> Iterator[tuple[str, tuple[str, str]]]:
+def field_texts(docstring: str) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield `(field, (its types, its text))` of a docstring's parameter entries."""
     entries = list(re.finditer(r"^ *(\w+) \((.+?)\):$", docstring, re.MULTILINE))
     ends = [*(entry.start() for entry in entries[1:]), len(docstring)][: len(entries)]
@@ -196,7 +196,7 @@ def _literal(node: ast.expr | None) -> Any:
 
 
 @cache
-def _enums() -> dict[str, tuple[str, ...]]:
+def enumerations() -> dict[str, tuple[str, ...]]:
     """Return the string values of the enumerations that transformers' annotations name."""
     enums = {}
     for package, file in ENUM_FILES:

@@ -317,7 +317,7 @@ def test_making_the_schema_imports_nothing_heavy_and_is_quick():
 
     def anew():
         trl_fields.module_source.cache_clear()
-        trl_fields._enums.cache_clear()
+        trl_fields.enumerations.cache_clear()
         trl_fields.class_keys.cache_clear()
         schema_text()
 

@@ -12,8 +12,8 @@ from reasoning_ext.recipe.trl_fields import (
     MODEL_CONFIG,
     SCRIPT_ARGUMENTS,
     SFT_CONFIG,
-    _documented,
     class_keys,
+    field_texts,
     fits,
 )
 
@@ -81,4 +81,4 @@ def test_reading_the_keys_imports_nothing_heavy():
 
 @pytest.mark.parametrize("text", ["", "A class without a word about its fields."])
 def test_a_class_may_be_undocumented(text):
-    assert list(_documented(text)) == []
+    assert list(field_texts(text)) == []
