@@ -29,7 +29,7 @@ from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
 from reasoning_ext.recipe.user_code import no_code, without_code
-from reasoning_ext.runs import folder as run_dir
+from reasoning_ext.runs import folder
 
 
 def check(
@@ -66,10 +66,10 @@ def check(
     for checked, made in zip(found, before, strict=True):
         if not run:
             _read_code(checked, made, run, announce)
-        if not run or not run_dir.has_begun(checked.recipe.output_dir):
+        if not run or not folder.has_begun(checked.recipe.output_dir):
             made = [other for other in made if other.values.get("output_dir")]
             Look(checked, made, run, offline, options or MemoryOptions()).look()
-        elif run_dir.is_main() and not run_dir.is_done(checked.recipe.output_dir, checked.recipe.values):
+        elif folder.is_main() and not folder.is_done(checked.recipe.output_dir, checked.recipe.values):
             _look_at_rows(checked, made)
         yield checked
 
@@ -91,7 +91,7 @@ def beside(recipe: Recipe) -> list[Recipe]:
 def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callable[[Checked], None] | None) -> None:
     """Say what code a recipe names, and see whether that is what it should be."""
     if checked.code and not checked.errors:
-        if announce and not (run and run_dir.has_begun(checked.recipe.output_dir)):
+        if announce and not (run and folder.has_begun(checked.recipe.output_dir)):
             announce(checked)
         read_signatures(checked, outputs(made), run)
 
@@ -121,7 +121,7 @@ class Look:
     def look(self) -> None:
         """Look at everything that the errors so far leave; before a run, at nothing more once there is one."""
         checked, recipe = self.checked, self.recipe
-        if self.run and not run_dir.is_main():
+        if self.run and not folder.is_main():
             return
         stopped = bool(checked.errors)
         quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
@@ -196,7 +196,7 @@ class Look:
         rows = checked.facts.get("rows") if not self.run else None
         if rows is None:
             return
-        batch = recipe.get("per_device_train_batch_size") * run_dir.world_size() if recipe.stage in FROM_DATA else 0
+        batch = recipe.get("per_device_train_batch_size") * folder.world_size() if recipe.stage in FROM_DATA else 0
         if rows < batch and recipe.get("dataloader_drop_last"):
             found = f"found true with {rows} rows and batches of {batch}, of which none is full"
             checked.note("dataloader_drop_last", found, "leave it out", level="error", code="too_few_rows")

@@ -14,7 +14,7 @@ from reasoning_ext.models.adapter import unfit_adapter
 from reasoning_ext.models.unsloth import unknown_to_unsloth
 from reasoning_ext.recipe.keys import EVAL_REWARDS, TRAINED
 from reasoning_ext.recipe.load import Recipe
-from reasoning_ext.runs import folder as run_dir
+from reasoning_ext.runs import folder
 from reasoning_ext.scoring.spec import EntryError, RewardSpec, parse_rewards
 from reasoning_ext.train.reference import reference_below_adapter
 
@@ -153,9 +153,9 @@ def check_folder(checked: Checked, earlier: list[Recipe]) -> None:
         hint = "Unsloth patches TRL, so run them one by one"
         checked.add([earlier[0].problem("backend", found, hint=hint, code="two_backends")])
     try:
-        run_dir.refuse_other_recipe(recipe.output_dir, recipe.values)
-    except run_dir.RunDirError as error:
+        folder.refuse_other_recipe(recipe.output_dir, recipe.values)
+    except folder.RunDirError as error:
         checked.add([recipe.problem("output_dir", str(error), code=error.problem.code)])
         return
-    if other := run_dir.other_choice(recipe.output_dir, recipe.values):
+    if other := folder.other_choice(recipe.output_dir, recipe.values):
         checked.note("output_dir", f"{recipe.output_dir} goes on {other}", code="goes_on")

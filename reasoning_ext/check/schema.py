@@ -16,7 +16,7 @@ import re
 from typing import Any
 
 from reasoning_ext.data.filters import TraceFilters
-from reasoning_ext.recipe import keys as own_keys
+from reasoning_ext.recipe import keys as recipe_keys
 from reasoning_ext.recipe import trl_fields
 from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
 from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
@@ -228,7 +228,7 @@ def key_texts(keys: dict[str, Key]) -> dict[str, str]:
             for place in chain:
                 texts |= _docstring_texts(*place)
     for owner in owners:
-        cls = getattr(own_keys, owner, None)
+        cls = getattr(recipe_keys, owner, None)
         for base in reversed(cls.__mro__[:-1] if isinstance(cls, type) else ()):
             texts |= _attribute_texts(inspect.cleandoc(base.__doc__ or ""))
     return texts

@@ -16,7 +16,7 @@ from reasoning_ext.check.show import _plain, check_and_print
 from reasoning_ext.cli import app
 from reasoning_ext.recipe.load import load_recipes
 
-ROOT = Path(__file__).parents[1].parent
+ROOT = Path(__file__).parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
 FIRST = ROOT / "recipes" / "tiny" / "1_sft.yaml"
 SFT = """\

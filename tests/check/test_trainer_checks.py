@@ -13,7 +13,7 @@ from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.recipe.trl_fields import SFT_CONFIG, class_keys
 from reasoning_ext.train.refusals import named_refusals, refusals
 
-MODEL = Path(__file__).parents[1].parent / "recipes" / "tiny" / "model"
+MODEL = Path(__file__).parents[2] / "recipes" / "tiny" / "model"
 HEAD = (
     f"stage: sft\nmodel_name_or_path: {MODEL}\nfrom_scratch: true\ndataset_name: ./rows.jsonl\noutput_dir: runs/none\n"
 )

@@ -12,7 +12,7 @@ from reasoning_ext.recipe.load import load_recipe, load_recipes
 from reasoning_ext.recipe.user_code import import_file
 from reasoning_ext.scoring.call import build_rewards
 
-ROOT = Path(__file__).parents[1].parent
+ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "custom_reward"
 RECIPES = [ROOT / "recipes" / "tiny" / "1_sft.yaml", EXAMPLE / "grpo.yaml"]
 
