@@ -8,7 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from messages import pytest_addoption, pytest_runtest_makereport, wording
 
+__all__ = ["pytest_addoption", "pytest_runtest_makereport", "wording"]
 ROOT = Path(__file__).parents[1]
 TINY = ROOT / "recipes" / "tiny"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
