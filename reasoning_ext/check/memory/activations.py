@@ -8,6 +8,7 @@ in `activation_coefficients.json`; those of Unsloth, whose kernels no trace sees
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,7 @@ def _coefficients() -> dict[str, Any]:
 
 
 def training_bytes(setup: Setup, gradients: int) -> Bytes:
-    """Return what is alive at the highest point of a training step, beside weights and optimizer.
-
-    Args:
-        setup: what is put on the card.
-        gradients: the bytes of all gradients.
-    """
+    """Return what is alive at the highest point of a step, beside weights and optimizer; `gradients`: bytes of all of them."""
     layers, table = setup.shape.layers, setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
     held = gradients if setup.accumulation > 1 else 0  # those of earlier batches
     head = 0 if setup.rank else table
@@ -98,27 +94,23 @@ def generation_bytes(setup: Setup) -> Bytes:
 
 def _layers(setup: Setup) -> tuple[int, int]:
     """Return what is kept of each layer, and what one layer takes where it is computed again."""
-    tokens = setup.rows * setup.tokens
+    tokens, family = setup.rows * setup.tokens, FAMILIES.get(setup.shape.model_type, setup.shape.model_type)
     if setup.backend == "unsloth":
         layer = _plane(UNSLOTH_LAYER, setup) * tokens
         return 0 if setup.checkpointing else layer, layer
-    found = _coefficients()[f"{FAMILIES.get(setup.shape.model_type, setup.shape.model_type)}/{_way(setup)}"]
-    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
-    way = found["checkpointed" if setup.checkpointing else "whole"]
-    layer = max(0, *(_plane(plane, setup) for plane in way["planes"])) * tokens
-    if setup.checkpointing:
-        return way["kept"] * setup.shape.hidden * tokens, layer + ranks
-    return _plane(way["kept"], setup) * tokens + ranks, layer
-
-
-def _way(setup: Setup) -> str:
-    """Return how the model is trained, as the coefficients name it."""
     if setup.rank is None:
-        return "full float32" if setup.dtype == "float32" else "full bfloat16"
-    return ("nf4" if setup.bits in (4, 8) else "lora") + (" dropout" if setup.dropout else "")
+        way = "full float32" if setup.dtype == "float32" else "full bfloat16"
+    else:
+        way = ("nf4" if setup.bits in (4, 8) else "lora") + (" dropout" if setup.dropout else "")
+    found = _coefficients()[f"{family}/{way}"]["checkpointed" if setup.checkpointing else "whole"]
+    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
+    layer = max(0, *(_plane(plane, setup) for plane in found["planes"])) * tokens
+    if setup.checkpointing:
+        return found["kept"] * setup.shape.hidden * tokens, layer + ranks
+    return _plane(found["kept"], setup) * tokens + ranks, layer
 
 
-def _plane(plane: tuple[float, ...] | list[float], setup: Setup) -> int:
+def _plane(plane: Sequence[float], setup: Setup) -> int:
     shape = setup.shape
     widths = (shape.hidden, shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim, shape.intermediate)
     return round(sum(factor * width for factor, width in zip(plane, widths, strict=True)))
@@ -149,9 +141,7 @@ def _cast(setup: Setup) -> int:
 
 def _dequantised(setup: Setup) -> int:
     """Return the bytes of the largest quantised weight, which is made whole where it is used."""
-    if setup.bits not in (4, 8):
-        return 0
-    return 2 * max(linear.weights for linear in setup.shape.linears)
+    return 2 * max(linear.weights for linear in setup.shape.linears) if setup.bits in (4, 8) else 0
 
 
 def _mask(setup: Setup) -> int:

@@ -21,6 +21,7 @@ from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 
 TOKENS_PER_SECOND = 1000
+NOT_ENOUGH = "that is not enough; take a smaller model or a larger card"
 ELSEWHERE = {
     "server": "a server has the model",
     "vllm": "vLLM takes the share of the card that vllm_gpu_memory_utilization says, and makes do with it",
@@ -38,32 +39,20 @@ class Card:
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """How the memory is planned.
+    """How the memory is planned."""
 
-    Attributes:
-        card: what a plan is held against; None: the card that is found.
-        rate: tokens a second, to reckon hours with; None: `TOKENS_PER_SECOND`.
-    """
-
-    card: Card | None = None
-    rate: int | None = None
+    card: Card | None = None  # what a plan is held against; None: the card that is found
+    rate: int | None = None  # tokens a second, to reckon hours with; None: `TOKENS_PER_SECOND`
 
 
 @dataclass
 class MemoryReport:
-    """A recipe's plan, or why there is none.
-
-    Attributes:
-        plan: None where there is none.
-        why: why there is none.
-        card: what it was held against, None where no card is known.
-        edits: what would make it fit.
-    """
+    """A recipe's plan, or why there is none."""
 
     plan: Plan | None = None
-    why: str = ""
-    card: Card | None = None
-    edits: list[Edit] = field(default_factory=list)
+    why: str = ""  # there is none
+    card: Card | None = None  # what it was held against, None where no card is known
+    edits: list[Edit] = field(default_factory=list)  # what would make it fit
 
     @property
     def fits(self) -> bool | None:
@@ -85,40 +74,30 @@ class MemoryReport:
         """Return it for people."""
         if self.plan is None:
             return [f"memory: not planned: {self.why}"]
-        peak = f"{_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
-        held = f"{_gib(self.plan.needed)} with what CUDA keeps for itself"
         verdict = f"; {'fits' if self.fits else 'does not fit'} {self.card.name}" if self.card else ""
-        found = [f"memory: {peak}; {held}{verdict}"]
+        peak = f"memory: {_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
+        found = [f"{peak}; {_gib(self.plan.needed)} with what CUDA keeps for itself{verdict}"]
         for phase, parts in sorted(self.plan.shown().items(), key=lambda item: -sum(item[1].values())):
             shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
             found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
-        setup = self.plan.setup
-        if setup.assumed:
-            found.append(f"  with prompts of {setup.prompt} tokens, which were not measured")
-        return found + self.change_lines()
-
-    def change_lines(self) -> list[str]:
-        """Return the edits, a line each."""
-        if not self.edits:
-            return []
-        lines = ["  to make it fit, the cheapest first, each on top of the ones before it:"]
+        if self.plan.setup.assumed:
+            found.append(f"  with prompts of {self.plan.setup.prompt} tokens, which were not measured")
+        if self.edits:
+            found.append("  to make it fit, the cheapest first, each on top of the ones before it:")
         for edit in self.edits:
             after = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} with CUDA's"
-            lines.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
-        if not self._enough():
-            lines.append("    that is not enough; take a smaller model or a larger card")
-        return lines
+            found.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
+        return found + ([f"    {NOT_ENOUGH}"] if self.edits and not self._enough() else [])
 
     def short(self) -> str:
         """Say in one line what is needed and what to write."""
         assert self.plan is not None
-        made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
         if self.plan.engine_lacks:
-            made = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
-            return f"{made}; raise vllm_gpu_memory_utilization, or take a larger card"
-        write = ", then ".join(edit.text for edit in self.edits)
-        enough = "" if self._enough() else ", which is not enough: take a smaller model or a larger card"
-        return f"{made}; write {write}{enough}" if write else f"{made}; take a smaller model or a larger card"
+            lacks = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
+            return f"{lacks}; raise vllm_gpu_memory_utilization, or take a larger card"
+        write = [f"write {', then '.join(edit.text for edit in self.edits)}"] if self.edits else []
+        made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
+        return "; ".join([made, *write, *([] if self._enough() else [NOT_ENOUGH])])
 
     def _enough(self) -> bool:
         return bool(self.edits and self.card and self.edits[-1].plan.fits(self.card.memory))
@@ -134,25 +113,20 @@ class MemoryReport:
 def report_memory(
     recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None
 ) -> MemoryReport:
-    """Plan what a recipe needs on the card.
-
-    Args:
-        recipe: a recipe without errors.
-        earlier: the recipes that come before it.
-        card: what it is held against.
-        offline: do not ask the hub for a config.
-        prompt: tokens of the longest prompt, where it is known.
-    """
+    """Plan what a recipe without errors needs on a card; `earlier`: the recipes before it, the rest as in `setup_of`."""
     if (engine := engine_name(recipe)) != "transformers":
         return MemoryReport(why=ELSEWHERE[engine])
     makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
     names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
+
+    def planned(changed: Recipe) -> Plan:
+        setups = [setup_of(changed, makers, offline, prompt, name) for name in names]
+        return max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
+
     try:
-        setups = [setup_of(recipe, makers, offline, prompt, name) for name in names]
+        return MemoryReport(planned(recipe), card=card, edits=edits(recipe, planned, card.memory) if card else [])
     except ShapeError as error:
         return MemoryReport(why=str(error))
-    made = max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
-    return MemoryReport(made, card=card, edits=edits(made, card.memory) if card else [])
 
 
 def parse_card(text: str) -> Card:
@@ -184,32 +158,28 @@ def find_card() -> Card | None:
 
 
 def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
-    """Say in one line what a recipe takes: tokens, steps, and hours at a stated rate.
+    """Say in one line what a recipe takes: tokens, steps, and hours at a stated rate; nothing where neither is known.
 
     Args:
         recipe: the recipe.
         facts: of its batches, see `cost.batch_facts`, and `mean_length` of its rows where it is known.
         rate: tokens a second; None: `TOKENS_PER_SECOND`.
-
-    Returns:
-        the line, empty where neither steps nor rows are known.
     """
-    steps = facts.get("optimizer_steps")
+    steps, mean = facts.get("optimizer_steps") or 0, facts.get("mean_length")
     if recipe.stage in FROM_DATA:
-        sides = 2 if recipe.stage == "dpo" else 1
-        each = facts.get("mean_length") or sides * (recipe.get("max_length") or 0)
-        tokens = steps * facts["rows_a_step"] * each if steps and each else 0
-        said = f"up to {_count(tokens)} tokens" if not facts.get("mean_length") else f"{_count(tokens)} tokens"
+        longest = (2 if recipe.stage == "dpo" else 1) * (recipe.get("max_length") or 0)
+        tokens = steps * facts.get("rows_a_step", 0) * (mean or longest)
+        said = f"{'' if mean else 'up to '}{_count(tokens)} tokens"
     else:
-        completions = facts.get("completions") or (steps or 0) * facts.get("completions_a_step", 0)
+        completions = facts.get("completions") or steps * facts.get("completions_a_step", 0)
         tokens = completions * (recipe.get("max_completion_length") or 0)
         said = f"{_count(completions)} completions, up to {_count(tokens)} tokens"
     if not tokens:
         return ""
     hours = tokens / (rate or TOKENS_PER_SECOND) / 3600
     length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
-    counted = f"{steps} steps, " if steps else ""
     told = "" if rate else " (tell yours with --tokens-per-second)"
+    counted = f"{steps} steps, " if steps else ""
     return f"cost: {counted}{said}; {length} at {rate or TOKENS_PER_SECOND} tokens a second{told}"
 
 

@@ -9,13 +9,18 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import astuple, dataclass, fields
+from dataclasses import asdict, astuple, dataclass
 
 from reasoning_ext.check.memory.shapes import Linear, Shape
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 NF4_BLOCK, NESTED_BLOCK, STATE_BLOCK, MIN_8BIT = 64, 256, 256, 4096
 MOMENTS = {"adamw": 2, "adam": 2, "ademamix": 3, "lion": 1, "rmsprop": 1, "adagrad": 1, "sgd": 0, "grokadamw": 3}
+NAMES = {
+    "lora": "LoRA weights", "modules_to_save": "modules_to_save", "optimizer_temporaries": "optimizer's temporaries",
+    "vllm": "vLLM", "kv_cache": "KV cache", "embeddings_gradient": "embeddings' gradient", "layer": "one layer's activations",
+    "dequantised": "dequantised weight", "mask": "attention mask", "cast": "weights cast to 16 bits",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -42,7 +47,6 @@ class Bytes:
     cast: int = 0
 
     def __add__(self, other: Bytes) -> Bytes:
-        """Add what is alive beside it."""
         return Bytes(*map(sum, zip(astuple(self), astuple(other), strict=True)))
 
     @property
@@ -52,43 +56,20 @@ class Bytes:
 
     def shown(self, bits: int) -> dict[str, int]:
         """Return it for people and for `check --json`, without what is nothing; `bits` are those of the weights."""
-        named = NAMES | {
-            "weights": f"weights in {bits} bits",
-            "rest": "embeddings, head, norms" if bits in (4, 8) else "embeddings and norms",
-        }
-        sizes = {
-            named.get(field.name, field.name.replace("_", " ")): getattr(self, field.name) for field in fields(self)
-        }
-        return {name: size for name, size in sizes.items() if size}
-
-
-NAMES = {
-    "lora": "LoRA weights", "modules_to_save": "modules_to_save", "optimizer_temporaries": "optimizer's temporaries",
-    "vllm": "vLLM", "kv_cache": "KV cache", "embeddings_gradient": "embeddings' gradient", "layer": "one layer's activations",
-    "dequantised": "dequantised weight", "mask": "attention mask", "cast": "weights cast to 16 bits",
-}  # fmt: skip
+        rest = "embeddings, head, norms" if bits in (4, 8) else "embeddings and norms"
+        names = NAMES | {"weights": f"weights in {bits} bits", "rest": rest}
+        return {names.get(name, name.replace("_", " ")): size for name, size in asdict(self).items() if size}
 
 
 def four_bit_bytes(elements: int, nested: bool) -> int:
-    """Return what one matrix takes in NF4 or FP4, with its constants and code tables.
-
-    Args:
-        elements: of the matrix.
-        nested: the constants are quantised themselves (`use_bnb_nested_quant`).
-    """
+    """Return what one matrix takes in NF4 or FP4; `nested`: its constants are quantised themselves."""
     blocks = math.ceil(elements / NF4_BLOCK)
     constants = blocks + 4 * math.ceil(blocks / NESTED_BLOCK) + 4 * 256 + 4 if nested else 4 * blocks
     return math.ceil(elements / 2) + constants + 4 * 16
 
 
 def linear_bytes(shape: Shape, bits: int, nested: bool = False) -> int:
-    """Return what the linear weights beside the head take.
-
-    Args:
-        shape: the model.
-        bits: 4, 8, 16 or 32.
-        nested: see `four_bit_bytes`.
-    """
+    """Return what the linear weights beside the head take in 4, 8, 16 or 32 bits."""
     if bits == 4:
         return sum(four_bit_bytes(linear.weights, nested) * linear.count for linear in shape.linears)
     if bits == 8:  # int8 and a float32 scale per output
@@ -102,12 +83,7 @@ def rest_bytes(shape: Shape, dtype: str) -> int:
 
 
 def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
-    """Return the linear modules that LoRA goes on, as PEFT chooses them.
-
-    Args:
-        shape: the model.
-        targets: `lora_target_modules`: `all-linear`, names, a regular expression, or None for PEFT's own choice.
-    """
+    """Return the linear modules that LoRA goes on, as PEFT chooses them by `lora_target_modules`; None: its own choice."""
     if isinstance(targets, list) and len(targets) == 1:
         targets = targets[0]  # as TRL's ModelConfig does
     if targets == "all-linear":
@@ -122,28 +98,15 @@ def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
 
 
 def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, dora: bool = False) -> list[int]:
-    """Return the elements of each of the adapter's tensors.
-
-    Args:
-        shape: the model.
-        rank: `lora_r`.
-        targets: see `targeted`.
-        dora: with a magnitude for each output.
-    """
+    """Return the elements of each of the adapter's tensors; `targets` as in `targeted`, `dora`: a magnitude for each output."""
     tensors = []
     for linear in targeted(shape, targets):
-        each = [rank * linear.inputs, rank * linear.outputs, *([linear.outputs] if dora else [])]
-        tensors += each * linear.count
+        tensors += [rank * linear.inputs, rank * linear.outputs, *[linear.outputs] * dora] * linear.count
     return tensors
 
 
 def saved_tensors(shape: Shape, names: tuple[str, ...]) -> list[int]:
-    """Return the elements of each tensor of the modules that are trained whole beside an adapter (`lora_modules_to_save`).
-
-    Args:
-        shape: the model.
-        names: of modules; embeddings and head are copied both, also where they are tied.
-    """
+    """Return the elements of each tensor of `lora_modules_to_save`; embeddings and head are copied both, also where tied."""
     whole = [shape.vocab * shape.hidden for name in names if name in ("embed_tokens", "lm_head")]
     return whole + [linear.weights for linear in shape.linears if linear.name in names for _ in range(linear.count)]
 
@@ -163,28 +126,15 @@ def state_bytes(tensors: list[int], optimizer: str, dtype: str) -> int:
         optimizer: `optim`, as transformers names it; unknown ones count as AdamW.
         dtype: of the trained tensors.
     """
-    if optimizer.startswith(
-        ("adafactor", "galore_adafactor")
-    ):  # a row and a column for each matrix, nearly square here
+    if optimizer.startswith(("adafactor", "galore_adafactor")):  # a row and a column a matrix, nearly square here
         return sum(2 * math.isqrt(elements) * 4 for elements in tensors)
-    family = next((name for name in MOMENTS if name in optimizer), "adamw")
-    moments = MOMENTS[family]
+    moments = MOMENTS[next((name for name in MOMENTS if name in optimizer), "adamw")]
     if "8bit" in optimizer:
-        small = sum(4 * elements for elements in tensors if elements < MIN_8BIT)
-        large = sum(n + 4 * math.ceil(n / STATE_BLOCK) for n in tensors if n >= MIN_8BIT)
-        return moments * (small + large)
-    width = 4 if "32bit" in optimizer else BYTES[dtype]
-    return moments * width * sum(tensors)
+        return moments * sum(4 * n if n < MIN_8BIT else n + 4 * math.ceil(n / STATE_BLOCK) for n in tensors)
+    return moments * (4 if "32bit" in optimizer else BYTES[dtype]) * sum(tensors)
 
 
 def cache_bytes(shape: Shape, rows: int, tokens: int, width: int = 2) -> int:
-    """Return what the keys and values of full-length sequences take.
-
-    Args:
-        shape: the model; layers with a sliding window keep no more than that.
-        rows: sequences at once.
-        tokens: prompt and completion of each.
-        width: bytes an element.
-    """
+    """Return what keys and values take: of so many sequences of so many tokens, `width` bytes an element; windows keep less."""
     kept = sum(min(tokens, window) if window else tokens for window in shape.windows)
     return 2 * shape.kv_heads * shape.head_dim * width * rows * kept

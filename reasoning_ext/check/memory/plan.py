@@ -13,18 +13,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from reasoning_ext.check.memory import parts
 from reasoning_ext.check.memory.activations import generation_bytes, scoring_bytes, training_bytes
-from reasoning_ext.check.memory.parts import (
-    BYTES,
-    Bytes,
-    adapter_tensors,
-    cache_bytes,
-    linear_bytes,
-    model_tensors,
-    rest_bytes,
-    saved_tensors,
-    state_bytes,
-)
+from reasoning_ext.check.memory.parts import BYTES, Bytes
 from reasoning_ext.check.memory.setup import Setup
 
 GIB = 2**30
@@ -69,19 +60,11 @@ class Plan:
 
     def shown(self) -> dict[str, dict[str, int]]:
         """Return `{phase: {part: bytes}}` for people and for `check --json`."""
-        return {phase: parts.shown(self.setup.bits) for phase, parts in self.phases.items()}
+        return {phase: held.shown(self.setup.bits) for phase, held in self.phases.items()}
 
 
 def plan(setup: Setup, card: int | None = None) -> Plan:
-    """Plan a run.
-
-    Args:
-        setup: what is put on the card.
-        card: the card's memory in bytes, which vLLM takes its share of; None: 48 GiB.
-
-    Returns:
-        the plan, its parts in bytes.
-    """
+    """Plan a run, on a card of so many bytes, which vLLM takes its share of; None: 48 GiB."""
     base, phases = weight_parts(setup), {}
     engine = round((setup.vllm or 0.0) * (card or 48 * GIB))
     lacks = max(0, engine_bytes(setup) - engine) if engine else 0
@@ -89,10 +72,11 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
         engine = max(0, engine - (base.total - base.lora))
     kept, resident = base, Bytes(vllm=0 if setup.sleeps else engine)
     if setup.trains:
-        tensors, saved = trained_tensors(setup), saved_tensors(setup.shape, setup.saved)
-        states = state_bytes(tensors, setup.optimizer, setup.trained) + state_bytes(saved, setup.optimizer, setup.dtype)
-        gradients = sum(tensors) * BYTES[setup.trained] + sum(saved) * BYTES[setup.dtype]
-        kept += Bytes(optimizer_states=states)
+        whole = parts.saved_tensors(setup.shape, setup.saved)
+        tensors = adapter_tensors(setup) if setup.rank else parts.model_tensors(setup.shape)
+        trained = ((tensors, setup.trained), (whole, setup.dtype))
+        kept += Bytes(optimizer_states=sum(parts.state_bytes(each, setup.optimizer, of) for each, of in trained))
+        gradients = sum(sum(each) * BYTES[of] for each, of in trained)
         phases["training"] = kept + resident + training_bytes(setup, gradients)
         if setup.rows and setup.accumulation > setup.generated // setup.rows > 0:  # generated in the middle of a step
             kept += Bytes(gradients=gradients)
@@ -105,28 +89,24 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
 
 def engine_bytes(setup: Setup) -> int:
     """Return the least that vLLM must have: its weights, which TRL has it load in 16 bits, and one sequence of full length."""
-    low = setup.backend == "unsloth" and setup.bits in (4, 8)
-    weights = linear_bytes(setup.shape, setup.bits if low else 16, setup.nested) + rest_bytes(setup.shape, "bfloat16")
-    return weights + cache_bytes(setup.shape, 1, setup.tokens)
+    bits = setup.bits if setup.backend == "unsloth" and setup.bits in (4, 8) else 16
+    weights = parts.linear_bytes(setup.shape, bits, setup.nested) + parts.rest_bytes(setup.shape, "bfloat16")
+    return weights + parts.cache_bytes(setup.shape, 1, setup.tokens)
 
 
 def weight_parts(setup: Setup) -> Bytes:
     """Return what is loaded and stays: the weights, the adapter, the reference."""
-    adapter = 0
-    if setup.rank:
-        adapter = sum(adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)) * BYTES[setup.trained]
+    shape, adapter = setup.shape, sum(adapter_tensors(setup)) * BYTES[setup.trained]
     return Bytes(
-        weights=linear_bytes(setup.shape, setup.bits, setup.nested),
-        rest=rest_bytes(setup.shape, setup.dtype),
+        weights=parts.linear_bytes(shape, setup.bits, setup.nested),
+        rest=parts.rest_bytes(shape, setup.dtype),
         lora=adapter,
         reference_adapter=adapter if setup.reference == "adapter" else 0,
-        modules_to_save=sum(saved_tensors(setup.shape, setup.saved)) * BYTES[setup.dtype],
-        reference_model=setup.shape.parameters * BYTES[setup.dtype] if setup.reference == "model" else 0,
+        modules_to_save=sum(parts.saved_tensors(shape, setup.saved)) * BYTES[setup.dtype],
+        reference_model=shape.parameters * BYTES[setup.dtype] if setup.reference == "model" else 0,
     )
 
 
-def trained_tensors(setup: Setup) -> list[int]:
-    """Return the elements of each tensor that is trained."""
-    if setup.rank:
-        return adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora)
-    return model_tensors(setup.shape)
+def adapter_tensors(setup: Setup) -> list[int]:
+    """Return the elements of each tensor of the adapter, if there is one."""
+    return parts.adapter_tensors(setup.shape, setup.rank, setup.targets, setup.dora) if setup.rank else []

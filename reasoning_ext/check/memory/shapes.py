@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -64,7 +63,7 @@ class Shape:
     vocab: int
     tied: bool  # the head is the embedding matrix
     linears: tuple[Linear, ...]  # beside the head, those of a vision tower too
-    other: int  # elements of norms, biases and all that is no linear weight and no embedding
+    parameters: int  # all of them
     windows: tuple[int | None, ...]  # the sliding window of each layer, None where it attends to everything
     context: int  # the longest sequence that the model was made for
     dtype: str  # that its weights are published in
@@ -80,52 +79,33 @@ class Shape:
         return self.vocab * self.hidden * (1 if self.tied else 2)
 
     @property
-    def parameters(self) -> int:
-        """All parameters."""
-        return self.linear_weights + self.embeddings + self.other
+    def other(self) -> int:
+        """The elements of norms, biases and all that is no linear weight and no embedding."""
+        return self.parameters - self.linear_weights - self.embeddings
 
 
 def config_of(name: str, revision: str | None = None, offline: bool = True) -> dict[str, Any]:
-    """Return what a model's config.json holds.
-
-    Args:
-        name: a local folder, or a hub name.
-        revision: the hub's revision.
-        offline: do not ask the hub.
+    """Return what a model's config.json holds: of a local folder, or of a hub name at a revision.
 
     Raises:
-        ShapeError: there is no config to be had.
+        ShapeError: there is no config to be had, or none without asking the hub where `offline` is set.
     """
-    file = Path(name) / "config.json"
-    if file.is_file():
-        return _parsed(file)
-    if Path(name).is_dir():
-        raise ShapeError("model_name_or_path", f"found {name} without a config.json")
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
 
+    found: Any = Path(name) / "config.json"
     try:
-        cached = try_to_load_from_cache(name, "config.json", revision=revision)
-    except ValueError as error:
-        raise ShapeError("model_name_or_path", f"found {name!r}, which is neither a folder nor a hub name") from error
-    if isinstance(cached, str):
-        return _parsed(Path(cached))
-    known = built_in().get(_key(name))
-    if known is not None:
-        return dict(known)
-    if offline:
-        raise ShapeError("model_name_or_path", f"the config of {name} is neither on this machine nor built in")
-    try:
-        return json.loads(Path(hf_hub_download(name, "config.json", revision=revision)).read_text(encoding="utf-8"))
+        if not Path(name).is_dir():
+            found = try_to_load_from_cache(name, "config.json", revision=revision)
+            if not isinstance(found, str) and (known := built_in().get(_key(name))):
+                return dict(known)
+            if not isinstance(found, str) and not offline:
+                found = hf_hub_download(name, "config.json", revision=revision)
+        if isinstance(found, str | Path):
+            return json.loads(Path(found).read_bytes())
     except Exception as error:  # the hub's own errors have no common class below OSError and ValueError
         reason = " ".join(str(error).split())[:200]
-        raise ShapeError("model_name_or_path", f"the config of {name} cannot be had: {reason}") from error
-
-
-def _parsed(file: Path) -> dict[str, Any]:
-    try:
-        return json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ShapeError("model_name_or_path", f"{file} is no JSON: {error}") from error
+        raise ShapeError("model_name_or_path", f"the config of {name} cannot be read: {reason}") from error
+    raise ShapeError("model_name_or_path", f"the config of {name} is neither on this machine nor built in")
 
 
 @cache
@@ -141,10 +121,7 @@ def _key(name: str) -> str:
 
 
 def shape_of(config: dict[str, Any]) -> Shape:
-    """Return the sizes of the decoder that a config describes.
-
-    Args:
-        config: what a config.json holds.
+    """Return the sizes of the decoder that a config.json describes.
 
     Raises:
         ShapeError: the architecture has no formula, or no model can be built from the config.
@@ -178,22 +155,15 @@ def _built(kind: str, text: str) -> Shape:
 def _measured(kind: str, model: Any, config: Any) -> Shape:
     import torch
 
-    inputs, head = model.get_input_embeddings(), model.get_output_embeddings()
-    kinds: Counter[tuple[str, int, int]] = Counter()
-    first: dict[tuple[str, int, int], str] = {}
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    paths: dict[tuple[str, int, int], list[str]] = {}
     for path, module in model.named_modules():
         if isinstance(module, torch.nn.Linear) and module is not head:
-            one = (path.rpartition(".")[2], module.in_features, module.out_features)
-            kinds[one] += 1
-            first.setdefault(one, path)
-    linears = tuple(Linear(first[one], *one[1:], count) for one, count in kinds.items())
-    tied = head.weight is inputs.weight
-    vocab, hidden = inputs.weight.shape
-    counted = sum(one.weights * one.count for one in linears) + vocab * hidden * (1 if tied else 2)
-    heads = config.num_attention_heads
+            paths.setdefault((path.rpartition(".")[2], module.in_features, module.out_features), []).append(path)
     windowed = [layer == "sliding_attention" for layer in getattr(config, "layer_types", None) or ()]
     if not windowed:  # Mistral and Phi-3 have one for all layers, Qwen's are switched off
         windowed = [kind in ("mistral", "phi3")] * config.num_hidden_layers
+    heads, (vocab, hidden) = config.num_attention_heads, embeddings.weight.shape
     return Shape(
         model_type=kind,
         hidden=hidden,
@@ -203,9 +173,9 @@ def _measured(kind: str, model: Any, config: Any) -> Shape:
         head_dim=getattr(config, "head_dim", None) or hidden // heads,
         intermediate=config.intermediate_size,
         vocab=vocab,
-        tied=tied,
-        linears=linears,
-        other=sum(p.numel() for p in model.parameters()) - counted,
+        tied=head.weight is embeddings.weight,
+        linears=tuple(Linear(found[0], ins, outs, len(found)) for (_, ins, outs), found in paths.items()),
+        parameters=sum(p.numel() for p in model.parameters()),
         windows=tuple(config.sliding_window if own else None for own in windowed),
         context=config.max_position_embeddings,
         dtype=str(config.dtype or torch.bfloat16).removeprefix("torch."),
