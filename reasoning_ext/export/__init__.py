@@ -20,7 +20,7 @@ from typing import Any
 
 from reasoning_ext.data.lineage import EXPORT
 from reasoning_ext.export.card import write_export_card
-from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, ask, compared, read_prompts
+from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, Reference, compared, read_prompts
 from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, find_converter, write_gguf
 from reasoning_ext.export.hub import check_upload, upload
 from reasoning_ext.export.merge import (
@@ -43,19 +43,11 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def export_run(
-    run: Path,
-    to: str,
-    output: Path | None = None,
-    *,
-    prompts: Path | None = None,
-    base: str | None = None,
-    quantization: str = "q8_0",
-    llama_cpp: Path | None = None,
-    repo_id: str | None = None,
-    public: bool = False,
+    run: Path, to: str, output: Path | None = None, *, prompts: Path | None = None, base: str | None = None,
+    quantization: str = "q8_0", llama_cpp: Path | None = None, repo_id: str | None = None, public: bool = False,
     what: str = MERGED,
-) -> Path:
-    """Export a finished run.
+) -> Path:  # fmt: skip
+    """Export a finished run, and return the folder or the file of `gguf`.
 
     Args:
         run: the folder of a finished run that trained a model.
@@ -63,14 +55,8 @@ def export_run(
         output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
         prompts: what to compare on, see `compare.read_prompts`.
         base: a base in 16 bits in the place of the one that the adapter names.
-        quantization: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows.
-        llama_cpp: the folder with llama.cpp's converter.
-        repo_id: of `hub`, `user/name`.
-        public: of `hub`; private otherwise.
-        what: of `hub`, `merged-16bit` or `adapter`.
-
-    Returns:
-        the folder, or the file of `gguf`.
+        quantization, llama_cpp: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows; the folder with the converter.
+        repo_id, public, what: of `hub`: `user/name`; private otherwise; `merged-16bit` or `adapter`.
 
     Raises:
         ExportError: the run cannot be exported, or the export differs from it; nothing is left in its place then.
@@ -83,17 +69,14 @@ def export_run(
     source = find_source(run, base)
     if source.named:
         say(f"export  warning: the base {base} was given by hand; the run was trained on {shorten(source.named)}")
-    if to == HUB and what == ADAPTER and _own_base(source):
-        raise ExportError(
-            f"found an adapter on the folder {_own_base(source)}, which nobody else has; write --what {MERGED}"
-        )
+    if to == HUB and what == ADAPTER and (own := _own_base(source)):
+        raise ExportError(f"found an adapter on the folder {own}, which nobody else has; write --what {MERGED}")
     if to == GGUF:
-        converter = find_converter(llama_cpp, quantization)
-        file = output or run / "export" / f"{run.resolve().name}-{quantization}.gguf"
+        converter, name = find_converter(llama_cpp, quantization), run.resolve().name
+        file = output or run / "export" / f"{name}-{quantization}.gguf"
         if file.exists():
             raise ExportError(f"found {file}; remove it, or write --output FILE")
-        merged = export_merged(source, run / "export" / MERGED, prompts)
-        return write_gguf(merged, file, quantization, converter, run.resolve().name)
+        return write_gguf(export_merged(source, run / "export" / MERGED, prompts), file, quantization, converter, name)
     kind = what if to == HUB else to
     folder = output or run / "export" / kind
     if kind == ADAPTER:
@@ -120,11 +103,7 @@ def _check_arguments(to: str, what: str, quantization: str, repo_id: str | None,
 
 
 def export_merged(source: Source, target: Path, prompts: Path | None = None) -> Path:
-    """Write the run's model in 16 bits, load it again and compare it; see the module's text.
-
-    Raises:
-        ExportError, DiskError: as `export_run`.
-    """
+    """Write the run's model in 16 bits, load it again and compare it; see the module's text, and `export_run` for errors."""
     if _exists(source, target, MERGED):
         return target
     asked = read_prompts(source, prompts)
@@ -133,7 +112,7 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
     say(f"export  {shorten(str(source.path))}: loads {what}")
     model = load_trained(source)
     check_space(target, 2 * sum(p.numel() for p in model.parameters()))
-    reference = ask(model, tokenizer, contract, source, asked)
+    reference = Reference(model, tokenizer, contract, source, asked)
     with whole_folder(target) as part:
         _save(merged(model) if source.adapter else model, tokenizer, contract, part)
         del model
@@ -145,18 +124,12 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
         _finish(source, part, MERGED, comparison)
     say(f"export  {target}: {comparison.line()}")
     if comparison.prompts < PROMPTS or comparison.tokens < FEW_TOKENS:
-        found = f"{comparison.prompts} different prompts and {comparison.tokens} tokens were compared"
-        say(f"export  warning: {found}, {PROMPTS} and {FEW_TOKENS} are better; see --prompts")
+        say(f"export  warning: {PROMPTS} prompts and {FEW_TOKENS} tokens to compare on are better; see --prompts")
     return target
 
 
 def export_adapter(source: Source, target: Path) -> Path:
-    """Copy the adapter's files, and write its tokenizer and the card beside them.
-
-    Raises:
-        ExportError: the run has no adapter, or the target is something else.
-        DiskError: the disk has too little room.
-    """
+    """Copy the adapter's files, and write its tokenizer and the card beside them; see `export_run` for errors."""
     if not source.adapter:
         raise ExportError(f"found {source.path}, a run of whole weights; write --to {MERGED}")
     if _exists(source, target, ADAPTER):
@@ -180,11 +153,7 @@ def _own_base(source: Source) -> str:
 
 
 def _exists(source: Source, target: Path, to: str) -> bool:
-    """Tell whether this export is there already.
-
-    Raises:
-        ExportError: something else is.
-    """
+    """Tell whether this export is there already; anything else in its place is an error."""
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return False
     if read_object(target / EXPORT).get("made_of") != _made_of(source, to):
@@ -218,12 +187,7 @@ def _finish(source: Source, folder: Path, to: str, comparison: Comparison | None
     """Write the card, and last `export.json`."""
     date = time.strftime("%Y-%m-%d")
     write_export_card(folder, source, to, comparison.line() if comparison else None, date)
-    figures = {k: v for k, v in asdict(comparison).items() if v is not None} if comparison else None
-    facts = {
-        "made_of": _made_of(source, to),
-        "comparison": figures,
-        "files": {f.name: fingerprint(str(f)) for f in sorted(folder.iterdir())},
-        "versions": versions(),
-        "date": date,
-    }
-    write_whole(folder / EXPORT, json.dumps(facts, indent=1))
+    figures = asdict(comparison) if comparison else None
+    files = {file.name: fingerprint(str(file)) for file in sorted(folder.iterdir())}
+    facts = {"made_of": _made_of(source, to), "comparison": figures, "files": files}
+    write_whole(folder / EXPORT, json.dumps(facts | {"versions": versions(), "date": date}, indent=1))

@@ -15,24 +15,15 @@ if TYPE_CHECKING:
 
 
 def write_export_card(folder: Path, source: Source, to: str, comparison: str | None, date: str) -> None:
-    """Write an export's `README.md`.
-
-    Args:
-        folder: the export.
-        source: the run.
-        to: what kind of export it is.
-        comparison: the figures of the comparison in one line, None where nothing was compared.
-        date: of the export.
-    """
+    """Write the `README.md` of an export in a folder; `comparison`: its figures in one line, None where nothing was compared."""
     run = read_run(source.path)
     kind = "A LoRA adapter for" if to == "adapter" else "Weights in 16 bits, trained from"
     of = plain(source.base) if source.base else "random weights"
     made = f"{kind} {of}: stage {plain(run.stage)} of reasoning-ext, exported {date}."
     if source.named:
         made += f" That base was given by hand; the run was trained on {plain(source.named)}."
-    compared = "The adapter's files as they were trained."
-    if comparison:
-        compared = f"Compared with the trained model before it was done: {plain(comparison)}."
+    compared = f"Compared with the trained model before it was done: {plain(comparison)}."
+    compared = compared if comparison else "The adapter's files as they were trained."
     write_card(folder, run, to, source.base, [made, f"## Evaluation\n\n{_evaluation(run)}", f"## Export\n\n{compared}"])
 
 
@@ -42,9 +33,8 @@ def _evaluation(run: Run) -> str:
     for folder in sorted(run.path.resolve().parent.iterdir()):
         if (folder / "eval.json").is_file():
             found = read_run(folder)
-            named = [label for label, name in found.models.items() if _is_run(name, run)]
-            if any(label in found.results for label in named):
-                tables.append(_table(found, named))
+            named = [label for label, name in found.models.items() if _is_run(name, run) and label in found.results]
+            tables += [_table(found, named)] if named else []
     return "\n\n".join(tables) or "Not evaluated: no finished `eval` run beside this one names it."
 
 
@@ -55,12 +45,10 @@ def _is_run(name: str, run: Run) -> bool:
 
 def _table(run: Run, named: list[str]) -> str:
     """Write a table of models by figures; shares in per cent with their 95 % interval."""
-    data = ", ".join(map(plain, sources_of(run.recipe)[-1:]))
-    said = in_training(run.results)
+    data, said = ", ".join(map(plain, sources_of(run.recipe)[-1:])), in_training(run.results)
     title = f"{plain(run.name)}, on {data}; shares in per cent with 95 % intervals; this model in bold"
-    title += f"; {plain(said)}:" if said else ":"
     rows = [["model", *map(plain, columns(run.results))]]
     for label, figures in run.results.items():
         shown = f"**{plain(label)}**" if label in named else plain(label)
         rows.append([shown, *(plain(cell(figures.get(name))) for name in columns(run.results))])
-    return f"{title}\n\n{markdown.table(rows)}"
+    return f"{title}{f'; {plain(said)}' if said else ''}:\n\n{markdown.table(rows)}"

@@ -1,11 +1,10 @@
 """Is an exported model the model that was trained: both answer the same prompts alike.
 
-The reference is the adapter on its base as that is published, in 16 bits or float32; for a run of whole weights, these. (A
-run on 4-bit weights was trained against their rounding error, which no merged model can have and which would hide a wrong
-merge. How far the export is from that model is measured and told, not judged.) The exported folder is loaded afresh.
+The reference is the adapter on its base as that is published, in 16 bits or float32, also where it was trained on 4-bit weights,
+whose rounding error no merged model can have; for a run of whole weights, these. The exported folder is loaded afresh.
 
-The reference writes greedy completions, and then both models read them (teacher forcing): two models that are left to run
-diverge for good after the first near-tie, which says nothing about them. Counted over the T tokens of all completions:
+The reference writes greedy completions, and then both models read them: two models that are left to run diverge for good after
+the first near-tie, which says nothing about them. Counted over the T tokens of all completions:
 
     equal tokens    the share of positions where both find the same token most likely
     KL              mean of KL(reference || exported) a token, in nats, in float32
@@ -14,6 +13,7 @@ diverge for good after the first near-tie, which says nothing about them. Counte
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -21,18 +21,15 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.formats._chat import read_chat
-from reasoning_ext.data.lineage import prompt_settings
-from reasoning_ext.data.row_options import row_options
+from reasoning_ext.data.row_options import RowOptions, row_options
 from reasoning_ext.data.rows import read_rows
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.errors import UserError
 from reasoning_ext.export.merge import ExportError, Source, load_weights
-from reasoning_ext.models.load import load_model
-from reasoning_ext.models.loaded import Loaded, LoadOptions
-from reasoning_ext.recipe.load import Recipe, load_recipe
-from reasoning_ext.recipe.trl_fields import MODEL_CONFIG
-from reasoning_ext.runs.folder import say, written_recipe
+from reasoning_ext.models.loaded import Loaded
+from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.runs.folder import say
 from reasoning_ext.runs.process import free_memory
 from reasoning_ext.runs.read import read_run
 from reasoning_ext.think.render import render_prompt
@@ -42,42 +39,22 @@ PROMPTS, NEW_TOKENS, BATCH = 20, 64, 5
 LEAST_EQUAL, MOST_KL, LEAST_CHANGE = 0.95, 0.02, 1e-6
 FEW_TOKENS = 200  # one of them is half a per cent
 ROWS_READ = 200  # to find twenty different prompts among
-QUANTISED = ("load_in_4bit", "load_in_8bit")
-
-
-@dataclass
-class Reference:
-    """What the trained model says.
-
-    Attributes:
-        sequences: token ids of each prompt and of its greedy completion.
-        log_probs_T_V: for each completion, log probabilities of the next token at each of its positions.
-        change: mean KL to the base of an adapter.
-    """
-
-    sequences: list[tuple[list[int], list[int]]]
-    log_probs_T_V: list[Any]
-    change: float | None = None
 
 
 @dataclass
 class Comparison:
-    """An export's figures; see the module's text. `trained_kl` is against the model in the bits that it was trained in."""
+    """An export's figures; see the module's text."""
 
     prompts: int
     tokens: int
     equal_tokens: float
     kl: float
     change: float | None = None
-    trained_kl: float | None = None
 
     def line(self) -> str:
         """Return all figures in one line."""
         line = f"{self.equal_tokens:.1%} of {self.tokens} tokens equal on {self.prompts} prompts, KL {self.kl:.2g}"
-        line += "" if self.change is None else f", KL of the base {self.change:.2g}"
-        if self.trained_kl is not None:
-            line += f", KL to the quantised model it was trained as {self.trained_kl:.2g}"
-        return line
+        return line if self.change is None else f"{line}, KL of the base {self.change:.2g}"
 
     def problems(self) -> list[str]:
         """Say what is wrong with the export; empty where nothing is. Figures that are no numbers are wrong."""
@@ -95,28 +72,74 @@ class Comparison:
         return found
 
 
+class Reference:
+    """What the trained model, which is not merged, answers to some conversations, and how it reads its answers."""
+
+    def __init__(self, model: Any, tokenizer: Any, contract: Contract, source: Source, prompts: list):
+        from reasoning_ext.engines.transformers import TransformersEngine
+
+        kwargs = source.template_kwargs
+        settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0, chat_template_kwargs=kwargs)
+        engine = TransformersEngine(Loaded(model, tokenizer, contract=contract), BATCH)
+        self.sequences: list[tuple[list[int], list[int]]] = []  # token ids of each prompt and of its completion
+        for batch in engine.generate(prompts, [(p, 0) for p in range(len(prompts))], settings):
+            for one in batch:
+                text = render_prompt(tokenizer, contract, prompts[one.prompt], kwargs)
+                self.sequences.append((tokenizer(text, add_special_tokens=False)["input_ids"], one.ids))
+        self.tokens = sum(len(ids) for _, ids in self.sequences)
+        self.log_probs_T_V = [_read(model, *sequence) for sequence in self.sequences]
+        self.change: float | None = None  # mean KL to an adapter's base
+        if source.adapter:
+            with model.disable_adapter():
+                self.change = self.against(model)[1]
+
+    def against(self, model: Any) -> tuple[float, float]:
+        """Let another model read the answers; return the share of equal tokens and the mean KL a token, in nats."""
+        equal = kl = 0.0
+        for sequence, p_T_V in zip(self.sequences, self.log_probs_T_V, strict=True):
+            q_T_V = _read(model, *sequence)
+            equal += (p_T_V.argmax(-1) == q_T_V.argmax(-1)).sum().item()
+            kl += (p_T_V.exp() * (p_T_V - q_T_V)).sum().item()
+        return equal / self.tokens, 0.0 if kl < 0 else kl / self.tokens
+
+
+def compared(reference: Reference, folder: Path, source: Source) -> Comparison:
+    """Load an exported folder and compare it with the reference, and that with what it was trained from."""
+    equal, kl = reference.against(load_weights(str(folder), source))
+    free_memory()
+    if not source.adapter and source.base is not None:
+        with contextlib.suppress(UserError):
+            base = load_weights(source.base, source)
+            if base.config.vocab_size == reference.log_probs_T_V[0].shape[1]:
+                reference.change = reference.against(base)[1]
+    if reference.change is None:
+        say("export  not compared with its base, which is not there, or has another vocabulary")
+    return Comparison(len(reference.sequences), reference.tokens, equal, kl, reference.change)
+
+
+def _read(model: Any, prompt_ids: list[int], completion_ids: list[int]) -> Any:
+    """Return the log probabilities with which a model reads a completion, float32, T positions by V tokens, on the CPU."""
+    import torch
+
+    ids = torch.tensor([prompt_ids + completion_ids], device=model.device)
+    with torch.inference_mode():
+        logits = model(input_ids=ids).logits[0, len(prompt_ids) - 1 : -1]
+    return torch.log_softmax(logits.float(), -1).cpu()
+
+
 def read_prompts(source: Source, given: Path | None = None) -> list[list[dict[str, str]]]:
-    """Return up to twenty different prompts: those of a file or recipe, of the run's kept completions, or of its data set.
+    """Return up to twenty different prompts, those that were given or else the run's own; none is an `ExportError`.
 
     Args:
         source: the run.
         given: a JSONL file with `prompt` in every line (text or messages), or a recipe whose data are read.
-
-    Raises:
-        ExportError: none can be had.
     """
     found: list[list[dict[str, str]]] = []
-    system = prompt_settings(source.recipe)[0][0]
-    asked = [{"role": "system", "content": system}] if system else []
+    asked = [{"role": "system", "content": source.system_prompt}] if source.system_prompt else []
     for prompt in _given(given) if given is not None else _own(source):
-        try:
-            messages = read_chat(prompt, "prompt") if prompt and not isinstance(prompt, str) else []
-        except ValueError as error:
-            raise ExportError(f"--prompts: {error}") from error
-        if prompt and isinstance(prompt, str):
-            messages = [*asked, {"role": "user", "content": prompt}]
-        if messages and messages not in found:
-            found.append(messages)
+        chat = [*asked, {"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        if prompt and chat not in found:
+            found.append(chat)
         if len(found) == PROMPTS:
             break
     if not found:
@@ -128,13 +151,14 @@ def read_prompts(source: Source, given: Path | None = None) -> list[list[dict[st
 def _given(file: Path) -> Iterator[Any]:
     """Yield the prompts of a file that was named."""
     if file.suffix in (".yaml", ".yml"):
-        yield from _recipe_prompts(load_recipe(file))
+        yield from _of_rows(row_options(load_recipe(file)))
         return
     try:
-        yield from [row["prompt"] for row in read_jsonl(file)]
+        prompts = [row["prompt"] for row in read_jsonl(file)]
+        yield from [prompt if isinstance(prompt, str) else read_chat(prompt, "prompt") for prompt in prompts]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        problem = f"--prompts: found {file}, allowed: JSONL with the column prompt, or a recipe"
-        raise ExportError(f"{problem} ({type(error).__name__}: {error})") from error
+        found = f"--prompts: found {file} ({type(error).__name__}: {error})"
+        raise ExportError(f"{found}, allowed: JSONL with the column prompt, or a recipe") from error
 
 
 def _own(source: Source) -> Iterator[Any]:
@@ -142,97 +166,12 @@ def _own(source: Source) -> Iterator[Any]:
     kept = [row["prompt"] for row in read_run(source.path).samples if row.get("prompt")]
     yield from kept
     try:
-        yield from _recipe_prompts(source.recipe)
+        yield from _of_rows(source.rows)
     except UserError as error:
-        if kept:
-            return
-        written = written_recipe(source.path)
-        lost = written is not None and not written.parent.is_dir()
-        gone = f", the recipe's folder {written.parent} is gone" if written and lost else ""
-        hint = "write --prompts RECIPE.yaml, or --prompts FILE.jsonl with the column prompt"
-        raise ExportError(f"cannot read the run's data to compare on ({error}{gone}); {hint}") from error
+        if not kept:
+            hint = "write --prompts RECIPE.yaml, or --prompts FILE.jsonl with the column prompt"
+            raise ExportError(f"cannot read the run's data to compare on ({error}); {hint}") from error
 
 
-def _recipe_prompts(recipe: Recipe) -> Iterator[Any]:
-    return (row["prompt"] for row in islice(read_rows(row_options(recipe), limit=ROWS_READ), ROWS_READ))
-
-
-def ask(model: Any, tokenizer: Any, contract: Contract, source: Source, prompts: list) -> Reference:
-    """Let the trained model answer greedily, and note how it reads the answers, and how an adapter's base does.
-
-    Args:
-        model: the trained model, on an adapter's base where it is an adapter.
-        tokenizer, contract: of the run.
-        source: the run.
-        prompts: P conversations.
-    """
-    from reasoning_ext.engines.transformers import TransformersEngine
-
-    kwargs = source.recipe.get("chat_template_kwargs") or {}
-    settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0, chat_template_kwargs=kwargs)
-    engine = TransformersEngine(Loaded(model, tokenizer, contract=contract), BATCH)
-    sequences = []
-    for batch in engine.generate(prompts, [(p, 0) for p in range(len(prompts))], settings):
-        for completion in batch:
-            text = render_prompt(tokenizer, contract, prompts[completion.prompt], kwargs)
-            sequences.append((tokenizer(text, add_special_tokens=False)["input_ids"], completion.ids))
-    reference = Reference(sequences, list(_read(model, sequences)))
-    if source.adapter:
-        with model.disable_adapter():
-            reference.change = _mean_kl(reference, _read(model, sequences))
-    return reference
-
-
-def compared(reference: Reference, folder: Path, source: Source) -> Comparison:
-    """Compare an exported folder, which is loaded, with the reference, and that with what it was trained from and as."""
-    read_T_V = list(_read(load_weights(str(folder), source), reference.sequences))
-    pairs = zip(reference.log_probs_T_V, read_T_V, strict=True)
-    equal = sum((p.argmax(-1) == q.argmax(-1)).sum().item() for p, q in pairs)
-    tokens = _tokens(reference)
-    result = Comparison(len(reference.sequences), tokens, equal / tokens, _mean_kl(reference, iter(read_T_V)))
-    free_memory()
-    result.change = reference.change if source.adapter else _change(source, reference)
-    if source.adapter and any(source.recipe.get(key) for key in QUANTISED):
-        from trl import ModelConfig
-
-        config = ModelConfig(**source.recipe.config_values(MODEL_CONFIG))
-        options = LoadOptions(trainable=False, trust_remote_code=source.trust)
-        trained = load_model(str(source.path), config, options).model
-        result.trained_kl = _mean_kl(reference, _read(trained, reference.sequences))
-    return result
-
-
-def _change(source: Source, reference: Reference) -> float | None:
-    """Return the mean KL to what a run of whole weights was trained from, None where there is no such model."""
-    reason = "the run began with random weights, or the folder of its recipe is lost"
-    if source.base is not None:
-        try:
-            base = load_weights(source.base, source)
-            if base.config.vocab_size == reference.log_probs_T_V[0].shape[1]:
-                return _mean_kl(reference, _read(base, reference.sequences))
-            reason = "its vocabulary is another one"
-        except UserError as error:
-            reason = str(error)
-    say(f"export  not compared with its base: {reason}")
-    return None
-
-
-def _read(model: Any, sequences: list[tuple[list[int], list[int]]]) -> Iterator[Any]:
-    """Yield the log probabilities with which a model reads each completion, float32, T positions by V tokens, on the CPU."""
-    import torch
-
-    for prompt_ids, completion_ids in sequences:
-        ids = torch.tensor([prompt_ids + completion_ids], device=model.device)
-        with torch.inference_mode():
-            logits = model(input_ids=ids).logits[0, len(prompt_ids) - 1 : -1]
-        yield torch.log_softmax(logits.float(), -1).cpu()
-
-
-def _mean_kl(reference: Reference, others: Iterator[Any]) -> float:
-    """Return the mean over all tokens of KL(reference || other), in nats."""
-    sums = [(p.exp() * (p - q)).sum().item() for p, q in zip(reference.log_probs_T_V, others, strict=True)]
-    return max(0.0, sum(sums) / _tokens(reference)) if all(s == s for s in sums) else float("nan")
-
-
-def _tokens(reference: Reference) -> int:
-    return sum(len(ids) for _, ids in reference.sequences)
+def _of_rows(options: RowOptions) -> Iterator[Any]:
+    return (row["prompt"] for row in islice(read_rows(options, limit=ROWS_READ), ROWS_READ))

@@ -16,12 +16,12 @@ from reasoning_ext.runs.files import check_space
 from reasoning_ext.runs.folder import say
 
 CONVERTER, QUANTIZE, VARIABLE = "convert_hf_to_gguf.py", "llama-quantize", "LLAMA_CPP"
-BY_CONVERTER = ("f16", "bf16", "q8_0")
+BY_CONVERTER = ["f16", "bf16", "q8_0"]
 # of llama.cpp's llama-quantize, without those that need an importance matrix
 BY_QUANTIZE = (
-    "f32", "q4_0", "q4_1", "q5_0", "q5_1", "q2_k", "q3_k", "q3_k_s", "q3_k_m", "q3_k_l", "q4_k", "q4_k_s", "q4_k_m", "q5_k",
-    "q5_k_s", "q5_k_m", "q6_k", "iq3_xs", "iq3_s", "iq3_m", "iq4_nl", "iq4_xs", "tq1_0", "tq2_0", "mxfp4_moe",
-)  # fmt: skip
+    "f32 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q3_k_s q3_k_m q3_k_l q4_k q4_k_s q4_k_m q5_k q5_k_s q5_k_m q6_k iq3_xs iq3_s iq3_m "
+    "iq4_nl iq4_xs tq1_0 tq2_0 mxfp4_moe"
+).split()
 
 
 def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
@@ -46,13 +46,7 @@ def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
 
 
 def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name: str) -> Path:
-    """Convert a merged export.
-
-    Args:
-        model: its folder.
-        file: the file to write; it takes its place when it is whole.
-        quantization, converter: see `find_converter`.
-        name: of the model, as programs show it.
+    """Convert a merged export's folder to a file, which takes its place when it is whole; `name`: as programs show the model.
 
     Raises:
         ExportError: a tool failed.
@@ -65,9 +59,9 @@ def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name
     whole = part.with_suffix(".bf16") if small else part
     try:
         options = ["--outfile", str(whole), "--outtype", "bf16" if small else quantization, "--model-name", name]
-        _call([sys.executable, str(converter), str(model), *options], whole)
+        _call([sys.executable, str(converter), str(model), *options], CONVERTER, whole)
         if small:
-            _call([QUANTIZE, str(whole), str(part), quantization.upper()], part)
+            _call([QUANTIZE, str(whole), str(part), quantization.upper()], QUANTIZE, part)
         with part.open("rb") as written:
             os.fsync(written.fileno())
         part.replace(file)
@@ -78,16 +72,13 @@ def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name
     return file
 
 
-def _call(command: list[str], made: Path) -> None:
+def _call(command: list[str], tool: str, made: Path) -> None:
     """Run a tool without the secrets of the environment; what it says last is the error."""
     secret = ("TOKEN", "KEY", "SECRET", "PASSWORD")
     environment = {
         name: value for name, value in os.environ.items() if not any(word in name.upper() for word in secret)
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    tool = Path(command[1] if command[0] == sys.executable else command[0]).name
-    if done.returncode:
+    if done.returncode or not made.is_file():
         said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[-300:]
-        raise ExportError(f"{tool} failed: {said}")
-    if not made.is_file():
-        raise ExportError(f"found no file where {tool} should have written one")
+        raise ExportError(f"{tool} failed: {said or 'it wrote no file'}")

@@ -49,7 +49,7 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
 
     Args:
         folder: a finished export.
-        repo_id: `user/name`; made where it is missing.
+        repo_id: `user/name`; made where it is missing, and else left as public or private as it is.
         public: make it public; private otherwise.
 
     Raises:
@@ -57,18 +57,13 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
     """
     from huggingface_hub import HfApi
 
-    names = [name for name in [*read_object(folder / EXPORT).get("files", {}), EXPORT] if (folder / name).is_file()]
-    sizes = {name: (folder / name).stat().st_size / 2**20 for name in names}
-    stays = check_upload(repo_id, public) is True and public  # the hub leaves a repository that is there as it is
-    seen = "public" if public and not stays else "private"
-    say(f"export  uploads {len(names)} files, {sum(sizes.values()):.1f} MiB, to {repo_id}, {seen}:")
-    for name, size in sizes.items():
-        say(f"  {name}  {size:.1f} MiB")
-    if stays:
-        say(f"export  warning: {repo_id} is there already, private, and stays so; --public is for new ones")
     with _refusals(repo_id):
         HfApi().create_repo(repo_id=repo_id, private=not public, exist_ok=True)
-    check_upload(repo_id, public)  # an organisation may make all its repositories public
+    private = check_upload(repo_id, public)  # an organisation may make all its repositories public
+    names = [name for name in [*read_object(folder / EXPORT).get("files", {}), EXPORT] if (folder / name).is_file()]
+    say(f"export  uploads {len(names)} files to {repo_id}, {'private' if private else 'public'}:")
+    for name in names:
+        say(f"  {name}  {(folder / name).stat().st_size / 2**20:.1f} MiB")
     with _refusals(repo_id):
         HfApi().upload_folder(
             repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message="Export of reasoning-ext"

@@ -167,7 +167,7 @@ def test_what_a_killed_export_left_is_swept(adapter, tmp_path):
 
 
 def test_a_disk_without_room_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch):
-    monkeypatch.setattr(export, "ask", lambda *_: pytest.fail("asked"))
+    monkeypatch.setattr(export, "Reference", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 500_000, 500_000))
     with pytest.raises(DiskError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB; free some space"):
         export_run(adapter, "merged-16bit", tmp_path / "out")
@@ -266,15 +266,13 @@ def test_a_run_of_whole_weights_is_saved_in_16_bits(runs, tmp_path):
     weights, trained = load_file(out / "model.safetensors"), load_file(run / "model.safetensors")
     assert all(torch.equal(weights[name], trained[name].to(torch.bfloat16)) for name in trained)
     assert facts(out)["comparison"]["change"] > 0.02
-    with pytest.raises(ExportError, match="a run of whole weights; write --to merged-16bit"):
+    with pytest.raises(ExportError, match="--to merged-16bit"):
         export_run(run, "adapter", tmp_path / "adapter")
 
 
 def test_an_adapter_of_4_bit_weights_is_merged_into_the_whole_ones(runs, tmp_path):
-    run = runs(SHORT + "load_in_4bit: true\n", "four_bits")
-    out = export_run(run, "merged-16bit", tmp_path / "out")
-    found = facts(out)["comparison"]
-    assert found["trained_kl"] > 2 * found["kl"] and found["kl"] < 0.02
+    out = export_run(runs(SHORT + "load_in_4bit: true\n", "four_bits"), "merged-16bit", tmp_path / "out")
+    assert facts(out)["comparison"]["kl"] < 0.02
     assert "quantization_config" not in json.loads((out / "config.json").read_text())
 
 
@@ -285,19 +283,16 @@ def test_a_base_that_was_given_by_hand(adapter, runs, tmp_path, capsys):
     merged = export_run(adapter, "merged-16bit", tmp_path / "merged")
     other = shutil.copytree("base", tmp_path / "other", ignore=shutil.ignore_patterns("lineage.json"))
     out = export_run(adapter, "merged-16bit", tmp_path / "b", base=str(other))
-    assert f"warning: the base {other} was given by hand; the run was trained on base" in capsys.readouterr().out
+    assert f"the base {other} was given by hand" in capsys.readouterr().out
     assert "That base was given by hand; the run was trained on base." in (out / "README.md").read_text()
     config = json.loads((other / "config.json").read_text())
-    other.rename(quantised := tmp_path / "x-unsloth-bnb-4bit")
-    (quantised / "config.json").write_text(json.dumps(config | {"quantization_config": {"load_in_4bit": True}}))
+    (other / "config.json").write_text(json.dumps(config | {"quantization_config": {"load_in_4bit": True}}))
     second = runs(ON_ADAPTER, "second")
     for base, said in (
-        (quantised, "whose weights are quantised; write --base .*/x, in 16 bits"),
-        (second / "merged_base", "this very run's adapter is merged already; this run was trained on base"),
-        (merged, "this very run's adapter is merged already"),
+        (other, "quantised"), (second / "merged_base", "this very run's adapter"), (merged, "this very run's adapter"),
         ("nowhere/base", "cannot load nowhere/base"),
-    ):
-        with pytest.raises(ExportError, match=f"found .*{said}|{said}") as error:
+    ):  # fmt: skip
+        with pytest.raises(ExportError, match=said) as error:
             export_run(adapter, "merged-16bit", tmp_path / "out", base=str(base))
         assert "\n" not in str(error.value)
 
@@ -334,59 +329,42 @@ def test_an_adapter_on_an_adapter_is_exported_and_refused_elsewhere(adapter, run
             load_model(str(run), ModelConfig(use_peft=True), options)
 
 
-def test_runs_that_cannot_be_exported_are_refused_in_one_line(adapter, tmp_path):
+def test_what_cannot_be_exported_is_refused_in_one_line(adapter, tmp_path, monkeypatch):
     def refuses(run, match, to="merged-16bit", **options):
         with pytest.raises(UserError, match=match) as error:
             export_run(run, to, tmp_path / "out", **options)
         assert "\n" not in str(error.value) and left_behind(tmp_path) == []
 
+    monkeypatch.setattr(export, "check_upload", lambda *_: None)
     refuses(tmp_path, "allowed: the folder of a finished sft, grpo, dpo run")
-    refuses(adapter, "--to: found onnx, allowed: merged-16bit, adapter, gguf, hub", to="onnx")
-    refuses(adapter, "--repo-id: found with --to adapter, which uploads nothing", to="adapter", repo_id="me/tiny")
-    refuses(
-        adapter, "an adapter on the folder base, which nobody", "hub", what="adapter", repo_id="me/tiny", public=True
-    )
+    refuses(adapter, "nobody else has", "hub", what="adapter", repo_id="me/tiny", public=True)
     copy = changed_copy(adapter, tmp_path / "copy")
     (copy / "DONE").unlink()
     refuses(copy, "a run that has not finished; run its recipe again")
-    recipe = (copy / "recipe.yaml").read_text().replace("other.jsonl", "./nowhere.jsonl")
-    (copy / "recipe.yaml").write_text(recipe)
+    (copy / "recipe.yaml").write_text((copy / "recipe.yaml").read_text().replace("other.jsonl", "./nowhere.jsonl"))
     (copy / "DONE").write_text("{}")
-    refuses(copy, r"cannot read the run's data .*; write --prompts RECIPE\.yaml, or --prompts FILE\.jsonl")
-    refuses(copy, "--prompts: found nowhere.jsonl, allowed: JSONL", prompts=Path("nowhere.jsonl"))
+    refuses(copy, r"nowhere\.jsonl.*; write --prompts RECIPE\.yaml, or --prompts FILE\.jsonl")
+    refuses(copy, "--prompts: found nowhere.jsonl", prompts=Path("nowhere.jsonl"))
 
 
-@pytest.fixture(autouse=True)
-def hub(monkeypatch):
-    """Nothing here asks the hub."""
-    monkeypatch.setattr(export, "check_upload", lambda *_: None)
-
-
-def test_prompts_of_a_file_or_a_recipe(adapter, tmp_path, capsys):
+def test_prompts_of_a_file_a_recipe_or_where_the_recipe_was_written(adapter, tmp_path, capsys):
     source = merging.find_source(adapter)
     own = compare.read_prompts(source)
     assert len(own) == 20 and own[0] == [{"role": "user", "content": "0+2"}]
     assert compare.read_prompts(source, Path("base.yaml"))[0][0]["content"] == "0+1"
     given = tmp_path / "p.jsonl"
     given.write_text('{"prompt": "1+1"}\n{"prompt": "1+1"}\n{"prompt": [{"role": "user", "content": "2"}]}\n')
-    asked = dataclasses.replace(source.recipe, values=source.recipe.values | {"system_prompt": "S"})
-    for one, texts in ((source, [["1+1"], ["2"]]), (dataclasses.replace(source, recipe=asked), [["S", "1+1"], ["2"]])):
-        found = compare.read_prompts(one, given)
+    for system, texts in ((None, [["1+1"], ["2"]]), ("S", [["S", "1+1"], ["2"]])):
+        found = compare.read_prompts(dataclasses.replace(source, system_prompt=system), given)
         assert [[message["content"] for message in messages] for messages in found] == texts
     export_run(adapter, "merged-16bit", tmp_path / "out", prompts=given)
-    assert re.search(r"warning: 2 different prompts and \d+ tokens were compared, 20 and 200", capsys.readouterr().out)
-
-
-def test_prompts_come_from_where_the_recipe_was_written(adapter, tmp_path):
+    assert "warning: 20 prompts and 200 tokens" in capsys.readouterr().out
     run = changed_copy(adapter, tmp_path / "run")
-    (folder := tmp_path / "recipes").mkdir()
-    shutil.copyfile("other.jsonl", folder / "near.jsonl")
+    (tmp_path / "recipes").mkdir()
+    shutil.copyfile("other.jsonl", tmp_path / "recipes" / "near.jsonl")
     (run / "recipe.yaml").write_text((run / "recipe.yaml").read_text().replace("other.jsonl", "./near.jsonl"))
-    (run / "recipe_path").write_text(f"{folder / 'near.yaml'}\n")
-    assert compare.read_prompts(merging.find_source(run))[0] == [{"role": "user", "content": "0+2"}]
-    folder.rename(tmp_path / "recipes_moved")
-    with pytest.raises(ExportError, match=r"cannot read .*, the recipe's folder .*recipes is gone\); write --prompts"):
-        compare.read_prompts(merging.find_source(run))
+    (run / "recipe_path").write_text(f"{tmp_path / 'recipes' / 'near.yaml'}\n")
+    assert compare.read_prompts(merging.find_source(run))[0] == own[0]
 
 
 def test_verdicts():
@@ -401,7 +379,9 @@ def test_verdicts():
         assert judge(**wrong), wrong
 
 
-@pytest.mark.parametrize("arguments", [["--to", "mergd"], ["--to", "gguf", "--quantization", "q9_9"], ["--public"]])
+@pytest.mark.parametrize(
+    "arguments", [["--to", "mergd"], ["--to", "gguf", "--quantization", "q9_9"], ["--public"], ["--repo-id", "a/b"]]
+)
 def test_wrong_arguments_are_refused_before_anything_heavy_is_imported(cli, arguments):
     result = cli("export", "nowhere", *arguments)
     assert (result.code, result.heavy) == (2, []) and result.err.startswith(f"error: {arguments[-2:][0]}: found ")

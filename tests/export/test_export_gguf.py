@@ -67,13 +67,9 @@ def test_it_is_written_by_llama_cpps_converter_without_the_users_token(model, tm
 
 def test_a_tool_that_is_not_there_is_named_before_anything_is_merged(tmp_path, model):
     for folder, quantization, said in (
-        (None, "q8_0", r"found no convert_hf_to_gguf\.py on the PATH; git clone"),
-        (tmp_path, "q8_0", r"found no convert_hf_to_gguf\.py in "),
-        (
-            converter(tmp_path / "l"),
-            "q4_k_m",
-            "found q4_k_m without llama-quantize on the PATH, allowed: f16, bf16, q8_0",
-        ),
+        (None, "q8_0", "convert_hf_to_gguf.py on the PATH"),
+        (tmp_path, "q8_0", "convert_hf_to_gguf.py in "),
+        (converter(tmp_path / "l"), "q4_k_m", "q4_k_m without llama-quantize"),
     ):
         with pytest.raises(ExportError, match=said):
             find_converter(folder, quantization)
@@ -81,13 +77,7 @@ def test_a_tool_that_is_not_there_is_named_before_anything_is_merged(tmp_path, m
 
 @pytest.mark.parametrize(
     ("write", "said"),
-    [
-        (
-            'arguments.outfile.write_text("torn"); sys.exit("Model LlamaX is not supported")',
-            "failed: Model LlamaX is not",
-        ),
-        ("pass", r"found no file where convert_hf_to_gguf\.py should have written one"),
-    ],
+    [('arguments.outfile.write_text("torn"); sys.exit("no LlamaX")', "failed: no LlamaX"), ("pass", "no file")],
 )
 def test_a_converter_that_fails_or_writes_nothing_leaves_nothing(model, tmp_path, write, said):
     with pytest.raises(ExportError, match=said):
