@@ -22,8 +22,7 @@ SHOWN_METRICS = ("loss", "reward", "mean_token_accuracy", "completions/mean_leng
 
 def write_run_card(path: Path) -> None:
     """Write the `README.md` of a run that has just been trained; the one that TRL and PEFT write knows nothing of it."""
-    run = read_run(path)
-    adapter = (path / "adapter_config.json").is_file()
+    run, adapter = read_run(path), (path / "adapter_config.json").is_file()
     made = (
         f"{'A LoRA adapter' if adapter else 'A model'} trained by stage {plain(run.stage)} of reasoning-ext. `reasoning-ext "
         "ask` asks it, and `reasoning-ext export` makes it ready for other tools and compares the result."
@@ -42,7 +41,9 @@ def write_card(folder: Path, run: Run, to: str, base: str | None, made: list[str
         made: the paragraphs on top.
     """
     chain = lineage(run)
-    parts = [f"# {plain(run.name)}", *made, *map(_one_run, chain), _versions(run)]
+    found = {name: value for name, value in (run.versions or versions()).items() if name != "platform"}
+    said = "## Versions\n\n" + ", ".join(f"{plain(name)} {plain(value)}" for name, value in found.items())
+    parts = [f"# {plain(run.name)}", *made, *map(_one_run, chain), said]
     markdown.write_card(folder, _header(chain, to, base), parts)
 
 
@@ -71,11 +72,10 @@ def _header(chain: list[Run], to: str, named: str | None) -> ModelCardData:
 
     is_hub_name = named is not None and not Path(named).exists() and HUB_NAME.fullmatch(named)
     base = named if is_hub_name else _root(chain)
-    data = {name for run in chain for what, name in _hub_inputs(run) if what.startswith("dataset")}
     return ModelCardData(
         base_model=base,
         base_model_relation="adapter" if to == "adapter" else "finetune" if base else None,
-        datasets=sorted(data) or None,
+        datasets=sorted({name for run in chain for name in _hub_inputs(run, "dataset")}) or None,
         license=license_of(base or named),
         library_name="peft" if to == "adapter" else "transformers",
         pipeline_tag="text-generation",
@@ -83,11 +83,11 @@ def _header(chain: list[Run], to: str, named: str | None) -> ModelCardData:
     )
 
 
-def _hub_inputs(run: Run) -> list[tuple[str, str]]:
-    """Return the inputs of a run that are names of the hub, as its lineage has them: `("dataset", "openai/gsm8k")`."""
-    inputs = read_object(run.path / LINEAGE).get("inputs", {})
-    names = [(what, mark[5:]) for what, value in inputs.items() if (mark := str(value)).startswith("name:")]
-    return [(what, name) for what, name in names if HUB_NAME.fullmatch(name)]
+def _hub_inputs(run: Run, kind: str) -> list[str]:
+    """Return the inputs of a run, its model or its data sets, that are names of the hub, as its lineage has them."""
+    inputs = read_object(run.path / LINEAGE).get("inputs", {}).items()
+    names = [str(mark)[5:] for what, mark in inputs if what.startswith(kind) and str(mark).startswith("name:")]
+    return [name for name in names if HUB_NAME.fullmatch(name)]
 
 
 def _root(chain: list[Run]) -> str | None:
@@ -95,16 +95,11 @@ def _root(chain: list[Run]) -> str | None:
     runs = {run.path.resolve(): run for run in chain}
     run: Run | None = chain[0]
     while run is not None:
-        if named := [name for what, name in _hub_inputs(run) if what == "model"]:
+        if named := _hub_inputs(run, "model"):
             return named[0]
         del runs[run.path.resolve()]
         run = runs.get(Path(str(run.recipe.get("model_name_or_path"))).resolve())
     return None
-
-
-def _versions(run: Run) -> str:
-    found = {name: value for name, value in (run.versions or versions()).items() if name != "platform"}
-    return "## Versions\n\n" + ", ".join(f"{plain(name)} {plain(value)}" for name, value in found.items())
 
 
 def _one_run(run: Run) -> str:
@@ -121,10 +116,10 @@ def _one_run(run: Run) -> str:
         lines += [f"- data: {plain(name)}" for name in sources_of(run.recipe)[1:]]
     lines += [f"- reward: {plain(name)}, weight {weight:g}" for name, weight in weights_of(run.recipe).items()]
     for name in SHOWN_METRICS:
-        values = [(row.get("step"), row[name]) for row in run.metrics if isinstance(row.get(name), int | float)]
+        values = [(row[name], row.get("step")) for row in run.metrics if isinstance(row.get(name), int | float)]
         if values:
-            (first_step, first), (last_step, last) = values[0], values[-1]
-            lines.append(f"- {plain(name)}: {first:.4g} at step {first_step}, {last:.4g} at step {last_step}")
+            ends = [f"{value:.4g} at step {step}" for value, step in (values[0], values[-1])]
+            lines.append(f"- {plain(name)}: {', '.join(ends)}")
     if known := read_object(run.path / LINEAGE):
         hashes = [f"recipe {known.get('recipe')}", *(f"{what} {of}" for what, of in known.get("inputs", {}).items())]
         lines.append("- lineage: " + ", ".join(map(plain, hashes)))

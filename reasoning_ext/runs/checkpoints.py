@@ -38,14 +38,6 @@ def mark_complete(checkpoint: Path) -> None:
     write_whole(checkpoint / COMPLETE, json.dumps({"files": listed}))
 
 
-def damage_in(checkpoint: Path) -> str:
-    """Say which file of a complete checkpoint is not as it was written, or nothing; an older version's COMPLETE names none."""
-    if (checkpoint / COMPLETE).stat().st_size == 0:
-        return ""
-    files = read_object(checkpoint / COMPLETE).get("files")
-    return changed(checkpoint, files) if isinstance(files, dict) else f"{COMPLETE} cannot be read"
-
-
 def settle(path: Path) -> list[str]:
     """Leave a run none but whole checkpoints: what a kill left half written goes, what is damaged is put aside.
 
@@ -58,22 +50,22 @@ def settle(path: Path) -> list[str]:
     for checkpoint in reversed(checkpoints(path)):
         if not (checkpoint / COMPLETE).is_file():
             shutil.rmtree(checkpoint, ignore_errors=True)
-        elif problem := damage_in(checkpoint):
-            aside = checkpoint.with_name(ASIDE + checkpoint.name)
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.rename(aside)
-            told.append(f"{checkpoint} is damaged ({problem}); put aside as {aside.name}")
-        else:
+            continue
+        files = read_object(checkpoint / COMPLETE).get("files")
+        problem = changed(checkpoint, files) if isinstance(files, dict) else f"{COMPLETE} cannot be read"
+        if not problem:
             break
+        aside = checkpoint.with_name(ASIDE + checkpoint.name)
+        shutil.rmtree(aside, ignore_errors=True)
+        checkpoint.rename(aside)
+        told.append(f"{checkpoint} is damaged ({problem}); put aside as {aside.name}")
     return told
 
 
 def rotate(path: Path, limit: int | None, best: str | None) -> None:
     """Remove the oldest checkpoints, so that `limit` are left; the last one and the best one stay."""
     found = checkpoints(path)
-    stay = {found[-1].name, Path(best or "").name} if found else set()
-    others = [checkpoint for checkpoint in found if checkpoint.name not in stay]
-    keep = max((limit or len(found)) - (len(found) - len(others)), 0)
-    for checkpoint in others[: len(others) - keep]:
+    others = [checkpoint for checkpoint in found[:-1] if checkpoint.name != Path(best or "").name]
+    for checkpoint in others[: max(len(found) - limit, 0) if limit else 0]:
         (checkpoint / COMPLETE).unlink(missing_ok=True)  # first, so that a kill leaves nothing that looks whole
         shutil.rmtree(checkpoint, ignore_errors=True)

@@ -25,35 +25,26 @@ class DiskError(UserError):
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that a crash leaves the old one or the new one: temporary file, fsync, rename.
-
-    Raises:
-        DiskError: the disk is full.
-    """
+    """Write a file so that a crash leaves the old one or the new one; a full disk is a `DiskError`."""
     with whole_file(path) as file:
         file.write(text)
 
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """Open a file to be written piece by piece, which gets its name when all of it is on the disk.
-
-    Raises:
-        DiskError: the disk is full; nothing is left then.
-    """
+    """Open a file to be written piece by piece, which gets its name when all of it is on the disk, or else is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of processes that were killed
-        if left.suffix[1:].isdigit() and not lives(int(left.suffix[1:])):
+        if left.suffix[1:].isdigit() and not _lives(int(left.suffix[1:])):
             left.unlink(missing_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        with temporary.open("w", encoding="utf-8", errors="replace") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise _disk_error(path, error) from error
+        with _full_disk(path):
+            with temporary.open("w", encoding="utf-8", errors="replace") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -84,20 +75,27 @@ def append_lines(path: Path, rows: list[dict[str, Any]]) -> list[int]:
     mend(path)
     lines = [json.dumps(row, ensure_ascii=False, default=str).encode("utf-8", "replace") + b"\n" for row in rows]
     text = b"".join(lines)
-    try:
-        with path.open("ab", buffering=0) as file:
-            before = file.tell()
-            try:
-                written = 0
-                while written < len(text):  # a disk that fills up takes a part
-                    written += file.write(text[written:])
-                os.fsync(file.fileno())
-            except OSError:
-                file.truncate(before)
-                raise
-    except OSError as error:
-        raise _disk_error(path, error) from error
+    with _full_disk(path), path.open("ab", buffering=0) as file:
+        before = file.tell()
+        try:
+            written = 0
+            while written < len(text):  # a disk that fills up takes a part
+                written += file.write(text[written:])
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)
+            raise
     return [len(line) for line in lines]
+
+
+def mend(path: Path) -> None:
+    """Cut a torn last line off a JSONL file, reading its end alone."""
+    if not path.is_file() or path.stat().st_size == 0:
+        return
+    with path.open("rb+") as file:
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
+            end = view.rfind(b"\n") + 1
+        file.truncate(end)
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -141,48 +139,34 @@ def _hashed(file: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(content, xxhash.xxh3_128).hexdigest()
 
 
-def lives(process: int) -> bool:
-    """Tell whether a process of this number is there."""
-    with contextlib.suppress(PermissionError):  # somebody else's, but there
-        try:
-            os.kill(process, 0)
-        except ProcessLookupError:
-            return False
-    return True
-
-
-def mend(path: Path) -> None:
-    """Cut a torn last line off a JSONL file, reading its end alone."""
-    if not path.is_file() or path.stat().st_size == 0:
-        return
-    with path.open("rb+") as file:
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as view:
-            end, size = view.rfind(b"\n") + 1, len(view)
-        if end < size:
-            file.truncate(end)
-
-
 def check_space(path: Path, needed: int) -> None:
-    """Refuse to start where the disk cannot hold what will be written.
-
-    Raises:
-        DiskError: fewer than `needed` bytes are free where the folder lies.
-    """
+    """Refuse, with a `DiskError`, to start where the disk that a folder lies on cannot hold so many bytes."""
     existing = next(p for p in [path, *path.resolve().parents] if p.exists())
     free = shutil.disk_usage(existing).free
     if free < needed:
         raise DiskError(f"found {_size(free)} free for {path}, needed: {_size(needed)}; free some space")
 
 
-def _disk_error(path: Path, error: OSError) -> Exception:
+@contextlib.contextmanager
+def _full_disk(path: Path) -> Iterator[None]:
     """Say in one line that the disk is full; any other error stays what it is."""
-    if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-        return error
-    free = shutil.disk_usage(path.parent).free
-    problem = f"found no space left for {path} ({_size(free)} free)"
-    return DiskError(f"{problem}; what was written before is kept: free some space and run the same command again")
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        problem = f"found no space left for {path} ({_size(shutil.disk_usage(path.parent).free)} free)"
+        hint = "what was written before is kept: free some space and run the same command again"
+        raise DiskError(f"{problem}; {hint}") from error
 
 
 def _size(count: int) -> str:
-    """Write a number of bytes for people."""
     return f"{count / 2**30:.1f} GiB" if count >= 0.1 * 2**30 else f"{count / 2**20:.1f} MiB"
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return error.errno == errno.EPERM  # somebody else's, but there
+    return True

@@ -14,6 +14,7 @@ completions, and ask for more of them: those that were drawn stay, and are chose
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import sys
@@ -29,16 +30,17 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.runs.checkpoints import last_checkpoint
 from reasoning_ext.runs.files import changed, fast_hash, write_whole
-from reasoning_ext.runs.identity import difference, file_mark, identity, older, recipe_hash, refused_change, text_hash
+from reasoning_ext.runs.identity import difference, identity, recipe_hash, refused_change, text_hash
 from reasoning_ext.runs.process import versions
 from reasoning_ext.shown import print, without_secrets
 
-RECIPE, LINEAGE, VERSIONS, METRICS, DONE, RECIPE_PATH = (
-    "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl", "DONE", "recipe_path",
-)  # fmt: skip
-LOCK, NO_LOCKS = ".lock", (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
+RECIPE, LINEAGE, VERSIONS, METRICS = "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl"
+DONE, RECIPE_PATH, LOCK = "DONE", "recipe_path", ".lock"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
+MADE = (DONE, METRICS, "samples.jsonl", "answers.jsonl")  # and checkpoints: what a run makes
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
+ANEW = "choose another output_dir or remove the folder"
 
 
 class RunDirError(UserError):
@@ -49,13 +51,7 @@ class RunDirError(UserError):
 
 @dataclass(frozen=True)
 class RunDir:
-    """An opened run folder.
-
-    Attributes:
-        path: the folder.
-        done: the stage has finished with this recipe and these inputs.
-        checkpoint: the last complete checkpoint to go on from, or None.
-    """
+    """An opened run folder: whether its stage is done, or the last complete checkpoint to go on from, if there is one."""
 
     path: Path
     done: bool
@@ -75,10 +71,12 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
         RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
     """
     refuse_other_recipe(path, recipe)
-    new = not is_run(path) or not has_begun(path)
-    if not new and (changed := difference(_inputs(path, inputs), inputs)):
-        hint = "choose another output_dir or remove the folder to make it again"
-        raise RunDirError(f"found {path}, made from other inputs ({changed}); {hint}")
+    new = not has_begun(path)
+    known = inputs if new else _read(path / LINEAGE, json.loads).get("inputs")
+    if not isinstance(known, dict):
+        raise _damaged(path / LINEAGE)
+    if changed := difference(known, inputs):
+        raise RunDirError(f"found {path}, made from other inputs ({changed}); {ANEW}")
     done = not new and is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
         path.mkdir(parents=True, exist_ok=True)
@@ -90,6 +88,28 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     if recipe_path is not None and written_recipe(path) != recipe_path.absolute():  # it may have been moved
         write_whole(path / RECIPE_PATH, str(recipe_path.absolute()) + "\n")
     return RunDir(path, done, last_checkpoint(path))
+
+
+def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
+    """Refuse a folder that belongs to a different recipe, that holds files of no run, or whose own files are damaged.
+
+    Raises:
+        RunDirError: it does; the message names the keys that differ, or the file.
+    """
+    if not has_begun(path):
+        if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
+            raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
+        return
+    if not is_run(path):
+        raise _damaged(path / LINEAGE)
+    if problem := damage(path, str(path)):
+        raise RunDirError(problem)
+    before = _written(path)
+    if changed := refused_change(before, recipe):
+        raise RunDirError(f"found {path}, made by a different recipe ({changed}); {ANEW}")
+    longer = difference(identity(before), identity(recipe)) if recipe.get("stage") in TRAINED else ""
+    if longer and (path / DONE).is_file() and last_checkpoint(path) is None:
+        raise RunDirError(f"found {path}, done, without a checkpoint to go on from ({longer}); {ANEW}")
 
 
 @contextlib.contextmanager
@@ -122,9 +142,29 @@ def locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
+def is_run(path: Path) -> bool:
+    """Tell whether a folder is a run's."""
+    return (path / LINEAGE).is_file()
+
+
+def has_begun(path: Path) -> bool:
+    """Tell whether a run has made anything yet; one that was refused before that may be given another recipe."""
+    return any((path / name).is_file() for name in MADE) or any(path.glob("checkpoint-*"))
+
+
 def is_done(path: Path, recipe: dict[str, Any]) -> bool:
     """Tell whether a folder holds all that a recipe asks for, which is known not to be refused."""
-    return is_run(path) and (path / DONE).is_file() and _is_of(path, recipe)
+    return is_run(path) and (path / DONE).is_file() and recipe_hash(_written(path)) == recipe_hash(recipe)
+
+
+def other_choice(path: Path, recipe: dict[str, Any]) -> str:
+    """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
+    changed = difference(identity(_written(path)), identity(recipe)) if is_run(path) and has_begun(path) else ""
+    if recipe.get("stage") not in TRAINED:
+        return changed and f"with what was drawn, otherwise than before: {changed}"
+    kind = recipe.get("lr_scheduler_type", "linear")
+    followed = "" if kind == "constant" else f"; its steps so far followed the {kind} schedule of the shorter run"
+    return changed and f"longer than before: {changed}{followed}"
 
 
 def unfinished(path: Path, name: str) -> str:
@@ -135,36 +175,17 @@ def unfinished(path: Path, name: str) -> str:
 
 
 def damage(path: Path, name: str) -> str:
-    """Say what of a finished run's files is lost or cut off, or nothing; a config may have been edited.
-
-    Args:
-        path: a folder.
-        name: how a user calls it.
-    """
+    """Say what of a finished run's files, which a user calls by a name, is lost or cut off, or nothing; configs may be edited."""
     if not (path / DONE).is_file():
         return ""
     try:
         files = dict(json.loads((path / DONE).read_bytes()).get("files", {}))
     except (ValueError, TypeError, AttributeError):
         return f"found {name}, whose {DONE} is damaged; remove that file and run its recipe again"
-    edited = {name for name in files if name.endswith("config.json") and (path / name).is_file()}
-    empty = {name for name in edited if (path / name).stat().st_size == 0}
-    problem = changed(path, {name: size for name, size in files.items() if name not in edited - empty})
-    hint = f"put it back, or remove {DONE} and run its recipe again"
-    return f"found {name}, done, but its {problem}; {hint}" if problem else ""
-
-
-def other_choice(path: Path, recipe: dict[str, Any]) -> str:
-    """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
-    if not is_run(path) or not has_begun(path) or _is_of(path, recipe):
-        return ""
-    changed = difference(identity(_written(path)), identity(recipe))
-    if recipe.get("stage") not in TRAINED:
-        return f"with what was drawn, otherwise than before: {changed}"
-    kind = recipe.get("lr_scheduler_type", "linear")
-    if kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1):
-        return f"longer than before: {changed}"
-    return f"longer than before: {changed}; its steps so far followed the {kind} schedule of the shorter run"
+    edited = {file for file in files if file.endswith("config.json") and (path / file).is_file()}
+    whole = {file for file in edited if (path / file).stat().st_size}
+    problem = changed(path, {file: size for file, size in files.items() if file not in whole})
+    return problem and f"found {name}, done, but its {problem}; put it back, or remove {DONE} and run its recipe again"
 
 
 def written_recipe(path: Path) -> Path | None:
@@ -173,55 +194,8 @@ def written_recipe(path: Path) -> Path | None:
     return Path(note.read_text(encoding="utf-8").removesuffix("\n")) if note.is_file() else None
 
 
-def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
-    """Refuse a folder that belongs to a different recipe, or that holds files of no run.
-
-    Raises:
-        RunDirError: it does; the message names the keys that differ. Or a file of it is damaged.
-    """
-    if not is_run(path):
-        if has_begun(path):
-            raise _damaged(path / LINEAGE)
-        if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
-            raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
-        return
-    if not has_begun(path):
-        return
-    if problem := damage(path, str(path)):
-        raise RunDirError(problem)
-    if _is_of(path, recipe):
-        return
-    before = _written(path)
-    if changed := refused_change(before, recipe):
-        raise RunDirError(
-            f"found {path}, made by a different recipe ({changed}); choose another output_dir or remove the folder"
-        )
-    if recipe.get("stage") in TRAINED and (path / DONE).is_file() and last_checkpoint(path) is None:
-        changed = difference(identity(before), identity(recipe))
-        raise RunDirError(
-            f"found {path}, done, without a checkpoint to go on from ({changed}); choose another output_dir or remove the folder"
-        )
-
-
-def _is_of(path: Path, recipe: dict[str, Any]) -> bool:
-    """Tell whether a run's folder was last opened for this very recipe."""
-    return recipe_hash(_written(path)) == recipe_hash(recipe)
-
-
 def _written(path: Path) -> dict[str, Any]:
-    """Return the recipe that a folder holds."""
     return _read(path / RECIPE, yaml.safe_load)
-
-
-def _inputs(path: Path, now: dict[str, str]) -> dict[str, str]:
-    """Return what a folder was made of; what an earlier version marked otherwise counts as the one of today.
-
-    That read the beginnings of folders, and its own rewards and formats stood elsewhere and began with other imports.
-    """
-    known: dict[str, str] | None = _read(path / LINEAGE, json.loads).get("inputs")
-    if not isinstance(known, dict):
-        raise _damaged(path / LINEAGE)
-    return {what: now.get(what, mark) if older(str(mark), now.get(what, "")) else mark for what, mark in known.items()}
 
 
 def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
@@ -235,7 +209,7 @@ def _read(file: Path, load: Callable[[bytes], Any]) -> dict[str, Any]:
 
 
 def _damaged(file: Path) -> RunDirError:
-    return RunDirError(f"found {file}, which is damaged; put it back, choose another output_dir or remove the folder")
+    return RunDirError(f"found {file}, which is damaged; put it back, {ANEW}")
 
 
 def finish(path: Path, seconds: float) -> None:
@@ -246,28 +220,14 @@ def finish(path: Path, seconds: float) -> None:
     write_whole(path / DONE, json.dumps(done | {"files": {file.name: file.stat().st_size for file in files}}))
 
 
-def is_run(path: Path) -> bool:
-    """Tell whether a folder is a run's."""
-    return (path / LINEAGE).is_file()
-
-
-def has_begun(path: Path) -> bool:
-    """Tell whether a run has made anything yet; one that was refused before that may be given another recipe."""
-    made = (DONE, METRICS, "samples.jsonl", "answers.jsonl")
-    return any((path / name).is_file() for name in made) or any(path.glob("checkpoint-*"))
-
-
 def fingerprint(source: str) -> str:
-    """Identify an input: a finished run by its own lineage, a file by its content, a folder by its files, a name by itself.
-
-    Args:
-        source: a run's folder, a file, a folder, or a hub name.
-    """
+    """Identify an input: a run by its own lineage, a file by its content, a folder by its files, a hub name by itself."""
     path = Path(source)
     if is_run(path):
         return "run:" + text_hash((path / LINEAGE).read_text())
     if path.is_file():
-        return file_mark(path)
+        with path.open("rb") as file:
+            return f"file:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
     if path.is_dir():
         files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
         listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]

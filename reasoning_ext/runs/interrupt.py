@@ -48,10 +48,8 @@ def handle_signals(handler: Any) -> dict[int, Any]:
 class Interrupt:
     """First signal: finish the step, save, stop. Second signal: stop now. Used as a context around training or sampling.
 
-    Args:
-        promise: what is done first, as it is printed.
-
     Attributes:
+        promise: what is done first, as it is printed.
         requested: a signal has come.
         code: the exit code for it, 130 for Ctrl-C, 143 for SIGTERM.
     """
@@ -72,14 +70,9 @@ class Interrupt:
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.requested, self.code = True, 128 + number
         handle_signals(stop_at_once)
-        _tell(f"\n{self.promise}; a second signal, Ctrl-C again, stops at once\n")
-
-
-def _tell(text: str) -> None:
-    """Write to standard output; where its terminal has gone, what is printed from now on goes nowhere and is no error."""
-    for stream, said in ((1, text), (2, "")):
-        try:
-            os.write(stream, said.encode())
-        except OSError:
-            with suppress(OSError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+        for stream, text in ((1, f"\n{self.promise}; a second signal, Ctrl-C again, stops at once\n"), (2, "")):
+            try:
+                os.write(stream, text.encode())
+            except OSError:  # its terminal has gone: what is printed from now on goes nowhere and is no error
+                with suppress(OSError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream)

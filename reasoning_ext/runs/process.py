@@ -22,16 +22,13 @@ def quiet() -> None:
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    logging.getLogger("transformers.trainer").addFilter(_is_no_tied_weight)
+    # what transformers says of tied weights, which are written once; a checkpoint was compared with its hashes
+    tied = "missing keys in the checkpoint"
+    logging.getLogger("transformers.trainer").addFilter(lambda told: tied not in str(told.msg))
     if not sys.stdout.isatty():
         from transformers.utils import logging as transformers_logging
 
         transformers_logging.disable_progress_bar()
-
-
-def _is_no_tied_weight(told: logging.LogRecord) -> bool:
-    """Leave out what transformers says of tied weights, which are written once; a checkpoint was compared with its hashes."""
-    return "missing keys in the checkpoint" not in str(told.msg)
 
 
 @contextlib.contextmanager
@@ -62,8 +59,6 @@ def versions() -> dict[str, str]:
     """Return the versions of the packages that take part, of Python and of the system."""
     found = {}
     for package in PACKAGES:
-        try:
+        with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
-        except PackageNotFoundError:
-            continue
     return found | {"python": platform.python_version(), "platform": platform.platform()}

@@ -1,4 +1,4 @@
-"""Read run folders back, as far as they can be read: what the report is made of.
+"""Read run folders back: what the report is made of.
 
 A run that was cut off, or whose files are damaged, is read as far as possible and says what is wrong with it.
 """
@@ -22,30 +22,27 @@ from reasoning_ext.think import WHOLE
 IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
+Rows = list[dict[str, Any]]
 
 
 @dataclass(eq=False)
 class Run:
-    """What could be read of a run's folder.
-
-    Attributes:
-        problems: why it counts as not finished, in words; empty for a finished run.
-        recipe: the resolved recipe, and its text as it stands in the file.
-        parents: the runs that its model, models or data come from, under the names that its recipe gives them.
-    """
+    """What could be read of a run's folder."""
 
     path: Path
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # why it counts as not finished, in words
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     versions: dict[str, Any] = field(default_factory=dict)
-    done: dict[str, Any] = field(default_factory=dict)
+    seconds: float | None = None  # how long it took; None where it has not finished
     summary: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
-    metrics: list[dict[str, Any]] = field(default_factory=list)
-    answers: list[dict[str, Any]] = field(default_factory=list)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    parents: dict[str, "Run"] = field(default_factory=dict)
+    metrics: Rows = field(default_factory=list)
+    answers: Rows = field(default_factory=list)
+    samples: Rows = field(default_factory=list)
+    parents: dict[str, "Run"] = field(
+        default_factory=dict
+    )  # the runs that its models and data are, by its recipe's names
 
     @property
     def name(self) -> str:
@@ -56,12 +53,6 @@ class Run:
     def stage(self) -> str:
         """The recipe's stage."""
         return str(self.recipe.get("stage", "unknown"))
-
-    @property
-    def seconds(self) -> float | None:
-        """How long it took; None where it has not finished."""
-        value = self.done.get("seconds")
-        return value if isinstance(value, int | float) else None
 
     @property
     def models(self) -> dict[str, str]:
@@ -80,51 +71,13 @@ def find_runs(paths: list[Path]) -> list[Path]:
         UserError: a folder is missing, or holds no run.
     """
     found: dict[Path, Path] = {}
-    allowed = "allowed: run folders, or a folder of run folders"
     for path in paths:
-        if not path.is_dir():
-            raise UserError(f"report: found no folder {path}, {allowed}")
-        inside = [p for p in (path, *path.iterdir()) if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
+        folders = [path, *sorted(path.iterdir(), key=_number)] if path.is_dir() else []
+        inside = [p for p in folders if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
         if not inside:
-            raise UserError(f"report: found no run in {path} (no folder with {RECIPE} in it), {allowed}")
-        inside = inside[:1] if inside[0] == path else sorted(inside, key=_number)
-        found |= {run.resolve(): run for run in inside}
-    if not found:
-        raise UserError(f"report: found no folder, {allowed}")
+            raise UserError(f"report: found no run in {path}, allowed: run folders, or a folder of run folders")
+        found |= {run.resolve(): run for run in (inside[:1] if inside[0] == path else inside)}
     return list(found.values())
-
-
-def read_run(path: Path) -> Run:
-    """Read whatever a run's folder holds; what is missing or damaged goes to the run's `problems`."""
-    run = Run(path)
-    if (path / DONE).is_file():
-        run.done = _read_object(run, DONE)
-        run.problems += [problem] if run.done and (problem := damage(path, path.name)) else []
-    else:
-        run.problems.append(f"no {DONE}")
-    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
-    run.recipe_text = str(without_secrets(text))
-    try:
-        recipe = without_secrets(raw := yaml.safe_load(text))
-        if recipe != raw:  # of a run before secrets were left out
-            run.recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
-    except yaml.YAMLError:
-        recipe = None
-    if isinstance(recipe, dict):
-        run.recipe = recipe
-    else:
-        run.problems.append(f"{RECIPE} cannot be read")
-    run.versions = _read_object(run, VERSIONS)
-    run.metrics = _read_rows(run, METRICS)
-    run.answers = _read_rows(run, "answers.jsonl")
-    run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
-    run.summary = _read_object(run, "summary.json")
-    results = _read_object(run, "eval.json")
-    run.results = {label: row for label, row in results.items() if isinstance(row, dict)}
-    result = RESULT_FILES.get(run.stage)
-    if result and not (path / result).is_file():
-        run.problems.append(f"no {result}")
-    return run
 
 
 def _number(path: Path) -> tuple[int, str]:
@@ -132,24 +85,39 @@ def _number(path: Path) -> tuple[int, str]:
     return (int(leading.group()) if leading else 10**9, path.name)
 
 
+def read_run(path: Path) -> Run:
+    """Read whatever a run's folder holds; what is missing or damaged goes to the run's `problems`."""
+    run = Run(path)
+    if (path / DONE).is_file():
+        done = _read_object(run, DONE)
+        run.seconds = seconds if isinstance(seconds := done.get("seconds"), int | float) else None
+        run.problems += [problem] if done and (problem := damage(path, path.name)) else []
+    else:
+        run.problems.append(f"no {DONE}")
+    text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
+    try:
+        recipe = without_secrets(yaml.safe_load(text))
+    except yaml.YAMLError:
+        recipe = None
+    if isinstance(recipe, dict):
+        run.recipe, run.recipe_text = recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+    else:
+        run.recipe_text = without_secrets(text)
+        run.problems.append(f"{RECIPE} cannot be read")
+    run.versions = _read_object(run, VERSIONS)
+    run.metrics = _read_rows(run, METRICS)
+    run.answers = _read_rows(run, "answers.jsonl")
+    run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
+    run.summary = _read_object(run, "summary.json")
+    run.results = {label: row for label, row in _read_object(run, "eval.json").items() if isinstance(row, dict)}
+    if (result := RESULT_FILES.get(run.stage)) and not (path / result).is_file():
+        run.problems.append(f"no {result}")
+    return run
+
+
 def key_of(name: Any) -> str:
     """Bring a model's or data set's name into a form that can be compared; `./` paths belong to a recipe's folder."""
     return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
-
-
-def by_output(runs: list[Run]) -> dict[str, Run]:
-    """Map every way to name a run in a recipe to the run."""
-    return {
-        key: run for run in runs for key in (key_of(run.recipe.get("output_dir", "./")), str(run.path.resolve())) if key
-    }
-
-
-def link(runs: list[Run]) -> None:
-    """Fill in every run's parents."""
-    made = by_output(runs)
-    for run in runs:
-        names = [*run.models.values(), run.recipe.get("dataset_name", "")]
-        run.parents = {name: p for name in names if (p := made.get(key_of(name))) and p is not run}
 
 
 def _read_object(run: Run, name: str) -> dict[str, Any]:
@@ -164,28 +132,26 @@ def _read_object(run: Run, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_rows(run: Run, name: str, most: int | None = None) -> list[dict[str, Any]]:
+def _read_rows(run: Run, name: str, most: int | None = None) -> Rows:
     """Read the lines that can be read, the first so many of a long file; a crash leaves a torn last one."""
-    rows: list[dict[str, Any]] = []
-    damaged = 0
+    rows: Rows = []
     if not (run.path / name).is_file():
         return rows
+    damaged = 0
     with (run.path / name).open("rb") as file:
         for line in islice(file, most):
             try:
                 row = json.loads(line)
             except ValueError:
                 row = None
-            if isinstance(row, dict):
-                rows.append(row)
-            else:
-                damaged += 1
+            rows += [row] if isinstance(row, dict) else []
+            damaged += not isinstance(row, dict)
     if damaged:
         run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
     return rows
 
 
-def _read_completions(run: Run) -> list[dict[str, Any]]:
+def _read_completions(run: Run) -> Rows:
     """Read the last table that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
     tables = sorted((run.path / "completions").glob("*.parquet"))
     if not tables:
@@ -200,9 +166,9 @@ def _read_completions(run: Run) -> list[dict[str, Any]]:
         return []
     logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
     rewards = [name for name in (rows[0] if rows else {}) if name in logged or name in weights_of(run.recipe)]
-    keys = ("step", "prompt", "completion", "answer", "advantage")
+    kept = ("step", "prompt", "completion", "answer", "advantage")
     return [
-        {key: row[key] for key in keys if key in row}
+        {key: row[key] for key in kept if key in row}
         | ({"completion": row[WHOLE]} if row.get(WHOLE) else {})
         | {"rewards": {name: row[name] for name in rewards}}
         for row in rows

@@ -8,6 +8,7 @@ that was cut off, or whose files are damaged, is reported as far as it can be re
 import math
 import os
 from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,10 @@ from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS
 from reasoning_ext.runs.read import (
     Run,
-    by_output,
     columns,
     find_runs,
     in_training,
     key_of,
-    link,
     problems_of,
     read_run,
     weights_of,
@@ -37,23 +36,21 @@ PAGE = "report.html"
 GREEDY = -1  # sample index of the greedy completion in answers.jsonl
 COMPARED = ("greedy", "pass@1")
 LONGEST = 4000  # characters shown of one text
+EXTREMES = 3  # samples of the highest and of the lowest reward
+GROUPS = 4  # of compared problems
 
 
 def write_report(runs: list[Path], output: Path | None) -> str:
-    """Write the report of some runs.
+    """Write the report of some runs, and return a line that names the file.
 
     Args:
         runs: run folders, or folders of run folders.
         output: the HTML file; None is `report.html` in the given folder.
 
-    Returns:
-        one line that names the file.
-
     Raises:
         UserError: there is no run.
     """
     found = [read_run(path) for path in find_runs(runs)]
-    link(found)
     common = runs[0] if len(runs) == 1 else Path(os.path.commonpath([path.resolve() for path in runs]))
     target = output or common / PAGE
     target = target / PAGE if target.is_dir() else target
@@ -73,18 +70,21 @@ def save_curves(run: Path, output: Path) -> None:
 
 
 def render(runs: list[Run]) -> str:
-    """Make the page of some runs that have been read and linked."""
+    """Make the page of some runs that have been read."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for shows in (percent, number, duration, split_text, text, problems_of, columns):
+    for shows in (percent, number, duration, split_text, text, problems_of, columns, key_of):
         environment.filters[shows.__name__] = shows
     environment.tests["interval"] = figures.is_interval
+    ways = [(run, key_of(run.recipe.get("output_dir", "./"))) for run in runs]
+    made = {key: run for run, own in ways for key in (own, str(run.path.resolve())) if key}
     trained = [(run, figures.curves(run.stage, run.metrics)) for run in runs]
     samples = [(run, extremes(run.samples, weights_of(run.recipe))) for run in runs]
     page = environment.get_template(PAGE).render(
         runs=runs,
+        made=made,
         seconds=sum(run.seconds or 0 for run in runs),
-        verdicts=[verdict for run in runs for verdict in verdicts(run, runs)],
+        verdicts=[verdict for run in runs for verdict in verdicts(run, made)],
         trained=[(run, [(c, Markup(figures.curve_svg(c))) for c in curves]) for run, curves in trained if curves],
         evals=[(run, Markup(figures.bars_svg(run.results)), in_training(run.results)) for run in runs if run.results],
         problems=problems_of({f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}),
@@ -94,7 +94,7 @@ def render(runs: list[Run]) -> str:
     return visible(page)
 
 
-def verdicts(evaluation: Run, runs: list[Run]) -> list[dict[str, Any]]:
+def verdicts(evaluation: Run, made: dict[str, Run]) -> list[dict[str, Any]]:
     """Say what training did: each evaluated model beside the evaluated one that it was trained from, if there is one.
 
     Returns:
@@ -102,38 +102,36 @@ def verdicts(evaluation: Run, runs: list[Run]) -> list[dict[str, Any]]:
         list of `(name, interval before or None, interval after)`; comparisons come first, and a model that one of them
         begins with has no entry of its own.
     """
-    models, results, made = evaluation.models, evaluation.results, by_output(runs)
+    models, results = evaluation.models, evaluation.results
     evaluated = {key_of(name): label for label, name in models.items() if label in results and key_of(name)}
     rows = []
     for label in results:
         name, before = key_of(models.get(label, "./")), None
-        for _ in runs:  # a chain of models is no longer than the runs, and a recipe may name itself
+        for _ in made:  # a chain of models is no longer than the runs, and a recipe may name itself
             name = key_of(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
             before = before or (evaluated.get(name) if evaluated.get(name) != label else None)
         pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in COMPARED]
-        shown = [
+        pairs = [
             (f, old if figures.is_interval(old) else None, new) for f, old, new in pairs if figures.is_interval(new)
         ]
-        word = compare([(figure, old, new) for figure, old, new in shown if old])
-        rows.append({"label": label, "before": before, "word": word, "figures": shown})
+        rows.append({"label": label, "before": before, "word": compare(pairs), "figures": pairs})
     begun = {row["before"] for row in rows}
     rows = [row for row in rows if row["before"] is not None or row["label"] not in begun]
     return sorted(rows, key=lambda row: row["before"] is None)
 
 
-def compare(pairs: list[tuple[str, list[float], list[float]]]) -> str:
+def compare(pairs: list[tuple[str, Any, Any]]) -> str:
     """Say in words how figures differ: `better than`, `worse (greedy) than`; apart only where the intervals are apart.
 
     >>> compare([("greedy", [0.1, 0.0, 0.2], [0.9, 0.8, 1.0]), ("pass@1", [0.5, 0.4, 0.6], [0.6, 0.5, 0.7])])
     'better (greedy) than'
     """
-    up = [figure for figure, old, new in pairs if new[1] > old[2]]
-    down = [figure for figure, old, new in pairs if new[2] < old[1]]
-    words = [
-        word if len(which) == len(pairs) else f"{word} ({', '.join(which)})"
-        for word, which in (("better", up), ("worse", down))
-        if which
-    ]
+    up = [figure for figure, old, new in pairs if old and new[1] > old[2]]
+    down = [figure for figure, old, new in pairs if old and new[2] < old[1]]
+    words = []
+    for word, which in (("better", up), ("worse", down)):
+        if which:
+            words.append(word if len(which) == len(pairs) else f"{word} ({', '.join(which)})")
     return " and ".join(words) + " than" if words else "not clearly different from"
 
 
@@ -157,30 +155,28 @@ def compared_problems(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
             groups[tuple(_is_right(rows[model]) for model in models)].append(rows)
     of = sum(map(len, groups.values()))
     return [
-        {"count": len(group), "of": of, "rows": [(m, group[0][m], _is_right(group[0][m])) for m in models]}
+        {"count": len(group), "of": of, "rows": [(m, group[0][m], r) for m, r in zip(models, rights, strict=True)]}
         for rights, group in sorted(groups.items(), key=lambda item: -len(item[1]))
         if len(set(rights)) > 1
-    ][:4]
+    ][:GROUPS]
 
 
-def extremes(samples: list[dict[str, Any]], weights: dict[str, float], each: int = 3) -> dict[str, Any]:
+def extremes(samples: list[dict[str, Any]], weights: dict[str, float]) -> dict[str, Any]:
     """Choose the samples with the highest and the lowest total reward, each text once, none in both lists.
 
     Returns:
         `best` and `worst`, lists of samples with their `total`, and `count`, `low`, `high` of all samples; or nothing.
     """
     unique = {(str(s.get("prompt")), str(s["completion"])): s for s in samples if s.get("completion")}
-    if not unique:
-        return {}
     for sample in unique.values():
         sample["rewards"] = {name: _finite(value) for name, value in (sample.get("rewards") or {}).items()}
-        sample["total"] = sum(
-            weights.get(n, 1.0) * value for n, value in sample["rewards"].items() if value is not None
-        )
+        sample["total"] = sum(weights.get(n, 1.0) * v for n, v in sample["rewards"].items() if v is not None)
     ranked = sorted(unique.values(), key=lambda s: (-s["total"], -(s.get("advantage") or 0)))
-    worst = ranked[max(each, len(ranked) - each) :]
+    if not ranked:
+        return {}
+    worst = ranked[max(EXTREMES, len(ranked) - EXTREMES) :][::-1]
     ends = {"low": ranked[-1]["total"], "high": ranked[0]["total"]}
-    return {"count": len(samples), **ends, "best": ranked[:each], "worst": worst[::-1]}
+    return {"count": len(samples), **ends, "best": ranked[:EXTREMES], "worst": worst}
 
 
 def split_text(completion: Any) -> think.Parts:
@@ -209,18 +205,14 @@ def percent(share: float, sign: bool = True) -> str:
 
 def number(value: Any) -> str:
     """Write a number with four digits that count, counts by name as `name 3, other 4`, and anything else as it is."""
-    if isinstance(value, dict | list):
-        named = [f"{name} {number(count)}" for name, count in value.items()] if isinstance(value, dict) else value
-        return ", ".join(map(str, named))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {number(count)}" for name, count in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def duration(seconds: float) -> str:
-    """Write seconds as `34 s`, `2 min 10 s` or `3 h 12 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"
+    """Write seconds as `3:12:05`."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def _shortened(long: str | None) -> str | None:

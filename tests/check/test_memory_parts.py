@@ -4,15 +4,7 @@ import json
 
 import pytest
 
-from reasoning_ext.check.memory.parts import (
-    adapter_tensors,
-    cache_bytes,
-    four_bit_bytes,
-    linear_bytes,
-    model_tensors,
-    rest_bytes,
-    state_bytes,
-)
+from reasoning_ext.check.memory import parts
 from reasoning_ext.check.memory.shapes import ShapeError, built_in, config_of, shape_of
 
 PUBLISHED = {  # parameters in billions, from the models' cards
@@ -44,12 +36,12 @@ def test_an_adapter_has_the_tensors_of_a_real_one(name, targets):
 
     shape = shape_of(config_of(name))
     if shape.model_type in {None: ("phi3", "gemma3"), str: (), list: ("phi3",)}[targets and type(targets)]:
-        assert adapter_tensors(shape, 8, targets) == []  # PEFT refuses these
+        assert parts.adapter_tensors(shape, 8, targets) == []  # PEFT refuses these
         return
     config = LoraConfig(r=8, target_modules=targets, task_type="CAUSAL_LM")
     real = get_peft_model(on_meta(config_of(name)), config)
     sizes = sorted(p.numel() for p in real.parameters() if p.requires_grad)
-    assert sorted(adapter_tensors(shape, 8, targets)) == sizes and sizes
+    assert sorted(parts.adapter_tensors(shape, 8, targets)) == sizes and sizes
 
 
 @pytest.mark.parametrize("nested", (False, True))
@@ -61,27 +53,21 @@ def test_four_bit_weights_are_those_of_bitsandbytes(nested):
         weight = bnb.nn.Params4bit(torch.randn(outputs, inputs), compress_statistics=nested, quant_type="nf4")
         layer = bnb.nn.Linear4bit(inputs, outputs, bias=False, compress_statistics=nested, quant_type="nf4")
         layer.weight = weight
-        layer = layer.to("cpu")
-        state = layer.weight.quant_state
+        state = layer.to("cpu").weight.quant_state
         held = [layer.weight.data, state.absmax, state.code]
-        if nested:
-            held += [state.offset, state.state2.absmax, state.state2.code]
+        held += [state.offset, state.state2.absmax, state.state2.code] if nested else []
         real = sum(t.numel() * t.element_size() for t in held)
-        assert layer.weight.dtype == torch.uint8
-        assert four_bit_bytes(outputs * inputs, nested) == pytest.approx(real, rel=0.001, abs=8)
-
-
-def test_eight_bit_weights_have_a_scale_an_output():
-    shape = shape_of(config_of("Qwen/Qwen3-8B"))
-    assert linear_bytes(shape, 8) == shape.linear_weights + 4 * sum(one.outputs * one.count for one in shape.linears)
-    assert linear_bytes(shape, 16) == 2 * shape.linear_weights
+        assert parts.four_bit_bytes(outputs * inputs, nested) == pytest.approx(real, rel=0.001, abs=8)
 
 
 def test_the_published_totals_of_four_bit_models():
     """Llama-3.1-8B 5.70 GB, Qwen3-8B 6.07 GB with nested constants: the formula of QLoRA's paper (arXiv:2305.14314)."""
     for name, total in (("meta-llama/Llama-3.1-8B", 5.70e9), ("Qwen/Qwen3-8B", 6.07e9)):
         shape = shape_of(config_of(name))
-        assert linear_bytes(shape, 4, nested=True) + rest_bytes(shape, "bfloat16") == pytest.approx(total, rel=0.01)
+        assert parts.linear_bytes(shape, 4, nested=True) + parts.rest_bytes(shape, "bfloat16") == pytest.approx(
+            total, rel=0.01
+        )
+        assert sum(parts.model_tensors(shape)) == pytest.approx(shape.parameters, rel=1e-5)
 
 
 @pytest.mark.parametrize("optimizer", ("adamw_torch", "adamw_torch_fused", "sgd", "adagrad", "rmsprop"))
@@ -98,7 +84,7 @@ def test_optimizer_states_are_those_of_a_real_optimizer(optimizer, tmp_path):
     real.step()
     states = [t for state in real.state.values() for t in state.values() if torch.is_tensor(t) and t.numel() > 1]
     tensors = [p.numel() for p in model.parameters()]
-    assert state_bytes(tensors, optimizer, "float32") == sum(t.numel() * t.element_size() for t in states)
+    assert parts.state_bytes(tensors, optimizer, "float32") == sum(t.numel() * t.element_size() for t in states)
 
 
 def test_eight_bit_states_are_those_of_bitsandbytes():
@@ -113,15 +99,15 @@ def test_eight_bit_states_are_those_of_bitsandbytes():
     kept = ("state1", "state2", "absmax1", "absmax2")
     held = [state[key] for state in real.state.values() for key in kept if key in state]
     expected = sum(t.numel() * t.element_size() for t in held)
-    assert state_bytes([p.numel() for p in parameters], "adamw_8bit", "float32") == expected
+    assert parts.state_bytes([p.numel() for p in parameters], "adamw_8bit", "float32") == expected
 
 
 def test_a_cache_holds_both_keys_and_values_and_no_more_than_a_window():
     qwen = shape_of(config_of("Qwen/Qwen3-8B"))
-    assert cache_bytes(qwen, 1, 1) == 144 * 1024
+    assert parts.cache_bytes(qwen, 1, 1) == 144 * 1024
     gemma = shape_of(config_of("google/gemma-3-1b"))
     full = [window for window in gemma.windows if window is None]
-    assert len(full) == 4 and cache_bytes(gemma, 2, 4096) == 2 * 2 * 256 * 2 * (4 * 4096 + 22 * 512)
+    assert len(full) == 4 and parts.cache_bytes(gemma, 2, 4096) == 2 * 2 * 256 * 2 * (4 * 4096 + 22 * 512)
 
 
 def test_copies_of_a_model_have_its_shape():
@@ -163,8 +149,3 @@ def test_a_config_that_cannot_be_had_is_named(name, tmp_path, monkeypatch):
     (tmp_path / "torn" / "config.json").write_text("{")
     with pytest.raises(ShapeError, match=name):
         config_of(name)
-
-
-def test_tensors_of_the_whole_model_add_up():
-    shape = shape_of(config_of("Qwen/Qwen2.5-0.5B"))
-    assert sum(model_tensors(shape)) == pytest.approx(shape.parameters, rel=1e-5)

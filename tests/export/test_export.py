@@ -101,10 +101,13 @@ def test_an_adapter_is_merged_reloaded_and_compared(adapter, tmp_path, capsys):
 
 
 def test_an_export_is_not_made_twice_and_overwrites_nothing(adapter, tmp_path, capsys, monkeypatch):
+    (tmp_path / ".out.part").mkdir()
+    (tmp_path / ".out.part" / "torn.safetensors").write_text("x")  # left by one that was killed
     out = export_run(adapter, "adapter", tmp_path / "out")
     for name in ("adapter_model.safetensors", "adapter_config.json"):
         assert (out / name).read_bytes() == (adapter / name).read_bytes()
     assert {"tokenizer.json", "chat_template.jinja", "README.md", "export.json"} <= {f.name for f in out.iterdir()}
+    assert not (out / "torn.safetensors").exists() and left_behind(tmp_path) == ["out"]
     assert "library_name: peft" in (out / "README.md").read_text()
     assert "warning: the adapter's base is the folder base" in capsys.readouterr().out
     monkeypatch.setattr(export, "run_tokenizer", lambda source: pytest.fail("made again"))
@@ -159,17 +162,10 @@ def test_what_goes_wrong_is_one_line_and_leaves_nothing(adapter, tmp_path, monke
     assert left_behind(tmp_path) == []
 
 
-def test_what_a_killed_export_left_is_swept(adapter, tmp_path):
-    (tmp_path / ".out.part").mkdir()
-    (tmp_path / ".out.part" / "torn.safetensors").write_text("x")
-    assert not (export_run(adapter, "adapter", tmp_path / "out") / "torn.safetensors").exists()
-    assert left_behind(tmp_path) == ["out"]
-
-
 def test_a_disk_without_room_is_refused_before_anything_is_written(adapter, tmp_path, monkeypatch):
     monkeypatch.setattr(export, "Reference", lambda *_: pytest.fail("asked"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 500_000, 500_000))
-    with pytest.raises(DiskError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB; free some space"):
+    with pytest.raises(DiskError, match=r"found 0\.5 MiB free for .*, needed: 0\.[67] MiB"):
         export_run(adapter, "merged-16bit", tmp_path / "out")
 
 
@@ -210,12 +206,11 @@ def logits(model, ids=(2, 20, 21, 3, 8, 9)):
         return model(input_ids=torch.tensor([ids])).logits.float()
 
 
-@pytest.mark.parametrize("module", ["lm_head", "embed_tokens"])
-def test_modules_that_were_trained_whole_are_merged(runs, tmp_path, module):
+def test_modules_that_were_trained_whole_are_merged(runs, tmp_path):
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
-    run = runs(SHORT + f"lora_modules_to_save: [{module}]\n", f"whole_{module}")
+    run = runs(SHORT + "lora_modules_to_save: [lm_head, embed_tokens]\n", "whole")
     out = export_run(run, "merged-16bit", tmp_path / "out")
     trained = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("base"), run).eval()
     merged, base = AutoModelForCausalLM.from_pretrained(out), AutoModelForCausalLM.from_pretrained("base")
@@ -223,11 +218,9 @@ def test_modules_that_were_trained_whole_are_merged(runs, tmp_path, module):
     assert near < 0.1 * far
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_tokens_that_came_with_another_template_are_loaded_and_merged(runs, tmp_path, tied):
+def test_tokens_that_came_with_another_template_are_loaded_and_merged(runs, tmp_path):
     """The template of another model brings tokens along, which the base has not."""
     import torch
-    from safetensors.torch import load_file, save_file
     from templates import build
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import ModelConfig
@@ -236,20 +229,11 @@ def test_tokens_that_came_with_another_template_are_loaded_and_merged(runs, tmp_
     from reasoning_ext.models.loaded import LoadOptions
 
     build("qwen3").save_pretrained("chatml")
-    base = "base" if tied else "untied"
-    if not tied:
-        shutil.copytree("base", base, ignore=shutil.ignore_patterns("DONE", "lineage.json"))
-        config = json.loads(Path("base/config.json").read_text())
-        Path(base, "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
-        weights = load_file("base/model.safetensors")
-        weights["lm_head.weight"] = weights["model.embed_tokens.weight"].clone()
-        save_file(weights, Path(base, "model.safetensors"), {"format": "pt"})
-    text = SHORT.replace("model_name_or_path: base", f"model_name_or_path: {base}")
-    run = runs(text + "chat_template_path: ./chatml\n", f"resized_{base}")
+    run = runs(SHORT + "chat_template_path: ./chatml\n", "resized")
     out = export_run(run, "merged-16bit", tmp_path / "out")
     model, tokenizer = AutoModelForCausalLM.from_pretrained(out), AutoTokenizer.from_pretrained(out)
     ends = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    assert ends[0].shape[0] >= len(tokenizer) > 110 and (ends[0] is ends[1]) == tied
+    assert ends[0].shape[0] >= len(tokenizer) > 110 and ends[0] is ends[1]
     trained = logits(merging.load_trained(merging.find_source(run)), ids := (2, 20, 105, 3, 110, 9))
     for trainable in (False, True):
         options = LoadOptions(trainable=trainable)

@@ -102,15 +102,8 @@ def test_tokens_and_places_of_this_machine_are_left_out(runs, tmp_path):
     text = Path("export/README.md").read_text()
     assert TOKEN[3:] not in text and "[redacted]" in text
     assert str(tmp_path) not in text and "dataset_name: data/rows.jsonl" in body and "Linux-of-somebody" not in text
-
-
-def test_paths_and_texts_for_cards(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert shorten(str(tmp_path / "runs" / "a")) == "runs/a"
     assert shorten("/home/somebody/secret project/data/rows.jsonl") == ".../data/rows.jsonl"
-    assert shorten("/a/b/c/mine.py:polite") == ".../c/mine.py:polite"
-    assert shorten("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
-    assert shorten(f"see {Path.home()}/x") == "see ~/x"
+    assert shorten("/a/b/c/mine.py:polite") == ".../c/mine.py:polite" and shorten("Qwen/Qwen3-8B") == "Qwen/Qwen3-8B"
     assert "\n" not in plain(EVIL) and plain("a_b | c") == "a\\_b \\| c" and plain("<b>") == "&lt;b&gt;"
 
 

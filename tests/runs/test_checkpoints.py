@@ -7,15 +7,7 @@ import signal
 import pytest
 from conftest import TINY
 
-from reasoning_ext.runs.checkpoints import (
-    COMPLETE,
-    checkpoints,
-    damage_in,
-    last_checkpoint,
-    mark_complete,
-    rotate,
-    settle,
-)
+from reasoning_ext.runs.checkpoints import COMPLETE, checkpoints, last_checkpoint, mark_complete, rotate, settle
 from reasoning_ext.runs.interrupt import Interrupt, Terminated, handle_signals, stop_at_once
 
 RECIPE = """\
@@ -36,10 +28,10 @@ output_dir: out
 GRPO = "reward_funcs: [exact_answer]\nnum_generations: 2\nmax_completion_length: 4\n"
 
 
-def make(path, step, files=("model.safetensors", "optimizer.pt", "scheduler.pt", "trainer_state.json"), whole=True):
+def make(path, step, whole=True):
     folder = path / f"checkpoint-{step}"
     folder.mkdir()
-    for name in files:
+    for name in ("model.safetensors", "optimizer.pt", "scheduler.pt"):
         (folder / name).write_text(f"{name} of {step}")
     if whole:
         mark_complete(folder)
@@ -47,50 +39,33 @@ def make(path, step, files=("model.safetensors", "optimizer.pt", "scheduler.pt",
 
 
 def test_what_is_damaged_is_put_aside_and_what_is_torn_goes(tmp_path):
-    for step in (9, 10, 20, 100):
+    for step in (9, 10, 20, 100, 105):
         make(tmp_path, step)
     torn = make(tmp_path, 110, whole=False)
     (tmp_path / ".tmpAb12").write_text("half a model")
-    for step, spoil in (
-        (100, lambda f: (f / "optimizer.pt").unlink()),
-        (20, lambda f: (f / "model.safetensors").write_text("x")),
-    ):
-        spoil(tmp_path / f"checkpoint-{step}")
-    same_size = tmp_path / "checkpoint-10" / "scheduler.pt"
-    same_size.write_text("scheduler.pt of 11")
+    (tmp_path / "checkpoint-105" / COMPLETE).write_text('{"files": [1]}')
+    (tmp_path / "checkpoint-100" / "optimizer.pt").unlink()
+    (tmp_path / "checkpoint-20" / "model.safetensors").write_text("x")
+    (tmp_path / "checkpoint-10" / "scheduler.pt").write_text("scheduler.pt of 11")  # of the same size
     told = settle(tmp_path)
-    assert [line.split("(")[1].split()[0] for line in told] == ["optimizer.pt", "model.safetensors", "scheduler.pt"]
+    named = [COMPLETE, "optimizer.pt", "model.safetensors", "scheduler.pt"]
+    assert [line.split("(")[1].split()[0] for line in told] == named
     assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-9" and not torn.exists()
     assert (tmp_path / "damaged-checkpoint-100").is_dir() and not (tmp_path / ".tmpAb12").exists()
     assert settle(tmp_path) == []
 
 
-def test_a_complete_that_cannot_be_read_is_damage_and_that_of_an_older_version_is_not(tmp_path):
-    folder = make(tmp_path, 5)
-    (folder / COMPLETE).write_text("")
-    assert damage_in(folder) == "" and settle(tmp_path) == []
-    for files, said in (({"a": 1}, "a is missing"), ([1], COMPLETE), ({"scheduler.pt": ["big"]}, "scheduler.pt")):
-        (folder / COMPLETE).write_text(json.dumps({"files": files}))
-        assert damage_in(folder).startswith(said)
-
-
 @pytest.mark.parametrize(
-    ("limit", "left"), [(None, [9, 10, 100, 200]), (3, [10, 100, 200]), (2, [100, 200]), (1, [200])]
-)
-def test_the_oldest_go_by_step_whatever_the_clock_said(tmp_path, limit, left):
+    ("limit", "best", "left"),
+    [
+        (None, None, [9, 10, 100, 200]), (3, None, [10, 100, 200]), (1, None, [200]), (2, 9, [9, 200]), (1, 9, [9, 200]),
+    ],
+)  # fmt: skip
+def test_the_oldest_go_by_step_whatever_the_clock_said_and_the_best_stays(tmp_path, limit, best, left):
     for i, step in enumerate((9, 10, 100, 200)):
         os.utime(make(tmp_path, step), (1e9 - i * 1e6, 1e9 - i * 1e6))
-    rotate(tmp_path, limit, None)
+    rotate(tmp_path, limit, best and str(tmp_path / f"checkpoint-{best}"))
     assert [int(c.name[11:]) for c in checkpoints(tmp_path)] == left
-
-
-def test_the_best_one_stays(tmp_path):
-    for step in (1, 2, 3, 4):
-        make(tmp_path, step)
-    rotate(tmp_path, 2, str(tmp_path / "checkpoint-1"))
-    assert [c.name for c in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
-    rotate(tmp_path, 1, str(tmp_path / "checkpoint-1"))
-    assert [c.name for c in checkpoints(tmp_path)] == ["checkpoint-1", "checkpoint-4"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

@@ -14,8 +14,7 @@ import yaml
 from reasoning_ext.errors import UserError
 from reasoning_ext.runs import figures
 from reasoning_ext.runs import read as run_reading
-from reasoning_ext.runs.read import read_run
-from reasoning_ext.runs.report import compare, extremes, render, save_curves, split_text, write_report
+from reasoning_ext.runs.report import compare, extremes, save_curves, split_text, write_report
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
@@ -51,26 +50,23 @@ class Page(HTMLParser):
         self.text += data
 
 
-def write_run(path: Path, recipe: dict, files: dict[str, str], seconds: float | None = 75.0) -> Path:
+def write_run(path: Path, recipe: dict, files: dict[str, object], seconds: float | None = 75.0) -> Path:
+    """Write a run's folder by hand; lists become JSONL, and mappings JSON."""
     path.mkdir(parents=True)
     (path / "recipe.yaml").write_text(yaml.safe_dump(recipe | {"output_dir": f"runs/x/{path.name}"}, sort_keys=False))
-    (path / "lineage.json").write_text(json.dumps({"recipe": "0123", "inputs": {}}))
-    (path / "versions.json").write_text(json.dumps({"trl": "9.8.7", "python": "3.11.2"}))
-    for name, text in files.items():
-        (path / name).write_text(text)
+    files = {"lineage.json": {"recipe": "0123", "inputs": {}}, "versions.json": {"trl": "9.8.7"}} | files
     if seconds is not None:
-        (path / "DONE").write_text(json.dumps({"finished": "2030-01-01T00:00:00+0000", "seconds": seconds}))
+        files["DONE"] = {"finished": "2030-01-01T00:00:00+0000", "seconds": seconds}
+    for name, value in files.items():
+        lines = value if isinstance(value, list) else [value]
+        (path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
-
-
-def lines(rows: list[dict]) -> str:
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def write_sft(root: Path) -> Path:
     log = [{"step": s, "seconds": s, "loss": 2.5 / s, "mean_token_accuracy": 1 - 1 / s} for s in range(1, 31)]
     recipe = {"stage": "sft", "model_name_or_path": "./model", "from_scratch": True, "dataset_name": "./digits.py"}
-    return write_run(root / "1_sft", recipe, {"metrics.jsonl": lines(log)})
+    return write_run(root / "1_sft", recipe, {"metrics.jsonl": log})
 
 
 def write_grpo(root: Path, seconds: float | None = 75.0) -> Path:
@@ -81,13 +77,14 @@ def write_grpo(root: Path, seconds: float | None = 75.0) -> Path:
     ]
     rewards = ["math_answer", {"think_format": {"weight": 0.0}}]
     recipe = {"stage": "grpo", "model_name_or_path": "runs/x/1_sft", "reward_funcs": rewards}
-    path = write_run(root / "2_grpo", recipe, {"metrics.jsonl": lines(log)}, seconds)
+    path = write_run(root / "2_grpo", recipe, {"metrics.jsonl": log}, seconds)
     (path / "completions").mkdir()
     for step, texts in ((1, ["old"] * 4), (20, ["<think>9+9=18</think>8", SCRIPT, f"<think>{SCRIPT}", IMAGE])):
         table = {
             "step": [step] * 4,
             "prompt": [[{"role": "system", "content": "Be brief."}, {"role": "user", "content": f"9+9 {IMAGE}"}]] * 4,
             "completion": [[{"role": "assistant", "content": text}] for text in texts],
+            "whole": ["<think>whole</think>8", None, None, None],  # where the template opened the thought
             "math_answer": [1.0, 0.0, None, 0.0],
             "think_format": [0.0, 1.0, 1.0, 1.0],
             "advantage": [1.5, -0.5, -0.5, -0.5],
@@ -98,20 +95,24 @@ def write_grpo(root: Path, seconds: float | None = 75.0) -> Path:
 
 def write_sample(root: Path) -> Path:
     rows = [
-        {"prompt_index": i, "sample_index": 0, "prompt": [{"role": "user", "content": f"problem {i}"}], "answer": "8"}
+        {
+            "prompt_index": i,
+            "sample_index": 0,
+            "prompt": [{"role": "user", "content": f"problem {i} \ud800"}],
+            "answer": "8",
+        }
         | {"completion": f"<think>t</think>{i}", "rewards": {"math_answer": float(i == 8)}}
         for i in range(10)
     ]
-    summary = {"sampled": 10, "finished": 10, "accepted": 1, "kept": 1, "prompts": 10, "prompts without one": 9}
+    summary = {"sampled": 10, "kept": 1, "prompts without one": 9, "pairs": {"right_wrong": 3, "steps": 1}}
     recipe = {"stage": "sample", "model_name_or_path": "runs/x/2_grpo", "reward_funcs": ["math_answer"]}
-    return write_run(root / "3_sample", recipe, {"samples.jsonl": lines(rows), "summary.json": json.dumps(summary)})
+    return write_run(root / "3_sample", recipe, {"samples.jsonl": rows, "summary.json": summary})
 
 
 def write_eval(root: Path) -> Path:
     known = {"problems": 3, "in training data": 0}
     sft = {"greedy": [0.1025, 0.0764, 0.1362], "pass@1": [0.3912, 0.3601, 0.4232], "mean tokens": 17.25}
     grpo = {"greedy": [0.9533, 0.9271, 0.9703], "pass@1": [0.9444, 0.9222, 0.9606], "truncated": 0.0}
-    results = {"sft": known | sft, TRICKY: known | grpo}
     right = {"sft": [0, 0, 1], TRICKY: [1, 1, 1]}
     answers = [
         {"model": model, "prompt_index": p, "sample_index": g, "prompt": f"held-out {p} {SCRIPT}", "answer": IMAGE}
@@ -123,7 +124,9 @@ def write_eval(root: Path) -> Path:
     ]
     models = {"sft": "runs/x/1_sft", TRICKY: "runs/x/2_grpo"}
     recipe = {"stage": "eval", "models": models, "dataset_name": "./digits.py"}
-    return write_run(root / "4_eval", recipe, {"eval.json": json.dumps(results), "answers.jsonl": lines(answers)})
+    return write_run(
+        root / "4_eval", recipe, {"eval.json": {"sft": known | sft, TRICKY: known | grpo}, "answers.jsonl": answers}
+    )
 
 
 def write_all(root: Path) -> Path:
@@ -157,11 +160,6 @@ def test_hostile_text_is_shown_and_never_markup(whole):
     assert not [name for name, _ in page.attributes if name.startswith("on")]
     for shown in (SCRIPT, IMAGE, TRICKY, f"held-out 0 {SCRIPT}", "says 0"):
         assert shown in page.text
-    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in html
-
-
-def test_page_needs_nothing_from_outside(whole):
-    html, page = whole
     links = [value for name, value in page.attributes if name in ("src", "href", "xlink:href", "action")]
     assert links and all(value.startswith("#") for value in links)
     assert not re.findall(r"url\((?!#)|@import", html)
@@ -198,7 +196,7 @@ def test_stages_in_order_with_lineage(whole):
     cells = [re.findall(r"<td.*?>(.*?)</td>", row, re.S) for row in re.findall(r"<tr>(.*?)</tr>", html, re.S)]
     stages = {text[0]: text[1:] for row in cells if (text := [Page(cell).text.strip() for cell in row])}
     assert [name for name in stages if re.match(r"\d_", name)] == ["1_sft", "2_grpo", "3_sample", "4_eval"]
-    assert stages["1_sft"] == ["sft", "./model (random weights)", "./digits.py", "done", "1 min 15 s"]
+    assert stages["1_sft"] == ["sft", "./model (random weights)", "./digits.py", "done", "0:01:15"]
     assert stages["2_grpo"][:2] == ["grpo", "1_sft"]
     assert stages["3_sample"][:2] == ["sample", "2_grpo"]
     assert stages["4_eval"][:2] == ["eval", f"sft: 1_sft{TRICKY}: 2_grpo"]
@@ -217,18 +215,13 @@ def test_problems_that_differ_are_grouped(whole):
 
 def test_curves_and_samples(whole):
     _, page = whole
-    for title in (
-        "loss",
-        "token accuracy",
-        "accuracy (math_answer)",
-        "share of thoughts",
-        "mean length",
-        "share cut off",
-    ):
-        assert title in page.text
+    for said in (
+        "loss", "mean token accuracy", "accuracy (math_answer)", "share of thoughts", "mean length", "share cut off",
+        "of step 20", "right_wrong 3, steps 1", "prompts without one", r"problem 8 \ud800",
+    ):  # fmt: skip
+        assert said in page.text
     assert page.tags.count("svg") == 2 + 5 + 1, "two of sft, five of grpo (all nan is left out), the bars"
-    assert "of step 20" in page.text and "old" not in page.text.split()
-    assert "sampled" in page.text and "prompts without one" in page.text
+    assert "old" not in page.text.split() and "9+9=18" not in page.text  # a thought that was opened is shown whole
 
 
 def test_extremes_weigh_rewards_and_share_no_sample():
@@ -274,13 +267,6 @@ def test_damaged_files_do_not_stop_the_report(runs: Path):
     assert "eval.json cannot be read" in page.text and "5 runs without an evaluation" in page.text
 
 
-def test_half_a_surrogate_pair_can_be_written(tmp_path: Path):
-    path = write_sample(tmp_path)
-    row = {"prompt": "half \ud800 pair", "completion": "7", "rewards": {"math_answer": 1.0}}
-    (path / "samples.jsonl").write_text(lines([row]))
-    assert r"half \ud800 pair" in report(path)[1].text
-
-
 def test_where_the_file_goes(runs: Path, tmp_path: Path, monkeypatch):
     monkeypatch.setattr("reasoning_ext.runs.report.render", lambda runs: "page")
     assert str(runs / "report.html") in write_report([runs], None)
@@ -294,11 +280,9 @@ def test_where_the_file_goes(runs: Path, tmp_path: Path, monkeypatch):
 @pytest.mark.parametrize("name", ["empty", "missing"])
 def test_no_run_is_an_error_in_one_line(tmp_path: Path, name: str):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError, match=str(tmp_path / name)) as caught:
         write_report([tmp_path / name], None)
-    message = str(caught.value)
-    assert str(tmp_path / name) in message and "allowed: run folders" in message and "\n" not in message
-    assert not list(tmp_path.rglob("report.html"))
+    assert "\n" not in str(caught.value) and not list(tmp_path.rglob("report.html"))
 
 
 def test_save_curves_writes_a_png(runs: Path, tmp_path: Path):
@@ -309,22 +293,9 @@ def test_save_curves_writes_a_png(runs: Path, tmp_path: Path):
         save_curves(runs / "1_sft", tmp_path / "sft.png")
 
 
-def test_a_thought_that_the_template_opened_is_shown_whole(tmp_path):
-    path = write_grpo(tmp_path)
-    file = path / "completions" / "completions_00020.parquet"
-    table = pyarrow.parquet.read_table(file)
-    table = table.append_column("whole", pyarrow.array([f"<think>whole {i}</think>8" for i in range(table.num_rows)]))
-    pyarrow.parquet.write_table(table, file)
-    assert read_run(path).samples[0]["completion"] == "<think>whole 0</think>8"
-
-
 def test_a_long_sampling_run_is_read_in_part(tmp_path, monkeypatch):
     monkeypatch.setattr(run_reading, "MOST_SAMPLES", 2)
-    samples = [{"prompt": "?", "completion": f"<think>{i}</think>{i}", "rewards": {"r": float(i)}} for i in range(5)]
-    summary = {"sampled": 5, "pairs": {"right_wrong": 3, "steps": 1}}
-    files = {"samples.jsonl": lines(samples), "summary.json": json.dumps(summary)}
-    page = render([read_run(write_run(tmp_path / "3_sample", {"stage": "sample"}, files))])
-    assert "the first 2 completions; total reward from 0 to 1" in page and "right_wrong 3, steps 1" in page
+    assert "the first 2 completions; total reward from 0 to 0" in report(write_sample(tmp_path))[1].text
 
 
 @pytest.mark.parametrize(
@@ -346,7 +317,7 @@ def test_problems_are_called_held_out_where_that_is_known_alone(counts, called, 
 
 
 TURNING = (
-    "\u202eoverride \u2066isolate \u200fmark \u061cletter \x1b[31mred \u200bspace s\u200dft \ufeffbom \x00nul \x9bcsi"
+    "\u202eoverride \u2066isolate \u200fmark \u061cletter \x1b[31mred \u200bspace s\u200dft \ufeff \x00nul \x9bcsi"
 )
 HEBREW = "\u05d0\u05d1\u05d2"
 
@@ -357,13 +328,9 @@ def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
     written = {"prompt_index": 0, "sample_index": -1} | dict.fromkeys(("prompt", "answer", "completion"), TURNING)
     answers = [{"model": label, "rewards": {TURNING: float(i)}} | written for i, label in enumerate(labels)]
     write_sft(tmp_path / "x"), write_grpo(tmp_path / "x")
-    samples = [
-        {"prompt": TURNING, "completion": f"<think>{TURNING}</think>{i}", "rewards": {TURNING: i}} for i in range(9)
-    ]
-    write_run(tmp_path / "x" / "3_sample", {"stage": "sample"}, {"samples.jsonl": lines(samples)})
     recipe = {"stage": "eval", "models": labels, "dataset_name": TURNING}
-    files = {"eval.json": json.dumps(dict.fromkeys(labels, figures)), "answers.jsonl": lines(answers)}
-    write_run(tmp_path / "x" / f"4_{HEBREW}", recipe, files)
+    files = {"eval.json": dict.fromkeys(labels, figures), "answers.jsonl": answers}
+    write_run(tmp_path / "x" / f"4_{HEBREW}", recipe, files | {"samples.jsonl": answers})
     html, page = report(tmp_path / "x")
     assert not [letter for letter in html if unicodedata.category(letter) in ("Cc", "Cf") and letter not in "\n\t"]
     for shown in (r"\u202eoverride", r"\u2066", r"\u200f", r"\u061c", r"\x1b[31m", r"s\u200dft", r"\x00"):

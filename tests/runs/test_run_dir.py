@@ -1,4 +1,4 @@
-"""A run's folder: new, continued, done, refused; nothing half written is taken for whole."""
+"""A run's folder and its files: new, continued, done, refused; nothing half written is taken for whole."""
 
 import json
 import os
@@ -8,6 +8,7 @@ import pytest
 
 from reasoning_ext.runs import checkpoints
 from reasoning_ext.runs import folder as run_dir
+from reasoning_ext.runs.files import DiskError, append_lines, check_space, mend
 from reasoning_ext.runs.folder import RunDirError, fingerprint, open_run
 
 RECIPE = {"stage": "sft", "learning_rate": 1e-5, "output_dir": "out"}
@@ -21,29 +22,24 @@ def begun(path, recipe=RECIPE, inputs=None, done=False):
     return path
 
 
-def test_a_new_run_writes_what_it_was_asked_for(tmp_path):
+def test_a_new_run_writes_what_it_was_asked_for_and_the_same_recipe_goes_on(tmp_path):
     run = open_run(tmp_path / "out", RECIPE, {"dataset": "name:x"})
     assert (run.done, run.checkpoint) == (False, None)
     assert {f.name for f in run.path.iterdir()} == {"recipe.yaml", "versions.json", "lineage.json"}
     assert json.loads((run.path / "versions.json").read_text())["trl"]
-
-
-def test_the_same_recipe_goes_on_and_a_done_one_is_done(tmp_path):
-    open_run(tmp_path, RECIPE, {})
-    assert not open_run(tmp_path, RECIPE | {"output_dir": "elsewhere", "report_to": "wandb"}, {}).done
-    run_dir.finish(tmp_path, 1.5)
-    assert open_run(tmp_path, RECIPE, {}).done
+    other = RECIPE | {"output_dir": "elsewhere", "report_to": "wandb"}
+    assert not open_run(run.path, other, {"dataset": "name:x"}).done
+    run_dir.finish(run.path, 1.5)
+    assert open_run(run.path, RECIPE, {"dataset": "name:x"}).done
 
 
 def test_where_the_recipe_lies_is_noted_and_is_no_part_of_the_run(tmp_path):
-    run = tmp_path / "out"
-    assert run_dir.written_recipe(open_run(run, RECIPE, {}).path) is None
+    run = begun(tmp_path / "out", done=True)
     before = fingerprint(str(run))
-    open_run(run, RECIPE, {}, tmp_path / "a" / "r.yaml")
-    assert run_dir.written_recipe(run) == tmp_path / "a" / "r.yaml" and fingerprint(str(run)) == before
-    run_dir.finish(run, 1.5)
-    assert open_run(run, RECIPE, {}, tmp_path / "moved" / "r.yaml").done
-    assert run_dir.written_recipe(run) == tmp_path / "moved" / "r.yaml" and fingerprint(str(run)) == before
+    assert run_dir.written_recipe(run) is None
+    for folder in ("a", "moved"):
+        assert open_run(run, RECIPE, {}, tmp_path / folder / "r.yaml").done
+        assert run_dir.written_recipe(run) == tmp_path / folder / "r.yaml" and fingerprint(str(run)) == before
 
 
 def test_a_different_recipe_or_input_is_refused(tmp_path):
@@ -65,18 +61,10 @@ def test_a_run_that_was_refused_before_it_made_anything_takes_the_mended_recipe(
         open_run(tmp_path, RECIPE, {"model": "run:b"})
 
 
-SAID = {
-    "logging_steps": 7,
-    "save_steps": 3,
-    "save_total_limit": 1,
-    "hub_model_id": "me/x",
-    "dataloader_pin_memory": False,
-}
-
-
 def test_keys_that_change_nothing_in_the_weights_do_not_make_another_run(tmp_path):
     begun(tmp_path)
-    assert not open_run(tmp_path, RECIPE | SAID, {}).done
+    free = {"logging_steps": 7, "save_steps": 3, "save_total_limit": 1, "hub_model_id": "me/x"}
+    assert not open_run(tmp_path, RECIPE | free, {}).done
     assert "logging_steps: 7" in (tmp_path / run_dir.RECIPE).read_text()
     run_dir.finish(tmp_path, 1.0)
     before = fingerprint(str(tmp_path))
@@ -108,28 +96,22 @@ def test_every_key_of_the_table_is_one_that_a_stage_has():
 
 def test_a_training_may_be_made_longer_and_not_shorter(tmp_path):
     short = RECIPE | {"max_steps": 10}
-    open_run(tmp_path, short, {})
+    longer = short | {"max_steps": 20}
+    begun(tmp_path, short, done=True)
+    with pytest.raises(RunDirError, match=r"without a checkpoint.*max_steps 10 -> 20"):  # which would throw it away
+        open_run(tmp_path, longer, {})
     checkpoint = tmp_path / "checkpoint-10"
     checkpoint.mkdir()
-    (checkpoint / checkpoints.COMPLETE).touch()
-    run_dir.finish(tmp_path, 1.0)
+    checkpoints.mark_complete(checkpoint)
     before = fingerprint(str(tmp_path))
     for other in ({"max_steps": 5}, {"max_steps": -1}, {"max_steps": 20, "learning_rate": 1.0}):
         with pytest.raises(RunDirError, match="different recipe"):
             open_run(tmp_path, short | other, {})
-    longer = short | {"max_steps": 20}
     assert "followed the linear" in run_dir.other_choice(tmp_path, longer)
     assert "followed" not in run_dir.other_choice(tmp_path, longer | {"lr_scheduler_type": "constant"})
     run = open_run(tmp_path, longer, {})
     assert (run.done, run.checkpoint) == (False, checkpoint) and not (tmp_path / run_dir.DONE).exists()
     assert fingerprint(str(tmp_path)) != before  # what was made of the shorter one was made of something else
-
-
-def test_a_finished_training_without_a_checkpoint_is_not_thrown_away_to_be_longer(tmp_path):
-    begun(tmp_path, RECIPE | {"num_train_epochs": 1}, done=True)
-    with pytest.raises(RunDirError, match=r"without a checkpoint.*num_train_epochs 1 -> 2"):
-        open_run(tmp_path, RECIPE | {"num_train_epochs": 2}, {})
-    assert (tmp_path / run_dir.DONE).is_file()
 
 
 def test_what_a_finished_run_leaves_is_whole_or_it_is_said(tmp_path):
@@ -148,11 +130,6 @@ def test_what_a_finished_run_leaves_is_whole_or_it_is_said(tmp_path):
         with pytest.raises(RunDirError, match=name):
             open_run(tmp_path, RECIPE, {})
         (tmp_path / name).write_text(kept)
-    (tmp_path / "model.safetensors").unlink()
-    (tmp_path / run_dir.DONE).write_text(
-        json.dumps({"finished": "2026-01-01", "seconds": 1.0})
-    )  # of an earlier version
-    assert not run_dir.damage(tmp_path, "it") and open_run(tmp_path, RECIPE, {}).done
 
 
 def test_the_model_is_on_the_disk_before_done_says_so(tmp_path, monkeypatch):
@@ -191,27 +168,24 @@ def test_a_folder_is_read_whole_and_once(tmp_path, monkeypatch):
     assert fingerprint("openai/gsm8k") == "name:openai/gsm8k"
 
 
-def test_a_run_whose_folders_an_earlier_version_looked_at_goes_on(tmp_path):
-    begun(tmp_path, inputs={"model": "folder:0123", "dataset": "file:a"}, done=True)
-    assert open_run(tmp_path, RECIPE, {"model": "files:4567", "dataset": "file:a"}).done
-    with pytest.raises(RunDirError, match="dataset file:a -> file:b"):
-        open_run(tmp_path, RECIPE, {"model": "files:4567", "dataset": "file:b"})
-
-
-def test_a_run_whose_reward_of_ours_was_marked_by_an_earlier_version_goes_on(tmp_path):
-    from reasoning_ext.rewards import math_answer
-
-    now = {"reward math_answer": fingerprint(math_answer.__file__)}
-    begun(tmp_path, inputs={"reward math_answer": "file:0123"}, done=True)
-    assert open_run(tmp_path, RECIPE, now).done
-    begun(tmp_path / "new", inputs={"reward math_answer": "file:0123:ours"})
-    for made, inputs in ((tmp_path, {"reward math_answer": "file:4567"}), (tmp_path / "new", now)):
-        with pytest.raises(RunDirError, match=r"reward math_answer file:0123(:ours)? -> "):
-            open_run(made, RECIPE, inputs)
-
-
 def test_a_folder_with_somebody_elses_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(RunDirError, match="holds files but no run"):
         open_run(tmp_path, RECIPE, {})
     assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_a_torn_line_is_cut_off_before_more_is_written(tmp_path):
+    path = tmp_path / "x.jsonl"
+    append_lines(path, [{"a": 1}, {"a": 2}])
+    path.write_bytes(path.read_bytes() + b'{"a": 3, "te')
+    append_lines(path, [{"a": 4}])
+    assert [json.loads(line)["a"] for line in path.read_text().splitlines()] == [1, 2, 4]
+    path.write_bytes(b'{"only": "torn')
+    mend(path)
+    assert path.read_bytes() == b""
+
+
+def test_a_full_disk_is_said_before_anything_is_written(tmp_path):
+    with pytest.raises(DiskError, match="GiB free"):
+        check_space(tmp_path / "new", 2**60)

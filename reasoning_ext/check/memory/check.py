@@ -47,12 +47,12 @@ class MemoryOptions:
 
 @dataclass
 class MemoryReport:
-    """A recipe's plan, or why there is none."""
+    """A recipe's plan, held against a card where one is known, and the edits that would make it fit; or why there is none."""
 
     plan: Plan | None = None
-    why: str = ""  # there is none
-    card: Card | None = None  # what it was held against, None where no card is known
-    edits: list[Edit] = field(default_factory=list)  # what would make it fit
+    why: str = ""
+    card: Card | None = None
+    edits: list[Edit] = field(default_factory=list)
 
     @property
     def fits(self) -> bool | None:
@@ -65,10 +65,8 @@ class MemoryReport:
             return {"why": self.why}
         card = {"name": self.card.name, "bytes": self.card.memory} if self.card else None
         changes = [{"write": edit.text, "saves": edit.saved, "peak": edit.plan.peak} for edit in self.edits]
-        return {
-            "phases": self.plan.shown(), "peak": self.plan.peak, "peak_phase": self.plan.peak_phase,
-            "needed": self.plan.needed, "card": card, "fits": self.fits, "edits": changes,
-        }  # fmt: skip
+        plan = {name: getattr(self.plan, name) for name in ("peak", "peak_phase", "needed")}
+        return {"phases": self.plan.shown(), **plan, "card": card, "fits": self.fits, "edits": changes}
 
     def lines(self) -> list[str]:
         """Return it for people."""
@@ -82,8 +80,7 @@ class MemoryReport:
             found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
         if self.plan.setup.assumed:
             found.append(f"  with prompts of {self.plan.setup.prompt} tokens, which were not measured")
-        if self.edits:
-            found.append("  to make it fit, the cheapest first, each on top of the ones before it:")
+        found += ["  to make it fit, the cheapest first, each on top of the ones before it:"] if self.edits else []
         for edit in self.edits:
             after = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} with CUDA's"
             found.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
@@ -91,21 +88,19 @@ class MemoryReport:
 
     def short(self) -> str:
         """Say in one line what is needed and what to write."""
-        assert self.plan is not None
-        if self.plan.engine_lacks:
+        if self.plan is not None and self.plan.engine_lacks:
             lacks = f"vLLM's share lacks {_gib(self.plan.engine_lacks)} GiB for its weights and one whole sequence"
             return f"{lacks}; raise vllm_gpu_memory_utilization, or take a larger card"
         write = [f"write {', then '.join(edit.text for edit in self.edits)}"] if self.edits else []
-        made = f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"
-        return "; ".join([made, *write, *([] if self._enough() else [NOT_ENOUGH])])
+        made = [f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"] if self.plan else []
+        return "; ".join([*made, *write, *([] if self._enough() else [NOT_ENOUGH])])
 
     def _enough(self) -> bool:
         return bool(self.edits and self.card and self.edits[-1].plan.fits(self.card.memory))
 
     def blamed(self) -> str:
         """Return the key that the first edit changes, or that of the model."""
-        assert self.plan is not None
-        if self.plan.engine_lacks:
+        if self.plan is not None and self.plan.engine_lacks:
             return "vllm_gpu_memory_utilization"
         return next(iter(self.edits[0].values)) if self.edits else "model_name_or_path"
 
@@ -130,11 +125,7 @@ def report_memory(
 
 
 def parse_card(text: str) -> Card:
-    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB.
-
-    Raises:
-        UserError: it is no size.
-    """
+    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB. What is no size is a `UserError`."""
     match = re.fullmatch(r"(\d++(?:\.\d++)?)\s*+(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
     if not match or not float(match.group(1)):
         raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
