@@ -5,15 +5,13 @@ are read from the right to themselves, and shows characters that would turn the 
 that was cut off, or whose files are damaged, is reported as far as it can be read and marked `not finished`.
 """
 
-import math
 import os
 from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import jinja2
-from markupsafe import Markup
 
 from reasoning_ext import think
 from reasoning_ext.errors import UserError
@@ -75,18 +73,17 @@ def render(runs: list[Run]) -> str:
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     for shows in (percent, number, duration, split_text, text, problems_of, columns, key_of):
         environment.filters[shows.__name__] = shows
-    environment.tests["interval"] = figures.is_interval
+    environment.tests["interval"] = is_interval
     ways = [(run, key_of(run.recipe.get("output_dir", "./"))) for run in runs]
     made = {key: run for run, own in ways for key in (own, str(run.path.resolve())) if key}
-    trained = [(run, figures.curves(run.stage, run.metrics)) for run in runs]
     samples = [(run, extremes(run.samples, weights_of(run.recipe))) for run in runs]
     page = environment.get_template(PAGE).render(
         runs=runs,
         made=made,
         seconds=sum(run.seconds or 0 for run in runs),
         verdicts=[verdict for run in runs for verdict in verdicts(run, made)],
-        trained=[(run, [(c, Markup(figures.curve_svg(c))) for c in curves]) for run, curves in trained if curves],
-        evals=[(run, Markup(figures.bars_svg(run.results)), in_training(run.results)) for run in runs if run.results],
+        trained=[(run, curves) for run in runs if (curves := figures.curves(run.stage, run.metrics))],
+        evals=[(run, in_training(run.results)) for run in runs if run.results],
         problems=problems_of({f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}),
         compared=[(run, found) for run in runs if (found := compared_problems(run.answers))],
         samples=[(run, found) for run, found in samples if found],
@@ -111,9 +108,7 @@ def verdicts(evaluation: Run, made: dict[str, Run]) -> list[dict[str, Any]]:
             name = key_of(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
             before = before or (evaluated.get(name) if evaluated.get(name) != label else None)
         pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in COMPARED]
-        pairs = [
-            (f, old if figures.is_interval(old) else None, new) for f, old, new in pairs if figures.is_interval(new)
-        ]
+        pairs = [(f, old if is_interval(old) else None, new) for f, old, new in pairs if is_interval(new)]
         rows.append({"label": label, "before": before, "word": compare(pairs), "figures": pairs})
     begun = {row["before"] for row in rows}
     rows = [row for row in rows if row["before"] is not None or row["label"] not in begun]
@@ -169,7 +164,10 @@ def extremes(samples: list[dict[str, Any]], weights: dict[str, float]) -> dict[s
     """
     unique = {(str(s.get("prompt")), str(s["completion"])): s for s in samples if s.get("completion")}
     for sample in unique.values():
-        sample["rewards"] = {name: _finite(value) for name, value in (sample.get("rewards") or {}).items()}
+        sample["rewards"] = {
+            name: float(value) if figures.is_number(value) else None
+            for name, value in (sample.get("rewards") or {}).items()
+        }
         sample["total"] = sum(weights.get(n, 1.0) * v for n, v in sample["rewards"].items() if v is not None)
     ranked = sorted(unique.values(), key=lambda s: (-s["total"], -(s.get("advantage") or 0)))
     if not ranked:
@@ -228,5 +226,6 @@ def _is_right(row: dict[str, Any]) -> bool | None:
     return None if value is None else value > 0.5
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+def is_interval(value: Any) -> TypeGuard[list[float]]:
+    """Tell whether a figure of `eval.json` is a value with its interval, `[value, low, high]`."""
+    return isinstance(value, list) and len(value) == 3 and all(map(figures.is_number, value))

@@ -12,7 +12,6 @@ import pytest
 import yaml
 
 from reasoning_ext.errors import UserError
-from reasoning_ext.runs import figures
 from reasoning_ext.runs import read as run_reading
 from reasoning_ext.runs.report import compare, extremes, save_curves, split_text, write_report
 
@@ -336,10 +335,3 @@ def test_what_turns_words_about_or_is_not_seen_is_shown_by_its_number(tmp_path):
     for shown in (r"\u202eoverride", r"\u2066", r"\u200f", r"\u061c", r"\x1b[31m", r"s\u200dft", r"\x00"):
         assert shown in page.text
     assert f"<bdi>{HEBREW}</bdi>" in html
-
-
-@pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("label", ["\x1b]0;t\x07\u202ea", "蒸馏"])
-def test_a_label_that_the_figures_font_lacks_is_drawn_without_a_word(label):
-    svg = figures.bars_svg({label: {"greedy": [0.5, 0.4, 0.6], "pass@1": [0.5, 0.4, 0.6]}})
-    assert "\x1b" not in svg and "\u202e" not in svg
