@@ -27,9 +27,6 @@ def models(tmp_path_factory):
     return folder
 
 
-# --- models and rows
-
-
 def test_the_model_loads_whole_and_is_used_again(models, monkeypatch):
     import torch
     from transformers import AutoModelForCausalLM
@@ -40,8 +37,6 @@ def test_the_model_loads_whole_and_is_used_again(models, monkeypatch):
     assert model.dtype is torch.bfloat16 and model.generation_config.eos_token_id == 2
     for name, value in gpu_models.TINY_SHAPE.items():
         assert getattr(model.config, name) == value, name
-    spread = model.model.layers[0].mlp.up_proj.weight.float().std().item()
-    assert spread == pytest.approx(gpu_models.STD, rel=0.05)
     [weights] = path.glob("*.safetensors")
     before = weights.stat().st_mtime_ns
     assert gpu_models.make_model("tiny", models) == path and weights.stat().st_mtime_ns == before
@@ -50,26 +45,6 @@ def test_the_model_loads_whole_and_is_used_again(models, monkeypatch):
     gpu_models.make_model("tiny", models, "cpu")
     assert len(list(path.glob("*.safetensors"))) > 2
     assert not any(AutoModelForCausalLM.from_pretrained(path, output_loading_info=True)[1].values())
-
-
-@pytest.mark.parametrize("name", ["qwen2.5-7b", "gemma-3-1b", "phi-4", "mistral-7b-v0.3"])
-def test_the_built_in_shapes_become_configs(name):
-    from transformers import AutoConfig
-
-    shape = gpu_models.shape_config(name)
-    fields = {key: value for key, value in shape.items() if key not in ("model_type", "dtype", "torch_dtype")}
-    config = AutoConfig.for_model(shape["model_type"], **fields)
-    assert (config.hidden_size, config.vocab_size) == (shape["hidden_size"], shape["vocab_size"])
-
-
-@pytest.mark.parametrize("size", [512, 151936])
-def test_every_id_of_the_vocabulary_decodes(size):
-    tokenizer = gpu_models.make_tokenizer(size)
-    assert len(tokenizer) == size and tokenizer.eos_token_id != tokenizer.pad_token_id
-    texts = tokenizer.batch_decode([[i] for i in range(size)])
-    assert all(texts) and len(set(texts)) == size
-    text = "<think>1 + 2\n</think>\\boxed{3}"
-    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
 
 
 @pytest.mark.parametrize(
@@ -81,6 +56,7 @@ def test_rows_have_exactly_the_tokens_that_are_asked_for(context, completion, pa
     from reasoning_ext.think.template import find_contract
 
     tokenizer = gpu_models.make_tokenizer(512)
+    assert len(set(tokenizer.batch_decode([[i] for i in range(512)]))) == 512
     assert gpu_models.split_context(context, completion) == parts
     rows = gpu_models.make_rows(tokenizer, 3, *parts)
     assert len({row["prompt"] for row in rows}) == len({row["completion"] for row in rows}) == 3
@@ -92,19 +68,8 @@ def test_rows_have_exactly_the_tokens_that_are_asked_for(context, completion, pa
         assert (tokens.prompt, len(tokens.input_ids), tokens.exact) == (parts[0], context, True)
         prompt = render_prompt(tokenizer, contract, turns["prompt"], {})
         assert len(tokenizer(prompt, add_special_tokens=False)["input_ids"]) == parts[0]
-
-
-def test_what_has_no_room_is_refused():
-    tokenizer = gpu_models.make_tokenizer(512)
-    for call in (
-        lambda: gpu_models.make_tokenizer(50), lambda: gpu_models.split_context(96, 96),
-        lambda: gpu_models.make_rows(tokenizer, 1, 5, 10),
-    ):  # fmt: skip
-        with pytest.raises(ValueError):
-            call()
-
-
-# --- the search
+    with pytest.raises(ValueError):
+        gpu_models.split_context(context, context)
 
 
 def searched(limit, start=1024, longest=32768, step=1024, broken=()):
@@ -118,26 +83,14 @@ def searched(limit, start=1024, longest=32768, step=1024, broken=()):
     return asked, max((row["context"] for row in rows if row["status"] == FITS), default=0)
 
 
-@pytest.mark.parametrize(
-    ("limit", "longest"), [(11_500, 11_264), (1024, 1024), (2047, 1024), (15_360, 15_360), (16_383, 15_360)]
-)
-def test_the_search_finds_the_last_step_that_fits(limit, longest):
-    assert searched(limit)[1] == longest
-
-
-def test_the_search_asks_no_context_twice_and_no_more_than_it_must():
-    assert searched(11_500)[0] == [1024, 2048, 4096, 8192, 16384, 12288, 10240, 11264]
-    assert searched(10**9)[0] == [1024, 2048, 4096, 8192, 16384, 32768]
+def test_the_search_finds_the_last_step_that_fits_and_asks_no_context_twice():
+    assert searched(11_500) == ([1024, 2048, 4096, 8192, 16384, 12288, 10240, 11264], 11_264)
     assert searched(10**9, start=3000, longest=7000)[0] == [3000, 6000, 7000]
-    assert searched(10**9, start=96, longest=96)[0] == [96]
     assert searched(100) == ([1024], 0)
     assert searched(10**9, broken=(4096,)) == ([1024, 2048, 4096], 2048)
     for limit in range(900, 9000, 37):
         asked, found = searched(limit, longest=8192, step=64)
         assert len(asked) == len(set(asked)) and (found == 8192 or 0 <= limit - found < 64 or limit < 1024)
-
-
-# --- what the child measures
 
 
 class Cuda:
@@ -191,21 +144,17 @@ def test_a_phase_has_its_own_peak_and_not_that_of_the_one_inside():
     assert set(phases.seconds) == set(found) and phases.broke is None and phases.current is None
 
 
-def test_an_error_names_the_innermost_phase():
+def test_an_error_names_the_innermost_phase_and_whether_memory_was_out():
+    import torch
+
     phases = gpu_child.Phases()
     inner = phases.wrap("generation", lambda: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         phases.wrap("forward and backward", inner)()
     assert phases.broke == "generation" and phases.current is None
-
-
-def test_out_of_memory_is_told_from_other_errors():
-    import torch
-
-    lost = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
     wrapped = ValueError("cannot load")
-    wrapped.__cause__ = lost
-    assert gpu_child.out_of_memory(lost) and gpu_child.out_of_memory(wrapped)
+    wrapped.__cause__ = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    assert gpu_child.out_of_memory(wrapped)
     assert gpu_child.out_of_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"))
     assert not gpu_child.out_of_memory(RuntimeError("shapes cannot be multiplied"))
 
@@ -220,9 +169,6 @@ def test_what_does_not_measure_full_length_is_invalid():
     assert gpu_runs.why_invalid(grpo, row, logged) is None
     assert "wanted: 72" in gpu_runs.why_invalid(grpo, row, [{"completions/min_length": 71.0}])
     assert "wanted: 72" in gpu_runs.why_invalid(grpo, row, [])
-
-
-# --- what is said
 
 
 def made_row(backend="trl", status=FITS, seconds=2.0, **more):
@@ -252,13 +198,10 @@ def test_the_plan_stands_beside_the_measurement():
     assert ["training", "9.000", "10.000", "-10.0", "11.000"] in [line.split() for line in shown.splitlines()]
 
 
-def test_the_first_step_is_left_out_of_the_speeds():
+def test_both_backends_stand_side_by_side_without_their_first_steps():
     speeds = made_row()["speeds"]
     assert speeds["step seconds"] == 2.0 and speeds["tokens a second"] == 4 * 72 / 2
     assert speeds["generated tokens a second"] == 4 * 72 and speeds["trained tokens a second"] == 4 * 96 / 0.5
-
-
-def test_both_backends_stand_side_by_side():
     broken = made_row("unsloth", FAILED, error="it broke") | {"stage": "sft"}
     lines = gpu_speed.comparison([made_row(), made_row("unsloth", seconds=1.0), broken]).splitlines()
     assert [line.split() for line in lines[1:3]] == [
@@ -266,16 +209,9 @@ def test_both_backends_stand_side_by_side():
         ["m", "grpo", "96", "unsloth", "1.00", "288", "288", "768", "2.00", "1,000", "10.00"],
     ]
     assert lines[3].split()[:4] == ["m", "sft", "96", "unsloth"] and lines[3].endswith("it broke")
-
-
-def test_the_longest_context_is_named(capsys):
     rows = [made_row(), made_row(context=192) | {"context": 192}, made_row(status=TOO_LARGE) | {"context": 384}]
-    shown = gpu_memory.longest_lines(rows)
-    assert "m  48 GiB  grpo  trl: 192 tokens, 2.00 s a step, 144 tokens/s, peak 10.00 GiB" in shown
+    assert "grpo  trl: 192 tokens, 2.00 s a step, 144 tokens/s, peak 10.00 GiB" in gpu_memory.longest_lines(rows)
     assert "none" in gpu_memory.longest_lines([made_row(status=TOO_LARGE)])
-
-
-# --- the recipes, and both scripts
 
 
 def job_of(stage, models, **more):
