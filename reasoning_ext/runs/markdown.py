@@ -13,7 +13,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jinja2
 import yaml
+from markupsafe import Markup
 
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.shown import visible, without_secrets
@@ -29,6 +31,14 @@ def write_card(folder: Path, header: CardData, parts: list[str]) -> None:
     """Write a folder's `README.md`: a header as the hub reads it, then the parts, an empty line between them."""
     text = "\n\n".join([f"---\n{header.to_yaml()}\n---", *parts])
     write_whole(folder / CARD, without_secrets(text + "\n"))
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill in a template beside this file; every value is made `plain`, but for `Markup`."""
+    loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
+    show = lambda value: value if isinstance(value, Markup) else plain(value)  # noqa: E731
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, lstrip_blocks=True, finalize=show)
+    return environment.get_template(template).render(**values).strip()
 
 
 def shorten(name: str) -> str:
@@ -55,12 +65,12 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in [rows[0], ["---"] * len(rows[0]), *rows[1:]])
 
 
-def recipe_block(recipe: dict[str, Any]) -> str:
+def recipe_block(recipe: dict[str, Any]) -> Markup:
     """Return a recipe as a code block that no text inside it can end."""
     text = visible(yaml.safe_dump(_shortened(recipe), sort_keys=False, allow_unicode=True))
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return f"{fence}yaml\n{text.rstrip()}\n{fence}"
+    return Markup(f"{fence}yaml\n{text.rstrip()}\n{fence}")
 
 
 def _shortened(value: Any) -> Any:

@@ -34,6 +34,8 @@ class Run:
     recipe: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     versions: dict[str, Any] = field(default_factory=dict)
+    lineage: dict[str, Any] = field(default_factory=dict)
+    data: Rows = field(default_factory=list)  # what was done to its rows, step by step
     seconds: float | None = None  # how long it took; None where it has not finished
     summary: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
@@ -104,7 +106,9 @@ def read_run(path: Path) -> Run:
     else:
         run.recipe_text = without_secrets(text)
         run.problems.append(f"{RECIPE} cannot be read")
-    run.versions = _read_object(run, VERSIONS)
+    run.versions, run.lineage = _read_object(run, VERSIONS), _read_object(run, LINEAGE)
+    data = _read_json(path / "data.json")
+    run.data = data if isinstance(data, list) else []
     run.metrics = _read_rows(run, METRICS)
     run.answers = _read_rows(run, "answers.jsonl")
     run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
@@ -120,14 +124,16 @@ def key_of(name: Any) -> str:
     return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
 
 
-def _read_object(run: Run, name: str) -> dict[str, Any]:
-    if not (run.path / name).is_file():
-        return {}
+def _read_json(file: Path) -> Any:
     try:
-        value = json.loads((run.path / name).read_bytes())
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
+        return json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return None
+
+
+def _read_object(run: Run, name: str) -> dict[str, Any]:
+    value = _read_json(run.path / name)
+    if not isinstance(value, dict) and (run.path / name).is_file():
         run.problems.append(f"{name} cannot be read")
     return value if isinstance(value, dict) else {}
 
