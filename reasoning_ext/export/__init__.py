@@ -69,15 +69,20 @@ def export_run(
     source = find_source(run, base)
     if source.named:
         say(f"export  warning: the base {base} was given by hand; the run was trained on {shorten(source.named)}")
-    if to == HUB and what == ADAPTER and (own := _own_base(source)):
-        raise ExportError(f"found an adapter on the folder {own}, which nobody else has; write --what {MERGED}")
+    kind = what if to == HUB else to
+    own_base = source.adapter and Path(base_weights(source.base)).exists() and shorten(str(source.base))
+    if own_base and kind == ADAPTER:
+        if to == HUB:
+            raise ExportError(
+                f"found an adapter on the folder {own_base}, which nobody else has; write --what {MERGED}"
+            )
+        say(f"export  warning: the adapter's base is the folder {own_base}; nobody else can load it without that")
     if to == GGUF:
         converter, name = find_converter(llama_cpp, quantization), run.resolve().name
         file = output or run / "export" / f"{name}-{quantization}.gguf"
         if file.exists():
             raise ExportError(f"found {file}; remove it, or write --output FILE")
         return write_gguf(export_merged(source, run / "export" / MERGED, prompts), file, quantization, converter, name)
-    kind = what if to == HUB else to
     folder = output or run / "export" / kind
     if kind == ADAPTER:
         export_adapter(source, folder)
@@ -90,11 +95,8 @@ def export_run(
 
 def _check_arguments(to: str, what: str, quantization: str, repo_id: str | None, public: bool) -> None:
     """Refuse arguments that name nothing, or that nothing would read, before anything heavy is imported."""
-    for option, found, allowed in (
-        ("--to", to, TARGETS),
-        ("--what", what, (MERGED, ADAPTER)),
-        ("--quantization", quantization, BY_CONVERTER + BY_QUANTIZE),
-    ):
+    known = {"--to": (to, TARGETS), "--what": (what, (MERGED, ADAPTER))}
+    for option, (found, allowed) in (known | {"--quantization": (quantization, BY_CONVERTER + BY_QUANTIZE)}).items():
         if found not in allowed:
             raise ExportError(f"{option}: found {found}, allowed: {', '.join(allowed)}")
     for option, given in (("--repo-id", repo_id is not None), ("--public", public)):
@@ -135,8 +137,6 @@ def export_adapter(source: Source, target: Path) -> Path:
     if _exists(source, target, ADAPTER):
         return target
     check_space(target, sum((source.path / name).stat().st_size for name in ADAPTER_FILES))
-    if base := _own_base(source):
-        say(f"export  warning: the adapter's base is the folder {base}; nobody else can load it without that")
     tokenizer, _ = run_tokenizer(source)
     with whole_folder(target) as part:
         for name in ADAPTER_FILES:
@@ -145,11 +145,6 @@ def export_adapter(source: Source, target: Path) -> Path:
         _finish(source, part, ADAPTER, None)
     say(f"export  {target}: the adapter's files as they are, nothing to compare")
     return target
-
-
-def _own_base(source: Source) -> str:
-    """Return the folder on this machine that an adapter needs, or nothing."""
-    return shorten(str(source.base)) if source.adapter and Path(base_weights(source.base)).exists() else ""
 
 
 def _exists(source: Source, target: Path, to: str) -> bool:

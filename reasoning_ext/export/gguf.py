@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from reasoning_ext.export.merge import ExportError
@@ -25,14 +26,10 @@ BY_QUANTIZE = (
 
 
 def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
-    """Find what makes a GGUF file, before anything is merged.
-
-    Args:
-        llama_cpp: llama.cpp's folder; else the environment variable LLAMA_CPP, else the PATH.
-        quantization: of `BY_CONVERTER` or `BY_QUANTIZE`.
+    """Find what makes a GGUF file, before anything is merged: in a folder, in that of LLAMA_CPP, or on the PATH.
 
     Raises:
-        ExportError: it is not there; the message says what to install.
+        ExportError: it is not there, or `llama-quantize` for a quantization that needs it.
     """
     folder = llama_cpp or os.environ.get(VARIABLE)
     found = Path(folder) / CONVERTER if folder else shutil.which(CONVERTER)
@@ -55,19 +52,16 @@ def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name
     small = quantization not in BY_CONVERTER
     check_space(file, sum(each.stat().st_size for each in model.glob("*.safetensors")) * (2 if small else 1))
     file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_name(f".{file.name}.part")
-    whole = part.with_suffix(".bf16") if small else part
-    try:
-        options = ["--outfile", str(whole), "--outtype", "bf16" if small else quantization, "--model-name", name]
-        _call([sys.executable, str(converter), str(model), *options], CONVERTER, whole)
+    with tempfile.TemporaryDirectory(prefix=f".{file.name}.", dir=file.parent) as folder:
+        made = Path(folder, "whole.gguf")
+        options = ["--outfile", str(made), "--outtype", "bf16" if small else quantization, "--model-name", name]
+        _call([sys.executable, str(converter), str(model), *options], CONVERTER, made)
         if small:
-            _call([QUANTIZE, str(whole), str(part), quantization.upper()], QUANTIZE, part)
-        with part.open("rb") as written:
+            whole, made = made, Path(folder, "small.gguf")
+            _call([QUANTIZE, str(whole), str(made), quantization.upper()], QUANTIZE, made)
+        with made.open("rb") as written:
             os.fsync(written.fileno())
-        part.replace(file)
-    finally:
-        for left in {part, whole}:
-            left.unlink(missing_ok=True)
+        made.replace(file)
     say(f"export  {file}: {file.stat().st_size / 2**20:.1f} MiB")
     return file
 

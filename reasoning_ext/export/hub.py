@@ -18,13 +18,10 @@ from reasoning_ext.shown import HEARD
 
 
 def check_upload(repo_id: str | None, public: bool) -> bool | None:
-    """Refuse an upload that cannot work, or that would publish what should be private, before anything is merged.
-
-    Returns:
-        whether the repository that is there is private; None where there is none.
+    """Tell whether the repository that is there is private, None where there is none.
 
     Raises:
-        ExportError: no name, no token, no way to the hub, or a public repository that is there already.
+        ExportError: no name, no token, no way to the hub, or a public repository where a private one is wanted.
     """
     from huggingface_hub import HfApi, get_token
     from huggingface_hub.errors import RepositoryNotFoundError
@@ -49,11 +46,8 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
 
     Args:
         folder: a finished export.
-        repo_id: `user/name`; made where it is missing, and else left as public or private as it is.
-        public: make it public; private otherwise.
-
-    Raises:
-        ExportError: the hub refuses, or the repository has become public since `check_upload`.
+        repo_id: `user/name`; a repository that is there stays as public or private as it is.
+        public: make a new one public; private otherwise.
     """
     from huggingface_hub import HfApi
 
@@ -64,10 +58,9 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
     say(f"export  uploads {len(names)} files to {repo_id}, {'private' if private else 'public'}:")
     for name in names:
         say(f"  {name}  {(folder / name).stat().st_size / 2**20:.1f} MiB")
+    message = "Export of reasoning-ext"
     with _refusals(repo_id):
-        HfApi().upload_folder(
-            repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message="Export of reasoning-ext"
-        )
+        HfApi().upload_folder(repo_id=repo_id, folder_path=folder, allow_patterns=names, commit_message=message)
     say(f"export  uploaded to {repo_id}")
 
 
