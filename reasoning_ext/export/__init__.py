@@ -6,7 +6,7 @@
     hub            merged-16bit or the adapter, uploaded, private unless asked otherwise; see hub.py
 
 A folder is written beside its place, loaded afresh, compared (compare.py), and renamed at the end. One that differs
-from the trained model is removed, and its figures are in the error. `export.json`, written last, says what it was made of.
+from the trained model is removed, and its figures are in the error. `export.json` says what it was made of.
 """
 
 from __future__ import annotations
@@ -47,20 +47,18 @@ def export_run(
     quantization: str = "q8_0", llama_cpp: Path | None = None, repo_id: str | None = None, public: bool = False,
     what: str = MERGED,
 ) -> Path:  # fmt: skip
-    """Export a finished run, and return the folder or the file of `gguf`.
+    """Export a finished run that trained a model, and return the folder, or the file of `gguf`, that is written.
 
     Args:
-        run: the folder of a finished run that trained a model.
-        to: one of `TARGETS`.
-        output: the folder, or the file of `gguf`, to write; default: in `RUN/export`.
+        run, to: the folder; one of `TARGETS`.
+        output: what to write; default: in `RUN/export`.
         prompts: what to compare on, see `compare.read_prompts`.
         base: a base in 16 bits in the place of the one that the adapter names.
-        quantization, llama_cpp: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows; the folder with the converter.
+        quantization, llama_cpp: of `gguf`: f16, bf16, q8_0, or what llama-quantize knows; the converter's folder.
         repo_id, public, what: of `hub`: `user/name`; private otherwise; `merged-16bit` or `adapter`.
 
     Raises:
-        ExportError: the run cannot be exported, or the export differs from it; nothing is left in its place then.
-        DiskError: the disk has too little room.
+        ExportError, DiskError: it cannot be made, or differs from the trained model; nothing is left then.
     """
     _check_arguments(to, what, quantization, repo_id, public)
     if to == HUB:
@@ -105,7 +103,7 @@ def _check_arguments(to: str, what: str, quantization: str, repo_id: str | None,
 
 
 def export_merged(source: Source, target: Path, prompts: Path | None = None) -> Path:
-    """Write the run's model in 16 bits, load it again and compare it; see the module's text, and `export_run` for errors."""
+    """Write the run's model in 16 bits, load it again and compare it; see the module's text."""
     if _exists(source, target, MERGED):
         return target
     asked = read_prompts(source, prompts)

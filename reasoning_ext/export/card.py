@@ -20,7 +20,7 @@ def write_export_card(folder: Path, source: Source, to: str, comparison: str | N
 
 
 def _evaluations(run: Run) -> list[tuple[Any, ...]]:
-    """Return the `eval` runs beside a run that name it: the run, its labels for it, its figures, what was trained on."""
+    """Return the `eval` runs beside a run that name it, their labels for it, their figures, what was trained on."""
     own, found = key_of(run.recipe.get("output_dir", "./")), []
     for folder in sorted(run.path.resolve().parent.iterdir()):
         evaluation = read_run(folder) if (folder / "eval.json").is_file() else Run(folder)

@@ -1,10 +1,10 @@
 """Is an exported model the model that was trained: both answer the same prompts alike.
 
-The reference is the adapter on its base as that is published, in 16 bits or float32, also where it was trained on 4-bit weights,
-whose rounding error no merged model can have; for a run of whole weights, these. The exported folder is loaded afresh.
+The reference is the adapter on its base as that is published, in 16 bits or float32, also where it was trained on 4-bit
+weights, whose rounding error no merged model can have; for a run of whole weights, these. The export is loaded afresh.
 
-The reference writes greedy completions, and then both models read them: two models that are left to run diverge for good after
-the first near-tie, which says nothing about them. Counted over the T tokens of all completions:
+The reference writes greedy completions, and then both models read them: two models that are left to run diverge for
+good after the first near-tie, which says nothing about them. Counted over the T tokens of all completions:
 
     equal tokens    the share of positions where both find the same token most likely
     KL              mean of KL(reference || exported) a token, in nats, in float32
@@ -118,7 +118,7 @@ def compared(reference: Reference, folder: Path, source: Source) -> Comparison:
 
 
 def _read(model: Any, prompt_ids: list[int], completion_ids: list[int]) -> Any:
-    """Return the log probabilities with which a model reads a completion, float32, T positions by V tokens, on the CPU."""
+    """Return the log probabilities with which a model reads a completion, float32, T by V tokens, on the CPU."""
     import torch
 
     ids = torch.tensor([prompt_ids + completion_ids], device=model.device)

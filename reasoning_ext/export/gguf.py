@@ -20,8 +20,8 @@ CONVERTER, QUANTIZE, VARIABLE = "convert_hf_to_gguf.py", "llama-quantize", "LLAM
 BY_CONVERTER = ["f16", "bf16", "q8_0"]
 # of llama.cpp's llama-quantize, without those that need an importance matrix
 BY_QUANTIZE = (
-    "f32 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q3_k_s q3_k_m q3_k_l q4_k q4_k_s q4_k_m q5_k q5_k_s q5_k_m q6_k iq3_xs iq3_s iq3_m "
-    "iq4_nl iq4_xs tq1_0 tq2_0 mxfp4_moe"
+    "f32 q4_0 q4_1 q5_0 q5_1 q2_k q3_k q3_k_s q3_k_m q3_k_l q4_k q4_k_s q4_k_m q5_k q5_k_s q5_k_m q6_k "
+    "iq3_xs iq3_s iq3_m iq4_nl iq4_xs tq1_0 tq2_0 mxfp4_moe"
 ).split()
 
 
@@ -43,7 +43,7 @@ def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
 
 
 def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name: str) -> Path:
-    """Convert a merged export's folder to a file, which takes its place when it is whole; `name`: as programs show the model.
+    """Convert a merged export to a file, which takes its place when it is whole; `name`: as programs show the model.
 
     Raises:
         ExportError: a tool failed.

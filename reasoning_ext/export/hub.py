@@ -1,7 +1,7 @@
-"""Upload an export to the Hugging Face hub: private unless asked otherwise, and what leaves the machine is listed first.
+"""Upload an export to the hub: private unless asked otherwise, and what leaves the machine is listed first.
 
-The token is found by huggingface_hub itself (HF_TOKEN, or `hf auth login`). It is never an argument and never written, and no
-error prints it: whatever an `ExportError` says has been through `shown.unsaid`.
+The token is found by huggingface_hub itself (HF_TOKEN, or `hf auth login`). It is never an argument, never written and
+never printed: whatever an `ExportError` says has been through `shown.unsaid`.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def check_upload(repo_id: str | None, public: bool) -> bool | None:
 
 
 def upload(folder: Path, repo_id: str, public: bool) -> None:
-    """Upload the files that an export consists of by its `export.json`; anything else in the folder stays on this machine.
+    """Upload the files that an export consists of by its `export.json`; anything else in the folder stays here.
 
     Args:
         folder: a finished export.
@@ -66,7 +66,7 @@ def upload(folder: Path, repo_id: str, public: bool) -> None:
 
 @contextlib.contextmanager
 def _refusals(repo_id: str) -> Iterator[None]:
-    """Say in one line what the hub or its client refuses, without the error that it came from: that may hold a token."""
+    """Say in one line what the hub or its client refuses, without the error it came from: that may hold a token."""
     try:
         yield
     except Exception as error:  # of whichever HTTP library the client uses

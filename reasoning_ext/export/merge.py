@@ -1,6 +1,6 @@
 """A finished run's weights, found, loaded without quantisation, and merged.
 
-A LoRA adapter that was trained on 4-bit weights is never merged into these: its base is loaded again as it was published,
+A LoRA adapter that was trained on 4-bit weights is never merged into these: its base is loaded as it was published,
 in 16 bits (or float32, where it is stored so), and what is saved is rounded to 16 bits once, at the end.
 """
 
@@ -49,12 +49,7 @@ class Source:
 
 
 def find_source(run: Path, base: str | None = None) -> Source:
-    """Find out what a run holds and which model it was trained from; `base`: another one than the run names.
-
-    Raises:
-        ExportError: it is no finished run that trained a model, or its base cannot be had.
-        UserError: its recipe cannot be read.
-    """
+    """Find out what a run holds and which model it was trained from; `base`: another one than the run names."""
     recipe = run_recipe(run) if is_run(run) else None
     if recipe is None or recipe.stage not in TRAINED:
         raise ExportError(f"found {run}, allowed: the folder of a finished {', '.join(TRAINED)} run")
@@ -91,7 +86,7 @@ def _trained_from(run: Path) -> str | None:
 
 
 def _adapter_base(run: Path) -> str:
-    """Return the base that an adapter names, which goes where the run goes if that made it; of Unsloth's copies the original."""
+    """Return the base that an adapter names, where it is now; of Unsloth's 4-bit copies the original."""
     named = base_of(str(run))
     own = run / Path(named).name
     if not Path(named).exists() and (own / "config.json").is_file():
@@ -105,7 +100,7 @@ def _adapter_base(run: Path) -> str:
 
 
 def _refuse_base(source: Source) -> None:
-    """Refuse to merge an adapter into weights of 4 or 8 bits, and into some that hold it already, as their own notes say.
+    """Refuse to merge an adapter into weights of 4 or 8 bits, or that hold it already, as their own notes say.
 
     Nothing else would tell the latter: the adapter on such a base is what the merge is compared with.
     """
@@ -144,7 +139,7 @@ def loading(name: str) -> Iterator[None]:
 
 
 def load_weights(name: str, source: Source) -> Any:
-    """Load whole weights as they are stored, on the accelerator where there is one; an adapter is merged into its base."""
+    """Load whole weights as they are stored, on the accelerator if there is one; an adapter is merged into its base."""
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 

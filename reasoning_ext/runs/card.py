@@ -1,4 +1,4 @@
-"""The card of a run or its export: what it is, and the recipes, data and rewards that it came from; see templates/card.md."""
+"""The card of a run or its export: what it is, and the recipes, data and rewards that it came from."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HUB_NAME = re.compile(r"[\w.\-]+(/[\w.\-]+)?")
 
 
 def write_run_card(path: Path) -> None:
-    """Write the `README.md` of a run that has just been trained; the one that TRL and PEFT write knows nothing of it."""
+    """Write the `README.md` of a run that was just trained; the one that TRL and PEFT write knows nothing of it."""
     write_model_card(path, read_run(path), (path / "adapter_config.json").is_file(), None)
 
 
@@ -82,7 +82,7 @@ def _hub_inputs(run: Run, kind: str) -> list[str]:
 
 
 def _root(chain: list[Run]) -> str | None:
-    """Return the hub's name of the model that the first of a model's runs began with; teachers of its data do not count."""
+    """Return the hub's name of the model that the first of a model's runs began with, not of its data's teachers."""
     runs = {run.path.resolve(): run for run in chain}
     run: Run | None = chain[0]
     while run is not None:

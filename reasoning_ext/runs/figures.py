@@ -33,7 +33,7 @@ class Curve(NamedTuple):
 
     @property
     def smooth(self) -> list[float]:
-        """The running mean, since small batches of completions are noisy; of as many to both sides, so that it never lags."""
+        """The running mean, since small batches are noisy; of as many to both sides, so that it never lags."""
         values, half = [value for _, value in self.points], len(self.points) // 24
         reach = [min(half, i, len(values) - 1 - i) for i in range(len(values))]
         return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
@@ -47,7 +47,7 @@ class Curve(NamedTuple):
         return min(low, 0) if low >= 0 else low, high if high > low or high > 0 else low + 1
 
     def drawn(self) -> dict[str, Any]:
-        """Return where the page draws it: `thin` and `thick` lines as `x,y x,y`, `values`, `(y, value)`, and the `end`."""
+        """Return where the page draws it: `thin` and `thick` lines as `x,y x,y`, `values` as `(y, value)`, the `end`."""
         (low, high), steps = self.range, [step for step, _ in self.points]
         xs = [LEFT + (RIGHT - LEFT) * (step - steps[0]) / (steps[-1] - steps[0] or 1) for step in steps]
         lines = []
@@ -87,7 +87,7 @@ def is_number(value: Any) -> TypeGuard[float]:
 
 
 def save_grpo_png(metrics: list[dict[str, Any]], output: Path) -> bool:
-    """Write reward, accuracy, share of thoughts and mean length as one PNG, 1,000 pixels wide; False where none was logged."""
+    """Write reward, accuracy, thoughts and mean length as one PNG, 1,000 pixels wide; False where none was logged."""
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot, which keeps figures in global state
 

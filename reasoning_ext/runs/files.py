@@ -32,7 +32,7 @@ def write_whole(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def whole_file(path: Path) -> Iterator[IO[str]]:
-    """Open a file to be written piece by piece, which gets its name when all of it is on the disk, or else is removed."""
+    """Open a file to be written piece by piece, which gets its name when all of it is on the disk, or is removed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     for left in path.parent.glob(f".{glob.escape(path.name)}.*"):  # of processes that were killed
         if left.suffix[1:].isdigit() and not _lives(int(left.suffix[1:])):
@@ -126,7 +126,7 @@ def changed(folder: Path, files: dict[str, Any]) -> str:
 
 
 def fast_hash(file: Path) -> str:
-    """Hash a file whole, to tell damage and not attacks; once in a process, as long as its size and time of change stay."""
+    """Hash a file whole, to tell damage, not attacks; once in a process, as long as size and time of change stay."""
     now = file.stat()
     return _hashed(file, now.st_size, now.st_mtime_ns)
 

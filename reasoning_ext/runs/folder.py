@@ -51,7 +51,7 @@ class RunDirError(UserError):
 
 @dataclass(frozen=True)
 class RunDir:
-    """An opened run folder: whether its stage is done, or the last complete checkpoint to go on from, if there is one."""
+    """An opened run folder: whether its stage is done, and the last complete checkpoint, if there is one."""
 
     path: Path
     done: bool
@@ -59,16 +59,13 @@ class RunDir:
 
 
 def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_path: Path | None = None) -> RunDir:
-    """Open a run's folder for a recipe: new, to be continued, or done.
+    """Open a run's folder for a resolved recipe: new, to be continued, or done.
 
     Args:
         path: the recipe's `output_dir`.
         recipe: the resolved recipe.
-        inputs: `{what: fingerprint}` of model, data and rewards, as `fingerprint` makes them.
+        inputs: `{what: fingerprint}` of model, data and rewards; others than before are a `RunDirError`.
         recipe_path: the recipe's file, noted for `written_recipe`; it is no part of what identifies a run.
-
-    Raises:
-        RunDirError: the folder belongs to a different recipe or was made from different inputs, or holds something else.
     """
     refuse_other_recipe(path, recipe)
     new = not has_begun(path)
@@ -91,11 +88,7 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
 
 
 def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
-    """Refuse a folder that belongs to a different recipe, that holds files of no run, or whose own files are damaged.
-
-    Raises:
-        RunDirError: it does; the message names the keys that differ, or the file.
-    """
+    """Refuse, with a `RunDirError`, a folder of a different recipe, of files of no run, or with damaged files."""
     if not has_begun(path):
         if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
             raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
@@ -114,12 +107,9 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a run's folder, which is made if it is not there, until this process dies, however it dies; no child of it holds on.
+    """Hold a run's folder until this process dies, however it dies; no child of it holds on.
 
-    The file stays behind and means nothing by itself; it names the last holder's process.
-
-    Raises:
-        RunDirError: another process holds it.
+    Another holder is a `RunDirError`. The file stays behind and means nothing; it names the last holder's process.
     """
     from filelock import FileLock, Timeout
 
@@ -175,7 +165,7 @@ def unfinished(path: Path, name: str) -> str:
 
 
 def damage(path: Path, name: str) -> str:
-    """Say what of a finished run's files, which a user calls by a name, is lost or cut off, or nothing; configs may be edited."""
+    """Say what of a finished run's files is lost or cut off, or nothing; configs may be edited. `name`: the user's."""
     if not (path / DONE).is_file():
         return ""
     try:
@@ -213,7 +203,7 @@ def _damaged(file: Path) -> RunDirError:
 
 
 def finish(path: Path, seconds: float) -> None:
-    """Mark a run as done; the last file that a stage writes. What it leaves is on the disk by then, and its sizes are noted."""
+    """Mark a run as done; the last file of a stage. What it leaves is on the disk by then, and its sizes are noted."""
     files = sorted({file for pattern in KEPT for file in path.glob(pattern) if file.name != METRICS})
     os.sync()
     done = {"finished": time.strftime("%Y-%m-%dT%H:%M:%S%z"), "seconds": round(seconds, 1)}
@@ -221,7 +211,7 @@ def finish(path: Path, seconds: float) -> None:
 
 
 def fingerprint(source: str) -> str:
-    """Identify an input: a run by its own lineage, a file by its content, a folder by its files, a hub name by itself."""
+    """Identify an input: a run by its lineage, a file by its content, a folder by its files, a hub name by itself."""
     path = Path(source)
     if is_run(path):
         return "run:" + text_hash((path / LINEAGE).read_text())

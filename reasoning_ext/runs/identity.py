@@ -36,7 +36,7 @@ def identity(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name what makes a recipe another run's than it was, or nothing; a training may be made longer, a sampling draw more."""
+    """Name what makes a recipe another run's, or nothing; a training may be made longer, a sampling draw more."""
     before, now = _drawing(before), _drawing(now)
     for key in LONGER.get(str(now.get("stage")), ()):
         few, more = before.get(key), now.get(key)
@@ -46,7 +46,7 @@ def refused_change(before: dict[str, Any], now: dict[str, Any]) -> str:
 
 
 def _drawing(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides which completions stage `sample` draws and what they say; of other stages all that decides anything."""
+    """Return what decides which completions stage `sample` draws; of other stages all that decides anything."""
     kept = identity(recipe)
     if recipe.get("stage") != "sample":
         return kept

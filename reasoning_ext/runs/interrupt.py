@@ -46,7 +46,7 @@ def handle_signals(handler: Any) -> dict[int, Any]:
 
 
 class Interrupt:
-    """First signal: finish the step, save, stop. Second signal: stop now. Used as a context around training or sampling.
+    """First signal: finish the step, save, stop. Second signal: stop now. A context around training or sampling.
 
     Attributes:
         promise: what is done first, as it is printed.

@@ -53,7 +53,7 @@ def shorten(name: str) -> str:
 
 
 def plain(text: Any) -> str:
-    """Write a text so that Markdown and HTML show it as it is, in one line, and the words beside it stay where they are."""
+    """Write a text so that Markdown and HTML show it as it is, in one line, and the words beside it stay in place."""
     said = visible(" ".join(without_secrets(shorten(str(text))).split()))  # before a token is escaped
     escaped = MARKUP.sub(r"\\\1", said).replace("\\<", "&lt;").replace("\\>", "&gt;").replace("\\&", "&amp;")
     from_the_right = any(unicodedata.bidirectional(letter) in ("R", "AL", "AN") for letter in said)

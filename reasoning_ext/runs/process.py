@@ -18,7 +18,7 @@ PACKAGES = (
 
 
 def quiet() -> None:
-    """Silence what no user can act on: a deprecation inside TRL's own defaults, and missing CPU kernels; no bars in a log."""
+    """Silence what no user can act on: a deprecation in TRL's own defaults, missing CPU kernels; no bars in a log."""
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

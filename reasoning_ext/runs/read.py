@@ -67,11 +67,7 @@ class Run:
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
-    """List the run folders among the given folders and directly in them, each once, in the order of their numbers.
-
-    Raises:
-        UserError: a folder is missing, or holds no run.
-    """
+    """List the run folders among the given folders and directly in them, each once, in the order of their numbers."""
     found: dict[Path, Path] = {}
     for path in paths:
         folders = [path, *sorted(path.iterdir(), key=_number)] if path.is_dir() else []

@@ -39,14 +39,11 @@ GROUPS = 4  # of compared problems
 
 
 def write_report(runs: list[Path], output: Path | None) -> str:
-    """Write the report of some runs, and return a line that names the file.
+    """Write the report of run folders, or folders of these, and return a line that names the file.
 
     Args:
-        runs: run folders, or folders of run folders.
+        runs: the folders; one without a run is a `UserError`.
         output: the HTML file; None is `report.html` in the given folder.
-
-    Raises:
-        UserError: there is no run.
     """
     found = [read_run(path) for path in find_runs(runs)]
     common = runs[0] if len(runs) == 1 else Path(os.path.commonpath([path.resolve() for path in runs]))
@@ -58,11 +55,7 @@ def write_report(runs: list[Path], output: Path | None) -> str:
 
 
 def save_curves(run: Path, output: Path) -> None:
-    """Write a GRPO run's reward, accuracy, share of thoughts and mean length as one PNG, for a README.
-
-    Raises:
-        UserError: the run logged none of them.
-    """
+    """Write a GRPO run's reward, accuracy, share of thoughts and mean length as one PNG, for a README."""
     if not figures.save_grpo_png(read_run(run).metrics, output):
         raise UserError(f"save_curves: found no reward in {run / METRICS}, allowed: the folder of a GRPO run")
 
@@ -131,10 +124,7 @@ def compare(pairs: list[tuple[str, Any, Any]]) -> str:
 
 
 def compared_problems(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Group the problems by which models' greedy answers are right, and take the first problem of each group.
-
-    Groups in which all models are right or all are wrong are left out: there is nothing to compare. The first problem
-    stands for its group, so that nobody picked it.
+    """Group problems by which models' greedy answers are right, where they differ; the first stands for its group.
 
     Returns:
         a dictionary a group, the largest first: `count` and `of` problems, and `rows`, `[(model, row, right)]`.
@@ -157,11 +147,7 @@ def compared_problems(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def extremes(samples: list[dict[str, Any]], weights: dict[str, float]) -> dict[str, Any]:
-    """Choose the samples with the highest and the lowest total reward, each text once, none in both lists.
-
-    Returns:
-        `best` and `worst`, lists of samples with their `total`, and `count`, `low`, `high` of all samples; or nothing.
-    """
+    """Choose the samples of the highest and the lowest total reward, `best` and `worst`, none in both; figures of all."""
     unique = {(str(s.get("prompt")), str(s["completion"])): s for s in samples if s.get("completion")}
     for sample in unique.values():
         sample["rewards"] = {

@@ -1,8 +1,8 @@
 """What a step computes with and throws away, in bytes: activations, logits, dequantised weights, attention masks.
 
-The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest, so they are the
-largest of a few planes. The planes are fitted to traces of TRL's own training step (`benchmarks/fit_activations.py`) and stand
-in `activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, are counted from its source by hand.
+The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest: the
+largest of a few planes. They are fitted to traces of TRL's own step (`benchmarks/fit_activations.py`) and stand in
+`activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, are counted from its source by hand.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def _coefficients() -> dict[str, Any]:
 
 
 def training_bytes(setup: Setup, gradients: int) -> Bytes:
-    """Return what is alive at the highest point of a step, beside weights and optimizer; `gradients`: bytes of all of them."""
+    """Return what is alive at the highest point of a step, beside weights and optimizer; `gradients`: their bytes."""
     layers, table = setup.shape.layers, setup.shape.vocab * setup.shape.hidden * BYTES[setup.trained]
     held = gradients if setup.accumulation > 1 else 0  # those of earlier batches
     head = 0 if setup.rank else table
@@ -66,7 +66,7 @@ def training_bytes(setup: Setup, gradients: int) -> Bytes:
 
 
 def scoring_bytes(setup: Setup) -> Bytes:
-    """Return what is alive at the highest point where completions are scored without gradients, beside what was before."""
+    """Return what is alive at the highest point of scoring without gradients, beside what was before."""
     plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
     layer = _plane(plane, setup) * setup.rows * setup.tokens
     head = _head(setup, backward=False)
@@ -77,8 +77,8 @@ def scoring_bytes(setup: Setup) -> Bytes:
 def generation_bytes(setup: Setup) -> Bytes:
     """Return what is alive at the highest point of generating with transformers, beside the weights.
 
-    That is at the last token, where a layer's keys and values are written anew, and repeated for every head by transformers that
-    cannot attend otherwise to padded prompts; or it is at the first, where all prompts go through a layer at once.
+    At the last token a layer's keys and values are written anew, and repeated for every head by transformers that
+    cannot attend otherwise to padded prompts; at the first one all prompts go through a layer at once.
     """
     from transformers.integrations import sdpa_attention
 

@@ -1,4 +1,4 @@
-"""The memory plan as `check` shows it: against which card, what it comes to, which edits make it fit, and the rough cost."""
+"""The memory plan as `check` shows it: the card, what it comes to, which edits make it fit, and the rough cost."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class MemoryOptions:
 
 @dataclass
 class MemoryReport:
-    """A recipe's plan, held against a card where one is known, and the edits that would make it fit; or why there is none."""
+    """A recipe's plan, held against a card where one is known, and edits that make it fit; or why there is none."""
 
     plan: Plan | None = None
     why: str = ""
@@ -108,7 +108,7 @@ class MemoryReport:
 def report_memory(
     recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None
 ) -> MemoryReport:
-    """Plan what a recipe without errors needs on a card; `earlier`: the recipes before it, the rest as in `setup_of`."""
+    """Plan what a recipe needs on a card; `earlier`: the recipes before it, the rest as in `setup_of`."""
     if (engine := engine_name(recipe)) != "transformers":
         return MemoryReport(why=ELSEWHERE[engine])
     makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}

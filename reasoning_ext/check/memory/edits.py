@@ -1,6 +1,6 @@
 """Edits of a recipe that make it fit a card, the cheapest first, each with what it saves.
 
-They are tried one after another on the plan of the edited recipe: what costs nothing first, then what costs time, then precision,
+They are tried one after another on the plan of the edited recipe: what costs nothing first, then time, then precision,
 and last what changes what is learnt. Edits of the same keys are joined.
 """
 
@@ -33,9 +33,9 @@ class Edit:
 
 
 def edits(recipe: Recipe, planned: Callable[[Recipe], Plan], card: int) -> list[Edit]:
-    """Return what makes a recipe, which `planned` plans, fit a card of so many bytes, each change on top of the ones before it.
+    """Return what makes a recipe fit a card of so many bytes, each change on top of the ones before it.
 
-    Where the last one's plan does not fit either, nothing here helps.
+    Where the last one's plan, as `planned` makes it, does not fit either, nothing here helps.
     """
     first = current = planned(recipe)
     joined: dict[str, Values] = {}

@@ -83,7 +83,7 @@ def rest_bytes(shape: Shape, dtype: str) -> int:
 
 
 def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
-    """Return the linear modules that LoRA goes on, as PEFT chooses them by `lora_target_modules`; None: its own choice."""
+    """Return the modules that LoRA goes on, as PEFT chooses them by `lora_target_modules`; None: its own choice."""
     if isinstance(targets, list) and len(targets) == 1:
         targets = targets[0]  # as TRL's ModelConfig does
     if targets == "all-linear":
@@ -98,7 +98,7 @@ def targeted(shape: Shape, targets: str | list[str] | None) -> list[Linear]:
 
 
 def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, dora: bool = False) -> list[int]:
-    """Return the elements of each of the adapter's tensors; `targets` as in `targeted`, `dora`: a magnitude for each output."""
+    """Return the elements of each of the adapter's tensors; `dora`: with a magnitude for each output."""
     tensors = []
     for linear in targeted(shape, targets):
         tensors += [rank * linear.inputs, rank * linear.outputs, *[linear.outputs] * dora] * linear.count
@@ -106,7 +106,7 @@ def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, do
 
 
 def saved_tensors(shape: Shape, names: tuple[str, ...]) -> list[int]:
-    """Return the elements of each tensor of `lora_modules_to_save`; embeddings and head are copied both, also where tied."""
+    """Return the elements of each tensor of `lora_modules_to_save`; embeddings and head are copied where tied."""
     whole = [shape.vocab * shape.hidden for name in names if name in ("embed_tokens", "lm_head")]
     return whole + [linear.weights for linear in shape.linears if linear.name in names for _ in range(linear.count)]
 
@@ -135,6 +135,6 @@ def state_bytes(tensors: list[int], optimizer: str, dtype: str) -> int:
 
 
 def cache_bytes(shape: Shape, rows: int, tokens: int, width: int = 2) -> int:
-    """Return what keys and values take: of so many sequences of so many tokens, `width` bytes an element; windows keep less."""
+    """Return what keys and values of so many sequences of so many tokens take, `width` bytes an element."""
     kept = sum(min(tokens, window) if window else tokens for window in shape.windows)
     return 2 * shape.kv_heads * shape.head_dim * width * rows * kept

@@ -1,12 +1,11 @@
 """The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas.
 
-Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions before it trains), and
-`training` (SFT, DPO, GRPO; forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's
-parts are what is alive at its own peak, so that they add up to what PyTorch's allocator reports as `max_memory_allocated`. What
-the driver takes, and what the allocator cannot use between its blocks, comes on top where a plan is held against a card.
+Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions first), and
+`training` (forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's parts are
+what is alive at its own peak, so that they add up to PyTorch's `max_memory_allocated`. What the driver takes, and what
+the allocator cannot use between its blocks, comes on top where a plan is held against a card.
 
-Not in a plan: several GPUs, image inputs, kernels' own workspaces (some 10 MB), and what Unsloth's patched forwards do beyond
-`activations`.
+Not in a plan: several GPUs, images, kernels' workspaces (some 10 MB), and what Unsloth does beyond `activations`.
 """
 
 from __future__ import annotations
@@ -26,17 +25,11 @@ USABLE = 0.98  # of a card's nominal memory
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs on the card.
-
-    Attributes:
-        setup: what it was planned for.
-        phases: what each phase allocates at its own peak.
-        engine_lacks: bytes that vLLM's share lacks to hold its weights and one sequence of full length.
-    """
+    """What a run needs on the card."""
 
     setup: Setup
-    phases: dict[str, Bytes]
-    engine_lacks: int = 0
+    phases: dict[str, Bytes]  # what each one allocates at its own peak
+    engine_lacks: int = 0  # bytes that vLLM's share lacks to hold its weights and one sequence of full length
 
     @property
     def peak_phase(self) -> str:
@@ -88,7 +81,7 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
 
 
 def engine_bytes(setup: Setup) -> int:
-    """Return the least that vLLM must have: its weights, which TRL has it load in 16 bits, and one sequence of full length."""
+    """Return the least that vLLM must have: its weights, in TRL's 16 bits, and one sequence of full length."""
     bits = setup.bits if setup.backend == "unsloth" and setup.bits in (4, 8) else 16
     weights = parts.linear_bytes(setup.shape, bits, setup.nested) + parts.rest_bytes(setup.shape, "bfloat16")
     return weights + parts.cache_bytes(setup.shape, 1, setup.tokens)

@@ -1,4 +1,4 @@
-"""All that decides what a run takes on the card, taken from a recipe: the model, what is trained of it, and the batches."""
+"""All that decides what a run takes on the card: the model, what is trained of it, and the batches."""
 
 from __future__ import annotations
 
@@ -78,11 +78,7 @@ class Setup:
 def model_source(
     recipe: Recipe, earlier: dict[str, Recipe], name: str | None = None
 ) -> tuple[str | None, dict[str, Any]]:
-    """Return where the config of a recipe's model is, and the LoRA values of an adapter that the recipe starts from.
-
-    Args:
-        recipe, earlier, name: see `named_inputs.model_chain`.
-    """
+    """Return where a model's config is, and the LoRA values of an adapter that it starts from; see `model_chain`."""
     chain, lora = model_chain(recipe, earlier, name), {}
     for place, maker in reversed(chain):
         if maker is None:

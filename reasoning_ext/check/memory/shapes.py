@@ -1,7 +1,7 @@
-"""The sizes of a decoder: those of transformers' own model, built from a config.json on the meta device, without weights.
+"""The sizes of a decoder: those of transformers' own model, built from a config.json on the meta device.
 
-A config comes from a local folder, from the hub's cache on this machine, from `model_configs.json` (the public configs of
-common models, so that a plan needs no network), or from the hub, in this order. Instruction-tuned and quantised copies have
+A config comes from a local folder, from the hub's cache on this machine, from `model_configs.json` (those of common
+models, so that a plan needs no network), or from the hub, in this order. Instruction-tuned and quantised copies have
 the shape of their base, and are found by the last part of their name.
 """
 
