@@ -64,8 +64,9 @@ def render(runs: list[Run]) -> str:
     """Make the page of some runs that have been read."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for shows in (percent, number, duration, split_text, text, problems_of, columns, key_of):
+    for shows in (number, split_text, text, problems_of, columns, key_of):
         environment.filters[shows.__name__] = shows
+    environment.filters["duration"] = lambda seconds: timedelta(seconds=round(seconds))
     environment.tests["interval"] = is_interval
     ways = [(run, key_of(run.recipe.get("output_dir", "./"))) for run in runs]
     made = {key: run for run, own in ways for key in (own, str(run.path.resolve())) if key}
@@ -182,21 +183,11 @@ def text(prompt: Any) -> str:
     return "\n".join(f"{m.get('role', '')}: {content}" for m, content in zip(messages, contents, strict=True))
 
 
-def percent(share: float, sign: bool = True) -> str:
-    """Write a share as `12.3 %`, not broken across lines, or as `12.3`."""
-    return f"{100 * share:.1f}" + "\N{NO-BREAK SPACE}%" * sign
-
-
 def number(value: Any) -> str:
     """Write a number with four digits that count, counts by name as `name 3, other 4`, and anything else as it is."""
     if isinstance(value, dict):
         return ", ".join(f"{name} {number(count)}" for name, count in value.items())
     return f"{value:.4g}" if isinstance(value, float) else str(value)
-
-
-def duration(seconds: float) -> str:
-    """Write seconds as `3:12:05`."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def _shortened(long: str | None) -> str | None:
