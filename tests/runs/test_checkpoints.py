@@ -1,31 +1,12 @@
-"""Checkpoints: whole or put aside, rotated by their steps after they are whole, and gone on from at their very end."""
+"""Checkpoints, whole or put aside, rotated by their steps; and the signals that make one."""
 
-import json
 import os
 import signal
 
 import pytest
-from conftest import TINY
 
 from reasoning_ext.runs.checkpoints import COMPLETE, checkpoints, last_checkpoint, mark_complete, rotate, settle
 from reasoning_ext.runs.interrupt import Interrupt, Terminated, handle_signals, stop_at_once
-
-RECIPE = """\
-stage: {stage}
-model_name_or_path: {model}
-from_scratch: true
-dataset_name: ./rows.jsonl
-max_steps: 4
-per_device_train_batch_size: 4
-learning_rate: 1.0e-3
-lr_scheduler_type: constant
-bf16: false
-use_cpu: true
-logging_steps: 1
-save_steps: 2
-output_dir: out
-"""
-GRPO = "reward_funcs: [exact_answer]\nnum_generations: 2\nmax_completion_length: 4\n"
 
 
 def make(path, step, whole=True):
@@ -80,37 +61,3 @@ def test_the_first_signal_is_remembered_and_the_second_stops(number):
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sft", "grpo"])
-def test_a_run_cut_off_before_done_trains_no_further_step_and_goes_round_damage(
-    stage, tmp_path, rows_file, write_recipe, monkeypatch, capsys
-):
-    from reasoning_ext.pipeline import run_recipes
-    from reasoning_ext.recipe.load import load_recipes
-
-    def run(**overrides):
-        assert run_recipes(load_recipes(["r.yaml"], overrides)) == 0
-        text = (out / "metrics.jsonl").read_text()
-        return (
-            capsys.readouterr().out,
-            text,
-            [n for row in map(json.loads, text.splitlines()) if (n := row.get("num_tokens"))],
-        )
-
-    monkeypatch.chdir(tmp_path)
-    more = GRPO if stage == "grpo" else "max_length: 64\n"
-    write_recipe(RECIPE.format(stage=stage, model=TINY / "model") + more + "save_total_limit: 1\n")
-    out = tmp_path / "out"
-    _, metrics, tokens = run()
-    assert [c.name for c in checkpoints(out)] == ["checkpoint-4"]
-    weights = (out / "model.safetensors").read_bytes()
-    (out / "DONE").unlink()
-    (out / "model.safetensors").unlink()
-    said, again, _ = run()
-    assert "step 5/4" not in said and "goes on from out/checkpoint-4" in said
-    assert (out / "model.safetensors").read_bytes() == weights and again == metrics
-    said, _, counted = run(max_steps="6")
-    assert "step 6/6" in said and "step 4/6" not in said
-    assert counted == sorted(counted) and counted[: len(tokens)] == tokens

@@ -22,6 +22,7 @@ per_device_train_batch_size: 4
 use_cpu: true
 gradient_checkpointing: false
 """
+GRPO = "reward_funcs: [exact_answer]\nnum_generations: 2\nmax_completion_length: 4\n"
 EVAL = "stage: eval\ndataset_name: ./rows.jsonl\nmax_completion_length: 4\nuse_cpu: true\noutput_dir: eval\n"
 STUDENT = f"{SFT.replace(str(TINY / 'model'), 'run').replace('from_scratch: true', '')}output_dir: student\n"
 
@@ -122,3 +123,26 @@ def test_damaged_lines_of_metrics_are_dropped_when_a_run_goes_on(run, tmp_path):
     (tmp_path / "run" / "metrics.jsonl").write_text("\x00{\n[]\n" + lines[0] + '\n{"loss": 1}\n')
     assert run(SFT + "output_dir: run\n") == 0
     assert steps(tmp_path / "run") == [1, 2]
+
+
+@pytest.mark.parametrize("stage", ["sft", "grpo"])
+def test_a_run_cut_off_before_done_trains_no_further_step(run, stage, tmp_path, capsys):
+    def go_on(**overrides):
+        assert run(text, **overrides) == 0
+        log = (out / "metrics.jsonl").read_text()
+        tokens = [row["num_tokens"] for row in map(json.loads, log.splitlines()) if "num_tokens" in row]
+        return capsys.readouterr().out, log, tokens
+
+    text, out = SFT.replace("stage: sft", f"stage: {stage}"), tmp_path / "out"
+    text += "save_total_limit: 1\noutput_dir: out\n" + (GRPO if stage == "grpo" else "")
+    _, log, tokens = go_on()
+    assert [c.name for c in out.glob("checkpoint-*")] == ["checkpoint-2"]
+    weights = (out / "model.safetensors").read_bytes()
+    (out / "DONE").unlink()
+    (out / "model.safetensors").unlink()
+    said, again, _ = go_on()
+    assert "step 3/2" not in said and "goes on from out/checkpoint-2" in said
+    assert (out / "model.safetensors").read_bytes() == weights and again == log
+    said, _, counted = go_on(max_steps=4)
+    assert "step 4/4" in said and "step 2/4" not in said
+    assert counted == sorted(counted) and counted[: len(tokens)] == tokens
