@@ -12,6 +12,7 @@ TITLES = {
     "completions/clipped_ratio": "share cut off at the length limit",
     "frac_reward_zero_std": "share of groups with equal rewards",
     "rewards/accuracies": "share of pairs whose chosen answer is preferred",
+    "rewards/margins": "margin between chosen and rejected answers",
 }  # of the others the key says it
 REWARDS = ("accuracies", "margins", "chosen", "rejected")  # of DPO
 SHOWN = {
@@ -76,8 +77,9 @@ def curves(stage: str, metrics: list[dict[str, Any]]) -> list[Curve]:
     for key in chosen:
         points = [(row.get("step"), row.get(key)) for row in metrics]
         finite = [(float(x), float(y)) for x, y in points if is_number(x) and is_number(y)]
-        title = key.removeprefix("rewards/").removesuffix("/mean") if key.endswith("/mean") else key.replace("_", " ")
-        found += [Curve(key, TITLES.get(key, title), finite)] if finite else []
+        name = key.split("/")[-2] if key.endswith(("/mean", "/errors")) else key.replace("_", " ")
+        title = TITLES.get(key, name) + ": not judged" * key.endswith("/errors")
+        found += [Curve(key, title, finite)] if finite else []
     return found
 
 
