@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.lineage import EXPORT
-from reasoning_ext.export.card import write_export_card
 from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, Reference, compared, read_prompts
 from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, find_converter, write_gguf
 from reasoning_ext.export.hub import check_upload, upload
@@ -32,10 +31,12 @@ from reasoning_ext.export.merge import (
     merged,
     run_tokenizer,
 )
+from reasoning_ext.runs.card import write_model_card
 from reasoning_ext.runs.files import check_space, read_object, whole_folder, write_whole
 from reasoning_ext.runs.folder import DONE, fingerprint, say
 from reasoning_ext.runs.markdown import shorten
 from reasoning_ext.runs.process import free_memory, quiet, versions
+from reasoning_ext.runs.read import read_run
 
 TARGETS = ("merged-16bit", "adapter", "gguf", "hub")
 MERGED, ADAPTER, GGUF, HUB = TARGETS
@@ -179,7 +180,8 @@ def _save(model: Any, tokenizer: Any, contract: Any, folder: Path) -> None:
 def _finish(source: Source, folder: Path, to: str, comparison: Comparison | None) -> None:
     """Write the card, and last `export.json`."""
     date = time.strftime("%Y-%m-%d")
-    write_export_card(folder, source, to, comparison.line() if comparison else None, date)
+    told = {"base": source.base, "named": source.named, "date": date, "comparison": comparison and comparison.line()}
+    write_model_card(folder, read_run(source.path), to == ADAPTER, told)
     figures = asdict(comparison) if comparison else None
     files = {file.name: fingerprint(str(file)) for file in sorted(folder.iterdir())}
     facts = {"made_of": _made_of(source, to), "comparison": figures, "files": files}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.runs.folder import is_run, versions
 from reasoning_ext.runs.markdown import license_of, recipe_block, render, write_card
-from reasoning_ext.runs.read import Run, cell, read_run, weights_of
+from reasoning_ext.runs.read import Run, cell, columns, in_training, key_of, read_run, weights_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -28,14 +28,27 @@ def write_model_card(folder: Path, run: Run, adapter: bool, export: dict[str, An
         folder: gets it.
         run: the run.
         adapter: it is one.
-        export: `base`, `named`, `date`, `comparison`, `evaluations` of an export, as the template takes them.
+        export: `base`, `named`, `date` and `comparison` of an export, as the template takes them.
     """
-    chain = lineage(run)
+    chain, export = lineage(run), export and export | {"evaluations": _evaluations(run)}
     shown = {"sources_of": sources_of, "weights_of": weights_of, "cell": cell, "recipe_block": recipe_block}
     text = render(
         "card.md", run=run, chain=chain, adapter=adapter, export=export, versions=run.versions or versions(), **shown
     )
     write_card(folder, _header(chain, adapter, export["base"] if export else None), [text])
+
+
+def _evaluations(run: Run) -> list[tuple[Any, ...]]:
+    """Return the `eval` runs beside a run that name it, their labels for it, their figures, what was trained on."""
+    own, found = key_of(run.recipe.get("output_dir", "./")), []
+    for folder in sorted(run.path.resolve().parent.iterdir()):
+        evaluation = read_run(folder) if (folder / "eval.json").is_file() else Run(folder)
+        names = {label: name for label, name in evaluation.models.items() if label in evaluation.results}
+        same = [label for label, name in names.items() if Path(name).resolve() == run.path.resolve()]
+        same += [label for label, name in names.items() if own and key_of(name) == own and label not in same]
+        if same:
+            found.append((evaluation, same, columns(evaluation.results), in_training(evaluation.results)))
+    return found
 
 
 def lineage(run: Run) -> list[Run]:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from reasoning_ext.export.card import write_export_card
-from reasoning_ext.export.merge import find_source
+from reasoning_ext.runs.card import write_model_card
 from reasoning_ext.runs.markdown import plain, shorten
+from reasoning_ext.runs.read import read_run
 
 EVIL = "</pre><script>alert(1)</script> [x](javascript:alert(1)) ![y](http://e) | `a` **b**\n---\nlicense: mit\n# Title ```"
 TOKEN = "hf_aVerySecretToken1234"
@@ -51,10 +51,11 @@ def runs(tmp_path, monkeypatch):
     return tmp_path / "runs"
 
 
-def card(run, to="merged-16bit", comparison="99.0% of 800 tokens equal"):
-    folder = Path("export")
+def card(run):
+    folder, found = Path("export"), read_run(Path(run))
     folder.mkdir(exist_ok=True)
-    write_export_card(folder, find_source(Path(run)), to, comparison, "2026-01-02")
+    told = {"base": found.recipe["model_name_or_path"], "named": None, "date": "2026-01-02"}
+    write_model_card(folder, found, False, told | {"comparison": "99.0% of 800 tokens equal"})
     text = (folder / "README.md").read_text()
     _, header, body = text.split("---\n", 2)
     return yaml.safe_load(header), body

@@ -106,7 +106,7 @@ def adapter_tensors(shape: Shape, rank: int, targets: str | list[str] | None, do
 
 
 def saved_tensors(shape: Shape, names: tuple[str, ...]) -> list[int]:
-    """Return the elements of each tensor of `lora_modules_to_save`; embeddings and head are copied where tied."""
+    """Return the elements of each tensor of `lora_modules_to_save`; embeddings and head are copied both, even tied."""
     whole = [shape.vocab * shape.hidden for name in names if name in ("embed_tokens", "lm_head")]
     return whole + [linear.weights for linear in shape.linears if linear.name in names for _ in range(linear.count)]
 
