@@ -1,7 +1,6 @@
 """The pool: results in order, deadlines, deaths, and nothing left behind."""
 
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
