@@ -1,5 +1,6 @@
 """code_tests: right and wrong code, how success can be faked, and what code may do to the machine that runs it."""
 
+import functools
 import importlib
 import os
 import socket
@@ -40,6 +41,13 @@ def run(code, tests, **options):
 def prints(code, expected, **options):
     """Tell whether code prints what is expected, in time."""
     return run(code, [{"input": "", "output": expected}], **options) == (1.0, 0.0, 0.0)
+
+
+@functools.cache
+def cases(file):
+    """Return the cases of a file of this folder: `== name`, then the code, and what it is to print or to hold behind `--`."""
+    text = f"\n{(Path(__file__).parent / file).read_text(encoding='utf-8')}".rstrip("\n")
+    return dict(part.split("\n", 1) for part in text.split("\n== ")[1:])
 
 
 def test_nothing_is_run_that_the_recipe_does_not_allow(monkeypatch):
@@ -86,38 +94,22 @@ def test_the_last_closed_block_of_python_after_the_thought_counts(monkeypatch):
 
 ADD = "def add(a, b):\n    return a + b"
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 1) == 0\n\ncheck(add)"
+DOUBLE, PRINTED = "print(int(input()) * 2)", [{"input": "", "output": "6"}]
 JUDGED = [
-    (ADD, "assert add(1, 2) == 3", 1.0),
-    (ADD, "assert add(1, 2) == 4", 0.0),
-    (ADD, CHECK, 1.0),
-    ("def add(a, b):\n    return 3", CHECK, 0.0),
-    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 4"], 1.0),
-    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 5"], 0.0),
-    (
-        "import math\nfrom collections import Counter\ndef f(x): return Counter(x)",
-        "assert f('aab') == {'a': 2, 'b': 1}",
-        1.0,
-    ),
-    ("class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x", "assert P(1) == P(1)", 1.0),
-    (
-        "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x",
-        "assert [P(1)] == [P(2)]",
-        0.0,
-    ),
-    ("def f(): return 1", "assert 0 < f() <= 1 and f() == 1 == f()", 1.0),
+    (ADD, "assert add(1, 2) == 3", 1.0), (ADD, "assert add(1, 2) == 4", 0.0), (ADD, CHECK, 1.0),
+    ("def add(a, b):\n    return 3", CHECK, 0.0), (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 4"], 1.0),
+    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 5"], 0.0), ("def add(a, b) return a", "assert add(1, 2) == 3", 0.0),
+    ("import math\nfrom collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}", 1.0),
+    ("class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x", "assert [P(1)] == [P(2)]", 0.0),
+    ("def f(): return 1", "assert 0 < f() <= 1 and f() == 1 == f()", 1.0), ("", "assert add(1, 2) == 3", 0.0),
     (f"{ADD}\nif __name__ == '__main__':\n    raise SystemExit(1)", "assert add(1, 2) == 3", 1.0),
-    (f"{ADD}\nprint('hello')", "assert add(1, 2) == 3", 1.0),
-    ("def add(a, b) return a", "assert add(1, 2) == 3", 0.0),
-    ("", "assert add(1, 2) == 3", 0.0),
-    ("print(int(input()) * 2)", [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "8"}], 1.0),
-    ("print(int(input()) * 2)", [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "9"}], 0.0),
+    (f"{ADD}\nprint('hello')", "assert add(1, 2) == 3", 1.0), ("pass", PRINTED, 0.0), ("print('6\\n7')", PRINTED, 0.0),
+    (DOUBLE, [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "8"}], 1.0),
+    (DOUBLE, [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "9"}], 0.0),
     ("import sys\nfor line in sys.stdin: print(line.strip() + '  ')", [{"input": "ä\nb\n", "output": "\nä\nb"}], 1.0),
-    ("print('a b')", [{"input": "", "output": "ab"}], 0.0),
-    ("print('6\\n7')", [{"input": "", "output": "6"}], 0.0),
-    ("pass", [{"input": "", "output": "6"}], 0.0),
-    ("print(6); raise ValueError", [{"input": "", "output": "6"}], 0.0),
-    ("import os\nprint(6, flush=True)\nif os.fork(): os._exit(0)\nos.pause()", [{"input": "", "output": "6"}], 1.0),
-]
+    ("print('a b')", [{"input": "", "output": "ab"}], 0.0), ("print(6); raise ValueError", PRINTED, 0.0),
+    ("import os\nprint(6, flush=True)\nif os.fork(): os._exit(0)\nos.pause()", PRINTED, 1.0),
+]  # fmt: skip
 
 
 @sandboxed
@@ -162,39 +154,16 @@ def test_completions_run_side_by_side_and_keep_their_order(monkeypatch):
     assert code_tests(texts, ["assert x % 2 == 0"] * 4, allow_code_execution=True) == [1.0, 0.0, 1.0, 0.0]
 
 
-ANYTHING = "class A:\n    def __eq__(self, o): return True\n    def __hash__(self): return 0\n"
-FAKES = {
-    "exit": "import sys; sys.exit(0)",
-    "exit at once": "import os; os._exit(0)",
-    "exit in the function": "import os\ndef f(x): os._exit(0)",
-    "quiet exception": "def f(x): raise SystemExit(0)",
-    "at exit": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x): return 0",
-    "printing": "def f(x): print('ready\\n[1, false]', flush=True); return 0",
-    "writing to every file": "import os\nfor fd in range(64):\n    try: os.write(fd, b'[1, false]\\n')\n    except OSError: pass",
-    "no assertions": "AssertionError = None\nimport builtins; builtins.AssertionError = Exception\ndef f(x): return 0",
-    "built-ins": "import builtins\nbuiltins.sorted = lambda x: [1, 2]\ndef f(x): return 0",
-    "__builtins__": "__builtins__ = {}\ndef f(x): return 0",
-    "equal to all": f"{ANYTHING}def f(x): return A()",
-    "equal to all, inside": f"{ANYTHING}def f(x): return [A(), A()]",
-    "equal to all, a list": "class A(list):\n    def __eq__(self, o): return True\ndef f(x): return A()",
-    "equal to all, made by type": "def f(x): return type('A', (), {'__eq__': lambda s, o: True})()",
-    "equal to all, by mock": "from unittest.mock import ANY\ndef f(x): return ANY",
-    "equal to all, by a built-in": "class A: __eq__ = bool\ndef f(x): return A()",
-    "equal to all, an int": "class A(int):\n    def __eq__(self, o): return True\ndef f(x): return A(3)",
-    "equal to all, by magic": "from unittest.mock import MagicMock\nf = MagicMock()",
-    "its own tests": "open('tests.py', 'w').write('')\ndef f(x): return 0",
-    "the tests' file": "import sys; print(open(sys.argv[0]).read())\ndef f(x): return [1, 2]",
-    "signals": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(-1, signal.SIGKILL)",
-}
-
-
 ASSERTS = ["assert f([2, 1]) == [1, 2]", "assert sorted(f([2, 1])) == [1, 2]"]
 
 
 @sandboxed
-@pytest.mark.parametrize("trick", FAKES)
+@pytest.mark.parametrize("trick", cases("fakes.txt"))
 def test_success_cannot_be_faked_in_the_usual_ways(trick):
-    assert run(FAKES[trick], ASSERTS, partial=True)[0] == 0.0 and run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
+    assert (
+        run(cases("fakes.txt")[trick], ASSERTS, partial=True)[0] == 0.0
+        and run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
+    )
 
 
 AGREEABLE = """
@@ -236,12 +205,6 @@ def test_a_module_that_tests_believe_is_the_real_one():
 
 
 @sandboxed
-def test_standard_input_is_read_by_its_name_too():
-    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
-    assert run("import os\nassert not os.path.exists('/dev/stdin')\nx = 1", "assert x == 1")[0] == 1.0
-
-
-@sandboxed
 def test_honest_numbers_pass_where_what_agrees_does_not():
     tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
     for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
@@ -249,14 +212,10 @@ def test_honest_numbers_pass_where_what_agrees_does_not():
     assert run("def f(): return 2.5", tests)[0] == 1.0
 
 
-CASES = f"\n{Path(__file__).with_name('crossing.txt').read_text()}"  # `== kind`, the code, `--`, the tests
-CROSSING = dict(part.split("\n", 1) for part in CASES.split("\n== ")[1:])
-
-
 @sandboxed
-@pytest.mark.parametrize("kind", CROSSING)
+@pytest.mark.parametrize("kind", cases("crossing.txt"))
 def test_values_cross_between_tests_and_code(kind):
-    code, test = CROSSING[kind].split("\n--\n")
+    code, test = cases("crossing.txt")[kind].split("\n--\n")
     memory = {"memory_mb": 1024} if kind == "arrays" else {}
     assert run(code, test, **memory) == (1.0, 0.0, 0.0)
     assert run(code, f"{test}\nassert False", **memory)[0] == 0.0
@@ -307,53 +266,17 @@ def test_what_does_not_end_is_ended_and_counted(code):
 
 
 @sandboxed
-def test_memory_files_output_and_processes_are_limited():
-    assert prints("try: bytearray(2**30)\nexcept MemoryError: print('no')", "no")
-    assert prints("x = bytearray(300 * 2**20); print('yes')", "yes")
-    assert prints("try: bytearray(100 * 2**20)\nexcept MemoryError: print('no')", "no", memory_mb=64)
-    file = "f = open('big', 'wb')\ntry:\n    for _ in range(64): f.write(bytes(2**20))\n    f.flush()\n"
-    assert prints(f"{file}except OSError: print('no')", "no")
-    files = """
-import os
-try:
-    for written in range(16):
-        with open(str(written), 'wb') as f: f.write(bytes(8 * 2**20))
-except OSError:
-    os.remove('0')
-    print(4 < written <= 8)"""
-    assert prints(files, "True")
-    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == (0.0, 0.0, 0.0)
-    forks = """
-import os, time
-made = 0
-for _ in range(200):
-    try: pid = os.fork()
-    except OSError: break
-    if pid == 0:
-        time.sleep(30)
-        os._exit(0)
-    made += 1
-print(0 < made < 16)"""
-    assert prints(forks, "True")
+@pytest.mark.parametrize("wall", cases("walls.txt"))
+def test_limits_and_walls_hold(wall):
+    code, expected = cases("walls.txt")[wall].split("\n--\n")
+    assert prints(code, expected)
 
 
 @sandboxed
-def test_no_memory_goes_uncounted_and_no_keyring_is_read():
-    code = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-x86 = os.uname().machine == 'x86_64'
-def call(*numbers):
-    return libc.syscall(numbers[0 if x86 else 1], *(ctypes.c_long(n) for n in numbers[2:]))
-read_keyring, session = 11, -3
-print(call(29, 194, 0, 64 << 20, 0o1600), call(68, 186, 0, 0o1600), call(250, 219, read_keyring, session, 0, 0))
-try: os.memfd_create('m')
-except PermissionError: print('no memfd')
-print(libc.syscall(0x40000000 + 39) if x86 else -1, libc.syscall(425, 8, 0))
-"""
-    assert prints(code, "-1 -1 -1\nno memfd\n-1 -1")
-    assert run(f"import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n"
-               f"    exec({code!r})", "assert out.getvalue() == '-1 -1 -1\\nno memfd\\n-1 -1\\n'")[0] == 1.0  # fmt: skip
+def test_a_limit_is_the_one_that_is_asked_for_and_floods_end():
+    assert prints("try: bytearray(100 * 2**20)\nexcept MemoryError: print('no')", "no", memory_mb=64)
+    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == (0.0, 0.0, 0.0)
+    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
 
 
 @sandboxed
@@ -407,7 +330,6 @@ def test_secrets_are_out_of_sight(monkeypatch, tmp_path):
     assert prints(
         f"import os; print(os.path.exists('/proc/{os.getpid()}'), os.path.exists('/etc/passwd'))", "False False"
     )
-    assert prints("import os; print(sorted(os.listdir('.')), os.environ['HOME'])", "['solution.py'] /box")
 
 
 @sandboxed
@@ -425,19 +347,6 @@ print(os.listdir({str(tmp_path)!r}))"""
     before = set(os.listdir(tempfile.gettempdir()))
     assert run(f"import os{code}", [{"input": "", "output": "['file']"}] * 2) == (1.0, 0.0, 0.0)
     assert not set(os.listdir(tempfile.gettempdir())) - before
-
-
-@sandboxed
-def test_it_has_no_rights_and_gets_none():
-    code = """
-import ctypes, os, resource
-libc = ctypes.CDLL(None)
-new_user_namespace, new_mount_namespace, clear_read_only = 0x10000000, 0x20000, (ctypes.c_uint64 * 4)(0, 1)
-print(libc.unshare(new_user_namespace), libc.unshare(new_mount_namespace), libc.umount2(b'/box', 2), libc.chroot(b'/box'))
-print(libc.syscall(442, -100, b'/usr', 0x8000, clear_read_only, 32), libc.ptrace(16, 1, 0, 0))
-print(libc.prctl(39, 0, 0, 0, 0), 'new privileges are out')
-"""
-    assert prints(code, "-1 -1 -1 -1\n-1 -1\n1 new privileges are out")
 
 
 @sandboxed
