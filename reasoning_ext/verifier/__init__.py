@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from reasoning_ext.verifier.answers import final_answer, final_words
-from reasoning_ext.verifier.exact import decide, value
+from reasoning_ext.verifier.exact import decide
 from reasoning_ext.verifier.golds import as_text, read_gold
+from reasoning_ext.verifier.numbers import value
 from reasoning_ext.verifier.pool import Failure, Pool
 from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
 from reasoning_ext.verifier.words import is_words, same_words

@@ -104,7 +104,7 @@ def _measures(gold: str, answer: str, same: Same) -> Verdict:
 
 _RULES: tuple[Callable[[str, str, Same], Verdict], ...] = (
     _labels, lists.labelled_parts, lists.matrices, _regions, _words, _unreadable, names.solved,
-    names.solutions, names.named_values, lists.signs, lists.sequences, lists.ratios, lists.in_brackets, names.chains,
+    names.solutions, names.named_values, lists.signs, lists.ratios, lists.in_brackets, names.chains,
     names.equations, _measures,
 )  # fmt: skip
 

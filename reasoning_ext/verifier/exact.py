@@ -9,8 +9,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from reasoning_ext.verifier.formula import letters, read
-from reasoning_ext.verifier.numbers import DECIMAL_COMMA, Number, number, same, same_in_base, split_unit
-from reasoning_ext.verifier.rational import exact
+from reasoning_ext.verifier.numbers import DATE, DECIMAL_COMMA, number, same, same_in_base, split_unit, value
 from reasoning_ext.verifier.units import unit_key
 
 _INTEGER = re.compile(r"(?=-?\d)(-?)0*+((?!0)\d{1,3}(?:,\d{3})+|\d*)(?:\.0*+)?")  # 1,000 and 1000.0 are 1000
@@ -25,7 +24,6 @@ COMMA, SEMICOLON, COLON = re.compile(","), re.compile(";"), re.compile(":")
 _COLON = re.compile(r":(?!=)")
 _DENIES = re.compile(r"\b(?:not?|wrong|incorrect|false|never|(?:less|more) than|at (?:most|least))\b", re.IGNORECASE)
 PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a length
-_DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}")
 _CLOCK = re.compile(r"(\d{1,2}(?::\d{2}){0,2})([ap]m)?")
 INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 
@@ -74,17 +72,6 @@ def key(text: str) -> str:
     return text.lower() if re.fullmatch(r"[A-Za-z]{2,}+(?:['-][A-Za-z]{2,}+)*+", text) else text
 
 
-@lru_cache(maxsize=16384)
-def value(text: str) -> Number | None:
-    r"""Read a rational number however it is written: `0.5`, `50\%`, `\frac12`, `1-\frac12`, `2^{-1}`, `\binom42/12`."""
-    plain = number(text)
-    if plain is not None or _DATE.fullmatch(text):
-        return plain
-    tree = None if "," in text and text[0] in "([{\\" else read(text)
-    found = None if tree is None else exact(tree)
-    return None if found is None else Number(found)
-
-
 def same_measure(gold: str, answer: str) -> bool | None:
     """Compare two rational numbers with their units; None where a side is none, or where two different units are given."""
     (gold_core, gold_unit), (answer_core, answer_unit) = split_unit(gold), split_unit(answer)
@@ -105,7 +92,7 @@ def _same_moment(gold: str, answer: str) -> bool | None:
     if not gold[:1].isdigit():
         return None
     wanted, said = (re.sub(r"\\text|[\s.{}]", "", side).lower() for side in (gold, answer))
-    if _DATE.fullmatch(wanted):
+    if DATE.fullmatch(wanted):
         return wanted == said
     time, other = _CLOCK.fullmatch(wanted), _CLOCK.fullmatch(said)
     if not time or not other or not (time[2] or other[2]):
