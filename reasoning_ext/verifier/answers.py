@@ -258,10 +258,9 @@ def _from_line(line: str, many: bool, weak: bool) -> str | None:
     bare = bare.rstrip("!") if not weak and bare[-2:-1].isdigit() else bare  # The answer is 42!
     if bare and not weak and not prose.is_prose(bare) and not prose.DELIMITED.search(bare):
         return re.sub(r"^(?:minus|negative)\s+(?=\d)", "-", bare, flags=re.IGNORECASE)
-    first = next(
-        (m for m in (prose.PLAIN.match(line), prose.TUPLE.match(line)) if m and prose.is_number_in_prose(line, m)), None
-    )
-    if first and not weak:
+    starts = (prose.PLAIN.match(line), prose.TUPLE.match(line)) if not weak else ()
+    first = next((match for match in starts if match and prose.is_number_in_prose(line, match)), None)
+    if first:
         return None if prose.CHANGED.match(line, first.end()) else first.group() + prose.alternative(line, first.end())
     found = prose.last(line, many, undelimited=not weak)
     word = re.fullmatch(r"(?:the\s++)?([A-Za-z][\w-]*+(?:'[\w-]++)*+)[.!*\"']*+", line)

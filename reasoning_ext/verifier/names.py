@@ -1,4 +1,4 @@
-r"""Rules for what has a name: named values, equations, definitions of functions, chains, solutions, functions by cases.
+r"""Rules for what has a name: named values, equations, definitions of functions, chains, solutions.
 
 A rule takes two clean texts and `same`, which compares parts of them, and returns True, False, or None: not my kind.
 """
@@ -100,11 +100,8 @@ def _rounds(text: str) -> list[str] | None:
 def solved(gold: str, answer: str, same: Same) -> Verdict:
     """A gold that is an equation in one letter is answered by its solutions: `x^2 = 9` by `x = \\pm 3`; not the reverse."""
     parts = sides(gold)
-    if (
-        len(parts) != 2
-        or (named(gold)[0] and not gold.startswith("|"))
-        or not (_OR.search(answer) or SIGNS.search(answer) or "," in answer)
-    ):
+    several = _OR.search(answer) or SIGNS.search(answer) or "," in answer
+    if len(parts) != 2 or not several or (named(gold)[0] and not gold.startswith("|")):
         return None
     given = {named(item)[0] for item in (split_items(answer) or Items("", "", (answer,))).items} - {""}
     roots = None if len(given) > 1 else both_signs(answer.replace(r"\\lor", " or "))

@@ -28,6 +28,7 @@ _IMPLIES = re.compile(r"\\(?:Rightarrow|implies|Longrightarrow|therefore)(?![A-Z
 _WHERE_DEFINED = re.compile(
     r"(?<=[^\s,(])[\s,]*+\(?\s*+(?:\\text\s*+\{[^{}]*+\}\s*+)?[a-z]\s*+\\neq\s*+-?[\w/.]++\s*+\)?\Z"
 )
+_RELATED = re.compile(r"[<>=]|\\(?:le|ge|neq|in)(?![a-z])")
 _TO = re.compile(r"(?<=[\d}])\s*+(?:\\text\s*+\{\s*+to\s*+\}|\bto\b)\s*+(?=[\d\\])")
 
 
@@ -48,9 +49,7 @@ def plain(text: str) -> str:
     steps = _IMPLIES.split(text)
     text = steps[-1].strip() if all("=" in step for step in steps) else text
     text = _IN_BRACKETS.sub(r" \\text{ or } \1", text)
-    if (match := _WHERE_DEFINED.search(text)) and not re.search(
-        r"[<>=]|\\(?:le|ge|neq|in)(?![a-z])", text[: match.start()]
-    ):
+    if (match := _WHERE_DEFINED.search(text)) and not _RELATED.search(text[: match.start()]):
         text = text[: match.start()].strip()
     text = text[: match.start()].strip() if (match := _SAID_BEHIND.search(text)) and match.start() else text
     if match := _ROUGHLY.search(text):

@@ -1,10 +1,9 @@
 r"""What a formula is worth: exactly where it is rational, to a stated precision where it is not, at points where it has letters.
 
-Rational arithmetic is exact (`rational`). Other values are computed with mpmath to 60 digits, and to as many more as the
-sizes of their parts are apart, so that 1 does not vanish beside e^200; 50 digits, and the same number more, must agree. Two
-expressions are equal when they are at every point of a fixed set at which both are real: points of both signs, of several
-sizes, in several orders of the letters, and exact where the expressions are rational functions, for which agreeing at random
-points is as good as a proof (Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
+Values that are not rational are computed with mpmath to 60 digits, and to as many more as the sizes of their parts are apart;
+50 digits, and the same number more, must agree. Two expressions are equal when they are at every point of a fixed set at
+which both are real, exactly where they are rational functions, for which agreeing at random points is as good as a proof
+(Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
 """
 
 import random
