@@ -65,40 +65,20 @@ def test_huge_bounds_stay_finite_and_a_recipe_with_a_wrong_one_is_refused_before
             parse_rewards([{"length_penalty": {"max_tokens": value}}], Path())
 
 
-@pytest.mark.parametrize("cache", [0, 8])
-def test_trl_soft_overlong_punishment_is_monotone_and_padding_never_pays(cache):
-    reward = built("get_soft_overlong_punishment", max_completion_len=MAX, soft_punish_cache=cache)
-    rewards = of_lengths(reward, LENGTHS)
-    assert all(math.isfinite(r) and -1.0 <= r <= 0.0 for r in rewards)
-    assert all(shorter >= longer for shorter, longer in itertools.pairwise(rewards))
-    assert rewards[MAX - cache] == 0.0 and set(rewards[MAX + 1 :]) == {-1.0}
+TRLS = [
+    ("get_soft_overlong_punishment", {"max_completion_len": MAX, "soft_punish_cache": 8}),
+    ("get_repetition_penalty_reward", {"ngram_size": 2, "max_penalty": -0.5}),
+    ("get_cosine_scaled_reward", COSINE),
+]
 
 
-@pytest.mark.parametrize("parameters", [{}, {"ngram_size": 2, "max_penalty": -0.5}])
-def test_trl_repetition_penalty_punishes_repeated_tokens_alone(parameters):
-    reward = built("get_repetition_penalty_reward", **parameters)
-    floor = parameters.get("max_penalty", -1.0)
-    assert of_lengths(reward, LENGTHS) == [0.0] * len(LENGTHS)  # distinct tokens
-    repeated = reward(completions=["x"] * len(LENGTHS), completion_ids=[[5] * n for n in LENGTHS])
-    assert all(math.isfinite(r) and floor <= r <= 0.0 for r in repeated)
-    assert all(shorter >= longer for shorter, longer in itertools.pairwise(repeated)) and repeated[-1] < 0.9 * floor
-
-
-def test_trl_cosine_scaled_reward_is_finite_and_keeps_right_above_wrong():
-    reward = built("get_cosine_scaled_reward", **COSINE)
-    lengths = range(0, 3 * MAX + 1, MAX // 4)
-
-    def scored(text, gold="42"):
-        completions = [[{"role": "assistant", "content": text}]] * len(lengths)
-        return reward(completions=completions, completion_ids=[[1] * n for n in lengths], answer=[gold] * len(lengths))
-
-    right, wrong = scored(r"\boxed{42}"), scored(r"\boxed{41}")
-    assert all(math.isfinite(r) for r in right + wrong) and min(right) > max(wrong)
-    assert all(shorter >= longer for shorter, longer in itertools.pairwise(right))
-    assert all(shorter <= longer for shorter, longer in itertools.pairwise(wrong))
-    assert right[0] == pytest.approx(0.8) and right[-1] == right[4] == pytest.approx(0.2)
-    assert wrong[0] == pytest.approx(-0.9) and wrong[-1] == wrong[4] == pytest.approx(-0.1)
-    assert scored(r"\boxed{42}", gold="") == [None] * len(lengths)
+@pytest.mark.parametrize(("name", "parameters"), TRLS)
+def test_trl_rewards_of_length_are_finite_and_padding_never_pays(name, parameters):
+    reward, lengths = built(name, **parameters), range(0, 3 * MAX + 1, 8)
+    texts = [[{"role": "assistant", "content": r"\boxed{42}"}]] * len(lengths)
+    found = reward(completions=texts, completion_ids=[[5] * n for n in lengths], answer=["42"] * len(lengths))
+    assert all(math.isfinite(r) for r in found) and found[0] > found[-1]
+    assert all(shorter >= longer for shorter, longer in itertools.pairwise(found))
 
 
 WRONG = [

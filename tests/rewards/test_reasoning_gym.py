@@ -94,13 +94,10 @@ def test_any_text_is_not_enough_for_the_game_of_life():
 def test_code_in_an_answer_is_never_run(task, tmp_path):
     marker = tmp_path / "marker"
     payloads = [
-        f"__import__('os').system('touch {marker}')",
-        f"[__import__('pathlib').Path('{marker}').touch()]",
-        f"open('{marker}', 'w')",
-        f"(lambda: exec(\"open('{marker}', 'w')\"))()",
-        f"print(open('{marker}','w'))",
+        f"__import__('os').system('touch {marker}')", f"[__import__('pathlib').Path('{marker}').touch()]",
+        f"open('{marker}', 'w')", f"(lambda: exec(\"open('{marker}', 'w')\"))()", f"print(open('{marker}','w'))",
         f"x.__class__.__init__.__globals__['__builtins__']['open']('{marker}', 'w')",
-    ]
+    ]  # fmt: skip
     [row] = some(task, 1)
     completions = [f"<think>a</think><answer>{payload}</answer>" for payload in payloads]
     scores = reasoning_gym(completions, [row["gym_entry"]] * len(payloads))

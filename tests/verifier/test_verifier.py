@@ -13,7 +13,6 @@ from reasoning_ext import think
 from reasoning_ext.verifier import AS_TEXT, NO_GOLD, Rules, alike, judge, judge_all, kind, said, unreadable
 from reasoning_ext.verifier.answers import final_answer
 from reasoning_ext.verifier.pool import Failure, Pool
-from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
 from tests.timing import seconds, slowness
 
 VERDICTS = {"1": True, "0": False, "None": None}
@@ -146,8 +145,6 @@ def test_the_parent_never_imports_sympy():
     assert done.stdout.strip() == "[]"
 
 
-# Golds
-
 KINDS = {
     "number": [
         42, 42.0, 0.5, 10**30, ["42"], [42], ("42",), "42", "1/2", r"\frac12", "50%", "2^{10}", r"\boxed{42}", "1,000"
@@ -188,45 +185,23 @@ def test_golds_that_cannot_be_read_are_found_before_training():
     assert judge(TEXTS_ONLY[0], TEXTS_ONLY[0]).right is True
 
 
-# What questions say, and what else is asked of an answer
-
-ASKS = [
-    "What percentage of 80 is 20?", "What percent?", "Give it as a percent.", "How many per cent?", "What % of 80 is 20?",
-    "Express it in %.", "Find the percentage.", "in percentages",
-]  # fmt: skip
-TELLS = [
-    "A price rises by 20%. What is it now?", "5 percent interest", "20% of 50?", "a 5-percent rise", "", "How many?",
-    "What is 5 % of 80?", "percentile", "It is 3.5 percent.",
-]  # fmt: skip
-
-
-def test_a_question_that_asks_for_per_cent():
-    assert [text for text in ASKS if not asks_for_percent(text)] == []
-    assert [text for text in TELLS if asks_for_percent(text)] == []
-    texts = [r"\boxed{60\%}", r"\boxed{60}", r"\boxed{61\%}", r"\boxed{0.6}", r"\boxed{60\%}"]
-    golds = ["60", "60", "60", "60", "0.6"]
-    assert rights(golds, texts, questions=[ASKS[0]] * 5) == [True, True, False, False, True]
-    assert rights(golds, texts, questions=[TELLS[0]] * 5) == [False, True, False, False, True]
-
-
-def test_a_base_may_be_omitted_where_it_is_named_and_that_is_allowed():
-    named = ["in base 5", "in binary?", "the octal number", "as Hexadecimal", "the basement", "a database", ""]
-    assert [names_base(text) for text in named] == [True] * 4 + [False] * 3
-    golds = ["12_7", "12_{5}", r"101_{\text{two}}", "12", "x_1+2"]
-    assert [base_of(gold) for gold in golds] == ["7", "5", "two", None, None]
+def test_a_question_asks_for_per_cent_or_names_a_base_that_may_be_omitted_where_that_is_allowed():
+    golds, texts = (
+        ["60"] * 4 + ["0.6"],
+        [r"\boxed{60\%}", r"\boxed{60}", r"\boxed{61\%}", r"\boxed{0.6}", r"\boxed{60\%}"],
+    )
+    assert rights(golds, texts, questions=["What percentage?"] * 5) == [True, True, False, False, True]
+    assert rights(golds, texts, questions=["It rises by 20%."] * 5) == [False, True, False, False, True]
     texts, free = ["204", "205", "54", "204_5", "204_6"], Rules(base_may_be_omitted=True)
     assert rights(["204_5"] * 5, texts, questions=["in base 5?"] * 5, rules=free) == [True, False, False, True, False]
-    assert rights(["204_5"] * 5, texts, questions=["in base 5?"] * 5) == [False, False, False, True, False]
-    assert rights(["204_5"] * 5, texts, questions=["?"] * 5, rules=free) == [False, False, False, True, False]
+    for asked in ({"questions": ["in base 5?"] * 5}, {"questions": ["?"] * 5, "rules": free}):
+        assert rights(["204_5"] * 5, texts, **asked) == [False, False, False, True, False]
 
 
 def test_an_expression_is_no_value():
     texts = ["17*23", "391", "17*23 = 391", r"\frac{782}{2}", "390"]
     assert rights(["391"] * 5, texts) == [True, True, True, True, False]
     assert rights(["391"] * 5, texts, rules=Rules(evaluated=True)) == [False, True, True, False, False]
-
-
-# Votes
 
 
 def test_answers_that_are_alike_have_the_same_leader():
@@ -249,9 +224,6 @@ def test_what_a_text_says_whatever_its_gold_is():
     assert {text: said(text) for text in says} == says
 
 
-# What is remembered
-
-
 def test_equal_pairs_are_judged_once(monkeypatch):
     asked = []
     monkeypatch.setattr(Pool, "map", lambda self, items, seconds: asked.extend(items) or [True] * len(items))
@@ -264,9 +236,8 @@ def test_an_error_in_a_worker_gives_none_is_counted_and_is_not_remembered(monkey
     monkeypatch.setattr(Pool, "map", lambda self, items, seconds: [Failure("ValueError: injected")] * len(items))
     metrics, table = {}, {}
     completions = [r"\boxed{z + 31}", r"\boxed{5}"]
-    rewards = math_answer(
-        completions, ["31 + z", "5"], log_metric=metrics.__setitem__, log_extra=table.__setitem__, prompts=["?", "?"]
-    )
+    logs = {"log_metric": metrics.__setitem__, "log_extra": table.__setitem__}
+    rewards = math_answer(completions, ["31 + z", "5"], prompts=["?", "?"], **logs)
     assert rewards == [None, 1.0] and metrics == {"math_answer/errors": 1.0}
     assert table["math_answer_error"] == ["ValueError: injected", ""]
     monkeypatch.undo()
