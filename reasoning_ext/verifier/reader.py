@@ -7,7 +7,6 @@ from reasoning_ext.verifier.tokens import GREEK, INVERSE, NAMES, SAME, SEVERAL, 
 
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 _MIXED = re.compile(r"frac (?:(\d)(\d) |(?:\{ (\d+) \}|(\d)) (?:\{ (\d+) \}|(\d+)) )|(\d+) / (\d+) ")
-_ACCENTS = frozenset("overline bar vec hat tilde dot ddot overrightarrow widehat mathcal mathscr mathfrak".split())
 _APPLIED = frozenset("fghFGP")
 _TIMES, _OVER = ("*", "cdot", "times", "ast"), ("/", "div")
 
@@ -76,7 +75,7 @@ class Reader:
             return True
         if kind == "sign":
             return value in "({[" or (value == "|" and not self.bars)
-        known = value in NAMES | GREEK | _ACCENTS | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
+        known = value in NAMES | GREEK | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
         return kind == "command" and known and value != "mod"
 
     def ends_argument(self, tree: Tree) -> bool:
@@ -214,7 +213,7 @@ class Reader:
 
     def command(self, name: str) -> Tree:
         if name == "frac":
-            return self.derivative() or ("/", self.group(), self.group())
+            return self.fraction()
         if name == "binom":
             return ("binomial", self.group(), self.group())
         if name == "pi":
@@ -227,32 +226,20 @@ class Reader:
             return (SAME[name], tree)
         if name in GREEK:
             return self.letter("\\" + name)
-        if name in _ACCENTS:
-            start, inside = self.at, self.raw()
-            if name in ("overline", "bar") and not inside.isalpha() and "i" in inside:
-                self.at = start
-                return ("conjugate", self.group())
-            return self.letter(f"\\{name} {inside}")
-        if name == "text":
-            inside = self.raw().strip()
-            if inside in NAMES:
-                return self.function(SAME.get(inside, inside))
-            if len(inside) == 1:
-                return ("constant", inside) if inside in "ei" else self.letter(inside)
         raise Unreadable
 
-    def derivative(self) -> Tree | None:
-        """Read dy/dx as one letter."""
+    def fraction(self) -> Tree:
+        """Read a fraction; none is dy/dx, which math-verify reads."""
         start = self.at
-        if self.peek() == ("sign", "{"):
-            above = self.raw()
-            below = self.raw() if self.peek() == ("sign", "{") else ""
-            if above in ("d", "partial") and re.match(r"(?:d|partial)[A-Za-z]", below):
-                raise Unreadable  # an operator, which math-verify reads
-            if all(re.fullmatch(r"(?:d|partial)\W*[A-Za-z0-9].*", part) for part in (above, below)):
-                return ("letter", f"{above}/{below}")
+        if (
+            self.peek() == ("sign", "{")
+            and self.raw()[:1] == "d"
+            and self.peek() == ("sign", "{")
+            and self.raw()[:1] == "d"
+        ):
+            raise Unreadable
         self.at = start
-        return None
+        return ("/", self.group(), self.group())
 
     def function(self, name: str) -> Tree:
         """Read a function's index, exponent and argument: `\\log_2 8`, `\\sin^2 x`, `\\sqrt[3]{x}`, `gcd(4, 6)`."""
