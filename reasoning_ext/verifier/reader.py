@@ -113,8 +113,6 @@ class Reader:
         if self.take("-"):
             return ("-", self.exponent())
         self.take("+")
-        if self.peek() in (("sign", "{"), ("sign", "(")):
-            return self.operand()
         tree = self.operand()
         return ("^", tree, self.exponent()) if self.take("^", "**") else tree
 
@@ -213,7 +211,9 @@ class Reader:
 
     def command(self, name: str) -> Tree:
         if name == "frac":
-            return self.fraction()
+            if self.tokens[self.at + 1 : self.at + 2] == [("letter", "d")]:
+                raise Unreadable  # dy/dx and d/dx, which math-verify reads
+            return ("/", self.group(), self.group())
         if name == "binom":
             return ("binomial", self.group(), self.group())
         if name == "pi":
@@ -228,19 +228,6 @@ class Reader:
             return self.letter("\\" + name)
         raise Unreadable
 
-    def fraction(self) -> Tree:
-        """Read a fraction; none is dy/dx, which math-verify reads."""
-        start = self.at
-        if (
-            self.peek() == ("sign", "{")
-            and self.raw()[:1] == "d"
-            and self.peek() == ("sign", "{")
-            and self.raw()[:1] == "d"
-        ):
-            raise Unreadable
-        self.at = start
-        return ("/", self.group(), self.group())
-
     def function(self, name: str) -> Tree:
         """Read a function's index, exponent and argument: `\\log_2 8`, `\\sin^2 x`, `\\sqrt[3]{x}`, `gcd(4, 6)`."""
         index = exponent = None
@@ -254,8 +241,6 @@ class Reader:
             exponent = self.group() if self.peek() != ("sign", "-") else self.exponent()
         if exponent == ("-", ("number", Fraction(1))) and name in INVERSE:
             name, exponent = INVERSE[name], None
-        if name == "log" and index is None and self.take("_"):
-            index = self.group()
         arguments = self.arguments(name)
         with_base = name in ("log", "lg") and len(arguments) == 2
         if not with_base and (len(arguments) > 1) != (name in SEVERAL):
