@@ -19,7 +19,6 @@ import socket
 import sys
 import types
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 SCALARS = (type(None), bool, int, float, str)
@@ -27,54 +26,26 @@ SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 MAPPINGS = (dict, collections.OrderedDict, collections.Counter, collections.defaultdict)
 RECIPES: dict[type, Callable[[Any], Any]] = {  # type -> its constructor's arguments
     complex: lambda v: (v.real, v.imag),
-    bytes: lambda v: (list(v),),
-    bytearray: lambda v: (list(v),),
-    range: lambda v: (v.start, v.stop, v.step),
-    slice: lambda v: (v.start, v.stop, v.step),
+    **dict.fromkeys((bytes, bytearray), lambda v: (list(v),)),
+    **dict.fromkeys((range, slice), lambda v: (v.start, v.stop, v.step)),
     decimal.Decimal: lambda v: (str(v),),
     fractions.Fraction: lambda v: (v.numerator, v.denominator),
     datetime.date: lambda v: (v.year, v.month, v.day),
     datetime.datetime: lambda v: (v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond),
-    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond),
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 KNOWN = {kind.__name__: kind for kind in (*SEQUENCES, *MAPPINGS[:3], *RECIPES)}
 HELD = (int, float, complex, str, bytes, *SEQUENCES, dict)  # what an object of a class of its own may hold
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
-PLAIN_CALLS = (
-    "len",
-    "abs",
-    "int",
-    "float",
-    "str",
-    "repr",
-    "bool",
-    "hash",
-    "iter",
-    "next",
-    "round",
-    "reversed",
-    "complex",
-)
-OTHER_CALLS = ("neg", "pos", "invert", "index", "getitem", "setitem", "delitem")
-
-
-def _turned(name: str, right: Any, left: Any) -> Any:
-    return getattr(operator, name)(left, right)
-
-
-OPERATIONS = {name: getattr(builtins, name) for name in PLAIN_CALLS}
+BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift".split()
+PLAIN_CALLS = "len abs int float str repr bool hash iter next round reversed complex".split()
+OTHER_CALLS = "neg pos invert index getitem setitem delitem".split()
+OPERATIONS: dict[str, Callable] = {name: getattr(builtins, name) for name in PLAIN_CALLS}
 OPERATIONS |= {name: getattr(operator, name) for name in (*COMPARISONS, *BINARY, *OTHER_CALLS)}
-OPERATIONS |= {f"r{name}": partial(_turned, name) for name in BINARY}
+OPERATIONS |= {f"r{name}": lambda right, left, name=name: OPERATIONS[name](left, right) for name in BINARY}
 OPERATIONS |= {
     "call": lambda target, *given, **named: target(*given, **named),
-    "isinstance": lambda t, v: isinstance(v, t),
-    "await": lambda target: importlib.import_module("asyncio").run(target),
-}
-OPERATIONS |= {
-    "enter": lambda target: target.__enter__(),
-    "exit": lambda target, *error: target.__exit__(None, None, None),
+    "isinstance": lambda kind, value: isinstance(value, kind),
 }
 LOOKS = {"get": getattr, "set": setattr, "held": lambda target: next(k(target) for k in HELD if isinstance(target, k))}
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object
@@ -82,17 +53,15 @@ SHOWN = ("__name__", "__doc__", "__dict__")
 
 
 class Handle:
-    """What stays on the other side; `_sealed` once it came of an operator that saw a plain value."""
+    """What stays on the other side."""
 
-    __slots__ = ("_border", "_number", "_sealed")
+    __slots__ = ("_border", "_number")
 
     def __init__(self, border: "Border", number: int):
-        for name, value in (("_border", border), ("_number", number), ("_sealed", False)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_border", border)
+        object.__setattr__(self, "_number", number)
 
     def _ask(self, what: str, *given: Any, **named: Any) -> Any:
-        if self._sealed and not any(isinstance(value, Handle) for value in given):
-            raise TypeError("an object of the code's own that met a plain value shows nothing of it")
         return self._border.ask(what, self, *given, **named)
 
     def __getattr__(self, name: str) -> Any:
@@ -110,55 +79,34 @@ class Handle:
         return bool(self._ask("isinstance", value))
 
 
-def _method(name: str) -> Callable:
-    return lambda self, *given: self._ask(name, *given)
-
-
-def _comparison(name: str) -> Callable:
-    def compare(self: Handle, other: Any) -> Any:
-        if isinstance(other, Handle):
-            return bool(self._ask(name, other))
-        try:
-            held = self._ask("held")
-        except (StopIteration, TypeError):
-            return NotImplemented  # so nothing plain equals it
-        return OPERATIONS[name](held, other)
-
-    return compare
-
-
 def _operator(name: str) -> Callable:
+    """Make an operator: with another handle the other side's, with a plain value the real one on what the object holds."""
+
     def operate(self: Handle, other: Any) -> Any:
         if isinstance(other, Handle):
             return self._ask(name, other)
         try:
-            return OPERATIONS[name](self._ask("held"), other)
+            held = self._ask("held")
         except StopIteration:
-            result = self._border.ask(name, self, other)
-        if not isinstance(result, Handle):
-            raise TypeError("of an object of the code's own and a plain value no plain value may come")
-        object.__setattr__(result, "_sealed", True)
-        return result
+            return NotImplemented  # so nothing plain equals it, and nothing is worked out of the two
+        return OPERATIONS[name](held, other)
 
     return operate
 
 
-for _name in (*PLAIN_CALLS, *OTHER_CALLS, "enter", "exit"):
-    setattr(Handle, f"__{_name}__", _method(_name))
-for _name in COMPARISONS:
-    setattr(Handle, f"__{_name}__", _comparison(_name))
-for _name in BINARY:
+for _name in (*PLAIN_CALLS, *OTHER_CALLS):
+    setattr(Handle, f"__{_name}__", lambda self, *given, _name=_name: self._ask(_name, *given))
+for _name in (*COMPARISONS, *BINARY):
     setattr(Handle, f"__{_name.strip('_')}__", _operator(_name))
+for _name in BINARY:
     setattr(Handle, f"__r{_name.strip('_')}__", _operator(f"r{_name}"))
 
 
 class Border:
-    """One end of the socket.
+    """One end of the socket `fd`; on the code's side with its names.
 
-    Args:
-        fd: the socket.
-        names: on the code's side its names; None on the side of the tests, which shows the other only what it handed over
-            and no more of it than calls, operators and public attributes of its own classes' objects.
+    The side of the tests, without `names`, shows the other only what it handed over, and no more of it than calls, operators
+    and public attributes of its own classes' objects.
     """
 
     def __init__(self, fd: int, names: dict[str, Any] | None = None):
@@ -170,7 +118,7 @@ class Border:
     def ask(self, what: str, target: Any, *given: Any, **named: Any) -> Any:
         """Ask the other side, and serve what it asks meanwhile; lists and the like come back as they are afterwards."""
         self._send("ask", what, self.pack(target), [self.pack(value) for value in given], self.pack(named))
-        while (message := self._receive())[0] == "ask":
+        while (message := self.receive())[0] == "ask":
             self.serve(*message[1:])
         kind, result, after = message
         for value, now in zip([*given, *named.values()], after, strict=True):
@@ -204,17 +152,15 @@ class Border:
                 raise AttributeError(given)
         return (OPERATIONS | LOOKS)[what](value, *given, **named)
 
-    async def _awaited(self, number: int) -> Any:
-        return self.ask("await", Handle(self, number))
-
     def _send(self, *message: Any) -> None:
         self.file.write(json.dumps(message) + "\n")
         self.file.flush()
 
-    def _receive(self) -> list:
+    def receive(self) -> list:
+        """Return the next message; ends this side where the other has ended."""
         line = self.file.readline()
         if not line:
-            os._exit(1)  # the other side has ended
+            os._exit(1)
         return json.loads(line)
 
     def pack(self, value: Any) -> Any:
@@ -240,7 +186,7 @@ class Border:
         if kind is types.ModuleType:
             return {"module": value.__name__}
         self.kept[id(value)] = value
-        return {"awaitable" if kind is types.CoroutineType else "mine": id(value)}
+        return {"mine": id(value)}
 
     def unpack(self, packed: Any) -> Any:
         """Return the value of JSON made by the other side's `pack`."""
@@ -249,8 +195,6 @@ class Border:
         [(name, parts)] = packed.items()
         if name == "mine":
             return self.handles.setdefault(parts, Handle(self, parts))
-        if name == "awaitable":
-            return self._awaited(parts)
         if name == "yours":
             return self.kept[parts]
         if name == "module":
@@ -258,9 +202,8 @@ class Border:
         if name == "type":
             return _class(parts, object)
         if name == "error":
-            base = _class(parts[1], Exception)
-            same = parts[0] == parts[1]
-            return base if same else self.errors.setdefault(tuple(parts), type(str(parts[0]), (base,), {}))
+            own, base = parts[0], _class(parts[1], Exception)
+            return base if own == parts[1] else self.errors.setdefault(tuple(parts), type(str(own), (base,), {}))
         if name == "numpy":
             made = importlib.import_module("numpy").array(self.unpack(parts[1]), dtype=parts[0])
             return made if parts[2] else made[()]
@@ -303,11 +246,10 @@ class _Names(dict):
                 self.used.discard(name)
             elif isinstance(value, Handle | type | types.ModuleType):
                 self[name] = value
-        if not all(
-            hasattr(builtins, name) for name in self.used
-        ):  # what they call by a built-in's name is the built-in
-            for name in [name for name in self.used if hasattr(builtins, name)]:
-                self.used.discard(name)
+        called_alike = {name for name in self.used if hasattr(builtins, name)}
+        if called_alike != self.used:  # what they call by a built-in's name is the built-in
+            self.used -= called_alike
+            for name in called_alike:
                 self.pop(name, None)
 
     def __missing__(self, name: str) -> Any:
@@ -315,11 +257,11 @@ class _Names(dict):
             raise KeyError(name)
         return self.border.ask("name", None, name)
 
-
-def _look_up(names: _Names, name: str) -> Any:
-    if name not in names.used:
-        raise AttributeError(name)
-    return names[name]
+    def of_the_code(self, name: str) -> Any:
+        """Return a name as an attribute of the code's module."""
+        if name not in self.used:
+            raise AttributeError(name)
+        return self[name]
 
 
 def hold_code(fd: int) -> None:
@@ -329,7 +271,7 @@ def hold_code(fd: int) -> None:
 
     border = Border(fd, vars(solution))
     while True:
-        border.serve(*border._receive()[1:])
+        border.serve(*border.receive()[1:])
 
 
 def hold_tests(fd: int) -> None:
@@ -338,7 +280,7 @@ def hold_tests(fd: int) -> None:
         source, used = json.load(sys.stdin)
         names = _Names(Border(fd), used)
         sys.modules["solution"] = module = types.ModuleType("solution")
-        vars(module).update(__getattr__=partial(_look_up, names))
+        vars(module)["__getattr__"] = names.of_the_code
         exec(compile(source, "tests", "exec"), names)  # noqa: S102  the tests of the data set, shut in like the code
     except BaseException:
         os._exit(1)

@@ -7,7 +7,6 @@ from reasoning_ext.verifier.tokens import GREEK, INVERSE, NAMES, SAME, SEVERAL, 
 
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 _MIXED = re.compile(r"frac (?:(\d)(\d) |(?:\{ (\d+) \}|(\d)) (?:\{ (\d+) \}|(\d+)) )|(\d+) / (\d+) ")
-_ACCENTS = frozenset("overline bar vec hat tilde dot ddot overrightarrow widehat mathcal mathscr mathfrak".split())
 _APPLIED = frozenset("fghFGP")
 _TIMES, _OVER = ("*", "cdot", "times", "ast"), ("/", "div")
 
@@ -76,7 +75,7 @@ class Reader:
             return True
         if kind == "sign":
             return value in "({[" or (value == "|" and not self.bars)
-        known = value in NAMES | GREEK | _ACCENTS | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
+        known = value in NAMES | GREEK | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
         return kind == "command" and known and value != "mod"
 
     def ends_argument(self, tree: Tree) -> bool:
@@ -114,8 +113,6 @@ class Reader:
         if self.take("-"):
             return ("-", self.exponent())
         self.take("+")
-        if self.peek() in (("sign", "{"), ("sign", "(")):
-            return self.operand()
         tree = self.operand()
         return ("^", tree, self.exponent()) if self.take("^", "**") else tree
 
@@ -214,7 +211,9 @@ class Reader:
 
     def command(self, name: str) -> Tree:
         if name == "frac":
-            return self.derivative() or ("/", self.group(), self.group())
+            if self.tokens[self.at + 1 : self.at + 2] == [("letter", "d")]:
+                raise Unreadable  # dy/dx and d/dx, which math-verify reads
+            return ("/", self.group(), self.group())
         if name == "binom":
             return ("binomial", self.group(), self.group())
         if name == "pi":
@@ -227,32 +226,7 @@ class Reader:
             return (SAME[name], tree)
         if name in GREEK:
             return self.letter("\\" + name)
-        if name in _ACCENTS:
-            start, inside = self.at, self.raw()
-            if name in ("overline", "bar") and not inside.isalpha() and "i" in inside:
-                self.at = start
-                return ("conjugate", self.group())
-            return self.letter(f"\\{name} {inside}")
-        if name == "text":
-            inside = self.raw().strip()
-            if inside in NAMES:
-                return self.function(SAME.get(inside, inside))
-            if len(inside) == 1:
-                return ("constant", inside) if inside in "ei" else self.letter(inside)
         raise Unreadable
-
-    def derivative(self) -> Tree | None:
-        """Read dy/dx as one letter."""
-        start = self.at
-        if self.peek() == ("sign", "{"):
-            above = self.raw()
-            below = self.raw() if self.peek() == ("sign", "{") else ""
-            if above in ("d", "partial") and re.match(r"(?:d|partial)[A-Za-z]", below):
-                raise Unreadable  # an operator, which math-verify reads
-            if all(re.fullmatch(r"(?:d|partial)\W*[A-Za-z0-9].*", part) for part in (above, below)):
-                return ("letter", f"{above}/{below}")
-        self.at = start
-        return None
 
     def function(self, name: str) -> Tree:
         """Read a function's index, exponent and argument: `\\log_2 8`, `\\sin^2 x`, `\\sqrt[3]{x}`, `gcd(4, 6)`."""
@@ -267,8 +241,6 @@ class Reader:
             exponent = self.group() if self.peek() != ("sign", "-") else self.exponent()
         if exponent == ("-", ("number", Fraction(1))) and name in INVERSE:
             name, exponent = INVERSE[name], None
-        if name == "log" and index is None and self.take("_"):
-            index = self.group()
         arguments = self.arguments(name)
         with_base = name in ("log", "lg") and len(arguments) == 2
         if not with_base and (len(arguments) > 1) != (name in SEVERAL):

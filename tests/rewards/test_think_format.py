@@ -1,14 +1,11 @@
 """think_format against strings made to earn it without the form, and against floods of tags."""
 
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from reasoning_ext.rewards.think_format import think_format
 
 from reasoning_ext import think
-from reasoning_ext.scoring.call import build_rewards
-from reasoning_ext.scoring.spec import parse_rewards
 from tests.timing import seconds, slowness
 
 # Texts are parted by `~`.
@@ -82,9 +79,7 @@ def test_graded_pays_nothing_for_repeated_tags(tag):
     assert think_format(["<think>a</think>b" + tag], mode="graded")[0] < 1.0
 
 
-def test_the_mode_is_set_in_a_recipe_and_an_unknown_one_is_refused():
-    [reward] = build_rewards(parse_rewards([{"think_format": {"mode": "graded", "weight": 0.1}}], Path()))
-    assert reward(completions=["<think>a", "<think>a</think>b", "b"]) == [pytest.approx(1 / 3), 1.0, 0.0]
+def test_an_unknown_mode_is_refused():
     for mode in ("loose", "", "STRICT", None):
         with pytest.raises(ValueError, match="allowed: strict, graded"):
             think_format(["<think>a</think>b"], mode=mode)
