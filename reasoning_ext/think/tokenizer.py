@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -37,46 +35,18 @@ class TokenizerError(KeyProblem):
 def load_tokenizer(
     name: str, revision: str | None = None, trust_remote_code: bool = False, chat_template_path: str | None = None
 ) -> Any:
-    """Load a tokenizer without its model, ready to render and tokenize.
-
-    Args:
-        name: a hub name or a folder; one with an adapter alone is followed to its base model.
-        revision: of a hub name.
-        trust_remote_code: as in transformers.
-        chat_template_path: as in `prepare_tokenizer`.
-
-    Raises:
-        TokenizerError: it cannot be loaded or has no way to end a turn.
-    """
-    tokenizer = _read(name, "model_name_or_path", revision, trust_remote_code)
-    return prepare_tokenizer(tokenizer, chat_template_path)
+    """Load a tokenizer without its model, as `prepare_tokenizer` makes it, or raise TokenizerError."""
+    return prepare_tokenizer(_read(name, "model_name_or_path", revision, trust_remote_code), chat_template_path)
 
 
 def _read(name: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    from transformers import AutoTokenizer
+
     try:
-        return read_tokenizer(name, revision, trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
-
-
-def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Return a tokenizer as it is saved, a copy of one's own; its files are read once for as long as they stay the same.
-
-    Raises:
-        Exception: whatever transformers makes of files that are not there or damaged.
-    """
-    folder = Path(name)
-    files = [file for file in sorted(folder.iterdir()) if file.exists()] if folder.is_dir() else []
-    state = tuple((file.name, status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
-    return copy.deepcopy(_cached(name, revision, trust_remote_code, state))
-
-
-@functools.lru_cache(maxsize=8)
-def _cached(name: str, revision: str | None, trust_remote_code: bool, state: tuple) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
@@ -92,9 +62,8 @@ def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> 
     if chat_template_path:
         tokenizer.chat_template = _template(chat_template_path)
     if tokenizer.eos_token is None:
-        raise TokenizerError(
-            "model_name_or_path", "the tokenizer has no eos_token, so that no completion would ever end"
-        )
+        problem = "the tokenizer has no eos_token, so that no completion would ever end"
+        raise TokenizerError("model_name_or_path", problem)
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
@@ -103,14 +72,13 @@ def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> 
 
 
 def _template(path: str) -> str:
-    file = Path(path)
-    if file.suffix in TEMPLATE_SUFFIXES:
-        if not file.is_file():
-            raise TokenizerError("chat_template_path", f"found {path}, but there is no such file")
-        try:
-            return file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError("chat_template_path", f"found {path}, which is no UTF-8 text: {error}") from error
+    try:
+        if path.endswith(TEMPLATE_SUFFIXES):
+            return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            "chat_template_path", f"found {path}, which cannot be read as UTF-8 text: {error}"
+        ) from error
     template: str = _read(path, "chat_template_path").chat_template
     if not template:
         raise TokenizerError("chat_template_path", f"found {path}, whose tokenizer has no chat template")
