@@ -1,8 +1,9 @@
 """LoRA adapters in folders: what they are based on, put on a model without a tensor lost, merged onto their base.
 
-A new adapter needs a base on the disk, or nobody can load it later. What a run makes for that lies in its own folder, written
-whole or not at all, and is used again when the run goes on: `merged_base/`, the adapter's base in its own dtype with the adapter
-merged in, made on the CPU and never of quantised weights; `random_base/`, the random weights of `from_scratch`.
+A new adapter needs a base on the disk, or nobody can load it later. What a run makes for that lies in its own folder,
+written whole or not at all, and is used again when the run goes on: `merged_base/`, the adapter's base in its own
+dtype with the adapter merged in, made on the CPU and never of quantised weights; `random_base/`, the random weights
+of `from_scratch`.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def base_of(adapter: str) -> str:
 
 
 def adapter_base(adapter: str) -> str:
-    """Return the model with whole weights that an adapter was trained on; PEFT would leave out one of two, so KeyProblem."""
+    """Return an adapter's base, or raise KeyProblem where that is an adapter itself, of which PEFT leaves one out."""
     if is_adapter(base := base_of(adapter)):
         problem = f"found {adapter}, whose base {base} is an adapter itself; name the folder of `reasoning-ext export`"
         raise KeyProblem("model_name_or_path", problem)
@@ -62,7 +63,7 @@ def adapter_rank(adapter: str) -> int:
 
 
 def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
-    """Put a saved adapter on its base, whose embeddings get the rows that the adapter was trained with; it is not merged.
+    """Put a saved adapter on its base, not merged; the embeddings get the rows that it was trained with.
 
     Raises:
         ValueError, RuntimeError, KeyError, IndexError: the adapter does not fit the model.
@@ -82,7 +83,7 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
 
 
 def compare_adapter(model: Any, folder: str) -> None:
-    """Compare an adapter on a model with its file: tensors without a counterpart, of which PEFT warns, are a ValueError."""
+    """Raise ValueError where an adapter on a model and its file differ in their tensors, of which PEFT only warns."""
     from peft import get_peft_model_state_dict
     from peft.utils.save_and_load import load_peft_weights
 
@@ -97,7 +98,7 @@ def compare_adapter(model: Any, folder: str) -> None:
 
 
 def compute_as_saved(model: Any, adapter: str) -> None:
-    """Let a model's adapter compute in the dtype it was saved in; PEFT loads it in float32, which gives other logits."""
+    """Let an adapter compute in the dtype it was saved in; PEFT loads it in float32, which gives other logits."""
     from peft.utils.save_and_load import load_peft_weights
 
     dtype = next(iter(load_peft_weights(adapter, device="cpu").values())).dtype
@@ -133,7 +134,7 @@ def merged_base(adapter: str, folder: Path, revision: str | None, trust_remote_c
 
 
 def made_once(place: Path, made_from: dict[str, Any], make: Callable[[], tuple[Any, Any]]) -> str:
-    """Save the model and tokenizer that `make` returns, in the first process alone, unless they were `made_from` the same.
+    """Save the model and tokenizer that `make` returns, in one process, unless those there are `made_from` the same.
 
     Returns `place`, their folder; raises DiskError where there is no room.
     """

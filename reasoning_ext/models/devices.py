@@ -1,7 +1,7 @@
 """What a recipe leaves out and the device decides: dtype, attention implementation, gradient checkpointing.
 
-TRL's own defaults are those of one device (float32 weights, checkpointing on); a recipe that moves from a laptop to a card keeps
-its text, so the choice is made here. What a recipe says is never changed.
+TRL's own defaults are those of one device (float32 weights, checkpointing on); a recipe that moves from a laptop to a
+card keeps its text, so the choice is made here. What a recipe says is never changed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device: `cpu`, `cuda`, `xpu` or `mps`; whether it computes in bfloat16 by itself; whether flash-attn is there."""
+    """`cpu`, `cuda`, `xpu` or `mps`; whether it computes in bfloat16 by itself; whether flash-attn is there."""
 
     kind: str
     bf16: bool = False
@@ -22,7 +22,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model is loaded with; the attention None leaves it to transformers: sdpa where the model has it, else eager."""
+    """What a model is loaded with; an attention of None is transformers' own: sdpa or eager."""
 
     dtype: str | None
     attn_implementation: str | None
@@ -32,19 +32,16 @@ class Choice:
 def choose(device: Device, values: Mapping[str, Any], frozen: bool) -> Choice:
     """Fill in what a recipe's `values` leave out for a device; `frozen`: the model's own weights are not trained.
 
-    Weights that are trained are in float32, as in TRL, under its autocast, and all are on the CPU and MPS; frozen ones take
-    16 bits, bfloat16 where the device has it. Flash-attn is for 16-bit weights on CUDA, and needs the cards that have
-    bfloat16. Gradients are checkpointed, as in TRL, but on the CPU, where it saves nothing that is scarce.
+    Weights that are trained are in float32, as in TRL, under its autocast, and all are on the CPU and MPS; frozen
+    ones take 16 bits, bfloat16 where the device has it. Flash-attn is for 16-bit weights on CUDA, and needs the cards
+    that have bfloat16. Gradients are checkpointed, as in TRL, but on the CPU, where it saves nothing that is scarce.
     """
     sixteen = "bfloat16" if device.bf16 else "float16"
     dtype = values.get("dtype", sixteen if frozen and device.kind in ("cuda", "xpu") else "float32")
     flash = device.kind == "cuda" and device.bf16 and device.flash and dtype in ("bfloat16", "float16")
     attention = "flash_attention_2" if flash and values.get("backend", "trl") == "trl" else None
-    return Choice(
-        dtype,
-        values.get("attn_implementation", attention),
-        values.get("gradient_checkpointing", device.kind != "cpu"),
-    )
+    checkpointing = values.get("gradient_checkpointing", device.kind != "cpu")
+    return Choice(dtype, values.get("attn_implementation", attention), checkpointing)
 
 
 def found_device(use_cpu: bool = False) -> Device:

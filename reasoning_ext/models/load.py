@@ -17,15 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.models.adapter import (
-    RANDOM,
-    adapter_base,
-    compute_as_saved,
-    is_adapter,
-    made_once,
-    merged_base,
-    put_adapter,
-)
+from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
@@ -38,7 +30,7 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
-    """Load a model and its tokenizer; `config` holds dtype, attention, quantisation and LoRA, `options` everything else.
+    """Load a model and its tokenizer; `config` holds dtype, attention, quantisation and LoRA, `options` the rest.
 
     Raises:
         ModelError: the model, the tokenizer or the combination of options cannot be had.
@@ -70,25 +62,25 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
 
 def _with_base(name: str, config: ModelConfig, options: LoadOptions) -> tuple[str, LoadOptions]:
     """Make the base on the disk that a new adapter needs, and Unsloth to train all weights, and name it instead."""
-    folder, adapter = options.run_folder, is_adapter(name)
+    folder, adapter = options.run_folder, adapters.is_adapter(name)
     if folder is None or not options.trainable:
         return name, options
     if options.merge_adapter and not adapter:
         raise ModelError("merge_adapter", f"found true, but {name} is no adapter; leave it out")
     if adapter and (options.merge_adapter or (options.backend == "unsloth" and not config.use_peft)):
-        return merged_base(name, folder, config.model_revision, options.trust_remote_code), options
+        return adapters.merged_base(name, folder, config.model_revision, options.trust_remote_code), options
     if options.from_scratch and config.use_peft:
         made_from = {"config": name, "fingerprint": fingerprint(name), "seed": options.seed, "dtype": config.dtype}
-        place = made_once(folder / RANDOM, made_from, lambda: random_model(name, config, options))
+        place = adapters.made_once(folder / adapters.RANDOM, made_from, lambda: random_model(name, config, options))
         return place, replace(options, from_scratch=False)
     return name, options
 
 
 def _adopt_template(loaded: Loaded, options: LoadOptions) -> None:
-    """Set the recipe's chat template; that of another model brings its tokens along, for which TRL resizes the embeddings.
+    """Set the recipe's chat template; another model's brings its tokens along, for which TRL resizes the embeddings.
 
-    PEFT then trains their rows and the whole head, as TRL's SFTTrainer sets it. With tied embeddings TRL's loss fails on these
-    settings (its fused head asks PEFT's wrapper for a bias): they are trained whole, and stay tied.
+    PEFT then trains their rows and the whole head, as TRL's SFTTrainer sets it. With tied embeddings TRL's loss fails
+    on these settings (its fused head asks PEFT's wrapper for a bias): they are trained whole, and stay tied.
     """
     path, peft = options.chat_template_path, loaded.peft_config
     if not path or path.endswith(TEMPLATE_SUFFIXES) or not options.trainable:
@@ -110,7 +102,7 @@ def _adopt_template(loaded: Loaded, options: LoadOptions) -> None:
 
 
 def _stop_at(model: Any, end_id: int | None) -> None:
-    """Let the token that ends a turn end generation too, here and wherever the saved model is used (unsloth#416, trl#3299)."""
+    """Let what ends a turn end generation too, wherever the saved model is used (unsloth#416, trl#3299)."""
     declared = model.generation_config.eos_token_id
     known = [] if declared is None else declared if isinstance(declared, list) else [declared]
     if end_id is not None and end_id not in known:
@@ -153,7 +145,7 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
         return Loaded(*random_model(name, config, options), peft_config)
     revision = base_revision(name, config.model_revision)
     tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
-    base, device = adapter_base(name) if is_adapter(name) else name, PartialState().device
+    base, device = adapters.adapter_base(name) if adapters.is_adapter(name) else name, PartialState().device
     arguments = {
         "dtype": config.dtype,
         "attn_implementation": config.attn_implementation,
@@ -169,11 +161,12 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     if problem := misfit(base, model, report, options.init_kwargs):
         raise ModelError("model_name_or_path", problem)
     for module in model.modules():
-        # In eval mode bitsandbytes packs 4-bit weights for AVX512 on the CPU. It never unpacks them for training, whose gradients
-        # are wrong then, and fails on widths that its blocks do not divide. Unsloth's CPU backend does the same as this.
+        # In eval mode bitsandbytes packs 4-bit weights for AVX512 on the CPU. It never unpacks them for training,
+        # whose gradients are wrong then, and fails on widths that its blocks do not divide. Unsloth's CPU backend
+        # does the same as this.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
-    if is_adapter(name):
+    if adapters.is_adapter(name):
         model, peft_config = _put_on(model, name, config, options), None
     if not options.trainable:
         model = (model if quantization is not None else model.to(device)).eval()
@@ -181,11 +174,11 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
 
 
 def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) -> Any:
-    """Put a saved adapter on its base: to be trained further, to be merged for the training of all weights, or to generate."""
-    model = put_adapter(model, name, trainable=options.trainable and config.use_peft)
+    """Put a saved adapter on its base: to train it further, to merge it and train all weights, or to generate."""
+    model = adapters.put_adapter(model, name, trainable=options.trainable and config.use_peft)
     quantized = config.load_in_4bit or config.load_in_8bit or getattr(model.config, "quantization_config", None)
     if not options.trainable or quantized:  # the 16-bit ones are trained in float32, whatever they were saved in
-        compute_as_saved(model, name)
+        adapters.compute_as_saved(model, name)
     if not options.trainable or config.use_peft:
         return model
     if quantized:

@@ -24,7 +24,7 @@ class ModelError(KeyProblem):
 
 @dataclass
 class Loaded:
-    """A model, its tokenizer, the PEFT config that the trainer is still to apply (None where nothing is), and the contract."""
+    """A model, its tokenizer, the PEFT config that the trainer is still to apply, if any, and the contract."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase

@@ -1,7 +1,7 @@
-"""What opens a model: everything that a recipe says of it, in a form that can be pickled, so that Ray's workers open it too.
+"""Everything that a recipe says of a model, in a form that can be pickled, so that Ray's workers open it too.
 
-What a recipe leaves out is chosen by device where the model is opened, not where the recipe is read: a cluster's workers have
-cards that the machine which drives them may lack.
+What a recipe leaves out is chosen by device where the model is opened, not where the recipe is read: a cluster's
+workers have cards that the machine which drives them may lack.
 """
 
 from __future__ import annotations
@@ -22,19 +22,9 @@ from reasoning_ext.think.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from trl import ModelConfig
 
-# recipe key -> field of LoadOptions, and of ModelSource; their defaults are those of the keys
-OPTIONS = {
-    "backend": "backend",
-    "from_scratch": "from_scratch",
-    "seed": "seed",
-    "trust_remote_code": "trust_remote_code",
-    "max_seq_length": "max_seq_length",
-    "model_init_kwargs": "init_kwargs",
-    "chat_template_kwargs": "chat_template_kwargs",
-    "think_tags": "think_tags",
-    "vllm_gpu_memory_utilization": "gpu_memory_utilization",
-}
-REST = {"use_cpu": "use_cpu", "per_device_eval_batch_size": "batch_size"}
+# the keys that are fields of LoadOptions, whose defaults they share, and those that have another name there
+SAME = {"backend", "from_scratch", "seed", "trust_remote_code", "max_seq_length", "chat_template_kwargs", "think_tags"}
+NAMES = {"model_init_kwargs": "init_kwargs", "vllm_gpu_memory_utilization": "gpu_memory_utilization"}
 
 
 @dataclass(frozen=True)
@@ -89,15 +79,16 @@ def model_source(
         trainable: to train it; else to generate with it.
         **changed: fields of LoadOptions in the place of the recipe's.
     """
-    options = {field: values[key] for key, field in OPTIONS.items() if values.get(key) is not None} | changed
+    said = {key: value for key, value in values.items() if key in SAME | NAMES.keys() and value is not None}
+    options = {NAMES.get(key, key): value for key, value in said.items()} | changed
     if path := values.get("chat_template_path"):
         options["chat_template_path"] = local(path)
     if trainable:
         options |= {"use_vllm": starts_vllm(values), "merge_adapter": bool(values.get("merge_adapter"))}
         options["run_folder"] = Path(values["output_dir"])
     name = local(name or values["model_name_or_path"])
-    rest = {field: values[key] for key, field in REST.items() if key in values}
-    return ModelSource(name, values, LoadOptions(trainable=trainable, **options), **rest)
+    use_cpu, batch_size = values.get("use_cpu", False), values.get("per_device_eval_batch_size", 8)
+    return ModelSource(name, values, LoadOptions(trainable=trainable, **options), use_cpu, batch_size)
 
 
 def model_config(values: Mapping[str, Any]) -> ModelConfig:

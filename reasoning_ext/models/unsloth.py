@@ -1,7 +1,7 @@
 """Backend `unsloth`: a recipe's keys, which are TRL's, as the arguments of Unsloth's FastLanguageModel.
 
-The tables are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded, and never
-dropped. Nothing that Unsloth puts in the place of what a recipe says, or of TRL's defaults, stays unsaid.
+The tables are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded,
+and never dropped. Nothing that Unsloth puts in the place of what a recipe says, or of TRL's defaults, stays unsaid.
 """
 
 from __future__ import annotations
@@ -14,14 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
-from reasoning_ext.models.adapter import (
-    LORA_KEYS,
-    adapter_base,
-    adapter_rank,
-    compare_adapter,
-    compute_as_saved,
-    is_adapter,
-)
+from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 
 if TYPE_CHECKING:
@@ -50,7 +43,8 @@ NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", 
 def trl_config(cls: type, values: dict[str, Any]) -> Any:
     """Build a config of TRL's with TRL's own defaults, though Unsloth has put others in their place or rewrites some.
 
-    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays Unsloth's.
+    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays
+    Unsloth's.
     """
     patched = inspect.signature(cls).parameters
     own = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
@@ -80,7 +74,7 @@ def starts_vllm(values: Mapping[str, Any]) -> bool:
 
 
 def wants_standby(values: Mapping[str, Any]) -> bool:
-    """Tell whether vLLM should give its memory back while the model is trained; Unsloth must know before it is imported."""
+    """Tell whether vLLM should give its memory back in training; Unsloth must know before it is imported."""
     return starts_vllm(values) and bool(values.get("vllm_enable_sleep_mode"))
 
 
@@ -98,8 +92,8 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             for part in random_model(name, config, options):
                 part.save_pretrained(folder)
             name = folder
-        adapter = is_adapter(name)
-        revision = base_revision(adapter_base(name), config.model_revision) if adapter else None
+        adapter = adapters.is_adapter(name)
+        revision = base_revision(adapters.adapter_base(name), config.model_revision) if adapter else None
         if revision not in (None, "main"):  # it would reach the adapter's folder and not the base on the hub
             problem = f"found {revision}, which Unsloth does not pass on to the base of {name}"
             raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
@@ -117,9 +111,9 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             )
             raise ModelError(f"load_in_{bits}bit", f"{found}; leave it out, or write backend: trl")
     if adapter and not options.use_vllm:
-        compare_adapter(model, name)
+        adapters.compare_adapter(model, name)
     if adapter and (not options.trainable or config.load_in_4bit or config.load_in_8bit):
-        compute_as_saved(model, name)
+        adapters.compute_as_saved(model, name)
     if not options.trainable:
         FastLanguageModel.for_inference(model)
     elif config.use_peft and not adapter:
@@ -144,25 +138,27 @@ def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dic
         "trust_remote_code": options.trust_remote_code,
         "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
         "revision": base_revision(name, config.model_revision),
-        "use_exact_model_name": True,  # else hub names are led to Unsloth's copies, and adapters name those as their base
+        "use_exact_model_name": True,  # else hub names, and the bases of adapters, become Unsloth's copies
         "fast_inference": options.use_vllm,
         "random_state": options.seed,
     }
     if options.use_vllm:
         values["gpu_memory_utilization"] = options.gpu_memory_utilization
-        values["max_lora_rank"] = adapter_rank(name) if is_adapter(name) else config.lora_r
+        values["max_lora_rank"] = adapters.adapter_rank(name) if adapters.is_adapter(name) else config.lora_r
     return values
 
 
 def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
-    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none, as with backend trl."""
+    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
 
     targets = config.lora_target_modules or OF_MODEL.get(model.config.model_type)
     if targets is None:
         problem = f"the key is missing, and PEFT has no modules for {model.config.model_type}; write [all-linear]"
         raise ModelError("lora_target_modules", problem)
-    values = {own: getattr(config, key) for key, own in LORA_KEYS.items() if key in TAKEN} | {"target_modules": targets}
+    values = {own: getattr(config, key) for key, own in adapters.LORA_KEYS.items() if key in TAKEN} | {
+        "target_modules": targets
+    }
     values["use_gradient_checkpointing"] = "unsloth" if options.gradient_checkpointing else False
     values["random_state"] = options.seed
     return {key: value for key, value in values.items() if value is not None}

@@ -1,9 +1,9 @@
-"""Do a folder's weights fit the model that its config describes? Told without reading them, in a moment and without memory.
+"""Do a folder's weights fit the model that its config describes? Told in a moment, without reading them.
 
-Departure from transformers: tensors without a place and places without a tensor are an error here, not a table of warnings over
-random weights. What counts is what `from_pretrained` itself reports, with its renamings, conversions and tied weights, on the
-meta device, for which it looks at names and sizes alone. Hub names and models with code of their own are judged by the same
-report when they are loaded.
+Departure from transformers: tensors without a place and places without a tensor are an error here, not a table of
+warnings over random weights. What counts is what `from_pretrained` itself reports, with its renamings, conversions
+and tied weights, on the meta device, for which it looks at names and sizes alone. Hub names and models with code of
+their own are judged by the same report when they are loaded.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from reasoning_ext.runs.folder import damage
 from reasoning_ext.runs.process import hushed
 
 CONFIGS = ("config.json", ADAPTER)  # a folder with a model holds one of them
-# arguments of `from_pretrained` that name other files or other names in them
-ELSEWHERE = {"subfolder", "variant", "gguf_file", "key_mapping", "state_dict", "use_safetensors"}
 
 
 def check_weights(
@@ -30,7 +28,7 @@ def check_weights(
     Args:
         name: a folder, or anything else.
         trust_remote_code: the model may be code of its own, which is not run for this.
-        init_kwargs: the recipe's arguments of `from_pretrained`.
+        init_kwargs: the recipe's arguments of `from_pretrained`, which may name other files: then the model is not built.
         from_scratch: the folder's config alone is of use.
 
     Raises:
@@ -46,8 +44,8 @@ def check_weights(
                 raise FileNotFoundError("adapter_model.safetensors is not there")
             _open(folder)
             check_weights(adapter_base(name), trust_remote_code, init_kwargs)
-        elif not problem and not trust_remote_code:
-            problem = _problem(folder, init_kwargs or {}, from_scratch)
+        elif not problem and not trust_remote_code and not init_kwargs:
+            problem = _problem(folder, from_scratch)
     except KeyProblem:
         raise
     except Exception as error:  # whatever transformers, PEFT and safetensors make of a damaged file
@@ -80,32 +78,26 @@ def _open(folder: Path) -> None:
             raise ValueError(f"{file.name}, {file.stat().st_size} bytes: {error}") from error
 
 
-def _problem(folder: Path, init_kwargs: dict[str, Any], from_scratch: bool) -> str:
+def _problem(folder: Path, from_scratch: bool) -> str:
     from transformers import AutoConfig, AutoModelForCausalLM, GenerationConfig
     from transformers.integrations import is_deepspeed_zero3_enabled
 
-    if ELSEWHERE & init_kwargs.keys():
-        return ""
-    config = AutoConfig.from_pretrained(folder, return_unused_kwargs=True, **init_kwargs)[0]
+    quantized = getattr(AutoConfig.from_pretrained(folder), "quantization_config", None)
     written = (folder / "generation_config.json").is_file()
     problem = generation_problem(str(folder), GenerationConfig.from_pretrained(folder)) if written else ""
-    if problem or from_scratch or is_deepspeed_zero3_enabled():  # which takes no device map
+    if problem or from_scratch:
         return problem
     _open(folder)
-    if (
-        getattr(config, "quantization_config", None) is not None
-    ):  # its tensors are those of a quantiser, which reads them
+    if quantized or is_deepspeed_zero3_enabled():  # tensors for a quantiser; no device map
         return ""
-    report_all = {"output_loading_info": True, "ignore_mismatched_sizes": True}
+    arguments = {"device_map": {"": "meta"}, "output_loading_info": True, "ignore_mismatched_sizes": True}
     with hushed():
-        model, report = AutoModelForCausalLM.from_pretrained(
-            folder, config=config, device_map={"": "meta"}, **report_all
-        )
-    return misfit(str(folder), model, report, init_kwargs)
+        model, report = AutoModelForCausalLM.from_pretrained(folder, **arguments)
+    return misfit(str(folder), model, report, {})
 
 
 def misfit(name: str, model: Any, report: dict[str, Any], init_kwargs: dict[str, Any]) -> str:
-    """Say how a model's weights do not fit it, or nothing, by the report that `from_pretrained` returned of its loading.
+    """Say how a model's weights do not fit it, or nothing, by what `from_pretrained` reported of its loading.
 
     With `init_kwargs` of the recipe's another model may be built on purpose: what is missing counts nevertheless.
     """
@@ -138,7 +130,7 @@ def vocabulary_problem(name: str, tokenizer: Any, config: Any) -> str:
 
 
 def generation_problem(name: str, config: Any, saved: bool = False) -> str:
-    """Say what of a GenerationConfig (None is none) cannot be generated with, or `saved`, for which transformers wants more."""
+    """Say what of a GenerationConfig, if any, cannot be generated with, or `saved`, for which there are more rules."""
     try:
         for key in ("bos_token_id", "eos_token_id", "pad_token_id"):
             value = getattr(config, key, None)

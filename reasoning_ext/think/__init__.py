@@ -1,9 +1,10 @@
 """The think contract: where a completion's thought ends and its answer begins, whatever the chat template does.
 
 Rewards, sampling, evaluation and reports all see whole completions, `<think>thought</think>answer`. A template that
-opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is always
-0 (huggingface/trl#6966, open-r1#560); `template.py` finds that out by rendering, and makes completions whole before anything
-here sees them. Everything here scans text from left to right once, so that a flood of tags costs linear time.
+opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is
+always 0 (huggingface/trl#6966, open-r1#560); `template.py` finds that out by rendering, and makes completions whole
+before anything here sees them. Everything here scans text from left to right once, so that a flood of tags costs
+linear time.
 """
 
 import re
@@ -16,8 +17,8 @@ WHOLE = "whole"  # the column of whole completions in the tables of a training
 class Parts(NamedTuple):
     """A whole completion, taken apart.
 
-    The thought is None where none is closed; the answer is the whole text where there is no tag at all, and None where a
-    thought was opened behind the last closing tag, so that no answer was given.
+    The thought is None where none is closed; the answer is the whole text where there is no tag at all, and None
+    where a thought was opened behind the last closing tag, so that no answer was given.
     """
 
     thought: str | None

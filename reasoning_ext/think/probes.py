@@ -36,7 +36,7 @@ class _EndlessError(BaseException):
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, Any]], prompt: bool, kwargs: dict[str, Any]) -> str:
-    """Render messages by a chat template, a program that need not end: ContractError for that, else whatever it raises."""
+    """Render messages by a chat template, a program that need not end, which is a ContractError."""
     try:
         with _bounded():
             text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **kwargs)
@@ -98,7 +98,7 @@ class Probe:
             return ""
 
     def begin(self) -> tuple[str, str]:
-        """Render a question with the generation prompt, and with its answer, or raise ContractError where one is left out."""
+        """Render a question with the generation prompt, and with its answer; ContractError where one is left out."""
         self.parts = USER not in self.attempt(USER_TURN, prompt=True)
         prompt, plain = self.attempt(USER_TURN, prompt=True), self.attempt(USER_TURN, ANSWER_TURN)
         if USER not in prompt or ANSWER not in plain:
@@ -108,7 +108,7 @@ class Probe:
         return prompt, plain
 
     def tags(self, base: str) -> Tags:
-        """Find the tags that the template puts behind `base` around a thought from a field of its own, else `<think>`."""
+        """Find the tags that the template puts behind `base` around a thought from a field, else `<think>`."""
         bare = self.attempt(USER_TURN, CALL_TURN).removeprefix(base)
         for turn in (ANSWER_TURN, CALL_TURN):  # some (Gemma 4) write a thought in front of a tool call alone
             for field in REASONING_FIELDS:
@@ -135,7 +135,7 @@ def in_parts(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def split_prompt(prompt: str, opened: str = think.OPEN, closed: str = think.CLOSE) -> tuple[str, str, str]:
-    """Split into `(the prompt, the opening tag that it wrote of the completion or "", the empty thought that it wrote or "")`."""
+    """Split off what a prompt wrote of the completion: `(prompt, opening tag or "", empty thought or "")`."""
     opened = opened.strip()
     before, found, tail = prompt.rpartition(opened)
     if found and not tail.strip():

@@ -17,7 +17,7 @@ from reasoning_ext.think.template import Contract
 def render_prompt(
     tokenizer: Any, contract: Contract, prompt: Sequence[dict[str, Any]], chat_template_kwargs: dict[str, Any]
 ) -> str:
-    """Render a prompt as at inference, or raise ValueError where the template refuses it, or an assistant's message ends it."""
+    """Render a prompt as at inference; ValueError where the template refuses it or an assistant's message ends it."""
     if prompt and prompt[-1]["role"] == "assistant":
         raise ValueError("the prompt ends with an assistant's message; allowed: as the beginning of the completion")
     try:
@@ -42,8 +42,9 @@ def render_row(
 ) -> Rendered:
     """Render a row to train on: the generation prompt as at inference, the exact completion, the end of the turn.
 
-    A completion that opens a thought goes on where the prompt opened it. One without a thought gets no empty one: the opening
-    tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's place.
+    A completion that opens a thought goes on where the prompt opened it. One without a thought gets no empty one: the
+    opening tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's
+    place.
 
     Args:
         tokenizer, contract: with a chat template, and what `find_contract` found for it.

@@ -1,9 +1,10 @@
 r"""What a tokenizer and its chat template do with thoughts, found out by rendering, never by a template's name.
 
 A chat template may open the thought in the generation prompt (DeepSeek-R1: a completion then has no opening tag,
-open-r1#560, huggingface/trl#6966), close an empty one there (thinking switched off), strip thoughts from earlier turns, strip
-the thought from what is trained on, or put an empty thought in front of an answer that has none (ms-swift#4939,
-huggingface/trl#6363). Its tags may be special tokens, which decoding drops, and not be `<think>` at all.
+open-r1#560, huggingface/trl#6966), close an empty one there (thinking switched off), strip thoughts from earlier
+turns, strip the thought from what is trained on, or put an empty thought in front of an answer that has none
+(ms-swift#4939, huggingface/trl#6363). Its tags may be special tokens, which decoding drops, and not be `<think>` at
+all.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Contract:
         return bool(self.prefix or self.special or self.parser or self.own_tags)
 
     def whole(self, text: str) -> str:
-        """Make what a model wrote whole, tags included, end excluded: `<think>...</think>answer`, whoever opened the thought."""
+        """Make a model's text whole: `<think>...</think>answer`, whatever its tags and whoever opened the thought."""
         text = self.prefix + text
         if not self.prefix and self.plain_lead.strip():
             text = text.removeprefix(self.plain_lead)
@@ -63,7 +64,7 @@ class Contract:
         return whole + (f"{think.CLOSE}{answer.removeprefix(outer)}" if closed else "")
 
     def native(self, completion: str) -> str:
-        """Write a whole completion with the model's own tags; the white space around the parts goes with tags of channels."""
+        """Write a whole completion with the model's own tags, without white space around the parts of channels."""
         inside = completion.lstrip()
         if not inside.startswith(think.OPEN):
             return self.plain_lead + completion
@@ -75,7 +76,7 @@ class Contract:
         return f"{self.thought_lead}{self.open}{thought}" + (f"{self.close}{answer}" if closed else "")
 
     def messages(self, chat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Write a conversation as the template wants it: thoughts of earlier turns in its own form, contents in parts."""
+        """Write a conversation as the template wants it: earlier thoughts in its own form, contents in parts."""
         return [self._message(think.without_nulls(message)) for message in chat]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
@@ -107,14 +108,14 @@ class Decoder:
         return not (self.contract.changes_text or self.contract.plain_lead.strip() or cleans or ends)
 
     def __call__(self, ids: Sequence[int]) -> str:
-        """Return `<think>...</think>answer` for one completion's ids, opening tag included, ends and padding left out."""
+        """Return `<think>...</think>answer` for one completion's ids, ends and padding left out."""
         end = len(ids)
         while end and ids[end - 1] in self.stop_ids:
             end -= 1
         return self.contract.whole(decode(self.tokenizer, ids[:end], not self.contract.special))
 
     def messages(self, completions: list, completion_ids: list[list[int]]) -> list:
-        """Write whole completions in the form that TRL has them in; those of several messages (tools) are left alone."""
+        """Write whole completions in TRL's form; those of several messages (tools) are left alone."""
         return [self._in_form(*pair) for pair in zip(completions, completion_ids, strict=True)]
 
     def _in_form(self, completion: Any, ids: list[int]) -> Any:
@@ -138,7 +139,7 @@ def decode(tokenizer: Any, ids: Sequence[int], skip_special_tokens: bool = False
 def find_contract(
     tokenizer: Any, chat_template_kwargs: dict[str, Any] | None = None, think_tags: Sequence[str] | None = None
 ) -> Contract:
-    """Find out by rendering what a tokenizer's chat template does with thoughts, or raise ContractError where it renders none.
+    """Find out by rendering what a tokenizer's chat template does with thoughts; ContractError where it renders none.
 
     `think_tags` are the opening and the closing tag, where the model's are neither `<think>` nor known to the template.
     """

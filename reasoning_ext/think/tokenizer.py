@@ -1,4 +1,4 @@
-"""A tokenizer that can be trained and generated with: a chat template, a padding token of its own, the tokens that end a turn."""
+"""A tokenizer that can be trained and generated with: a chat template and a padding token of its own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 from reasoning_ext.errors import KeyProblem
 
-# For base models, whose tokenizer has none. Plain words, so that no token is new to the model, and line ends in place of
-# spaces behind the colons, because a space there would be torn off the first word. Turns end with the tokenizer's own end.
+# For base models, whose tokenizer has none. Plain words, so that no token is new to the model, and line ends in place
+# of spaces behind the colons, because a space there would be torn off the first word. Turns end with the tokenizer's
+# own end.
 DEFAULT_TEMPLATE = """\
 {%- if bos_token and messages -%}{{ bos_token }}{%- endif -%}
 {%- for message in messages -%}
@@ -86,7 +87,7 @@ def _template(path: str) -> str:
 
 
 def _padding(tokenizer: Any) -> str:
-    """Choose a token of the vocabulary to pad with that means nothing else: a spare one, else the unknown one, else the end."""
+    """Choose a token to pad with that means nothing else: a spare one, else the unknown one, else the end."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     for word in ("pad", "reserved", "unused", "endoftext", "end_of_text"):
         for token in added:

@@ -34,7 +34,7 @@ class AlreadyTrained(Exception):
 
 
 class RunRecorder(TrainerCallback):
-    """Write each log to `metrics.jsonl`, mark complete checkpoints, and print one line a log where there is no terminal.
+    """Write logs to `metrics.jsonl`, mark complete checkpoints, and print a line a log where there is no terminal.
 
     TRL's count of tokens goes into each checkpoint, since it would begin anew in each process.
     """
@@ -110,7 +110,7 @@ class WeightSchedule(TrainerCallback):
 
 
 class FlatGroups(TrainerCallback):
-    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing, and its loss does not say so."""
+    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing."""
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Look at all logs so far, those before a checkpoint too."""

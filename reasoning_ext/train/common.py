@@ -33,9 +33,10 @@ def load_to_train(source: ModelSource) -> Loaded:
 def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> Any:
     """Build TRL's config `cls`, whose keys were read from `classes`, from a recipe.
 
-    Where the recipe is silent, progress bars are shown on a terminal alone, gradients are checkpointed off the CPU alone, and
-    bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused, and is fp16 on a card
-    that has no bfloat16; the rest is `defaults`, or TRL's, though Unsloth has put its own in their place.
+    Where the recipe is silent, progress bars are shown on a terminal alone, gradients are checkpointed off the CPU
+    alone, and bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused,
+    and is fp16 on a card that has no bfloat16; the rest is `defaults`, or TRL's, though Unsloth has put its own in
+    their place.
 
     Raises:
         KeyProblem: TRL refuses a combination of values, or Unsloth changes one.
@@ -48,11 +49,8 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
         defaults["fp16"] = device.kind == "cuda" and not recipe.values.get("bf16")
     extra, known = recipe.get("unsloth_config") or {}, {field.name for field in fields(cls)}
     if unknown := extra.keys() - known:
-        own = (
-            ", ".join(sorted(name for name in known if name.startswith("unsloth")))
-            or "nothing (it has some on a GPU alone)"
-        )
-        found = f"found {min(unknown)}, which {cls.__name__} has not here"
+        own = ", ".join(sorted(name for name in known if name.startswith("unsloth"))) or "nothing"
+        found = f"found {min(unknown)}, which {cls.__name__} has not here (Unsloth adds its fields on a GPU alone)"
         raise KeyProblem(("unsloth_config", min(unknown)), found, own)
     with refusals(recipe.values, cls.__name__):
         config = trl_config(cls, defaults | recipe.config_values(classes) | extra)

@@ -1,8 +1,8 @@
 """Stage `dpo`: direct preference optimisation (arXiv:2305.18290) on pairs of answers with TRL's DPOTrainer.
 
-Departures from TRL: pairs come to the trainer as tokens, rendered as in `data/tokens.py`, so that no chat template changes what
-is trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
-the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
+Departures from TRL: pairs come to the trainer as tokens, rendered as in `data/tokens.py`, so that no chat template
+changes what is trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first
+step's loss is ln 2 with the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from reasoning_ext.train.token_rows import TokenOptions, TokenRows
 def run_dpo(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `chosen` rather than `rejected` and save the model into the run's folder.
 
-    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the model, its
-    tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
     """
     from trl import DPOConfig, DPOTrainer
 
     class TokenizedDPOTrainer(DPOTrainer):
-        """TRL's DPOTrainer on rows in tokens: it renders and tokenizes by itself, and has no switch for rows that come so."""
+        """TRL's DPOTrainer on rows in tokens, for which it has no switch."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset

@@ -29,8 +29,8 @@ from reasoning_ext.train.refusals import refusals
 def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
 
-    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the model, its
-    tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
     """
     from trl import GRPOConfig, GRPOTrainer
 

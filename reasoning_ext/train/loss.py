@@ -24,7 +24,8 @@ class WeightedLoss:
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
         """Return the loss, a scalar, of logits (B, T, V) and labels (B, T), -100 where nothing is trained.
 
-        The mean is over `num_items_in_batch` trained tokens, those of all accumulation steps; None: those of this batch.
+        The mean is over `num_items_in_batch` trained tokens, those of all accumulation steps; None: those of this
+        batch.
         """
         import torch
 

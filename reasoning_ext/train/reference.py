@@ -1,7 +1,8 @@
 """What a policy is held against in GRPO's KL term and in DPO: the model as it was when training began.
 
-TRL makes the reference by itself: a new adapter is switched off, an adapter that is trained further is kept as a copy, and a
-whole model is loaded once more by its name. What that name does not tell, and what the copy gets wrong, is set right here.
+TRL makes the reference by itself: a new adapter is switched off, an adapter that is trained further is kept as a
+copy, and a whole model is loaded once more by its name. What that name does not tell, and what the copy gets wrong,
+is set right here.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from reasoning_ext.models.source import ModelSource
 
 
 def load_reference_as(loaded: Loaded, source: ModelSource, config: Any) -> None:
-    """Let TRL load the reference of a whole model as the model was loaded: it knows the name, and not the revision and dtype.
+    """Let TRL load the reference of a whole model in its revision and dtype; it knows the name alone.
 
     Raises:
         ModelError: another model's template has brought new tokens along, which a model of that name does not have.
@@ -37,12 +38,14 @@ def reference_arguments(model: Any, revision: str | None) -> dict[str, Any]:
 def check_reference(trainer: Any, source: ModelSource, key: str, hint: str) -> None:
     """Let an adapter's reference be the model as it was at the start, without a second copy of the base weights.
 
-    TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one in
-    bfloat16 on quantised weights: the copy gets the same dtype, or the two would differ from the first step on. A new adapter
-    is switched off. What DPO computes beforehand (`precompute_ref_log_probs`) is still the float32 copy's: 3e-4 in the loss.
+    TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one
+    in bfloat16 on quantised weights: the copy gets the same dtype, or the two would differ from the first step on. A
+    new adapter is switched off. What DPO computes beforehand (`precompute_ref_log_probs`) is still the float32
+    copy's: 3e-4 in the loss.
 
     Raises:
-        ModelError: of `key`, the trainer has no such copy, as Unsloth's may not, and would take the model below the adapter.
+        ModelError: of `key`, the trainer has no such copy, as Unsloth's may not, and would take the model below the
+        adapter.
     """
     adapters = getattr(trainer.model, "peft_config", {})
     if adapters and is_adapter(source.name) and not source.options.merge_adapter and "ref" not in adapters:

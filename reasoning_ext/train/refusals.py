@@ -25,7 +25,7 @@ def refusals(values: dict[str, Any], what: str, key: str = "stage") -> Iterator[
 
 @contextlib.contextmanager
 def named_refusals(values: dict[str, Any]) -> Iterator[None]:
-    """Raise what is refused in a training as a KeyProblem if it names a key of the recipe's `values`; else it stays as it is."""
+    """Raise what is refused in a training as a KeyProblem if it names a key of the recipe's `values`."""
     own = [key for key in values if "_" in key]
     with _told("the training was refused", lambda text: next((w for w in re.findall(r"\w+", text) if w in own), "")):
         yield
@@ -46,7 +46,7 @@ def _told(what: str, blamed: Callable[[str], str]) -> Iterator[None]:
 
 
 def _blamed(values: dict[str, Any], text: str) -> str:
-    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
+    """Return the key that a message is about: the first that it names, or the only one whose value it repeats."""
     words = re.findall(r"[\w.-]+", text.casefold())
     own = {key: value for key, value in values.items() if key not in ("stage", "backend")}
     if named := [word for word in re.findall(r"\w+", text) if word in own]:

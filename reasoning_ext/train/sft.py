@@ -1,7 +1,7 @@
 """Stage `sft`: supervised fine-tuning on prompt-completion rows with TRL's SFTTrainer; the prompt is never trained on.
 
-Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `think/render.py`, so that no chat template
-changes what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
+Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `think/render.py`, so that no chat
+template changes what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from reasoning_ext.train.token_rows import TokenOptions, TokenRows
 def run_sft(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `completion` and save the model into the run's folder.
 
-    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the model, its
-    tokenizer or template, or a combination of values for TRL are not what they must be.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, or a combination of values for TRL are not what they must be.
     """
     from trl import SFTConfig, SFTTrainer
 

@@ -32,7 +32,7 @@ class TokenOptions:
 
 
 class TokenRows:
-    """A recipe's rows in tokens: `train`, and `held_out`, None where none are, read by `options` and tokenized by `how`.
+    """A recipe's rows in tokens: `train`, and `held_out`, None where none are.
 
     Raises:
         DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
@@ -52,7 +52,7 @@ class TokenRows:
         self.train, self.held_out, *_ = [*(tokens_of(one, self.how, tokenizer, contract) for one in self.sets), None]
 
     def keep(self, folder: Path, loaded: Loaded) -> None:
-        """Write into a run's folder what became of the rows; where another model's template brought tokens, make all anew."""
+        """Write into a run's folder what became of the rows, which are made anew for a tokenizer with new tokens."""
         if len(loaded.tokenizer) != self.size:
             for one, steps in zip(self.sets, self.read, strict=True):
                 del one.steps[steps:]

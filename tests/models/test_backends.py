@@ -92,13 +92,12 @@ def test_what_unsloth_cannot_take_is_refused_by_name(line, tmp_path):
 
 
 def test_what_unsloth_does_by_itself_is_taken(tmp_path):
+    own = "unsloth_config: {unsloth_num_chunks: 4}\n"
     fine = (
         "backend: unsloth\nload_in_4bit: true\nbnb_4bit_quant_type: nf4\nuse_bnb_nested_quant: true\nuse_rslora: true\n"
         "use_dora: false\nlora_task_type: CAUSAL_LM\nattn_implementation: null\nlora_r: 8\n"
-        "unsloth_config: {unsloth_num_chunks: 4}\n"
     )
-    assert broken(SFT + fine, tmp_path) == []
-    assert len(broken(SFT + "unsloth_config: {unsloth_num_chunks: 4}\n", tmp_path)) == 1
+    assert broken(SFT + fine + own, tmp_path) == [] and len(broken(SFT + own, tmp_path)) == 1
 
 
 def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_path):
@@ -111,9 +110,8 @@ def test_the_fields_of_unsloths_config_are_those_of_the_class_that_is_there(tmp_
     from reasoning_ext.train.common import build_config
 
     patched = make_dataclass("Patched", [("unsloth_num_chunks", int, -1)], bases=(SFTConfig,))
-    (tmp_path / "r.yaml").write_text(
-        SFT + "backend: unsloth\nuse_cpu: true\nunsloth_config:\n  unsloth_num_chunks: 4\n"
-    )
+    text = "backend: unsloth\nuse_cpu: true\nunsloth_config:\n  unsloth_num_chunks: 4\n"
+    (tmp_path / "r.yaml").write_text(SFT + text)
     recipe = load_recipe(tmp_path / "r.yaml")
     assert build_config(patched, SFT_CONFIG, recipe).unsloth_num_chunks == 4
     with pytest.raises(KeyProblem) as error:

@@ -7,6 +7,9 @@ import pytest
 from conftest import TINY
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
+from reasoning_ext.check import Look
+from reasoning_ext.pipeline import run_recipes
+from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.runs.interrupt import Interrupt
 from reasoning_ext.train.callbacks import FlatGroups, RunRecorder
@@ -49,18 +52,18 @@ def test_a_line_has_trl_s_names_and_the_time_left(tmp_path, capsys, monkeypatch)
     assert second.endswith("  0:02:50 left") and last.endswith("learning_rate 1e-05")
 
 
-@pytest.mark.slow
-def test_a_flat_run_leaves_its_own_card_and_two_warnings(cli, tmp_path):
-    recipe = tmp_path / "r.yaml"
-    recipe.write_text(
+def test_a_flat_run_leaves_its_own_card_and_two_warnings(write_recipe, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Look, "look", lambda self: None)  # what `check` does has tests of its own
+    write_recipe(
         f"stage: grpo\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\ndataset_name: {TINY / 'last_digit.py'}\n"
         "gen_kwargs: {num_rows: 32, num_steps: 5}\nreward_funcs: [exact_answer]\nnum_generations: 2\n"
         "per_device_train_batch_size: 4\nmax_completion_length: 4\nmax_steps: 4\nbf16: false\nuse_cpu: true\n"
         "logging_steps: 1\noutput_dir: out\n"
     )
-    result = cli("run", recipe)
-    assert result.code == 0 and result.out.count("warning: in none of the") == 2
-    assert "frac_reward_zero_std 1 " in result.out
+    assert run_recipes(load_recipes(["r.yaml"])) == 0
+    out = capsys.readouterr().out
+    assert out.count("warning: in none of the") == 2 and "frac_reward_zero_std 1 " in out
     card = (tmp_path / "out" / "README.md").read_text()
     assert "exact\\_answer" in card and "max_steps: 4" in card and "None" not in card
     assert json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])["frac_reward_zero_std"] == 1.0

@@ -221,19 +221,12 @@ def test_pairs_that_teach_nothing_or_are_too_long_are_dropped_and_counted(recipe
     assert error.value.key == "max_length"
 
 
-@pytest.mark.parametrize(
-    "row",
-    [
-        {"prompt": "1+1", "completion": "2"},
-        {"chosen": "2", "rejected": "3"},
-        {"prompt": "1+1", "chosen": [{"role": "user", "content": "1+1"}, *said("2")], "rejected": "3"},
-    ],
-    ids=["no chosen", "no prompt", "conversations"],
-)
-def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path, row):
-    with pytest.raises(UserError) as error:
-        pipeline.run_recipes([recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", [row])))])
-    assert error.value.problem.key == "dataset_name" and "\n" not in str(error.value)
+def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path):
+    conversation = {"prompt": "1+1", "chosen": [{"role": "user", "content": "1+1"}, *said("2")], "rejected": "3"}
+    for row in ({"prompt": "1+1", "completion": "2"}, {"chosen": "2", "rejected": "3"}, conversation):
+        with pytest.raises(UserError) as error:
+            pipeline.run_recipes([recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", [row])))])
+        assert error.value.problem.key == "dataset_name" and "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -266,26 +259,16 @@ def test_what_trl_refuses_is_one_line(run):
 # --- check, formats, sources
 
 
-def test_check_shows_a_pair_and_counts_and_says_what_is_wrong(recipe_in, tmp_path, capsys):
-    def check(recipe, show=0):
-        code = check_and_print([recipe], [], offline=True, show=show, as_json=not show)
-        return code, capsys.readouterr().out
-
-    recipe = recipe_in(max_steps=-1, num_train_epochs=2.0, gradient_accumulation_steps=5)
-    code, out = check(recipe, show=1)
-    for text in (
-        "prompt (not trained on): <|user|>0+1<|assistant|>",
-        "<think>0 and 1</think>1<|end|>",
-        "max_length 96",
-    ):
-        assert code == 0 and text in out
-    [document] = json.loads(check(recipe)[1])["recipes"]
-    assert {"rows_a_step": 10, "optimizer_steps": 4, "epochs": 2.0}.items() <= document["facts"]["batch"].items()
+def test_check_shows_a_pair_and_says_what_is_wrong(recipe_in, tmp_path, capsys):
     rows = [{**row, "rejected": "0", "chosen": row["chosen"].replace("</think>", "")} for row in PAIRS]
-    code, out = check(recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", rows)), max_length=12))
-    texts = [one["text"] for one in json.loads(out)["recipes"][0]["findings"]]
-    for found in ("20 of 20 rows are longer", "20 of 20 chosen answers have a thought that is not closed"):
-        assert code == 2 and any(found in text for text in texts)
+    recipe = recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", rows)), max_length=12)
+    for one, code, texts in (
+        (recipe_in("b"), 0, ["<|user|>0+1<|assistant|>", "<think>0 and 1</think>1<|end|>", "max_length 96"]),
+        (recipe, 2, ["20 of 20 rows are longer", "20 of 20 chosen answers have a thought that is not closed"]),
+    ):
+        assert check_and_print([one], [], offline=True, show=1, as_json=False) == code
+        said = "".join(capsys.readouterr())
+        assert all(text in said for text in texts), said
 
 
 def test_whole_conversations_become_pairs(tmp_path):
