@@ -63,10 +63,9 @@ def adapter_rank(adapter: str) -> int:
 
 
 def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
-    """Put a saved adapter on its base, not merged; the embeddings get the rows that it was trained with.
+    """Put a saved adapter on its base, whose embeddings get as many rows as in its training; not merged.
 
-    Raises:
-        ValueError, RuntimeError, KeyError, IndexError: the adapter does not fit the model.
+    Raises ValueError, RuntimeError, KeyError or IndexError where it does not fit.
     """
     from peft import PeftModel
     from peft.utils.save_and_load import load_peft_weights
@@ -110,9 +109,7 @@ def compute_as_saved(model: Any, adapter: str) -> None:
 def merged_base(adapter: str, folder: Path, revision: str | None, trust_remote_code: bool) -> str:
     """Merge an adapter into its base and return where the weights lie in the run's `folder`; `revision` is of the base.
 
-    Raises:
-        KeyProblem: the base is stored in 4 or 8 bits.
-        DiskError, OSError, ValueError: there is no room for them, or the base or the adapter cannot be loaded.
+    Raises KeyProblem where the base is stored in 4 or 8 bits, and DiskError, OSError or ValueError.
     """
 
     def make() -> tuple[Any, Any]:

@@ -30,11 +30,7 @@ if TYPE_CHECKING:
 
 
 def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
-    """Load a model and its tokenizer; `config` holds dtype, attention, quantisation and LoRA, `options` the rest.
-
-    Raises:
-        ModelError: the model, the tokenizer or the combination of options cannot be had.
-    """
+    """Load a model and its tokenizer, or raise ModelError; what is not in `config` (dtype, bits, LoRA) is in `options`."""
     from transformers import set_seed
 
     try:
@@ -110,14 +106,10 @@ def _stop_at(model: Any, end_id: int | None) -> None:
 
 
 def prepare_backend(backend: str, standby: bool = False) -> None:
-    """Import Unsloth before TRL, transformers and PEFT, as it asks to be, with its CPU backend where there is no GPU.
+    """Import Unsloth, if that is the backend, before TRL, transformers and PEFT, as it asks to be, or raise ModelError.
 
-    Args:
-        backend: "trl", for which nothing is done, or "unsloth".
-        standby: let vLLM inside the model give its memory back while it is trained.
-
-    Raises:
-        ModelError: Unsloth is not installed, or does not work with the packages around it.
+    It takes its CPU backend where there is no GPU; with `standby` vLLM inside the model gives its memory back in
+    training.
     """
     if backend != "unsloth":
         return
@@ -163,7 +155,7 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     for module in model.modules():
         # In eval mode bitsandbytes packs 4-bit weights for AVX512 on the CPU. It never unpacks them for training,
         # whose gradients are wrong then, and fails on widths that its blocks do not divide. Unsloth's CPU backend
-        # does the same as this.
+        # does this, too.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
     if adapters.is_adapter(name):

@@ -71,13 +71,9 @@ class ModelSource:
 def model_source(
     values: Mapping[str, Any], local: Callable[[str], str], trainable: bool, name: str | None = None, **changed: Any
 ) -> ModelSource:
-    """Return the model that a recipe names, or another one, by `name`, to be opened in the same way.
+    """Return the model that a recipe's `values` name, or another one, by `name`, to be opened in the same way.
 
-    Args:
-        values: the recipe's, by key.
-        local: makes a path that the recipe writes one for the current folder.
-        trainable: to train it; else to generate with it.
-        **changed: fields of LoadOptions in the place of the recipe's.
+    `local` makes a path that the recipe writes one for the current folder; `changed` are fields of LoadOptions.
     """
     said = {key: value for key, value in values.items() if key in SAME | NAMES.keys() and value is not None}
     options = {NAMES.get(key, key): value for key, value in said.items()} | changed

@@ -81,8 +81,8 @@ def wants_standby(values: Mapping[str, Any]) -> bool:
 def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     """Load a model through Unsloth, with its own tokenizer and not the one Unsloth has mended.
 
-    Raises:
-        ModelError: the recipe's words cannot be kept here: bits that this machine does not have, a base's revision.
+    Raises ModelError where what the recipe says cannot be kept: bits that this machine does not have, a base's
+    revision.
     """
     from transformers import AutoTokenizer
     from unsloth import FastLanguageModel

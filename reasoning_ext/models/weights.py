@@ -23,16 +23,10 @@ CONFIGS = ("config.json", ADAPTER)  # a folder with a model holds one of them
 def check_weights(
     name: str, trust_remote_code: bool = False, init_kwargs: dict[str, Any] | None = None, from_scratch: bool = False
 ) -> None:
-    """Check the files of a model in a folder, and of the model below an adapter; of hub names nothing is known.
+    """Raise KeyProblem where a file in a model's folder is missing or damaged, or its weights do not fit its config.
 
-    Args:
-        name: a folder, or anything else.
-        trust_remote_code: the model may be code of its own, which is not run for this.
-        init_kwargs: the recipe's arguments of `from_pretrained`, which may name other files: then the model is not built.
-        from_scratch: the folder's config alone is of use.
-
-    Raises:
-        KeyProblem: a file is missing or damaged, or the weights do not fit the config.
+    So are those of the model below an adapter. Of hub names nothing is known; weights are not looked at where code of
+    the model's own, or other files (`init_kwargs`), may count, nor where the config alone is of use (`from_scratch`).
     """
     folder = Path(name)
     if not folder.is_dir():

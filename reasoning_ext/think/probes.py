@@ -109,7 +109,7 @@ class Probe:
 
     def tags(self, base: str) -> Tags:
         """Find the tags that the template puts behind `base` around a thought from a field, else `<think>`."""
-        bare = self.attempt(USER_TURN, CALL_TURN).removeprefix(base)
+        bare = self.attempt(USER_TURN, CALL_TURN)
         for turn in (ANSWER_TURN, CALL_TURN):  # some (Gemma 4) write a thought in front of a tool call alone
             for field in REASONING_FIELDS:
                 shown = self.attempt(USER_TURN, turn | {field: THOUGHT})
@@ -117,8 +117,8 @@ class Probe:
                 if not thought or not shown.startswith(base):
                     continue
                 if turn is CALL_TURN:
-                    closed = rest.removesuffix(shared(rest[::-1], bare[::-1])[::-1])
-                    if before.strip() and closed.strip() and think.OPEN not in before:
+                    closed = rest.removesuffix(shared(rest[::-1], bare.removeprefix(base)[::-1])[::-1])
+                    if before.strip() and closed.strip() and think.OPEN not in before and bare.startswith(base):
                         return Tags(before, closed, field, "")
                 elif ANSWER in rest:
                     closed = rest.partition(ANSWER)[0]

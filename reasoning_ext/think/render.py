@@ -46,12 +46,8 @@ def render_row(
     opening tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's
     place.
 
-    Args:
-        tokenizer, contract: with a chat template, and what `find_contract` found for it.
-        row: `prompt` and `completion` (messages), and `chat_template_kwargs` where it has more than the recipe's.
-
-    Raises:
-        ValueError: the completion is empty, or the template refuses the prompt.
+    A row has `prompt` and `completion` (messages), and `chat_template_kwargs` where it has more than the recipe's.
+    Raises ValueError where the completion is empty, or the template refuses the prompt.
     """
     # rows of a mixture have None where another entry has an argument of its own
     own = {name: value for name, value in (row.get("chat_template_kwargs") or {}).items() if value is not None}

@@ -51,14 +51,10 @@ def _read(name: str, key: str, revision: str | None = None, trust_remote_code: b
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
-    """Give a tokenizer a chat template where it has none, and a padding token that is not the end of a turn.
+    """Give a tokenizer a chat template where it has none, and a padding token that is not the end of a turn, in place.
 
-    Args:
-        tokenizer: changed in place.
-        chat_template_path: a `.jinja` file, or a model or folder whose template is taken.
-
-    Raises:
-        TokenizerError: the template cannot be read, or the tokenizer has no token that ends a text.
+    The template is that of `chat_template_path`, a `.jinja` file or another model, if given. Raises TokenizerError
+    where it cannot be read, or the tokenizer has no token that ends a text.
     """
     if chat_template_path:
         tokenizer.chat_template = _template(chat_template_path)

@@ -37,9 +37,7 @@ def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> 
     alone, and bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused,
     and is fp16 on a card that has no bfloat16; the rest is `defaults`, or TRL's, though Unsloth has put its own in
     their place.
-
-    Raises:
-        KeyProblem: TRL refuses a combination of values, or Unsloth changes one.
+    Raises KeyProblem where TRL refuses a combination of values, or Unsloth changes one.
     """
     device = found_device(recipe.get("use_cpu"))
     defaults["disable_tqdm"] = not sys.stdout.isatty()
@@ -73,12 +71,8 @@ def trainer_arguments(config: Any, loaded: Loaded, rows: Any, held_out: Any) -> 
 def train(trainer: Any, run: RunDir, stage: str) -> int:
     """Train from the start or from the run's last complete checkpoint, and save the model.
 
-    Returns:
-        0, or the exit code for the signal that stopped it, 130 for Ctrl-C; a checkpoint has been saved then.
-
-    Raises:
-        DiskError: the disk has no room for two checkpoints.
-        DataError: there were too few rows for a single step.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; a checkpoint has been saved then. Raises
+    DiskError where there is no room for two checkpoints, DataError where the rows did not fill a single step.
     """
     from transformers import PrinterCallback
 
@@ -98,8 +92,7 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
             if trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint:
                 trainer._load_best_model()
         if trainer.state.global_step == 0:
-            problem = "nothing was trained: the rows do not fill one step; use more rows or smaller batches"
-            raise DataError("dataset_name", problem)
+            raise DataError("dataset_name", "the rows do not fill one step; use more rows or smaller batches")
         if interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
             return interrupt.code
     trainer.save_model()

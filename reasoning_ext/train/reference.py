@@ -17,8 +17,8 @@ from reasoning_ext.models.source import ModelSource
 def load_reference_as(loaded: Loaded, source: ModelSource, config: Any) -> None:
     """Let TRL load the reference of a whole model in its revision and dtype; it knows the name alone.
 
-    Raises:
-        ModelError: another model's template has brought new tokens along, which a model of that name does not have.
+    Raises ModelError where another model's template has brought new tokens along, which a model of that name does not
+    have.
     """
     if added := len(loaded.tokenizer) - len(source.tokenizer()):
         found = f"found {source.options.chat_template_path}, whose template brings {added} new tokens"
@@ -39,13 +39,10 @@ def check_reference(trainer: Any, source: ModelSource, key: str, hint: str) -> N
     """Let an adapter's reference be the model as it was at the start, without a second copy of the base weights.
 
     TRL keeps a copy of an adapter that is trained further as the adapter "ref", in float32, and trains the other one
-    in bfloat16 on quantised weights: the copy gets the same dtype, or the two would differ from the first step on. A
-    new adapter is switched off. What DPO computes beforehand (`precompute_ref_log_probs`) is still the float32
-    copy's: 3e-4 in the loss.
+    in bfloat16 on quantised weights: the copy gets the same dtype, or the two would differ from the first step on.
+    What DPO computes beforehand (`precompute_ref_log_probs`) is still the float32 copy's: 3e-4 in the loss.
 
-    Raises:
-        ModelError: of `key`, the trainer has no such copy, as Unsloth's may not, and would take the model below the
-        adapter.
+    Raises ModelError of `key` where the trainer has no such copy, as Unsloth's may not.
     """
     adapters = getattr(trainer.model, "peft_config", {})
     if adapters and is_adapter(source.name) and not source.options.merge_adapter and "ref" not in adapters:

@@ -34,8 +34,7 @@ class TokenOptions:
 class TokenRows:
     """A recipe's rows in tokens: `train`, and `held_out`, None where none are.
 
-    Raises:
-        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
+    Raises DataError where rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
     """
 
     def __init__(self, options: RowOptions, how: TokenOptions, tokenizer: Any, contract: Contract, held_out: bool):

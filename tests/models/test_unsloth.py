@@ -57,6 +57,7 @@ PATCHED = """
 from reasoning_ext.models.load import prepare_backend
 prepare_backend("unsloth")
 import inspect, json, sys
+from pathlib import Path
 from unsloth.models.rl import _patch_trl_rl_trainers
 _patch_trl_rl_trainers("grpo_trainer")  # done by itself on a GPU alone
 from trl import GRPOConfig
