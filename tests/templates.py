@@ -6,13 +6,8 @@ from pathlib import Path
 
 # template -> (bos, eos, pad, the other special tokens, tags that are tokens of their own)
 CHATML = (None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",), ("<think>", "</think>"))
-LLAMA3 = (
-    "<|begin_of_text|>",
-    "<|eot_id|>",
-    "<|pad|>",
-    ("<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>"),
-    (),
-)
+HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>")
+LLAMA3 = ("<|begin_of_text|>", "<|eot_id|>", "<|pad|>", HEADERS, ())
 TEMPLATES = {
     "qwen3": CHATML,
     "qwen3_instruct_2507": CHATML,
@@ -76,14 +71,9 @@ def save_model(folder, tokenizer):
 
 
 def build(name, special_tags=False, text=None, kind=None, strip=False):
-    """Build a tokenizer with a template of TRL's.
+    """Build a tokenizer with a template of TRL's, or with another `text`, and of another `kind` (as JSON) than byte-level BPE.
 
-    Args:
-        name: the template.
-        special_tags: make its tags special tokens, which decoding drops; else they are added tokens as Qwen3's are.
-        text: another template, in the place of the named one's.
-        kind: the JSON of another tokenizer than the byte-level BPE.
-        strip: its special tokens take the white space around them, as Phi-3's do.
+    With `special_tags` decoding drops the tags; with `strip` special tokens take the white space around them, as Phi-3's do.
     """
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast

@@ -102,7 +102,7 @@ def _prepare_backends(recipes: list[Recipe]) -> None:
     from reasoning_ext.models.unsloth import wants_standby
 
     for recipe in recipes:
-        prepare_backend(recipe.get("backend"), any(map(wants_standby, recipes)))
+        prepare_backend(recipe.get("backend"), any(wants_standby(recipe.values) for recipe in recipes))
 
 
 def _look_at_rows(checked: Checked, made: list[Recipe]) -> None:

@@ -8,15 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.check import named_inputs, rules, rules_generation
+from reasoning_ext.check import named_inputs, rules, rules_generation, rules_models
 from reasoning_ext.errors import Level, Problem, UserError
-from reasoning_ext.models.adapter import unfit_adapter
-from reasoning_ext.models.unsloth import unknown_to_unsloth
 from reasoning_ext.recipe.keys import EVAL_REWARDS, TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
 from reasoning_ext.scoring.spec import EntryError, RewardSpec, parse_rewards
-from reasoning_ext.train.reference import reference_below_adapter
 
 if TYPE_CHECKING:
     from reasoning_ext.check.memory.check import MemoryReport
@@ -89,8 +86,9 @@ def unsloth_not_installed(recipe: Recipe) -> Iterator[Problem]:
         yield recipe.problem("backend", "found unsloth, which is not installed", hint=hint)
 
 
-OF_MODELS = (unfit_adapter, reference_below_adapter)  # asked again when the model of an earlier recipe is there
-OF_KEYS = (*rules.RULES, *OF_MODELS, unknown_to_unsloth)
+# asked again when the model of an earlier recipe is there
+OF_MODELS = (rules_models.unfit_adapter, rules_models.reference_below_adapter)
+OF_KEYS = (*rules.RULES, *OF_MODELS, rules_models.unknown_to_unsloth)
 OF_REWARDS = (rules.wrong_reward_weights, *rules_generation.RULES)
 OF_RUNS = (rules_generation.missing_engine, unsloth_not_installed)
 

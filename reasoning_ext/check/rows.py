@@ -151,7 +151,7 @@ def _read_tokenizer(recipe: Recipe, found: Inspection, model: str | None, hub: b
     from reasoning_ext.models.source import model_source
     from reasoning_ext.think.template import find_contract
 
-    source = model_source(recipe, False, model)
+    source = model_source(recipe.values, recipe.local, False, model)
     tokenizer, options = source.tokenizer(), source.options
     for key in ("pad_token", "eos_token"):
         if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():

@@ -240,7 +240,7 @@ def _adapter(recipe: Recipe) -> None:
     with refusals(
         recipe.values, "PEFT", "lora_target_modules" if "lora_target_modules" in recipe.values else "use_peft"
     ):
-        config = model_source(recipe, trainable=True).config()
+        config = model_source(recipe.values, recipe.local, trainable=True).config()
         modules = [part for part, _ in model.named_modules()]
         parameters = [part for part, _ in model.named_parameters()]
         with torch.device("meta"):

@@ -36,7 +36,7 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
         if problem := server_problem(recipe, served):
             raise EngineError("engine_kwargs", problem)
         return ServerEngine(served, options, recipe.get("think_tags"))
-    source = model_source(recipe, False, name, **overrides)
+    source = model_source(recipe.values, recipe.local, False, name, **overrides)
     if engine == "ray":
         from reasoning_ext.engines.ray import RayEngine
 

@@ -1,7 +1,7 @@
 """What a recipe leaves out and the device decides: dtype, attention implementation, gradient checkpointing.
 
-TRL's own defaults are those of one device (float32 weights, checkpointing on); a recipe that moves from a laptop to a card keeps
-its text, so the choice is made here. What a recipe says is never changed.
+TRL's own defaults are those of one device (float32 weights, checkpointing on); a recipe that moves from a laptop to a
+card keeps its text, so the choice is made here. What a recipe says is never changed.
 """
 
 from __future__ import annotations
@@ -10,12 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-SIXTEEN_BIT = ("bfloat16", "float16")
-
 
 @dataclass(frozen=True)
 class Device:
-    """A kind of device: `cpu`, `cuda`, `xpu` or `mps`; whether it computes in bfloat16 by itself; whether flash-attn is there."""
+    """`cpu`, `cuda`, `xpu` or `mps`; whether it computes in bfloat16 by itself; whether flash-attn is there."""
 
     kind: str
     bf16: bool = False
@@ -24,7 +22,7 @@ class Device:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model is loaded with; the attention None leaves it to transformers: sdpa where the model has it, else eager."""
+    """What a model is loaded with; an attention of None is transformers' own: sdpa or eager."""
 
     dtype: str | None
     attn_implementation: str | None
@@ -32,44 +30,29 @@ class Choice:
 
 
 def choose(device: Device, values: Mapping[str, Any], frozen: bool) -> Choice:
-    """Fill in what a recipe leaves out.
+    """Fill in what a recipe's `values` leave out for a device; `frozen`: the model's own weights are not trained.
 
-    Args:
-        device: what the model will run on.
-        values: what the recipe says.
-        frozen: the model's own weights are not trained: an adapter is, or nothing.
-
-    Returns:
-        - dtype: float32 on the CPU, on MPS, and for weights that are trained (as in TRL, under its autocast); frozen weights
-          take 16 bits elsewhere, bfloat16 where the device has it.
-        - attn_implementation: flash-attn on CUDA for 16-bit weights; it needs the cards that have bfloat16.
-        - gradient_checkpointing: TRL's true, but not on the CPU, where it saves nothing that is scarce.
+    Weights that are trained are in float32, as in TRL, under its autocast, and all are on the CPU and MPS; frozen
+    ones take 16 bits, bfloat16 where the device has it. Flash-attn is for 16-bit weights on CUDA, and needs the cards
+    that have bfloat16. Gradients are checkpointed, as in TRL, but on the CPU, where it saves nothing that is scarce.
     """
     sixteen = "bfloat16" if device.bf16 else "float16"
-    dtype = sixteen if frozen and device.kind in ("cuda", "xpu") else "float32"
-    dtype = values.get("dtype", dtype)
-    flash = device.kind == "cuda" and device.bf16 and device.flash and dtype in SIXTEEN_BIT
+    dtype = values.get("dtype", sixteen if frozen and device.kind in ("cuda", "xpu") else "float32")
+    flash = device.kind == "cuda" and device.bf16 and device.flash and dtype in ("bfloat16", "float16")
     attention = "flash_attention_2" if flash and values.get("backend", "trl") == "trl" else None
-    return Choice(
-        dtype,
-        values.get("attn_implementation", attention),
-        values.get("gradient_checkpointing", device.kind != "cpu"),
-    )
+    checkpointing = values.get("gradient_checkpointing", device.kind != "cpu")
+    return Choice(dtype, values.get("attn_implementation", attention), checkpointing)
 
 
 def found_device(use_cpu: bool = False) -> Device:
-    """Return the device that TRL will train on; torch is imported.
-
-    Args:
-        use_cpu: the recipe's key of that name.
-    """
+    """Return the device that TRL will train on, as the recipe's key `use_cpu` lets it; torch is imported."""
     from accelerate.utils import is_cuda_available, is_mps_available, is_xpu_available
     from transformers.utils import is_flash_attn_2_available
 
-    if not use_cpu and is_cuda_available():
+    if use_cpu:
+        return Device("cpu")
+    if is_cuda_available():
         import torch
 
         return Device("cuda", torch.cuda.is_bf16_supported(including_emulation=False), is_flash_attn_2_available())
-    if not use_cpu and is_xpu_available():
-        return Device("xpu", bf16=True)
-    return Device("mps" if not use_cpu and is_mps_available() else "cpu")
+    return Device("xpu", bf16=True) if is_xpu_available() else Device("mps" if is_mps_available() else "cpu")

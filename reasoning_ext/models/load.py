@@ -17,35 +17,20 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.models.adapter import (
-    adapter_base,
-    compute_as_saved,
-    is_adapter,
-    merged_base,
-    put_adapter,
-    random_base,
-)
+from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
+from reasoning_ext.runs.folder import fingerprint
 from reasoning_ext.think.template import find_contract
-from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
+from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
 
 if TYPE_CHECKING:
     from trl import ModelConfig
 
 
 def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
-    """Load a model and its tokenizer.
-
-    Args:
-        name: see the module's text.
-        config: TRL's ModelConfig, which holds dtype, attention, quantisation and LoRA.
-        options: everything else.
-
-    Raises:
-        ModelError: the model, the tokenizer or the combination of options cannot be had.
-    """
+    """Load a model and its tokenizer, or raise ModelError; what is not in `config` (dtype, bits, LoRA) is in `options`."""
     from transformers import set_seed
 
     try:
@@ -53,8 +38,7 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
         set_seed(options.seed)
         name, options = _with_base(name, config, options)
         set_seed(options.seed)
-        load = load_unsloth if options.backend == "unsloth" else _load_trl
-        loaded = load(name, config, options)
+        loaded = (load_unsloth if options.backend == "unsloth" else _load_trl)(name, config, options)
     except KeyProblem as error:  # of the key is said already
         raise ModelError(error.key, str(error)) from error
     except UserError:
@@ -63,9 +47,9 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
         reason = " ".join(str(error).split())[:300]
         raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
     _adopt_template(loaded, options)
+    saved = options.trainable and not config.use_peft
     problem = vocabulary_problem(name, loaded.tokenizer, loaded.model.config)
-    whole = options.trainable and not config.use_peft
-    if problem := problem or generation_problem(name, loaded.model.generation_config, whole):
+    if problem := problem or generation_problem(name, loaded.model.generation_config, saved):
         raise ModelError("model_name_or_path", problem)
     loaded.contract = find_contract(loaded.tokenizer, options.chat_template_kwargs, options.think_tags)
     _stop_at(loaded.model, loaded.contract.end_id)
@@ -73,56 +57,48 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
 
 
 def _with_base(name: str, config: ModelConfig, options: LoadOptions) -> tuple[str, LoadOptions]:
-    """Make the base on the disk that a new adapter needs, where there is none yet, and name it in the place of the model.
-
-    Unsloth trains whole models from weights alone, so for it an adapter is merged on the disk then too.
-    """
-    folder, adapter = options.run_folder, is_adapter(name)
+    """Make the base on the disk that a new adapter needs, and Unsloth to train all weights, and name it instead."""
+    folder, adapter = options.run_folder, adapters.is_adapter(name)
     if folder is None or not options.trainable:
         return name, options
     if options.merge_adapter and not adapter:
         raise ModelError("merge_adapter", f"found true, but {name} is no adapter; leave it out")
     if adapter and (options.merge_adapter or (options.backend == "unsloth" and not config.use_peft)):
-        return merged_base(name, folder, config.model_revision, options.trust_remote_code), options
+        return adapters.merged_base(name, folder, config.model_revision, options.trust_remote_code), options
     if options.from_scratch and config.use_peft:
-        place = random_base(name, folder, options.seed, config.dtype, lambda: random_model(name, config, options))
+        made_from = {"config": name, "fingerprint": fingerprint(name), "seed": options.seed, "dtype": config.dtype}
+        place = adapters.made_once(folder / adapters.RANDOM, made_from, lambda: random_model(name, config, options))
         return place, replace(options, from_scratch=False)
     return name, options
 
 
 def _adopt_template(loaded: Loaded, options: LoadOptions) -> None:
-    """Set the recipe's chat template; that of another model brings its tokens along, for which TRL resizes the embeddings."""
-    path = options.chat_template_path
-    if path and not path.endswith(TEMPLATE_SUFFIXES) and options.trainable:
-        from trl import clone_chat_template
+    """Set the recipe's chat template; another model's brings its tokens along, for which TRL resizes the embeddings.
 
-        loaded.model, loaded.tokenizer, added = clone_chat_template(loaded.model, loaded.tokenizer, path)
-        if added and loaded.peft_config is not None:
-            _train_new_tokens(loaded.model, loaded.peft_config, added)
-        elif added and hasattr(loaded.model, "peft_config"):  # the adapter is on already, without the new tokens
-            problem = f"found {path}, whose template brings {len(added)} new tokens, which this adapter would not train"
-            raise ModelError("chat_template_path", f"{problem}; write backend: trl and a model without an adapter")
-        path = None
-    prepare_tokenizer(loaded.tokenizer, path)
-
-
-def _train_new_tokens(model: Any, peft_config: Any, added: list[int]) -> None:
-    """Let PEFT train the new rows of the embeddings and the whole head, as TRL's SFTTrainer sets it.
-
-    With tied embeddings TRL's loss fails on these settings (its fused head asks PEFT's wrapper for a bias): they are trained
-    whole then, which are as many weights as an untied head has, and stay tied.
+    PEFT then trains their rows and the whole head, as TRL's SFTTrainer sets it. With tied embeddings TRL's loss fails
+    on these settings (its fused head asks PEFT's wrapper for a bias): they are trained whole, and stay tied.
     """
-    whole = [name for name in peft_config.modules_to_save or [] if name != "lm_head"]
-    if model.get_input_embeddings().weight is model.get_output_embeddings().weight:
-        peft_config.modules_to_save = list(dict.fromkeys([*whole, "embed_tokens"]))
-        peft_config.ensure_weight_tying = True
-    else:
-        peft_config.trainable_token_indices = {"embed_tokens": added}
-        peft_config.modules_to_save = [*whole, "lm_head"]
+    path, peft = options.chat_template_path, loaded.peft_config
+    if not path or path.endswith(TEMPLATE_SUFFIXES) or not options.trainable:
+        prepare_tokenizer(loaded.tokenizer, path)
+        return
+    from trl import clone_chat_template
+
+    loaded.model, loaded.tokenizer, added = clone_chat_template(loaded.model, loaded.tokenizer, path)
+    if added and peft is not None:
+        whole = {*(peft.modules_to_save or [])} - {"lm_head"}
+        if loaded.model.get_input_embeddings().weight is loaded.model.get_output_embeddings().weight:
+            peft.modules_to_save, peft.ensure_weight_tying = sorted(whole | {"embed_tokens"}), True
+        else:
+            peft.modules_to_save, peft.trainable_token_indices = sorted(whole | {"lm_head"}), {"embed_tokens": added}
+    elif added and hasattr(loaded.model, "peft_config"):  # the adapter is on already, without the new tokens
+        problem = f"found {path}, whose template brings {len(added)} new tokens, which this adapter would not train"
+        raise ModelError("chat_template_path", f"{problem}; write backend: trl and a model without an adapter")
+    prepare_tokenizer(loaded.tokenizer)
 
 
 def _stop_at(model: Any, end_id: int | None) -> None:
-    """Let the token that ends a turn end generation too, here and wherever the saved model is used (unsloth#416, trl#3299)."""
+    """Let what ends a turn end generation too, wherever the saved model is used (unsloth#416, trl#3299)."""
     declared = model.generation_config.eos_token_id
     known = [] if declared is None else declared if isinstance(declared, list) else [declared]
     if end_id is not None and end_id not in known:
@@ -130,14 +106,10 @@ def _stop_at(model: Any, end_id: int | None) -> None:
 
 
 def prepare_backend(backend: str, standby: bool = False) -> None:
-    """Import Unsloth before TRL, transformers and PEFT, as it asks to be; choose its CPU backend where there is no GPU.
+    """Import Unsloth, if that is the backend, before TRL, transformers and PEFT, as it asks to be, or raise ModelError.
 
-    Args:
-        backend: "trl", for which nothing is done, or "unsloth".
-        standby: let vLLM inside the model give its memory back while it is trained; Unsloth reads this when it is imported.
-
-    Raises:
-        ModelError: Unsloth is not installed, or does not work with the packages around it.
+    It takes its CPU backend where there is no GPU; with `standby` vLLM inside the model gives its memory back in
+    training.
     """
     if backend != "unsloth":
         return
@@ -151,70 +123,57 @@ def prepare_backend(backend: str, standby: bool = False) -> None:
     try:
         import unsloth  # noqa: F401
     except ImportError as error:
-        problem = (
-            f"found unsloth, which cannot be imported here ({error}); pip install 'reasoning-ext[unsloth]' or write trl"
-        )
-        raise ModelError("backend", problem) from error
+        problem = f"found unsloth, which cannot be imported here ({error}); pip install 'reasoning-ext[unsloth]'"
+        raise ModelError("backend", f"{problem} or write trl") from error
 
 
 def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoTokenizer
     from trl import get_peft_config, get_quantization_config
 
-    trust = {"trust_remote_code": options.trust_remote_code}
     peft_config = get_peft_config(config) if options.trainable else None
     if options.from_scratch:
         return Loaded(*random_model(name, config, options), peft_config)
-    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
-    quantization = get_quantization_config(config)
+    revision = base_revision(name, config.model_revision)
+    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+    base, device = adapters.adapter_base(name) if adapters.is_adapter(name) else name, PartialState().device
     arguments = {
         "dtype": config.dtype,
         "attn_implementation": config.attn_implementation,
-        **trust,
+        "trust_remote_code": options.trust_remote_code,
         **options.init_kwargs,
+        "revision": base_revision(base, config.model_revision),
+        "output_loading_info": True,
     }
+    quantization = get_quantization_config(config)
     if quantization is not None:
-        arguments |= {"quantization_config": quantization, "device_map": {"": PartialState().device}}
-    adapter = is_adapter(name)
-    base = adapter_base(name) if adapter else name
-    revision = base_revision(base, config.model_revision)
-    model, report = AutoModelForCausalLM.from_pretrained(base, revision=revision, output_loading_info=True, **arguments)
+        arguments |= {"quantization_config": quantization, "device_map": {"": device}}
+    model, report = AutoModelForCausalLM.from_pretrained(base, **arguments)
     if problem := misfit(base, model, report, options.init_kwargs):
         raise ModelError("model_name_or_path", problem)
-    _keep_layout(model)
-    if adapter:
-        model, peft_config = _put_on(model, name, config, options), None
-    return Loaded(model if options.trainable else _to_device(model, quantization), tokenizer, peft_config)
-
-
-def _keep_layout(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights for AVX512 on the CPU when a model in eval mode first computes.
-
-    bitsandbytes 0.50 never unpacks them for training, whose gradients are wrong then, and fails on widths that its blocks do
-    not divide. Unsloth's CPU backend does the same.
-    """
     for module in model.modules():
+        # In eval mode bitsandbytes packs 4-bit weights for AVX512 on the CPU. It never unpacks them for training,
+        # whose gradients are wrong then, and fails on widths that its blocks do not divide. Unsloth's CPU backend
+        # does this, too.
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if adapters.is_adapter(name):
+        model, peft_config = _put_on(model, name, config, options), None
+    if not options.trainable:
+        model = (model if quantization is not None else model.to(device)).eval()
+    return Loaded(model, tokenizer, peft_config)
 
 
 def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) -> Any:
-    """Put a saved adapter on its base: to be trained further, to be merged for the training of all weights, or to generate."""
-    model = put_adapter(model, name, trainable=options.trainable and config.use_peft)
+    """Put a saved adapter on its base: to train it further, to merge it and train all weights, or to generate."""
+    model = adapters.put_adapter(model, name, trainable=options.trainable and config.use_peft)
     quantized = config.load_in_4bit or config.load_in_8bit or getattr(model.config, "quantization_config", None)
     if not options.trainable or quantized:  # the 16-bit ones are trained in float32, whatever they were saved in
-        compute_as_saved(model, name)
+        adapters.compute_as_saved(model, name)
     if not options.trainable or config.use_peft:
         return model
     if quantized:
         problem = f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
         raise ModelError("use_peft", problem)
     return model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped
-
-
-def _to_device(model: Any, quantization: Any) -> Any:
-    """Move a model that only generates to the accelerator, where there is one; quantised ones are there already."""
-    from accelerate import PartialState
-
-    return model.eval() if quantization is not None else model.to(PartialState().device).eval()

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.think.template import Contract
-from reasoning_ext.think.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -25,7 +24,7 @@ class ModelError(KeyProblem):
 
 @dataclass
 class Loaded:
-    """A model, its tokenizer, the PEFT config that the trainer is still to apply (None where nothing is), and the contract."""
+    """A model, its tokenizer, the PEFT config that the trainer is still to apply, if any, and the contract."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
@@ -49,7 +48,7 @@ class LoadOptions:
     run_folder: Path | None = None  # for bases that a new adapter needs; None where no adapter is begun
     merge_adapter: bool = False  # merge the adapter that the name is, and begin a new one
     init_kwargs: dict[str, Any] = field(default_factory=dict)  # further arguments of `from_pretrained`
-    chat_template_path: str | None = None  # in the place of the tokenizer's, see `chat_tokenizer.prepare_tokenizer`
+    chat_template_path: str | None = None  # in the place of the tokenizer's, see `tokenizer.prepare_tokenizer`
     chat_template_kwargs: dict[str, Any] = field(
         default_factory=dict
     )  # this and the next: see `template.find_contract`
@@ -60,14 +59,12 @@ def random_model(
     name: str, config: ModelConfig, options: LoadOptions
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build random weights from a folder's config, and load the tokenizer that lies there."""
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    trust = {"trust_remote_code": options.trust_remote_code}
-    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
-    shape = AutoConfig.from_pretrained(name, **trust)
-    dtype = None if config.dtype == "auto" else config.dtype
+    arguments = {"trust_remote_code": options.trust_remote_code, "revision": base_revision(name, config.model_revision)}
+    shape, dtype = AutoConfig.from_pretrained(name, **arguments), None if config.dtype == "auto" else config.dtype
     model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)
-    return model, tokenizer
+    return model, AutoTokenizer.from_pretrained(name, **arguments)
 
 
 def base_revision(name: str, revision: str | None) -> str | None:

@@ -1,17 +1,19 @@
-"""What opens a model: everything that a recipe says of it, in a form that can be pickled, so that Ray's workers open it too.
+"""Everything that a recipe says of a model, in a form that can be pickled, so that Ray's workers open it too.
 
-What a recipe leaves out is chosen by device where the model is opened, not where the recipe is read: a cluster's workers have
-cards that the machine which drives them may lack.
+What a recipe leaves out is chosen by device where the model is opened, not where the recipe is read: a cluster's
+workers have cards that the machine which drives them may lack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.models.devices import Choice, choose, found_device
 from reasoning_ext.models.load import load_model
-from reasoning_ext.models.loaded import DEFAULT_MAX_SEQ_LENGTH, Loaded, LoadOptions, base_revision
+from reasoning_ext.models.loaded import Loaded, LoadOptions, base_revision
 from reasoning_ext.models.unsloth import starts_vllm
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
 from reasoning_ext.think.template import Contract, find_contract
@@ -20,26 +22,25 @@ from reasoning_ext.think.tokenizer import load_tokenizer
 if TYPE_CHECKING:
     from trl import ModelConfig
 
-    from reasoning_ext.recipe.load import Recipe
+# the keys that are fields of LoadOptions, whose defaults they share, and those that have another name there
+SAME = {"backend", "from_scratch", "seed", "trust_remote_code", "max_seq_length", "chat_template_kwargs", "think_tags"}
+NAMES = {"model_init_kwargs": "init_kwargs", "vllm_gpu_memory_utilization": "gpu_memory_utilization"}
 
 
 @dataclass(frozen=True)
 class ModelSource:
-    """A model that has yet to be opened.
+    """A model that has yet to be opened."""
 
-    Attributes:
-        name: see `model`; a folder's name is relative to the current folder.
-        values: what the recipe says, by key; what is not said is chosen by device, or TRL's default.
-        options: everything of `model.load_model` but gradient checkpointing, which is chosen by device.
-        use_cpu: the recipe's key.
-        batch_size: completions that transformers generates together.
-    """
-
-    name: str
-    values: dict[str, Any] = field(default_factory=dict)
+    name: str  # see `load`; a folder's name is relative to the current folder
+    values: Mapping[str, Any] = field(default_factory=dict)  # what the recipe says, by key
     options: LoadOptions = field(default_factory=lambda: LoadOptions(trainable=False))
-    use_cpu: bool = False
-    batch_size: int = 8
+    use_cpu: bool = False  # the recipe's key
+    batch_size: int = 8  # completions that transformers generates together
+
+    @property
+    def revision(self) -> str | None:
+        """Of a hub name; None for a folder."""
+        return base_revision(self.name, self.values.get("model_revision"))
 
     def choice(self) -> Choice:
         """Choose by this machine's device what the recipe leaves out."""
@@ -50,66 +51,43 @@ class ModelSource:
         """Build TRL's ModelConfig."""
         choice, known = self.choice(), class_keys(*MODEL_CONFIG)
         values = {name: value for name, value in self.values.items() if name in known}
-        values |= {"dtype": choice.dtype, "attn_implementation": choice.attn_implementation}
-        return model_config(values)
+        return model_config(values | {"dtype": choice.dtype, "attn_implementation": choice.attn_implementation})
 
     def load(self) -> Loaded:
-        """Open the model with its tokenizer.
-
-        Raises:
-            ModelError: it cannot be had.
-        """
+        """Open the model with its tokenizer, or raise ModelError."""
         options = replace(self.options, gradient_checkpointing=self.choice().gradient_checkpointing)
         return load_model(self.name, self.config(), options)
 
     def load_tokenizer(self) -> tuple[Any, Contract]:
-        """Open the tokenizer without the model, and find its contract.
-
-        Raises:
-            TokenizerError, ContractError: it cannot be loaded, or its template cannot be used.
-        """
+        """Open the tokenizer without the model, and find its contract, or raise TokenizerError, ContractError."""
         tokenizer = self.tokenizer()
         return tokenizer, find_contract(tokenizer, self.options.chat_template_kwargs, self.options.think_tags)
 
     def tokenizer(self) -> Any:
-        """Open the tokenizer alone.
-
-        Raises:
-            TokenizerError: it cannot be loaded.
-        """
-        revision = base_revision(self.name, self.values.get("model_revision"))
-        options = self.options
-        return load_tokenizer(self.name, revision, options.trust_remote_code, options.chat_template_path)
+        """Open the tokenizer alone, or raise TokenizerError."""
+        return load_tokenizer(self.name, self.revision, self.options.trust_remote_code, self.options.chat_template_path)
 
 
-def model_source(recipe: Recipe, trainable: bool, name: str | None = None, **overrides: Any) -> ModelSource:
-    """Return the model that a recipe names, or another one to be opened in the same way.
+def model_source(
+    values: Mapping[str, Any], local: Callable[[str], str], trainable: bool, name: str | None = None, **changed: Any
+) -> ModelSource:
+    """Return the model that a recipe's `values` name, or another one, by `name`, to be opened in the same way.
 
-    Args:
-        recipe: the recipe.
-        trainable: to train it; else to generate with it.
-        name: another model.
-        **overrides: `from_scratch`, in the place of the recipe's.
+    `local` makes a path that the recipe writes one for the current folder; `changed` are fields of LoadOptions.
     """
-    options = LoadOptions(
-        backend=recipe.get("backend"),
-        from_scratch=overrides.get("from_scratch", recipe.get("from_scratch")),
-        trainable=trainable,
-        seed=recipe.get("seed"),
-        trust_remote_code=recipe.get("trust_remote_code"),
-        max_seq_length=recipe.get("max_seq_length") or DEFAULT_MAX_SEQ_LENGTH,
-        use_vllm=trainable and starts_vllm(recipe),
-        init_kwargs=recipe.get("model_init_kwargs") or {},
-        **template_options(recipe),
-        **({"run_folder": recipe.output_dir, "merge_adapter": recipe.get("merge_adapter")} if trainable else {}),
-        **({"gpu_memory_utilization": recipe.get("vllm_gpu_memory_utilization")} if starts_vllm(recipe) else {}),
-    )
-    name = recipe.local(name or recipe.values["model_name_or_path"])
-    batch_size = recipe.get("per_device_eval_batch_size")
-    return ModelSource(name, recipe.values, options, recipe.get("use_cpu"), batch_size)
+    said = {key: value for key, value in values.items() if key in SAME | NAMES.keys() and value is not None}
+    options = {NAMES.get(key, key): value for key, value in said.items()} | changed
+    if path := values.get("chat_template_path"):
+        options["chat_template_path"] = local(path)
+    if trainable:
+        options |= {"use_vllm": starts_vllm(values), "merge_adapter": bool(values.get("merge_adapter"))}
+        options["run_folder"] = Path(values["output_dir"])
+    name = local(name or values["model_name_or_path"])
+    use_cpu, batch_size = values.get("use_cpu", False), values.get("per_device_eval_batch_size", 8)
+    return ModelSource(name, values, LoadOptions(trainable=trainable, **options), use_cpu, batch_size)
 
 
-def model_config(values: dict[str, Any]) -> ModelConfig:
+def model_config(values: Mapping[str, Any]) -> ModelConfig:
     """Build TRL's ModelConfig, in which a single module's name stays a name."""
     from trl import ModelConfig
 
@@ -118,13 +96,3 @@ def model_config(values: dict[str, Any]) -> ModelConfig:
     if isinstance(targets, str) and targets.isidentifier():
         config.lora_target_modules = [targets]  # TRL takes it out of its list, and PEFT reads a pattern
     return config
-
-
-def template_options(recipe: Recipe) -> dict[str, Any]:
-    """Return what a recipe says about the chat template, as `model.LoadOptions` names it."""
-    path = recipe.get("chat_template_path")
-    return {
-        "chat_template_path": recipe.local(path) if path else None,
-        "chat_template_kwargs": recipe.get("chat_template_kwargs") or {},
-        "think_tags": recipe.get("think_tags"),
-    }

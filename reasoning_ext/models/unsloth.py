@@ -1,28 +1,24 @@
 """Backend `unsloth`: a recipe's keys, which are TRL's, as the arguments of Unsloth's FastLanguageModel.
 
-The tables below are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded, and
-never dropped.
+The tables are the whole translation: a key which Unsloth cannot take is refused by name before anything is loaded,
+and never dropped. Nothing that Unsloth puts in the place of what a recipe says, or of TRL's defaults, stays unsaid.
 """
 
 from __future__ import annotations
 
 import inspect
-import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import Problem
-from reasoning_ext.models.adapter import adapter_base, adapter_rank, compare_adapter, compute_as_saved, is_adapter
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
-from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
 
 if TYPE_CHECKING:
     from trl import ModelConfig
-
-    from reasoning_ext.recipe.load import Recipe
 
 # the keys of TRL's ModelConfig that Unsloth has arguments for; any other is refused
 TAKEN = {
@@ -44,107 +40,80 @@ REWRITTEN = ("epsilon_high", "scale_rewards")  # by the `__init__` of Unsloth's 
 NOT_CHANGED = ("optim", "packing", "eval_packing", "padding_free", "loss_type", "bf16", "fp16")
 
 
-def unknown_to_unsloth(recipe: Recipe) -> Iterator[Problem]:
-    """A key that Unsloth cannot take; the fields of `unsloth_config` are looked up where a run builds TRL's config."""
-    if recipe.get("backend") != "unsloth":
-        if recipe.values.get("unsloth_config"):
-            found = "found with backend: trl, which does not know it"
-            yield recipe.problem("unsloth_config", found, hint="leave it out")
-        return
-    vllm = IN_MODEL_VLLM if starts_vllm(recipe) else ()
-    for key in (*class_keys(*MODEL_CONFIG), *vllm):
-        value = recipe.values.get(key)
-        if value is not None and key not in TAKEN and value != BY_ITSELF.get(key):
-            own = f"write {json.dumps(BY_ITSELF[key])}, which it does by itself" if key in BY_ITSELF else "leave it out"
-            found = f"found {value!r}, but Unsloth has no argument for it"
-            yield recipe.problem(key, found, hint=f"{own}, or write backend: trl")
+def trl_config(cls: type, values: dict[str, Any]) -> Any:
+    """Build a config of TRL's with TRL's own defaults, though Unsloth has put others in their place or rewrites some.
 
-
-def trl_defaults(cls: type) -> dict[str, Any]:
-    """Return TRL's defaults of a config whose `__init__` Unsloth has given others, such as another learning rate or seed.
-
-    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays Unsloth's.
-
-    Args:
-        cls: SFTConfig or GRPOConfig; nothing differs where Unsloth has not patched it.
+    What is None in TRL (bf16, router_aux_loss_coef, ...) is settled later, by the weights or the model, and stays
+    Unsloth's.
     """
     patched = inspect.signature(cls).parameters
-    own = {field.name: field.default for field in fields(cls) if field.default not in (None, MISSING)}
-    return {name: value for name, value in own.items() if name in patched and patched[name].default != value}
-
-
-def keep_trl_values(recipe: Recipe, config: Any) -> None:
-    """Write back what Unsloth's GRPOConfig has rewritten to fit the loss type, whatever it was given.
-
-    Args:
-        recipe: the recipe; what it leaves out is TRL's default.
-        config: TRL's config, changed in place.
-    """
+    own = {field.name: field.default for field in fields(cls) if field.default is not MISSING}
+    changed = {name for name, default in own.items() if name in patched and patched[name].default != default}
+    config = cls(**{name: own[name] for name in changed if own[name] is not None} | values)
     for key in REWRITTEN:
-        if hasattr(config, key):
-            value = recipe.get(key)
+        if key in own:
+            value = values.get(key, own[key])
             setattr(config, key, {True: "group", False: "none"}[value] if isinstance(value, bool) else value)
+    return config
 
 
-def refuse_changes(recipe: Recipe, config: Any) -> None:
-    """Refuse values of a training config that Unsloth has put others in the place of; its CPU backend does so in a line.
-
-    Args:
-        recipe: the recipe.
-        config: TRL's config, built from it.
-
-    Raises:
-        UserError: one of `NOT_CHANGED` is not what the recipe says.
-    """
-    for key in NOT_CHANGED:
-        wanted, has = recipe.values.get(key), getattr(config, key, None)
+def refuse_changes(config: Any, values: Mapping[str, Any]) -> None:
+    """Raise KeyProblem where Unsloth has changed one of the recipe's values; its CPU backend does so in a line."""
+    for key in NOT_CHANGED if values.get("backend") == "unsloth" else ():
+        wanted, has = values.get(key), getattr(config, key, None)
         has = getattr(has, "value", has)
         fused = key == "optim" and wanted in ("adamw_torch", "adamw_torch_fused") and str(has).startswith("adamw_torch")
-        if recipe.get("backend") == "unsloth" and wanted and wanted != has and not fused:
-            problem = f"found {wanted!r}, which unsloth {version('unsloth')} (with trl {version('trl')}) changes to {has!r} here"
-            raise recipe.error(key, f"{problem}; leave it out, or write backend: trl")
+        if wanted and wanted != has and not fused:
+            found = f"found {wanted!r}, which unsloth {version('unsloth')} changes to {has!r} here"
+            raise KeyProblem(key, found, hint="leave it out, or write backend: trl")
 
 
-def starts_vllm(recipe: Recipe) -> bool:
+def starts_vllm(values: Mapping[str, Any]) -> bool:
     """Tell whether Unsloth is to start vLLM inside the model."""
-    values = recipe.values
-    return bool(values.get("use_vllm")) and ("vllm_mode" not in recipe.keys or recipe.get("vllm_mode") == "colocate")
+    return bool(values.get("use_vllm")) and values.get("vllm_mode", "colocate") == "colocate"
 
 
-def wants_standby(recipe: Recipe) -> bool:
-    """Tell whether vLLM should give its memory back while the model is trained; Unsloth must know before it is imported."""
-    return starts_vllm(recipe) and bool(recipe.values.get("vllm_enable_sleep_mode"))
+def wants_standby(values: Mapping[str, Any]) -> bool:
+    """Tell whether vLLM should give its memory back in training; Unsloth must know before it is imported."""
+    return starts_vllm(values) and bool(values.get("vllm_enable_sleep_mode"))
 
 
 def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
-    """Load a model through Unsloth; the tokenizer is the model's own, not the one Unsloth has mended.
+    """Load a model through Unsloth, with its own tokenizer and not the one Unsloth has mended.
 
-    Raises:
-        ModelError: the recipe's words cannot be kept here: bits that this machine does not have, a base's revision.
+    Raises ModelError where what the recipe says cannot be kept: bits that this machine does not have, a base's
+    revision.
     """
     from transformers import AutoTokenizer
     from unsloth import FastLanguageModel
 
     with tempfile.TemporaryDirectory() as folder:
         if options.from_scratch:  # Unsloth loads weights and nothing else
-            random, own = random_model(name, config, options)
-            random.save_pretrained(folder)
-            own.save_pretrained(folder)
+            for part in random_model(name, config, options):
+                part.save_pretrained(folder)
             name = folder
-        adapter = is_adapter(name)
-        revision = base_revision(adapter_base(name), config.model_revision) if adapter else None
+        adapter = adapters.is_adapter(name)
+        revision = base_revision(adapters.adapter_base(name), config.model_revision) if adapter else None
         if revision not in (None, "main"):  # it would reach the adapter's folder and not the base on the hub
             problem = f"found {revision}, which Unsloth does not pass on to the base of {name}"
             raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
         model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
-        tokenizer = AutoTokenizer.from_pretrained(
-            name, revision=base_revision(name, config.model_revision), trust_remote_code=options.trust_remote_code
-        )
-    _check_bits(model, config)
+        revision = base_revision(name, config.model_revision)
+        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+    layers = {type(module).__name__ for module in model.modules()}
+    for bits, layer in (
+        (4, "Linear4bit"),
+        (8, "Linear8bitLt"),
+    ):  # bitsandbytes'; Unsloth says in a line that it has others
+        if getattr(config, f"load_in_{bits}bit") and layer not in layers:
+            found = (
+                f"found true, but unsloth {version('unsloth')} has no {bits}-bit weights for this model on this machine"
+            )
+            raise ModelError(f"load_in_{bits}bit", f"{found}; leave it out, or write backend: trl")
     if adapter and not options.use_vllm:
-        compare_adapter(model, name)
+        adapters.compare_adapter(model, name)
     if adapter and (not options.trainable or config.load_in_4bit or config.load_in_8bit):
-        compute_as_saved(model, name)
+        adapters.compute_as_saved(model, name)
     if not options.trainable:
         FastLanguageModel.for_inference(model)
     elif config.use_peft and not adapter:
@@ -169,44 +138,27 @@ def _load_arguments(name: str, config: ModelConfig, options: LoadOptions) -> dic
         "trust_remote_code": options.trust_remote_code,
         "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
         "revision": base_revision(name, config.model_revision),
-        "use_exact_model_name": True,  # else hub names are led to Unsloth's copies, and adapters name those as their base
+        "use_exact_model_name": True,  # else hub names, and the bases of adapters, become Unsloth's copies
         "fast_inference": options.use_vllm,
         "random_state": options.seed,
     }
     if options.use_vllm:
         values["gpu_memory_utilization"] = options.gpu_memory_utilization
-        values["max_lora_rank"] = adapter_rank(name) if is_adapter(name) else config.lora_r
+        values["max_lora_rank"] = adapters.adapter_rank(name) if adapters.is_adapter(name) else config.lora_r
     return values
 
 
 def _adapter_arguments(model: Any, config: ModelConfig, options: LoadOptions) -> dict[str, Any]:
-    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none, as with backend trl."""
+    """Return the arguments of `get_peft_model`; the modules are PEFT's own where the recipe names none."""
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as OF_MODEL
 
     targets = config.lora_target_modules or OF_MODEL.get(model.config.model_type)
     if targets is None:
         problem = f"the key is missing, and PEFT has no modules for {model.config.model_type}; write [all-linear]"
         raise ModelError("lora_target_modules", problem)
-    values = {
-        "r": config.lora_r,
-        "lora_alpha": config.lora_alpha,
-        "lora_dropout": config.lora_dropout,
-        "target_modules": targets,
-        "target_parameters": config.lora_target_parameters,
-        "modules_to_save": config.lora_modules_to_save,
-        "use_rslora": config.use_rslora,
-        "use_gradient_checkpointing": "unsloth" if options.gradient_checkpointing else False,
-        "random_state": options.seed,
+    values = {own: getattr(config, key) for key, own in adapters.LORA_KEYS.items() if key in TAKEN} | {
+        "target_modules": targets
     }
+    values["use_gradient_checkpointing"] = "unsloth" if options.gradient_checkpointing else False
+    values["random_state"] = options.seed
     return {key: value for key, value in values.items() if value is not None}
-
-
-def _check_bits(model: Any, config: ModelConfig) -> None:
-    """Refuse a model that Unsloth has loaded in other bits than it was asked for: it says so in a line and goes on."""
-    layers = {type(module).__name__ for module in model.modules()}  # bitsandbytes'
-    for bits, layer in ((4, "Linear4bit"), (8, "Linear8bitLt")):
-        if getattr(config, f"load_in_{bits}bit") and layer not in layers:
-            problem = (
-                f"found true, but unsloth {version('unsloth')} has no {bits}-bit weights for this model on this machine"
-            )
-            raise ModelError(f"load_in_{bits}bit", f"{problem}, and took 16 bits; leave it out, or write backend: trl")

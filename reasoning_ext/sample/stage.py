@@ -87,7 +87,7 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
     check_columns(table.column_names, stage_columns(recipe, specs))
     if engine is None and engine_name(recipe) != "server":
-        source, limit = model_source(recipe, trainable=False), recipe.get("max_prompt_length")
+        source, limit = model_source(recipe.values, recipe.local, trainable=False), recipe.get("max_prompt_length")
         table = prompt_rows(prepared, *source.load_tokenizer(), limit, source.options.chat_template_kwargs)
     prepared.write(run.path)
     for line in prepared.lines():

@@ -1,9 +1,10 @@
 """The think contract: where a completion's thought ends and its answer begins, whatever the chat template does.
 
 Rewards, sampling, evaluation and reports all see whole completions, `<think>thought</think>answer`. A template that
-opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is always
-0 (huggingface/trl#6966, open-r1#560); `template.py` finds that out by rendering, and makes completions whole before anything
-here sees them. Everything here scans text from left to right once, so that a flood of tags costs linear time.
+opens the thought in the generation prompt leaves completions without the opening tag, on which a format reward is
+always 0 (huggingface/trl#6966, open-r1#560); `template.py` finds that out by rendering, and makes completions whole
+before anything here sees them. Everything here scans text from left to right once, so that a flood of tags costs
+linear time.
 """
 
 import re
@@ -16,10 +17,8 @@ WHOLE = "whole"  # the column of whole completions in the tables of a training
 class Parts(NamedTuple):
     """A whole completion, taken apart.
 
-    Attributes:
-        thought: the text inside the tags, or None where there is no closed thought.
-        answer: the text after the last closing tag; the whole text where there is no tag at all; None where a thought
-            was opened after it and never closed, so that no answer was given.
+    The thought is None where none is closed; the answer is the whole text where there is no tag at all, and None
+    where a thought was opened behind the last closing tag, so that no answer was given.
     """
 
     thought: str | None
@@ -42,7 +41,7 @@ def split(text: str) -> Parts:
 
 
 def answer(text: str) -> str | None:
-    """Return what `split` calls the answer, without taking the thought out."""
+    """Return what `split` calls the answer."""
     after = text.rpartition(CLOSE)[2]
     return None if OPEN in after else after
 
@@ -71,7 +70,7 @@ def content(completion: str | list[dict[str, Any]]) -> str:
 
 
 def without_nulls(value: Any) -> Any:
-    """Return a message, or what stands in one, without the fields that Arrow fills with None where other rows have them."""
+    """Return a message without the fields that Arrow fills with None where other rows have them."""
     if isinstance(value, dict):
         return {name: without_nulls(part) for name, part in value.items() if part is not None}
     return [without_nulls(part) for part in value] if isinstance(value, list) else value

@@ -17,11 +17,7 @@ from reasoning_ext.think.template import Contract
 def render_prompt(
     tokenizer: Any, contract: Contract, prompt: Sequence[dict[str, Any]], chat_template_kwargs: dict[str, Any]
 ) -> str:
-    """Render a prompt as at inference, with the generation prompt.
-
-    Raises:
-        ValueError: the template refuses it, or it ends with an assistant's message.
-    """
+    """Render a prompt as at inference; ValueError where the template refuses it or an assistant's message ends it."""
     if prompt and prompt[-1]["role"] == "assistant":
         raise ValueError("the prompt ends with an assistant's message; allowed: as the beginning of the completion")
     try:
@@ -32,21 +28,13 @@ def render_prompt(
 
 @dataclass(frozen=True)
 class Rendered:
-    """A training row as text.
+    """A training row as text."""
 
-    Attributes:
-        prompt: never trained on.
-        thought: with the closing tag, or "".
-        answer: with the end of the turn, which the thought has where there is no answer.
-        end: the end of the turn.
-        ends: tokens that end a turn or a text; inside a completion they are letters.
-    """
-
-    prompt: str
-    thought: str
-    answer: str
-    end: str = ""
-    ends: tuple[str, ...] = ()
+    prompt: str  # never trained on
+    thought: str  # with the closing tag, or ""
+    answer: str  # with the end of the turn, which the thought has where there is no answer
+    end: str = ""  # of the turn
+    ends: tuple[str, ...] = ()  # tokens that end a turn or a text; inside a completion they are letters
 
 
 def render_row(
@@ -54,22 +42,16 @@ def render_row(
 ) -> Rendered:
     """Render a row to train on: the generation prompt as at inference, the exact completion, the end of the turn.
 
-    A completion that opens a thought goes on where the prompt opened it. One without a thought gets no empty one: the opening
-    tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's place.
+    A completion that opens a thought goes on where the prompt opened it. One without a thought gets no empty one: the
+    opening tag that the prompt wrote is taken off. A thought after a prompt that closed an empty one takes that one's
+    place.
 
-    Args:
-        tokenizer: with a chat template.
-        contract: what `find_contract` found for it.
-        row: `prompt` and `completion` (messages), and `chat_template_kwargs` where the row has its own.
-        chat_template_kwargs: of the recipe.
-
-    Raises:
-        ValueError: the completion is empty, or the template refuses the prompt.
+    A row has `prompt` and `completion` (messages), and `chat_template_kwargs` where it has more than the recipe's.
+    Raises ValueError where the completion is empty, or the template refuses the prompt.
     """
     # rows of a mixture have None where another entry has an argument of its own
     own = {name: value for name, value in (row.get("chat_template_kwargs") or {}).items() if value is not None}
-    kwargs = {**(chat_template_kwargs or {}), **own}
-    prompt = render_prompt(tokenizer, contract, row["prompt"], kwargs)
+    prompt = render_prompt(tokenizer, contract, row["prompt"], (chat_template_kwargs or {}) | own)
     completion = think.content(row["completion"])
     if not completion.strip():
         raise ValueError("the completion is empty")
@@ -96,7 +78,8 @@ def _ends(tokenizer: Any, contract: Contract) -> tuple[str, ...]:
     """List the tokens that end a turn or a text and are no part of the tags."""
     ids = [*tokenizer(contract.end, add_special_tokens=False)["input_ids"], tokenizer.pad_token_id]
     tokens = {tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)}
-    written = contract.open + contract.close + contract.thought_lead + contract.plain_lead
-    return tuple(
-        sorted(t for t in tokens if t and len(t) > 1 and t in tokenizer.get_added_vocab() and t not in written)
+    written, added = (
+        contract.open + contract.close + contract.thought_lead + contract.plain_lead,
+        tokenizer.get_added_vocab(),
     )
+    return tuple(sorted(t for t in tokens if t and len(t) > 1 and t in added and t not in written))

@@ -1,16 +1,15 @@
-"""A tokenizer that can be trained and generated with: a chat template, a padding token of its own, the tokens that end a turn."""
+"""A tokenizer that can be trained and generated with: a chat template and a padding token of its own."""
 
 from __future__ import annotations
 
-import copy
-import functools
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem
 
-# For base models, whose tokenizer has none. Plain words, so that no token is new to the model, and line ends in place of
-# spaces behind the colons, because a space there would be torn off the first word. Turns end with the tokenizer's own end.
+# For base models, whose tokenizer has none. Plain words, so that no token is new to the model, and line ends in place
+# of spaces behind the colons, because a space there would be torn off the first word. Turns end with the tokenizer's
+# own end.
 DEFAULT_TEMPLATE = """\
 {%- if bos_token and messages -%}{{ bos_token }}{%- endif -%}
 {%- for message in messages -%}
@@ -37,64 +36,31 @@ class TokenizerError(KeyProblem):
 def load_tokenizer(
     name: str, revision: str | None = None, trust_remote_code: bool = False, chat_template_path: str | None = None
 ) -> Any:
-    """Load a tokenizer without its model, ready to render and tokenize.
-
-    Args:
-        name: a hub name or a folder; one with an adapter alone is followed to its base model.
-        revision: of a hub name.
-        trust_remote_code: as in transformers.
-        chat_template_path: as in `prepare_tokenizer`.
-
-    Raises:
-        TokenizerError: it cannot be loaded or has no way to end a turn.
-    """
-    tokenizer = _read(name, "model_name_or_path", revision, trust_remote_code)
-    return prepare_tokenizer(tokenizer, chat_template_path)
+    """Load a tokenizer without its model, as `prepare_tokenizer` makes it, or raise TokenizerError."""
+    return prepare_tokenizer(_read(name, "model_name_or_path", revision, trust_remote_code), chat_template_path)
 
 
 def _read(name: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    from transformers import AutoTokenizer
+
     try:
-        return read_tokenizer(name, revision, trust_remote_code)
+        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
 
 
-def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    """Return a tokenizer as it is saved, a copy of one's own; its files are read once for as long as they stay the same.
-
-    Raises:
-        Exception: whatever transformers makes of files that are not there or damaged.
-    """
-    folder = Path(name)
-    files = [file for file in sorted(folder.iterdir()) if file.exists()] if folder.is_dir() else []
-    state = tuple((file.name, status.st_mtime_ns, status.st_size) for file in files if (status := file.stat()))
-    return copy.deepcopy(_cached(name, revision, trust_remote_code, state))
-
-
-@functools.lru_cache(maxsize=8)
-def _cached(name: str, revision: str | None, trust_remote_code: bool, state: tuple) -> Any:
-    from transformers import AutoTokenizer
-
-    return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
-
-
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
-    """Give a tokenizer a chat template where it has none, and a padding token that is not the end of a turn.
+    """Give a tokenizer a chat template where it has none, and a padding token that is not the end of a turn, in place.
 
-    Args:
-        tokenizer: changed in place.
-        chat_template_path: a `.jinja` file, or a model or folder whose template is taken.
-
-    Raises:
-        TokenizerError: the template cannot be read, or the tokenizer has no token that ends a text.
+    The template is that of `chat_template_path`, a `.jinja` file or another model, if given. Raises TokenizerError
+    where it cannot be read, or the tokenizer has no token that ends a text.
     """
     if chat_template_path:
         tokenizer.chat_template = _template(chat_template_path)
     if tokenizer.eos_token is None:
-        raise TokenizerError(
-            "model_name_or_path", "the tokenizer has no eos_token, so that no completion would ever end"
-        )
+        problem = "the tokenizer has no eos_token, so that no completion would ever end"
+        raise TokenizerError("model_name_or_path", problem)
     if not tokenizer.chat_template:
         tokenizer.chat_template = DEFAULT_TEMPLATE
     if tokenizer.pad_token is None or tokenizer.pad_token == tokenizer.eos_token:
@@ -103,14 +69,13 @@ def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> 
 
 
 def _template(path: str) -> str:
-    file = Path(path)
-    if file.suffix in TEMPLATE_SUFFIXES:
-        if not file.is_file():
-            raise TokenizerError("chat_template_path", f"found {path}, but there is no such file")
-        try:
-            return file.read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            raise TokenizerError("chat_template_path", f"found {path}, which is no UTF-8 text: {error}") from error
+    try:
+        if path.endswith(TEMPLATE_SUFFIXES):
+            return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenizerError(
+            "chat_template_path", f"found {path}, which cannot be read as UTF-8 text: {error}"
+        ) from error
     template: str = _read(path, "chat_template_path").chat_template
     if not template:
         raise TokenizerError("chat_template_path", f"found {path}, whose tokenizer has no chat template")
@@ -118,7 +83,7 @@ def _template(path: str) -> str:
 
 
 def _padding(tokenizer: Any) -> str:
-    """Choose a token of the vocabulary to pad with that means nothing else: a spare one, else the unknown one, else the end."""
+    """Choose a token to pad with that means nothing else: a spare one, else the unknown one, else the end."""
     added = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
     for word in ("pad", "reserved", "unused", "endoftext", "end_of_text"):
         for token in added:

@@ -6,16 +6,16 @@ import json
 import math
 import sys
 import time
-from pathlib import Path
+from datetime import timedelta
 from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from reasoning_ext.runs.checkpoints import mark_complete, rotate
-from reasoning_ext.runs.files import append_lines, write_whole
-from reasoning_ext.runs.folder import METRICS
+from reasoning_ext.runs.checkpoints import mark_complete, rotate, step_of
+from reasoning_ext.runs.files import append_lines, read_object, write_whole
+from reasoning_ext.runs.folder import METRICS, RunDir
 from reasoning_ext.runs.interrupt import Interrupt
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print
@@ -26,7 +26,7 @@ SHOWN = (
 )  # fmt: skip
 COUNT, TOKENS = "_total_train_tokens", "num_tokens.json"  # TRL's count in SFT and DPO, and where a checkpoint has it
 FLAT = "frac_reward_zero_std"
-EARLY = 10  # logs after which a run without a difference in any group is warned of
+EARLY = 10  # logs, or a quarter of the run, after which one without a difference in any group is warned of
 
 
 class AlreadyTrained(Exception):
@@ -34,83 +34,53 @@ class AlreadyTrained(Exception):
 
 
 class RunRecorder(TrainerCallback):
-    """Write each log to `metrics.jsonl`, mark complete checkpoints, and print one line a log where there is no terminal.
+    """Write logs to `metrics.jsonl`, mark complete checkpoints, and print a line a log where there is no terminal.
 
-    Args:
-        path: the run's folder.
-        stage: named in the printed lines.
-        resumed_step: the step of the checkpoint that training goes on from; later lines of an earlier try are dropped.
-        interrupt: asked after every step whether to save and stop.
-        limit: how many checkpoints are kept.
-        trainer: its count of tokens goes into each checkpoint, since TRL's own begins anew in each process.
+    TRL's count of tokens goes into each checkpoint, since it would begin anew in each process.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        stage: str,
-        resumed_step: int,
-        interrupt: Interrupt,
-        limit: int | None = None,
-        trainer: Any = None,
-    ):
-        self.path, self.stage, self.resumed_step, self.interrupt = path, stage, resumed_step, interrupt
-        self.limit, self.trainer = limit, trainer
-        self.started = time.monotonic()
-        self.counted = (self.started, 0.0)  # when, and how many tokens had been trained on by then
+    def __init__(self, run: RunDir, stage: str, trainer: Any, interrupt: Interrupt):
+        self.path, self.stage, self.trainer, self.interrupt = run.path, stage, trainer, interrupt
+        self.resumed_step, self.started = step_of(run.checkpoint) if run.checkpoint else 0, time.monotonic()
+        if run.checkpoint and hasattr(trainer, COUNT):
+            setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Drop the lines of steps that will be done again."""
+        """Drop the lines of steps that will be done again, and take over the removing of checkpoints."""
+        self.limit, args.save_total_limit = args.save_total_limit, None  # TRL would remove before the new one is whole
         metrics = self.path / METRICS
         if state.is_world_process_zero and metrics.is_file():
             lines = metrics.read_text(errors="replace").splitlines(keepends=True)
-            kept = [line for line in lines if _step(line) <= self.resumed_step]
-            write_whole(metrics, "".join(kept))
-            tokens = max((json.loads(line).get("num_tokens") or 0.0 for line in kept), default=0.0)
-            self.counted = (time.monotonic(), tokens)
+            write_whole(metrics, "".join(line for line in lines if _step(line) <= self.resumed_step))
         if state.global_step >= state.max_steps:
             raise AlreadyTrained
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        """Append a log, and print it where no progress bar does."""
+        """Append a log, and print it where no progress bar does, with the time left at this process's mean pace."""
         if not state.is_world_process_zero or not logs:
             return
-        row = {"step": state.global_step, "seconds": round(time.monotonic() - self.started, 2), **logs}
-        append_lines(self.path / METRICS, [row])
+        seconds = time.monotonic() - self.started
+        append_lines(self.path / METRICS, [{"step": state.global_step, "seconds": round(seconds, 2), **logs}])
         shown = [f"{key} {float(logs[key]):.4g}" for key in SHOWN if logs.get(key) is not None]
         if shown and not sys.stdout.isatty():
-            shown += self._pace(state, logs.get("num_tokens"))
+            done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
+            if done > 0 and left > 0:
+                shown.append(f"{timedelta(seconds=round(seconds / done * left))} left")
             print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
-
-    def _pace(self, state: TrainerState, tokens: float | None) -> list[str]:
-        """Say how fast tokens went since the last log, and how long the rest takes at the mean pace of this process."""
-        now, (then, before) = time.monotonic(), self.counted
-        said = []
-        if tokens is not None:
-            self.counted = (now, tokens)
-            said += [f"{(tokens - before) / (now - then):.0f} tokens/s"] if tokens > before and now > then else []
-        done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
-        if done > 0 and left > 0:
-            seconds = (now - self.started) / done * left
-            minutes = seconds / 60
-            short = f"{minutes:.0f} min" if minutes >= 2 else f"{seconds:.0f} s"
-            said.append(f"{minutes / 60:.1f} h left" if minutes >= 120 else f"{short} left")
-        return said
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint that all processes have written as complete; only then older ones go."""
         PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            checkpoint = self.path / f"checkpoint-{state.global_step}"
-            if checkpoint.is_dir():
-                write_whole(checkpoint / TOKENS, json.dumps({"num_tokens": getattr(self.trainer, COUNT, 0)}))
-                mark_complete(checkpoint)
-                rotate(self.path, self.limit, state.best_model_checkpoint)
+        checkpoint = self.path / f"checkpoint-{state.global_step}"
+        if state.is_world_process_zero and checkpoint.is_dir():
+            write_whole(checkpoint / TOKENS, json.dumps({"num_tokens": getattr(self.trainer, COUNT, 0)}))
+            mark_complete(checkpoint)
+            rotate(self.path, self.limit, state.best_model_checkpoint)
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
-        """Save and stop when the user has asked for it."""
+        """Save and stop when the user has asked for it, all processes at the same step."""
         asked = self.interrupt.requested
-        if PartialState().num_processes > 1:  # all have to save at the same step
+        if PartialState().num_processes > 1:
             asked = any(gather_object([asked]))
         if asked:
             self.interrupt.requested = True
@@ -127,14 +97,7 @@ def _step(line: str) -> float:
 
 
 class WeightSchedule(TrainerCallback):
-    """Set the weights of a GRPO trainer's rewards before each step, where the recipe gives them a schedule.
-
-    The values that are logged stay what the rewards returned.
-
-    Args:
-        trainer: TRL's GRPOTrainer; its `reward_weights` is a tensor with one weight a reward.
-        specs: the recipe's rewards, in the trainer's order.
-    """
+    """Set a GRPO trainer's `reward_weights` (one a reward) before each step, where the recipe gives them a schedule."""
 
     def __init__(self, trainer: Any, specs: list[RewardSpec]):
         self.trainer, self.specs = trainer, specs
@@ -147,45 +110,21 @@ class WeightSchedule(TrainerCallback):
 
 
 class FlatGroups(TrainerCallback):
-    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing, and its loss does not say so.
-
-    Once while it runs, after `EARLY` logs or a quarter of the run, and once at its end.
-    """
+    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing."""
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Look at all logs so far, those before a checkpoint too."""
         early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
-        if FLAT in state.log_history[-1] and self._flat_logs(state) == early:
-            self._warn(state, f"in none of the {state.global_step} steps so far")
+        if FLAT in state.log_history[-1] and sum(FLAT in row for row in state.log_history) == early:
+            self.on_train_end(args, state, control)
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Say that nothing was learnt, where that is so."""
-        if self._flat_logs(state):
-            self._warn(state, f"in none of the {state.global_step} steps")
-
-    def _flat_logs(self, state: TrainerState) -> int:
-        """Return how many logs there are, if all of them are of groups without a difference, else 0."""
-        logged = [row[FLAT] == 1.0 or not _scored(row) for row in state.log_history if FLAT in row]
-        return len(logged) if all(logged) else 0
-
-    def _warn(self, state: TrainerState, when: str) -> None:
-        if not state.is_world_process_zero:
+        """Say that nothing was learnt, where that is so; TRL calls groups without any reward different."""
+        logged = [row for row in state.log_history if FLAT in row]
+        scored = [row for row in logged if not math.isnan(math.nan if row.get("reward") is None else row["reward"])]
+        if not logged or any(row[FLAT] != 1.0 for row in scored) or not state.is_world_process_zero:
             return
-        rewards = [row["reward"] for row in state.log_history if _scored(row)]
-        mean = sum(rewards) / len(rewards) if rewards else 0.0
-        hint = "easier problems, a model that sometimes gets them right, or a reward that pays in part"
-        if rewards and min(rewards) == max(rewards) and mean > 0:
-            hint = "harder problems, or a reward that not every completion earns"
-        elif not rewards:
-            hint = "a reward that applies to these completions"
-        said = f"mean {mean:.4g}" if rewards else "none of them had any"
-        print(
-            f"grpo  warning: {when} had a group two different rewards ({said}), so nothing is learnt; use {hint}; "
-            "a higher temperature or num_generations; completions/ has what was scored", flush=True,
-        )  # fmt: skip
-
-
-def _scored(row: dict[str, Any]) -> bool:
-    """Tell whether a log has a mean reward: TRL calls groups without any reward different."""
-    reward = row.get("reward")
-    return isinstance(reward, int | float) and not math.isnan(reward)
+        said = f"mean {sum(row['reward'] for row in scored) / len(scored):.4g}" if scored else "none of them had any"
+        found = f"warning: in none of the {state.global_step} steps had a group two different rewards ({said})"
+        advice = "use easier or harder problems, a reward that pays in part, a higher temperature or num_generations"
+        print(f"grpo  {found}, so nothing is learnt; {advice}; completions/ has what was scored", flush=True)

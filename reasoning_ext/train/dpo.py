@@ -1,8 +1,8 @@
 """Stage `dpo`: direct preference optimisation (arXiv:2305.18290) on pairs of answers with TRL's DPOTrainer.
 
-Departures from TRL: pairs come to the trainer as tokens, rendered as in `data/tokens.py`, so that no chat template changes what
-is trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first step's loss is ln 2 with
-the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
+Departures from TRL: pairs come to the trainer as tokens, rendered as in `data/tokens.py`, so that no chat template
+changes what is trained on; pairs with a side over `max_length` are refused or dropped, where TRL cuts them. The first
+step's loss is ln 2 with the sigmoid loss, since the reference is the model itself then; `reference.py` sees to that.
 """
 
 from __future__ import annotations
@@ -23,25 +23,19 @@ from reasoning_ext.train.token_rows import TokenOptions, TokenRows
 def run_dpo(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `chosen` rather than `rejected` and save the model into the run's folder.
 
-    Returns:
-        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
-
-    Raises:
-        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
-        ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used, or TRL would
-            take another model for the reference.
-        KeyProblem: TRL refuses a combination of values.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
     """
     from trl import DPOConfig, DPOTrainer
 
     class TokenizedDPOTrainer(DPOTrainer):
-        """TRL's DPOTrainer on rows in tokens: it renders and tokenizes by itself, and has no switch for rows that come so."""
+        """TRL's DPOTrainer on rows in tokens, for which it has no switch."""
 
         def _prepare_dataset(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
             return dataset
 
     config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    source, options = model_source(recipe, trainable=True), row_options(recipe)
+    source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
     how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
     rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
     loaded = load_to_train(source)
@@ -50,5 +44,5 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
         load_reference_as(loaded, source, config)
     with refusals(recipe.values, "DPOTrainer"):
         trainer = TokenizedDPOTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out))
-    check_reference(trainer, source, "model_name_or_path", "")
+    check_reference(trainer, source, "model_name_or_path", "write merge_adapter: true")
     return train(trainer, run, "dpo")

@@ -5,7 +5,6 @@ Departure from TRL's defaults: every completion is kept in `completions/` (`log_
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 from reasoning_ext.data.columns import DataError, check_columns, columns_of
@@ -30,47 +29,39 @@ from reasoning_ext.train.refusals import refusals
 def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     """Train on `prompt` with the recipe's rewards and save the model into the run's folder.
 
-    Args:
-        recipe: of stage grpo.
-        run: the opened run folder.
-        specs: the recipe's rewards.
-
-    Returns:
-        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
-
-    Raises:
-        DataError: the rows cannot be read or lack a column that a reward needs.
-        ModelError: the model cannot be loaded, or TRL would take another one for the KL term's reference.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, a combination of values for TRL, or the reference are not what they must be.
     """
     from trl import GRPOConfig, GRPOTrainer
 
-    options = row_options(recipe)
-    prepared = prepare(options, specs=specs)
-    columns = {"prompt": "stage grpo"} | needed_columns(specs)
-    check_columns(columns_of(prepared.rows), columns)
     own = {"log_completions": True, "num_completions_to_print": 0, "reward_weights": [s.weight_at(0) for s in specs]}
     config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **own)
-    source = model_source(recipe, trainable=True)
-    how = (*source.load_tokenizer(), recipe.get("max_prompt_length"), source.options.chat_template_kwargs)
-    held_out = written(prompt_rows(prepare(options, TEST, specs=specs), *how), how[1]) if config.do_eval else None
-    if held_out is not None:
-        check_columns(columns_of(held_out), columns)
-    rows = written(prompt_rows(prepared, *how), how[1])
-    for line in prepared.lines():
+    source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
+    tokenizer, contract = source.load_tokenizer()
+    columns, rows = {"prompt": "stage grpo"} | needed_columns(specs), []
+    sets = [prepare(options, specs=specs), *([prepare(options, TEST, specs=specs)] if config.do_eval else [])]
+    for prepared in sets:
+        check_columns(columns_of(prepared.rows), columns)
+        limits = recipe.get("max_prompt_length"), source.options.chat_template_kwargs
+        rows.append(written(prompt_rows(prepared, tokenizer, contract, *limits), contract))
+    for line in sets[0].lines():
         say(f"data  {line}")
-    _check_enough(rows, config.generation_batch_size // config.num_generations)
+    prompts = config.generation_batch_size // config.num_generations
+    if hasattr(rows[0], "num_rows") and rows[0].num_rows < prompts:  # TRL drops what does not fill a generation
+        found = f"found {rows[0].num_rows} rows, but one generation takes {prompts} prompts"
+        raise DataError("dataset_name", f"{found}; use more rows or smaller batches")
     rewards = build_rewards(specs)
-    prepared.write(run.path)
-    write_problems(run.path, prepared.rows)
+    sets[0].write(run.path)
+    write_problems(run.path, sets[0].rows)
     loaded = load_to_train(source)
     end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
     if config.beta and not recipe.get("use_peft"):
         load_reference_as(loaded, source, config)
     with refusals(recipe.values, "GRPOTrainer"):
-        trainer = GRPOTrainer(reward_funcs=rewards, **trainer_arguments(config, loaded, rows, held_out))
+        trainer = GRPOTrainer(reward_funcs=rewards, **trainer_arguments(config, loaded, *[*rows, None][:2]))
     if config.beta:
-        check_reference(trainer, source, "beta", "0, or ")
+        check_reference(trainer, source, "beta", "write 0, or merge_adapter: true")
     trainer.add_callback(WeightSchedule(trainer, specs))
     trainer.add_callback(FlatGroups())
     return train(trainer, run, "grpo")
@@ -91,23 +82,13 @@ def end_at_turns(tokenizer: Any, contract: Contract) -> None:
         tokenizer.eos_token = before
 
 
-def _check_enough(rows: Any, prompts: int) -> None:
-    """Refuse fewer prompts than one generation takes: TRL drops what does not fill it, and would train on nothing."""
-    if hasattr(rows, "num_rows") and rows.num_rows < prompts:
-        problem = (
-            f"found {rows.num_rows} rows, but one generation takes {prompts} prompts; use more rows or smaller batches"
-        )
-        raise DataError("dataset_name", problem)
-
-
 def written(rows: Any, contract: Contract) -> Any:
     """Return rows whose prompts are written as the template wants them, since TRL renders them.
 
     That happens when a row is read: in a column of Arrow every message would get the fields of all others, as nulls.
     """
-    write = functools.partial(_in_form, contract)
+
+    def write(batch: dict[str, list]) -> dict[str, list]:
+        return {**batch, "prompt": [contract.messages(prompt) for prompt in batch["prompt"]]}
+
     return rows.with_transform(write) if hasattr(rows, "num_rows") else rows.map(write, batched=True)
-
-
-def _in_form(contract: Contract, rows: dict[str, list]) -> dict[str, list]:
-    return {**rows, "prompt": [contract.messages(prompt) for prompt in rows["prompt"]]}

@@ -14,8 +14,7 @@ WEIGHTS = "loss_weights"
 class WeightedLoss:
     """Mean over the trained tokens of weight x cross-entropy; called by the trainer, and as a hook by the model."""
 
-    def __init__(self) -> None:
-        self.weights_BT: Any = None
+    weights_BT: Any = None
 
     def take(self, module: Any, args: tuple, kwargs: dict[str, Any]) -> tuple[tuple, dict[str, Any]]:
         """Keep the batch's weights and hide them from the model; a forward pre-hook."""
@@ -23,12 +22,10 @@ class WeightedLoss:
         return args, kwargs
 
     def __call__(self, outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-        """Return the loss, a scalar.
+        """Return the loss, a scalar, of logits (B, T, V) and labels (B, T), -100 where nothing is trained.
 
-        Args:
-            outputs: of the model, with logits (B, T, V).
-            labels: (B, T), -100 where nothing is trained.
-            num_items_in_batch: trained tokens of all accumulation steps; None: those of this batch.
+        The mean is over `num_items_in_batch` trained tokens, those of all accumulation steps; None: those of this
+        batch.
         """
         import torch
 
@@ -41,13 +38,8 @@ class WeightedLoss:
 
 
 def weigh(model: Any, tokenizer: Any, config: Any) -> dict[str, Any]:
-    """Prepare a model and its SFTConfig for weights, and return the further arguments of SFTTrainer.
-
-    Args:
-        model: gets a forward pre-hook.
-        tokenizer: for its padding token.
-        config: TRL's SFTConfig; told to leave the column of weights in, and the logits.
-    """
+    """Prepare a model and its SFTConfig for weights, and return the further arguments of SFTTrainer."""
+    import torch
     from trl.trainer.sft_trainer import DataCollatorForLanguageModeling
     from trl.trainer.utils import pad
 
@@ -55,13 +47,10 @@ def weigh(model: Any, tokenizer: Any, config: Any) -> dict[str, Any]:
         """TRL's own, which also pads the weights."""
 
         def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
-            """Return a batch of B rows, padded to the longest: ids, labels, attention mask and weights, each (B, T)."""
-            import torch
-
+            """Return a batch: ids, labels, attention mask and weights, each (B, T)."""
             batch = super().torch_call(examples)
             weights = [torch.tensor(example[WEIGHTS], dtype=torch.float32) for example in examples]
-            padded = {"padding_value": 0.0, "padding_side": "right", "pad_to_multiple_of": self.pad_to_multiple_of}
-            return {**batch, WEIGHTS: pad(weights, **padded)}
+            return {**batch, WEIGHTS: pad(weights, 0.0, "right", self.pad_to_multiple_of)}
 
     loss = WeightedLoss()
     model.register_forward_pre_hook(loss.take, with_kwargs=True)

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem, UserError
@@ -15,49 +15,38 @@ REFUSALS = (
 
 @contextlib.contextmanager
 def refusals(values: dict[str, Any], what: str, key: str = "stage") -> Iterator[None]:
-    """Turn what a library's constructor refuses into one line.
+    """Raise what the constructor of `what` refuses as a KeyProblem in one line.
 
-    Args:
-        values: the recipe's, by key.
-        what: what is built.
-        key: to blame where the message names no key that the recipe sets.
-
-    Raises:
-        KeyProblem: it was refused.
+    It blames the key of the recipe's `values` that the message is about, or else `key`.
     """
+    with _told(f"{what} refuses these values", lambda text: _blamed(values, text) or key):
+        yield
+
+
+@contextlib.contextmanager
+def named_refusals(values: dict[str, Any]) -> Iterator[None]:
+    """Raise what is refused in a training as a KeyProblem if it names a key of the recipe's `values`."""
+    own = [key for key in values if "_" in key]
+    with _told("the training was refused", lambda text: next((w for w in re.findall(r"\w+", text) if w in own), "")):
+        yield
+
+
+@contextlib.contextmanager
+def _told(what: str, blamed: Callable[[str], str]) -> Iterator[None]:
+    """Raise a refusal as the problem of the key that its text is about, or as it is where there is none."""
     try:
         yield
     except UserError:
         raise
     except REFUSALS as error:
         text = " ".join(str(error).split()) or type(error).__name__
-        raise KeyProblem(_blamed(values, text) or key, f"{what} refuses these values: {text[:600]}") from error
-
-
-@contextlib.contextmanager
-def named_refusals(values: dict[str, Any]) -> Iterator[None]:
-    """Turn what a library says of a key by its name, while it trains, into one line; everything else is left as it is.
-
-    Args:
-        values: the recipe's, by key.
-
-    Raises:
-        KeyProblem: it named a key that the recipe sets.
-    """
-    try:
-        yield
-    except UserError:
+        if key := blamed(text):
+            raise KeyProblem(key, f"{what}: {text[:600]}") from error
         raise
-    except REFUSALS as error:
-        text = " ".join(str(error).split())
-        key = next((word for word in re.findall(r"\w+", text) if "_" in word and word in values), None)
-        if key is None:
-            raise
-        raise KeyProblem(key, f"the training was refused: {text[:600]}") from error
 
 
 def _blamed(values: dict[str, Any], text: str) -> str:
-    """Return the key that a library's message is about: the first that it names, or the only one whose value it repeats."""
+    """Return the key that a message is about: the first that it names, or the only one whose value it repeats."""
     words = re.findall(r"[\w.-]+", text.casefold())
     own = {key: value for key, value in values.items() if key not in ("stage", "backend")}
     if named := [word for word in re.findall(r"\w+", text) if word in own]:

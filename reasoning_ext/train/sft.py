@@ -1,7 +1,7 @@
 """Stage `sft`: supervised fine-tuning on prompt-completion rows with TRL's SFTTrainer; the prompt is never trained on.
 
-Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `think/template.py`, so that no chat template
-changes what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
+Departure from TRL: rows come to the trainer as tokens and labels, rendered as in `think/render.py`, so that no chat
+template changes what is trained on; rows over `max_length` are refused or dropped, where TRL cuts them.
 """
 
 from __future__ import annotations
@@ -21,19 +21,15 @@ from reasoning_ext.train.token_rows import TokenOptions, TokenRows
 def run_sft(recipe: Recipe, run: RunDir) -> int:
     """Train on `prompt` -> `completion` and save the model into the run's folder.
 
-    Returns:
-        0, or the exit code for the signal that stopped it, 130 for Ctrl-C.
-
-    Raises:
-        DataError: the rows cannot be read, have no `completion`, are too long, or do not survive the tokenizer.
-        ModelError, TokenizerError, ContractError: the model, its tokenizer or its chat template cannot be used.
+    Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; raises UserError where the rows, the
+    model, its tokenizer or template, or a combination of values for TRL are not what they must be.
     """
     from trl import SFTConfig, SFTTrainer
 
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     config.chat_template_path = None  # it is set where the tokenizer is loaded
     loss = LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
-    source, options = model_source(recipe, trainable=True), row_options(recipe)
+    source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
     how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
     rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
     loaded = load_to_train(source)

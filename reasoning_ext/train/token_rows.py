@@ -22,69 +22,46 @@ from reasoning_ext.think.template import Contract
 
 @dataclass(frozen=True)
 class TokenOptions:
-    """How rows become tokens.
+    """How rows become tokens."""
 
-    Attributes:
-        stage: sft or dpo.
-        loss: what is trained on; None for pairs.
-        max_length: in tokens; None is no limit.
-        overlong_rows: "error" or "drop".
-        chat_template_kwargs: of the recipe.
-    """
-
-    stage: str
-    loss: LossOptions | None
-    max_length: int | None
-    overlong_rows: str
+    stage: str  # sft or dpo
+    loss: LossOptions | None  # what is trained on; None for pairs
+    max_length: int | None  # in tokens; None is no limit
+    overlong_rows: str  # "error" or "drop"
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
 
 class TokenRows:
-    """A recipe's rows in tokens.
+    """A recipe's rows in tokens: `train`, and `held_out`, None where none are.
 
-    Args:
-        options: what the recipe says about its rows.
-        how: they become tokens.
-        tokenizer: the model's.
-        contract: what its chat template does.
-        held_out: read those that are held out too.
-
-    Attributes:
-        train, held_out: the rows; None where none are held out.
-
-    Raises:
-        DataError: the rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
+    Raises DataError where rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
     """
 
     def __init__(self, options: RowOptions, how: TokenOptions, tokenizer: Any, contract: Contract, held_out: bool):
-        self.how, self.size, count = how, len(tokenizer), functools.partial(count_tokens, tokenizer)
-        self.sets = [prepare(options, split, count) for split in ([TRAIN, TEST] if held_out else [TRAIN])]
+        count = functools.partial(count_tokens, tokenizer)
+        self.how, self.sets = how, [prepare(options, split, count) for split in [TRAIN, *[TEST] * held_out]]
         self.read = [len(one.steps) for one in self.sets]
-        self.train, self.held_out = self._tokens(tokenizer, contract)
+        self._make(tokenizer, contract)
         for one, mark in zip(self.sets, ("", "held out: "), strict=False):
             for line in one.lines():
                 say(f"data  {mark}{line}")
 
-    def _tokens(self, tokenizer: Any, contract: Contract) -> tuple[Any, Any]:
-        made = [tokens_of(one, self.how, tokenizer, contract) for one in self.sets]
-        return made[0], made[1] if len(made) > 1 else None
+    def _make(self, tokenizer: Any, contract: Contract) -> None:
+        self.size = len(tokenizer)
+        self.train, self.held_out, *_ = [*(tokens_of(one, self.how, tokenizer, contract) for one in self.sets), None]
 
     def keep(self, folder: Path, loaded: Loaded) -> None:
-        """Write into a run's folder what became of the rows; where another model's template brought tokens, make all anew."""
+        """Write into a run's folder what became of the rows, which are made anew for a tokenizer with new tokens."""
         if len(loaded.tokenizer) != self.size:
             for one, steps in zip(self.sets, self.read, strict=True):
                 del one.steps[steps:]
-            self.train, self.held_out = self._tokens(loaded.tokenizer, loaded.contract)
+            self._make(loaded.tokenizer, loaded.contract)
         self.sets[0].write(folder)
         write_problems(folder, self.sets[0].rows)
 
 
 def tokens_of(prepared: Prepared, how: TokenOptions, tokenizer: Any, contract: Contract) -> Any:
-    """Render and tokenize rows, and refuse or drop the ones that are too long, which is noted.
-
-    Raises:
-        DataError: they lack a column, are too long, or do not survive the tokenizer.
-    """
+    """Render and tokenize rows, and drop the ones that are too long, which is noted, or raise DataError."""
     names = columns_of(prepared.rows)
     check_columns(names, ROW_COLUMNS[how.stage])
     used = [name for name in (*ROW_COLUMNS[how.stage], "chat_template_kwargs") if name in names]

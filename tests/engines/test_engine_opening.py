@@ -42,15 +42,16 @@ def test_a_stage_without_the_key_has_the_model_in_its_process(write_recipe):
 
 def test_a_source_survives_pickling_and_opens_the_recipes_model(write_recipe):
     recipe = load_recipe(write_recipe(SAMPLE + "load_in_8bit: false\nmodel_init_kwargs: {low_cpu_mem_usage: true}"))
-    source = pickle.loads(pickle.dumps(model_source(recipe, trainable=False)))
-    assert source == model_source(recipe, trainable=False)
+    source = pickle.loads(pickle.dumps(model_source(recipe.values, recipe.local, trainable=False)))
+    assert source == model_source(recipe.values, recipe.local, trainable=False)
     assert (source.name, source.batch_size, source.options.trainable) == (str(TINY / "model"), 3, False)
     assert source.options.init_kwargs == {"low_cpu_mem_usage": True} and source.options.from_scratch
     assert sum(p.numel() for p in source.load().model.parameters()) > 100_000
 
 
 def test_another_name_is_opened_in_the_same_way_but_for_what_is_overridden(write_recipe, tmp_path):
-    source = model_source(load_recipe(write_recipe(SAMPLE)), False, "./other", from_scratch=False)
+    recipe = load_recipe(write_recipe(SAMPLE))
+    source = model_source(recipe.values, recipe.local, False, "./other", from_scratch=False)
     assert (source.name, source.options.from_scratch) == (str(tmp_path / "other"), False)
 
 

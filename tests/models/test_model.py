@@ -1,9 +1,14 @@
-"""Loading and handing over: adapters are trained further or merged, 4-bit weights carry one, errors name the key."""
+"""Loading and handing over, in whole runs: what is trained, what is refused in one line, what is saved."""
 
 import json
+import shutil
 
 import pytest
 from conftest import TINY
+
+from reasoning_ext.check import Look
+from reasoning_ext.errors import UserError
+from reasoning_ext.think.tokenizer import DEFAULT_TEMPLATE
 
 pytestmark = pytest.mark.slow
 COMMON = """\
@@ -14,165 +19,95 @@ use_cpu: true
 gradient_checkpointing: false
 save_strategy: no
 """
+SFT = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON
 GRPO = (
-    "stage: grpo\nreward_funcs: [length_penalty: {max_tokens: 9}]\nnum_generations: 2\nmax_completion_length: 8\n"
-    + COMMON
+    "stage: grpo\nmodel_name_or_path: adapter\nreward_funcs: [length_penalty: {max_tokens: 9}]\nnum_generations: 2\n"
+    "max_completion_length: 8\nlearning_rate: 1e-2\n" + COMMON
 )
 
 
 @pytest.fixture
 def run(tmp_path, write_recipe, rows_file, monkeypatch):
-    """Run a recipe text in this process."""
+    """Run a recipe text in this process, without the whole of `check`."""
     from reasoning_ext.pipeline import run_recipes
     from reasoning_ext.recipe.load import load_recipes
 
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Look, "look", lambda self: None)
 
-    def call(text, out):
+    def call(text, out="out"):
         write_recipe(text + f"output_dir: {out}\n")
         return run_recipes(load_recipes(["r.yaml"]))
 
     return call
 
 
-def weights(folder):
-    from safetensors.torch import load_file
+@pytest.fixture
+def trained_rows(monkeypatch):
+    """What came to SFTTrainer's training, decoded: a list of the first row's trained text of each run."""
+    import trl
 
-    return load_file(folder / "adapter_model.safetensors")
+    seen, before = [], trl.SFTTrainer.train
+
+    def train(self, **kwargs):
+        labels = [i for i in self.train_dataset[0]["labels"] if i != -100]
+        seen.append(self.processing_class.decode(labels))
+        return before(self, **kwargs)
+
+    monkeypatch.setattr(trl.SFTTrainer, "train", train)
+    return seen
 
 
-def test_an_adapter_goes_from_sft_into_grpo_and_into_eval(run, tmp_path, capsys):
-    from reasoning_ext.errors import UserError
-
-    base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nlearning_rate: 1e-3\n"
-    assert run("stage: sft\n" + base + COMMON, "base") == 0
-    assert (
-        run(
-            "stage: sft\nmodel_name_or_path: base\nuse_peft: true\nlora_target_modules: [all-linear]\nlearning_rate: 1e-2\n"
-            + COMMON,
-            "adapter",
-        )
-        == 0
-    )
+def test_an_adapter_goes_from_sft_into_grpo_of_all_weights_and_into_eval(run, tmp_path, capsys):
+    assert run(SFT + "learning_rate: 1e-3\n", "base") == 0
+    adapter = "use_peft: true\nlora_target_modules: [all-linear]\n"
+    assert run(f"stage: sft\nmodel_name_or_path: base\nlearning_rate: 1e-2\n{adapter}{COMMON}", "adapter") == 0
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
-    further = "model_name_or_path: adapter\nuse_peft: true\nlora_target_modules: [all-linear]\nlearning_rate: 1e-2\nbeta: 0.1\n"
-    assert run(GRPO + further, "further") == 0
-    before, after = weights(tmp_path / "adapter"), weights(tmp_path / "further")
-    assert set(before) == set(after) and any((before[k] != after[k]).any() for k in before)
-    config = json.loads((tmp_path / "further" / "adapter_config.json").read_text())
+    config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "base"
-    assert run(GRPO + "model_name_or_path: adapter\nlearning_rate: 1e-2\n", "merged") == 0
-    assert (tmp_path / "merged" / "model.safetensors").exists()
+    assert run(GRPO, "merged") == 0 and (tmp_path / "merged" / "model.safetensors").exists()
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
-    with pytest.raises(UserError, match="beta: found a KL term, whose reference would be the model below the adapter"):
-        run(GRPO + "model_name_or_path: adapter\nbeta: 0.1\n", "wrong_reference")
-    evaluation = (
-        "stage: eval\nmodels: {adapter: further, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
-    )
+    evaluation = "stage: eval\nmodels: {a: adapter, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
     assert run(evaluation + "max_completion_length: 8\nuse_cpu: true\n", "eval") == 0
-    assert "further" not in capsys.readouterr().err
-    assert set(json.loads((tmp_path / "eval" / "eval.json").read_text())) == {"adapter", "merged"}
+    assert set(json.loads((tmp_path / "eval" / "eval.json").read_text())) == {"a", "merged"}
 
 
-def test_four_bit_weights_carry_an_adapter(run, tmp_path):
-    base = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n"
-    run("stage: sft\n" + base + COMMON, "base")
-    quantised = "model_name_or_path: base\nload_in_4bit: true\nuse_peft: true\nlora_target_modules: [all-linear]\n"
-    assert run("stage: sft\n" + quantised + COMMON, "adapter") == 0
-    assert (
-        run(
-            GRPO
-            + "model_name_or_path: adapter\nload_in_4bit: true\nuse_peft: true\nlora_target_modules: [all-linear]\n",
-            "further",
-        )
-        == 0
-    )
-    assert weights(tmp_path / "further")
-
-
-def test_what_cannot_be_loaded_is_said_with_its_key(run, tmp_path):
-    from reasoning_ext.errors import UserError
-
+@pytest.mark.parametrize(
+    ("lines", "key"),
+    [
+        ("load_best_model_at_end: true\neval_strategy: epoch\ntest_size: 3", "load_best_model_at_end"),
+        ("eval_strategy: epoch", "dataset_test_split"),  # the training rows are not held out
+        ("model_name_or_path: empty", "model_name_or_path"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_with_its_key(run, tmp_path, lines, key):
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"^r\.yaml:2: model_name_or_path: found empty, a folder without a model"):
-        run("stage: sft\nmodel_name_or_path: empty\n" + COMMON, "out")
+    text = SFT.replace(f"model_name_or_path: {TINY / 'model'}\n", "") if "model_name" in lines else SFT
+    with pytest.raises(UserError) as error:
+        run(f"{text}{lines}\n")
+    problem = error.value.problem
+    assert (problem.file, problem.key) == ("r.yaml", key) and "\n" not in str(problem)
 
 
-def test_a_tokenizer_without_a_template_gets_one_that_is_saved(run, tmp_path):
-    import shutil
-
-    from reasoning_ext.think.tokenizer import DEFAULT_TEMPLATE
-
-    shutil.copytree(TINY / "model", tmp_path / "model")
-    (tmp_path / "model" / "chat_template.jinja").unlink()
-    assert run("stage: sft\nmodel_name_or_path: model\nfrom_scratch: true\n" + COMMON, "out") == 0
-    assert (tmp_path / "out" / "chat_template.jinja").read_text() == DEFAULT_TEMPLATE
-
-
-def test_what_trl_refuses_is_one_line(run):
-    from reasoning_ext.errors import UserError
-
-    text = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON
-    with pytest.raises(UserError, match=r"^r\.yaml:\d+: load_best_model_at_end: "):
-        run(
-            text + "load_best_model_at_end: true\neval_strategy: steps\neval_steps: 1\n"
-            "dataset_train_split: train[:80%]\ndataset_test_split: train[80%:]\n",
-            "out",
-        )
-
-
-def test_a_template_that_drops_the_thought_does_not_drop_it_from_training(run, tmp_path, monkeypatch):
-    import shutil
-
+def test_a_template_that_drops_the_thought_does_not_drop_it_from_training_and_one_is_saved(run, tmp_path, trained_rows):
     shutil.copytree(TINY / "model", tmp_path / "model")
     template = tmp_path / "model" / "chat_template.jinja"
-    template.write_text(
-        template.read_text().replace("{{ message.content }}<|end|>", "{{ message.content.split('</think>')[-1] }}")
-    )
-    seen = []
-    import trl
-
-    trained = trl.SFTTrainer.train
-    monkeypatch.setattr(
-        trl.SFTTrainer, "train", lambda self, **k: seen.append(self.train_dataset) or trained(self, **k)
-    )
-    assert run("stage: sft\nmodel_name_or_path: model\nfrom_scratch: true\n" + COMMON, "out") == 0
-    from transformers import AutoTokenizer
-
-    labels = [i for i in seen[0]["labels"][0] if i != -100]
-    assert "<think>0 and 1</think>" in AutoTokenizer.from_pretrained(tmp_path / "out").decode(labels)
+    drops = "{{ message.content.split('</think>')[-1] }}"
+    template.write_text(template.read_text().replace("{{ message.content }}<|end|>", drops))
+    text = SFT.replace(str(TINY / "model"), "model")
+    assert run(text) == 0 and "<think>0 and 1</think>" in trained_rows[0]
+    template.unlink()  # a tokenizer without a template gets one
+    assert run(text, "again") == 0
+    assert (tmp_path / "again" / "chat_template.jinja").read_text() == DEFAULT_TEMPLATE
 
 
-def test_the_training_rows_are_not_called_held_out(run):
-    from reasoning_ext.errors import UserError
-
-    text = (
-        f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\neval_strategy: steps\neval_steps: 1\n"
-        + COMMON
-    )
-    with pytest.raises(UserError, match=r"dataset_test_split: found test, but rows\.jsonl has one split"):
-        run(text, "out")
-    assert run(text + "dataset_train_split: train[:80%]\ndataset_test_split: train[80%:]\n", "out2") == 0
-
-
-def test_an_edited_format_gives_new_rows_to_the_trainer(run, tmp_path, monkeypatch):
+def test_an_edited_format_gives_new_rows_to_the_trainer(run, tmp_path, trained_rows, monkeypatch):
     """The cache of `datasets` knows a format by its name; nothing may come from there, TRL's own steps included."""
-    import shutil
+    import sys
 
-    import trl
-    from transformers import AutoTokenizer
-
-    seen = []
-    trained = trl.SFTTrainer.train
-    monkeypatch.setattr(
-        trl.SFTTrainer, "train", lambda self, **k: seen.append(self.train_dataset) or trained(self, **k)
-    )
-    text = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\ndataset_format: ./mine.py:mine\n"
     for said in ("111", "222222"):
         (tmp_path / "mine.py").write_text(f"def mine(row):\n    return {{'prompt': '1', 'completion': '{said}'}}\n")
-        for name in [name for name in __import__("sys").modules if name.startswith("reasoning_ext_file_mine")]:
-            del __import__("sys").modules[name]
-        assert run(text + COMMON, "out") == 0
-        shutil.rmtree(tmp_path / "out")
-    labels = [i for i in seen[1]["labels"][0] if i != -100]
-    assert AutoTokenizer.from_pretrained(TINY / "model").decode(labels).startswith("222222")
+        for name in [name for name in sys.modules if name.startswith("reasoning_ext_file_mine")]:
+            monkeypatch.delitem(sys.modules, name)
+        assert run(SFT + "dataset_format: ./mine.py:mine\n", f"out{said}") == 0
+    assert trained_rows[1].startswith("222222")

@@ -1,6 +1,7 @@
-"""Backend `unsloth` for real: 4-bit weights, LoRA, one step of SFT, and its adapter on into one step of GRPO."""
+"""Backend `unsloth` for real: imported first, 4-bit weights and LoRA trained, and TRL's defaults where it has others."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -8,69 +9,48 @@ import pytest
 from conftest import TINY
 
 pytestmark = pytest.mark.unsloth
-COMMON = """\
+RECIPE = f"""\
+stage: sft
 backend: unsloth
-dataset_name: ./rows.jsonl
+model_name_or_path: {TINY / "model"}
+from_scratch: true
 load_in_4bit: true
 use_peft: true
-lora_r: 8
 lora_target_modules: [all-linear]
-max_seq_length: 128
+dataset_name: ./rows.jsonl
 max_steps: 1
-per_device_train_batch_size: 4
-logging_steps: 1
-save_strategy: no
+output_dir: out
 """
-SFT = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\noutput_dir: sft\n" + COMMON
-GRPO = """\
-stage: grpo
-reward_funcs: [length_penalty: {max_tokens: 9}]
-num_generations: 2
-max_completion_length: 8
-output_dir: grpo
+ORDER = """
+import atexit, sys
+seen = []
+def hook(event, arguments):
+    if event == "import" and arguments[0] in ("unsloth", "trl", "transformers", "peft") and arguments[0] not in seen:
+        seen.append(arguments[0])
+sys.addaudithook(hook)
+atexit.register(lambda: print("ORDER", *seen))
 """
-
-
-def test_one_step_of_sft_and_of_grpo_on_four_bit_weights(cli, tmp_path, write_recipe, rows_file):
-    write_recipe(SFT, "1.yaml")
-    write_recipe(GRPO + f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\n" + COMMON, "2.yaml")
-    result = cli("run", "1.yaml", "2.yaml", timeout=900)
-    assert result.code == 0, result.out[-3000:] + result.err[-3000:]
-    for stage, figure in (("sft", "loss"), ("grpo", "reward")):
-        folder = tmp_path / stage
-        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        assert any(figure in row for row in rows), rows
-        adapter = json.loads((folder / "adapter_config.json").read_text())
-        assert adapter["r"] == 8 and (folder / "adapter_model.safetensors").is_file()
-        versions = json.loads((folder / "versions.json").read_text())
-        assert versions["unsloth"]
-
-
-LOAD = """
-from reasoning_ext.models.loaded import LoadOptions
-from reasoning_ext.models.load import load_model, prepare_backend
-prepare_backend("unsloth")
-from trl import ModelConfig
-config = ModelConfig(load_in_4bit=True, use_peft=True, lora_r=8, lora_target_modules=["all-linear"])
-loaded = load_model({path!r}, config, LoadOptions(backend="unsloth", from_scratch=True, max_seq_length=128))
-kinds = {{type(module).__name__ for module in loaded.model.modules()}}
-print("KINDS", sorted(kinds & {{"Linear4bit"}}), type(loaded.model).__name__, loaded.peft_config)
-print("TRAINED", {{name.rsplit(".", 2)[-3] for name, p in loaded.model.named_parameters() if p.requires_grad}})
+CALL = """
+from reasoning_ext.pipeline import run_recipes
+from reasoning_ext.recipe.load import load_recipes
+run_recipes(load_recipes(["r.yaml"]))
 """
 
 
-def test_the_weights_are_in_four_bits_and_only_the_adapter_is_trained(tmp_path):
-    code = LOAD.format(path=str(TINY / "model"))
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
-    assert "KINDS ['Linear4bit'] PeftModelForCausalLM None" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
-    trained = done.stdout.split("TRAINED ")[1]
-    assert "lora_A" in trained and "lora_B" in trained and "base_layer" not in trained
-
-
-def test_the_keys_are_read_off_this_trl_too(cli, write_recipe, rows_file):
-    write_recipe(SFT + "learning_ratee: 1\n", "1.yaml")
-    result = cli("run", "1.yaml")
-    assert (result.code, result.heavy) == (2, []) and "the nearest key of stage sft is learning_rate" in result.err
+@pytest.mark.parametrize("command", [["-m", "reasoning_ext", "run", "r.yaml"], ["-c", CALL]], ids=["-m", "call"])
+def test_unsloth_is_imported_first_however_the_program_is_started(command, tmp_path, write_recipe, rows_file):
+    (tmp_path / "sitecustomize.py").write_text(ORDER)
+    write_recipe(RECIPE)
+    paths = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    environment = os.environ | {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, *command]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "ORDER unsloth transformers" in done.stdout
+    adapter = json.loads((tmp_path / "out" / "adapter_config.json").read_text())
+    assert adapter["base_model_name_or_path"] == "out/random_base"
+    assert (tmp_path / "out" / "random_base" / "config.json").is_file()
+    assert json.loads((tmp_path / "out" / "versions.json").read_text())["unsloth"]
 
 
 PATCHED = """
@@ -84,28 +64,29 @@ from trl import GRPOConfig
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG, class_keys
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.train.common import build_config
-recipe = load_recipe(Path("r.yaml"))
-config = build_config(GRPOConfig, GRPO_CONFIG, recipe)
-off = {}
-for name, key in class_keys(*GRPO_CONFIG).items():
-    wanted, has = recipe.get(name), getattr(config, name)
-    if name == "epsilon_high" or (isinstance(wanted, int | float | str) and has != wanted):
-        off[name] = has
-patched = inspect.signature(GRPOConfig).parameters["learning_rate"].default
-print("FACTS" + json.dumps({"patched": patched, "off": off, "optim": config.optim}, default=str))
+found = {"patched": inspect.signature(GRPOConfig).parameters["learning_rate"].default}
+for lines in sys.argv[1:]:
+    Path("r.yaml").write_text(f"stage: grpo\\nbackend: unsloth\\nuse_cpu: true\\noutput_dir: out\\n{lines}\\n")
+    recipe = load_recipe(Path("r.yaml"))
+    config, off = build_config(GRPOConfig, GRPO_CONFIG, recipe), {}
+    for name, key in class_keys(*GRPO_CONFIG).items():
+        wanted, has = recipe.get(name), getattr(config, name)
+        if name == "epsilon_high" or (isinstance(wanted, int | float | str) and has != wanted):
+            off[name] = has
+    found[lines] = {"off": off, "optim": config.optim}
+print("FACTS" + json.dumps(found, default=str))
 """
+LINES = ["", "loss_type: dapo", "loss_type: cispo", "loss_type: dr_grpo", "loss_type: grpo\nscale_rewards: group"]
 
 
-@pytest.mark.parametrize(
-    "lines", ["", "loss_type: dapo", "loss_type: cispo", "loss_type: dr_grpo", "loss_type: grpo\nscale_rewards: group"]
-)
-def test_what_a_recipe_leaves_out_is_trls_default_though_unsloth_has_others(lines, tmp_path, write_recipe):
-    write_recipe(f"stage: grpo\nbackend: unsloth\nuse_cpu: true\noutput_dir: out\n{lines}\n")
-    done = subprocess.run([sys.executable, "-c", PATCHED], cwd=tmp_path, capture_output=True, text=True)
+def test_what_a_recipe_leaves_out_is_trls_default_though_unsloth_has_others(tmp_path):
+    command = [sys.executable, "-c", PATCHED, *LINES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert "FACTS" in done.stdout, done.stderr[-3000:]
     facts = json.loads(done.stdout.partition("FACTS")[2])
-    assert facts["patched"] == 5e-5, "Unsloth has not patched the class, and nothing was tested"
+    assert facts.pop("patched") == 5e-5, "Unsloth has not patched the class, and nothing was tested"
     by_device = {"gradient_checkpointing", "dataloader_pin_memory"}
     into_lists = {"report_to", "debug", "fsdp"}  # by TRL, which parses them
-    off = {name: value for name, value in facts["off"].items() if name not in by_device | into_lists}
-    assert off == {"epsilon_high": None} and facts["optim"] != "adamw_8bit"
+    for lines in LINES:
+        off = {name: value for name, value in facts[lines]["off"].items() if name not in by_device | into_lists}
+        assert off == {"epsilon_high": None} and facts[lines]["optim"] != "adamw_8bit", lines

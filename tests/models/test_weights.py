@@ -66,18 +66,13 @@ def refused(folder):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda n: "base_model.model." + n, ["21 of 21", "21 have no place", "PEFT"]),
-        (lambda n: "_orig_mod." + n, ["21 of 21", "torch.compile"]),
-        (lambda n: "module." + n, ["21 of 21", "DistributedDataParallel"]),
-        (lambda n: n.replace("layers.", "layers._fsdp_wrapped_module."), ["18 of 21", "FSDP"]),
-        (lambda n: n.replace("q_proj.", "q_proj.base_layer."), ["2 of 21", "adapter"]),
-        (lambda n: "policy.net." + n, ["21 of 21", "policy.net."]),
-        (lambda n: n if "layers.1." not in n else "", ["9 of 21 tensors are missing"]),
-        (lambda n: n if n != "lm_head.weight" else "", ["1 of 21 tensors are missing (lm_head.weight)"]),
-        (lambda n: n if n != "lm_head.weight" else "v_head.summary.weight", ["1 of 21", "1 have no place"]),
+        (lambda n: "base_model.model." + n, ["21 of 21 tensors are missing", "21 have no place", "base_model.model.lm_head"]),
+        (lambda n: n.replace("layers.", "layers._fsdp_wrapped_module."), ["18 of 21", "_fsdp_wrapped_module"]),
+        (lambda n: n.replace("q_proj.", "q_proj.base_layer."), ["2 of 21", "base_layer"]),
+        (lambda n: n if n != "lm_head.weight" else "v_head.summary.weight", ["1 of 21", "(lm_head.weight)", "(v_head.summary"]),
     ],
-)
-def test_names_that_fit_nothing_are_counted_and_their_likely_cause_is_said(model, change, said):
+)  # fmt: skip
+def test_names_that_fit_nothing_are_counted_and_one_is_named(model, change, said):
     rename(model, change)
     text = refused(model)
     assert all(part in text for part in said), text
@@ -91,7 +86,7 @@ def test_another_architecture_and_other_sizes_are_refused(model):
     edit(model, "config.json", num_hidden_layers=1)
     assert "9 have no place in it" in refused(model)
     edit(model, "config.json", model_type="gpt_neox", num_hidden_layers=2, architectures=["LlamaForCausalLM"])
-    assert "LlamaForCausalLM" in refused(model) and "GPTNeoXForCausalLM" in refused(model)
+    assert "GPTNeoXForCausalLM" in refused(model)
 
 
 def test_whatever_transformers_gives_a_place_is_no_fault(model, whole, tmp_path):
@@ -107,7 +102,9 @@ def test_whatever_transformers_gives_a_place_is_no_fault(model, whole, tmp_path)
     check_weights(str(model), init_kwargs={"num_hidden_layers": 1})
 
 
-def test_sharded_and_quantised_weights_are_judged_too(model, tmp_path):
+def test_sharded_and_pickled_weights_are_judged_too_and_quantised_ones_when_they_are_loaded(model, tmp_path):
+    import torch
+    from safetensors.torch import load_file
     from transformers import AutoModelForCausalLM
 
     loaded = AutoModelForCausalLM.from_pretrained(model)
@@ -115,31 +112,14 @@ def test_sharded_and_quantised_weights_are_judged_too(model, tmp_path):
     check_weights(str(tmp_path / "sharded"))
     next((tmp_path / "sharded").glob("model-00002*")).unlink()
     assert "model-00002-of-" in refused(tmp_path / "sharded")
-    edit(model, "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
-    check_weights(str(model))
-    rename(model, lambda n: "base_model.model." + n)
-    assert "PEFT" in refused(model)
-
-
-def test_weights_as_torch_saves_them_are_judged_as_well(model):
-    import torch
-    from safetensors.torch import load_file
-
     tensors = load_file(model / WEIGHTS)
     (model / WEIGHTS).unlink()
     torch.save(tensors, model / "pytorch_model.bin")
     check_weights(str(model))
     torch.save({"module." + name: tensor for name, tensor in tensors.items()}, model / "pytorch_model.bin")
     assert "21 of 21" in refused(model)
-
-
-@pytest.mark.parametrize("written", ["qweight", "weight_packed"])
-def test_what_a_quantiser_writes_in_the_place_of_a_weight_is_no_fault_and_a_lost_module_is(model, written):
-    edit(model, "config.json", quantization_config={"quant_method": "gptq", "bits": 4})
-    rename(model, lambda n: n.removesuffix("weight") + written if n.endswith("proj.weight") else n)
+    edit(model, "config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_4bit": True})
     check_weights(str(model))
-    rename(model, lambda n: "" if "layers.0.mlp.down_proj" in n else n)
-    assert "1 of " in refused(model)
 
 
 def test_the_model_below_an_adapter_is_looked_at(model, tmp_path):
@@ -150,7 +130,7 @@ def test_the_model_below_an_adapter_is_looked_at(model, tmp_path):
     get_peft_model(AutoModelForCausalLM.from_pretrained(model), LoraConfig(r=2)).save_pretrained(adapter)
     check_weights(str(adapter))
     rename(model, lambda name: "_orig_mod." + name)
-    with pytest.raises(KeyProblem, match=r"torch\.compile"):
+    with pytest.raises(KeyProblem, match="_orig_mod"):
         check_weights(str(adapter))
     (adapter / "adapter_model.safetensors").unlink()
     assert "adapter_model.safetensors" in refused(adapter)
@@ -203,16 +183,11 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(model, named, damage):
     "damage",
     [
         lambda f: rename(f, lambda n: "base_model.model." + n),
-        put("adapter_config.json", b"["),
         put("adapter_config.json", b"{}"),
         put("tokenizer.json", b"{}"),
         put("chat_template.jinja", b"{% for m in messages %}{{ m.content }"),
-        put("chat_template.jinja", b"\xff\xfe"),
-        lambda f: (
-            edit(f, "config.json", vocab_size=50, pad_token_id=None)
-            or rename(f, lambda n: "" if "embed" in n or "head" in n else n)
-        ),
     ],
+    ids=["names", "adapter", "tokenizer", "template"],
 )
 def test_check_and_run_refuse_it_with_the_line_of_the_key(
     model, damage, rows_file, write_recipe, monkeypatch, tmp_path, capsys
@@ -232,19 +207,24 @@ def test_check_and_run_refuse_it_with_the_line_of_the_key(
     assert not (tmp_path / "out" / "DONE").exists()
 
 
-@pytest.mark.slow
-def test_what_is_loaded_is_judged_by_its_own_report(model, monkeypatch):
+def test_what_is_loaded_is_judged_by_its_own_report_and_by_what_it_would_be_saved_with(model, monkeypatch):
     """Hub names have no folder whose headers could be read before."""
     from trl import ModelConfig
 
-    from reasoning_ext.models import load as models
-    from reasoning_ext.models.load import load_model
+    from reasoning_ext.models import load
     from reasoning_ext.models.loaded import LoadOptions, ModelError
 
-    monkeypatch.setattr(models, "check_weights", lambda *arguments: None)
+    edit(model, "generation_config.json", temperature=0.5, do_sample=False)
+    config, to_generate = ModelConfig(dtype="float32"), LoadOptions(trainable=False)
+    with pytest.raises(ModelError, match=r"generation_config\.json"):
+        load.load_model(str(model), config, LoadOptions())
+    load.load_model(str(model), config, to_generate)
+    monkeypatch.setattr(load, "check_weights", lambda *arguments: None)
     rename(model, lambda name: "base_model.model." + name)
-    with pytest.raises(ModelError, match=r"21 of 21 tensors are missing.*PEFT"):
-        load_model(str(model), ModelConfig(dtype="float32"), LoadOptions(trainable=False))
+    with pytest.raises(ModelError, match="21 of 21 tensors are missing"):
+        load.load_model(str(model), config, to_generate)
+    with pytest.raises(ModelError, match="hub/name is no adapter"):
+        load.load_model("hub/name", config, LoadOptions(run_folder=model, merge_adapter=True))
 
 
 def test_a_tokenizer_beyond_the_embeddings_is_refused_unless_nothing_uses_what_is_beyond(whole):
@@ -261,16 +241,3 @@ def test_a_tokenizer_beyond_the_embeddings_is_refused_unless_nothing_uses_what_i
     assert "<image_soft_token>" in vocabulary_problem("m", tokenizer, config)
     config.vocab_size = 50
     assert vocabulary_problem("m", AutoTokenizer.from_pretrained(whole), config)
-
-
-@pytest.mark.slow
-def test_a_generation_config_that_could_not_be_saved_is_refused_before_the_training(model):
-    from trl import ModelConfig
-
-    from reasoning_ext.models.load import load_model
-    from reasoning_ext.models.loaded import LoadOptions, ModelError
-
-    edit(model, "generation_config.json", temperature=0.5, do_sample=False)
-    with pytest.raises(ModelError, match=r"generation_config\.json"):
-        load_model(str(model), ModelConfig(dtype="float32"), LoadOptions())
-    load_model(str(model), ModelConfig(dtype="float32"), LoadOptions(trainable=False))

@@ -13,12 +13,17 @@ from reasoning_ext.check.keys import check_recipe
 from reasoning_ext.check.show import check_and_print
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.format import find_format, format_rows
+from reasoning_ext.data.row_options import row_options
+from reasoning_ext.data.rows import prepare
 from reasoning_ext.data.sources import load_rows
 from reasoning_ext.data.tokens import tokenize_pair
 from reasoning_ext.errors import UserError
+from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.think.template import decode, find_contract
 from reasoning_ext.train import dpo
+from reasoning_ext.train.callbacks import RunRecorder
+from reasoning_ext.train.token_rows import TokenOptions, tokens_of
 from tests.templates import TEMPLATES, build
 
 COMMON = {
@@ -88,21 +93,20 @@ def run(recipe_in, monkeypatch):
     return call
 
 
+ADAPTER = LORA | {"model_name_or_path": "./adapter"}
 WAYS = {
     "all weights": {},
     "all weights in 16 bits": {"dtype": "bfloat16"},
-    "all weights, precomputed": {"precompute_ref_log_probs": True},
     "a new adapter": LORA,
-    "an adapter trained further": LORA | {"model_name_or_path": "./adapter"},
-    "an adapter on 4-bit weights trained further": LORA | {"model_name_or_path": "./adapter", "load_in_4bit": True},
-    "an adapter trained further, precomputed": LORA | {"model_name_or_path": "./adapter", "precompute_ref_log_probs": True},
-    "a new adapter on a merged one": LORA | {"model_name_or_path": "./adapter", "merge_adapter": True},
+    "an adapter on 4-bit weights trained further": ADAPTER | {"load_in_4bit": True},
+    "an adapter trained further, precomputed": ADAPTER | {"precompute_ref_log_probs": True},
+    "a new adapter on a merged one": ADAPTER | {"merge_adapter": True},
     "all weights after a merge": {"model_name_or_path": "./adapter", "precompute_ref_log_probs": True},
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("values", WAYS.values(), ids=WAYS)
-def test_the_first_loss_is_ln_2_because_the_reference_is_the_model_itself(run, tmp_path, values):
+def test_the_first_loss_is_ln_2_because_the_reference_is_the_model_itself(run, tmp_path, capsys, values):
     rows = run(**{"max_steps": 3, "learning_rate": 1e-3} | values)
     losses = [row["loss"] for row in rows if "loss" in row]
     assert losses[0] == pytest.approx(math.log(2), abs=2e-3 if "dtype" in values else 1e-5)
@@ -110,28 +114,23 @@ def test_the_first_loss_is_ln_2_because_the_reference_is_the_model_itself(run, t
     assert losses[-1] != losses[0], "nothing was trained"
     saved = "adapter_model.safetensors" if values.get("use_peft") else "model.safetensors"
     assert (tmp_path / "out" / saved).is_file() and (tmp_path / "out" / "DONE").is_file()
+    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo  step 1/3")]
+    assert all(f"  {name} " in line for name in ("loss", "rewards/accuracies", "rewards/margins"))
 
 
-def test_ten_steps_are_five_and_five_more(run, recipe_in, tmp_path):
+def test_ten_steps_are_five_and_five_more(run, recipe_in):
     values = {
         "save_strategy": "steps", "save_steps": 5, "max_steps": 10, "learning_rate": 1e-3, "eval_strategy": "steps",
         "eval_steps": 5, "dataset_train_split": "train[:16]", "dataset_test_split": "train[16:]",
     }  # fmt: skip
-    recipe = recipe_in("cut", **values)
-
-    class Stop(Exception):
-        pass
-
-    from reasoning_ext.train.callbacks import RunRecorder
-
-    before = RunRecorder.on_save
+    recipe, before = recipe_in("cut", **values), RunRecorder.on_save
 
     def stop(self, args, state, control, **kwargs):
         before(self, args, state, control, **kwargs)
         if state.global_step == 5:
-            raise Stop
+            raise InterruptedError
 
-    with pytest.MonkeyPatch.context() as patch, pytest.raises(Stop):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
         patch.setattr(RunRecorder, "on_save", stop)
         pipeline.run_recipes([recipe])
     cut, whole = run("cut", **values), run("whole", **values)
@@ -141,25 +140,13 @@ def test_ten_steps_are_five_and_five_more(run, recipe_in, tmp_path):
     assert len({row["loss"] for row in whole if "loss" in row}) == 10
 
 
-def test_progress_names_accuracy_and_margin(run, capsys):
-    run(max_steps=1)
-    [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("dpo  step 1/1")]
-    assert all(f"  {name} " in line for name in ("loss", "rewards/accuracies", "rewards/margins"))
-
-
 # --- rows in tokens
 
 THOUGHT = "First 3+4=7.\n\nThen 7*2=14,  so\tthe answer\nis 14 — ja, größer als <b> & λ."
-ANSWER = "The answer is \\boxed{14}.\n"
-TRACE, PLAIN = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}", ANSWER
-WRONG = "<think>\n7*2=15 and <|im_end|>\n</think>\n\n15"
+PLAIN = "The answer is \\boxed{14}.\n"
+TRACE, WRONG = f"<think>\n{THOUGHT}\n</think>\n\n{PLAIN}", "<think>\n7*2=15 and <|im_end|>\n</think>\n\n15"
 QUESTION = [{"role": "user", "content": "What is (3+4)*2?"}]
-SIDES = {
-    "both think": (TRACE, WRONG),
-    "one thinks": (TRACE, PLAIN),
-    "the other thinks": (PLAIN, WRONG),
-    "none thinks": (PLAIN, "15"),
-}
+SIDES = {"both": (TRACE, WRONG), "one": (TRACE, PLAIN), "the other": (PLAIN, WRONG), "none": (PLAIN, "15")}
 
 
 def said(text):
@@ -187,130 +174,7 @@ def test_both_sides_are_exact_behind_one_prompt(name, sides):
         assert ids[-1] == contract.end_id
 
 
-def test_a_pair_of_which_one_side_thinks_shares_the_shorter_prompt():
-    tokenizer = build("deepseek_r1_distill")
-    contract = find_contract(tokenizer)
-    pair = tokenize_pair(tokenizer, contract, {"prompt": QUESTION, "chosen": said(TRACE), "rejected": said(PLAIN)}, 0)
-    assert decode(tokenizer, pair.chosen_ids).startswith("<think>\n")
-    assert decode(tokenizer, pair.rejected_ids).startswith(PLAIN)
-    assert not decode(tokenizer, pair.prompt_ids).rstrip().endswith("<think>")
-
-
-def test_the_batch_is_never_cut(run, recipe_in, monkeypatch):
-    kept = []
-    monkeypatch.setattr(dpo, "train", lambda trainer, *_: kept.append(trainer) or 130)
-    monkeypatch.setattr(Look, "look", lambda self: None)
-    longest = max(len(row["prompt"]) + len(row["chosen"]) for row in PAIRS) - 13  # tags and roles are tokens
-    recipe = recipe_in(max_length=longest, overlong_rows="drop")
-    pipeline.run_recipes([recipe])
-    [trainer] = kept
-    tokenizer, texts = trainer.processing_class, []
-    for batch in trainer.get_train_dataloader():
-        for ids, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True):
-            texts.append(tokenizer.decode(ids[mask.bool()]))
-    written = {row[side] + "<|end|>" for row in PAIRS for side in ("chosen", "rejected")}
-    assert texts and {*texts} <= written
-
-
-# --- what is dropped and refused
-
-
-def read(recipe_in, tmp_path, rows, **values):
-    """Tokenize rows as the stage will; return what became of them as lines."""
-    from reasoning_ext.data.row_options import row_options
-    from reasoning_ext.data.rows import prepare
-    from reasoning_ext.models.source import model_source
-    from reasoning_ext.train.token_rows import TokenOptions, tokens_of
-
-    file = put(tmp_path / "rows.jsonl", rows)
-    recipe = recipe_in(dataset_name=str(file), **values)
-    prepared = prepare(row_options(recipe))
-    how = TokenOptions("dpo", None, recipe.get("max_length"), recipe.get("overlong_rows"))
-    return tokens_of(prepared, how, *model_source(recipe, True).load_tokenizer()), prepared.lines()
-
-
-def test_pairs_that_teach_nothing_are_dropped_and_counted(recipe_in, tmp_path):
-    same, empty, none = ({**PAIRS[0], "rejected": text} for text in (PAIRS[0]["chosen"], " ", None))
-    rows, lines = read(recipe_in, tmp_path, [PAIRS[1], same, empty, none, PAIRS[2], PAIRS[2]], deduplicate="exact")
-    assert rows.num_rows == 2
-    assert lines[1:] == [
-        "without a chosen or a rejected answer: 4 rows, 2 dropped",
-        "with the same answer chosen and rejected: 3 rows, 1 dropped",
-        "deduplicate exact: 2 rows, 1 dropped",
-    ]
-
-
-def test_several_pairs_of_one_prompt_are_no_duplicates(recipe_in, tmp_path):
-    other = {**PAIRS[0], "rejected": "<think>0 and 7</think>7"}
-    assert read(recipe_in, tmp_path, [PAIRS[0], other, PAIRS[0]], deduplicate="exact")[0].num_rows == 2
-
-
-def test_a_pair_with_a_side_that_is_too_long_is_refused_or_dropped(recipe_in, tmp_path):
-    long = {**PAIRS[0], "rejected": f"<think>{'0 ' * 40}</think>0"}
-    with pytest.raises(DataError, match="1 of 2 rows are longer than max_length 64") as error:
-        read(recipe_in, tmp_path, [PAIRS[1], long], max_length=64)
-    assert error.value.key == "max_length" and "\n" not in str(error.value)
-    rows, lines = read(recipe_in, tmp_path, [PAIRS[1], long], max_length=64, overlong_rows="drop")
-    assert rows.num_rows == 1 and lines[-1] == "up to max_length 64: 1 rows, 1 dropped"
-
-
-@pytest.mark.parametrize(
-    ("row", "said"),
-    [
-        ({"prompt": "1+1", "completion": "2"}, "stage dpo needs the column chosen; after formatting there are prompt, c"),
-        ({"prompt": "1+1", "chosen": "2"}, "stage dpo needs the column rejected"),
-        ({"chosen": "2", "rejected": "3"}, "needs the column prompt; the data set has chosen, rejected"),
-        (
-            {"prompt": "1+1", "chosen": [{"role": "user", "content": "1+1"}, *said("2")], "rejected": "3"},
-            "write dataset_format: preferences for whole conversations",
-        ),
-    ],
-)  # fmt: skip
-def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path, row, said):
-    recipe = recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", [row])))
-    with pytest.raises((UserError, DataError)) as error:
-        pipeline.run_recipes([recipe])
-    assert said in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    ("values", "said"),
-    [
-        ({"from_scratch": True}, "from_scratch: found true, allowed: false in stage dpo"),
-        ({"beta": 0.0}, "beta: found 0.0, allowed: above 0"),
-        ({"model_name_or_path": "./adapter"}, "use_peft: found false, whose reference would be the model below the adapter"),
-        ({"sync_ref_model": True, "use_peft": True}, "sync_ref_model: found true with use_peft: true"),
-        ({"precompute_ref_log_probs": True, "dataset_streaming": True}, "precompute_ref_log_probs: found true with"),
-        ({"backend": "unsloth", "max_length": None, "max_seq_length": 512}, "max_length: found 1024, where Unsloth would cut"),
-        ({"load_in_4bit": True}, "load_in_4bit: found true without use_peft: true"),
-        ({"output_dir": None}, "output_dir: the key is missing; stage dpo needs model_name_or_path, dataset_name, output_dir"),
-    ],
-    ids=str,
-)  # fmt: skip
-def test_what_cannot_work_is_said_before_torch_is_imported(recipe_in, values, said):
-    with pytest.raises(UserError) as error:
-        check_recipe(recipe_in(**values)).refuse()
-    assert said in str(error.value) and "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("key, value, said", [
-    ("loss_type", ["sigmod"], "loss_type: found 'sigmod', allowed: sigmoid, hinge"),
-    ("loss_type", "sigmoid", "write [sigmoid]"), ("truncation_mode", "keep_end", "no row is ever cut"),
-    ("overlong_rows", "cut", "overlong_rows: found 'cut', allowed: error, drop"),
-    ("train_on", "answer", "stage sft has this key, stage dpo has not"),
-])  # fmt: skip
-def test_a_wrong_key_is_said(recipe_in, key, value, said):
-    with pytest.raises(UserError) as error:
-        recipe_in(**{key: value})
-    assert said in str(error.value)
-
-
-def test_what_trl_refuses_is_one_line(run):
-    with pytest.raises(UserError, match="DPOTrainer refuses these values: Label smoothing must be"):
-        run(max_steps=1, loss_type=["exo_pair"])
-
-
-def test_the_trainers_own_class_is_the_one_that_trl_has_now(run, monkeypatch):
+def test_the_batch_is_never_cut_and_the_trainers_class_is_the_one_that_trl_has_now(run, recipe_in, monkeypatch):
     """Unsloth puts a class of its own in DPOTrainer's place, which must be the one that is built."""
     import trl
 
@@ -319,48 +183,92 @@ def test_the_trainers_own_class_is_the_one_that_trl_has_now(run, monkeypatch):
 
     kept = []
     monkeypatch.setattr(trl, "DPOTrainer", Patched)
-    monkeypatch.setattr(dpo, "train", lambda trainer, *_: kept.append(trainer) or 0)
-    with pytest.raises(FileNotFoundError):  # nothing was logged
-        run(max_steps=1)
-    assert isinstance(kept[0], Patched)
+    monkeypatch.setattr(dpo, "train", lambda trainer, *_: kept.append(trainer) or 130)
+    longest = max(len(row["prompt"]) + len(row["chosen"]) for row in PAIRS) - 13  # tags and roles are tokens
+    pipeline.run_recipes([recipe_in(max_length=longest, overlong_rows="drop")])
+    [trainer] = kept
+    assert isinstance(trainer, Patched)
+    texts = {
+        trainer.processing_class.decode(ids[mask.bool()])
+        for batch in trainer.get_train_dataloader()
+        for ids, mask in zip(batch["input_ids"], batch["completion_mask"], strict=True)
+    }
+    assert texts and texts <= {row[side] + "<|end|>" for row in PAIRS for side in ("chosen", "rejected")}
+
+
+# --- what is dropped and refused
+
+
+def read(recipe_in, tmp_path, rows, **values):
+    """Tokenize rows as the stage will; return how many are left, and how many each step dropped."""
+    recipe = recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", rows)), **values)
+    prepared = prepare(row_options(recipe))
+    how = TokenOptions("dpo", None, recipe.get("max_length"), recipe.get("overlong_rows"))
+    made = tokens_of(prepared, how, *model_source(recipe.values, recipe.local, True).load_tokenizer())
+    return made.num_rows, [step["dropped"] for step in prepared.steps[1:]]
+
+
+def test_pairs_that_teach_nothing_or_are_too_long_are_dropped_and_counted(recipe_in, tmp_path):
+    same, empty, none = ({**PAIRS[0], "rejected": text} for text in (PAIRS[0]["chosen"], " ", None))
+    rows = [PAIRS[1], same, empty, none, PAIRS[2], PAIRS[2]]
+    assert read(recipe_in, tmp_path, rows, deduplicate="exact") == (2, [2, 1, 1])
+    other = {**PAIRS[0], "rejected": "<think>0 and 7</think>7"}  # several pairs of one prompt are no duplicates
+    assert read(recipe_in, tmp_path, [PAIRS[0], other, PAIRS[0]], deduplicate="exact")[0] == 2
+    long = {**PAIRS[0], "rejected": f"<think>{'0 ' * 40}</think>0"}
+    assert read(recipe_in, tmp_path, [PAIRS[1], long], max_length=64, overlong_rows="drop")[0] == 1
+    with pytest.raises(DataError, match="1 of 2 rows are longer than max_length 64") as error:
+        read(recipe_in, tmp_path, [PAIRS[1], long], max_length=64)
+    assert error.value.key == "max_length"
+
+
+def test_rows_that_are_no_pairs_are_refused_in_a_line(recipe_in, tmp_path):
+    conversation = {"prompt": "1+1", "chosen": [{"role": "user", "content": "1+1"}, *said("2")], "rejected": "3"}
+    for row in ({"prompt": "1+1", "completion": "2"}, {"chosen": "2", "rejected": "3"}, conversation):
+        with pytest.raises(UserError) as error:
+            pipeline.run_recipes([recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", [row])))])
+        assert error.value.problem.key == "dataset_name" and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("values", "key"),
+    [
+        ({"from_scratch": True}, "from_scratch"),
+        ({"beta": 0.0}, "beta"),
+        ({"model_name_or_path": "./adapter"}, "use_peft"),
+        ({"sync_ref_model": True, "use_peft": True}, "sync_ref_model"),
+        ({"precompute_ref_log_probs": True, "dataset_streaming": True}, "precompute_ref_log_probs"),
+        ({"backend": "unsloth", "max_length": None, "max_seq_length": 512}, "max_length"),
+        ({"load_in_4bit": True}, "load_in_4bit"),
+        ({"output_dir": None}, "output_dir"),
+        ({"loss_type": ["sigmod"]}, "loss_type"),
+        ({"train_on": "answer"}, "train_on"),
+    ],
+    ids=str,
+)
+def test_what_cannot_work_is_said_before_torch_is_imported(recipe_in, values, key):
+    with pytest.raises(UserError) as error:
+        check_recipe(recipe_in(**values)).refuse()
+    assert error.value.problem.key == key and "\n" not in str(error.value)
+
+
+def test_what_trl_refuses_is_one_line(run):
+    with pytest.raises(UserError, match="DPOTrainer refuses these values: Label smoothing must be"):
+        run(max_steps=1, loss_type=["exo_pair"])
 
 
 # --- check, formats, sources
 
 
-def check(recipe, capsys):
-    code = check_and_print([recipe], [], offline=True, show=0, as_json=True)
-    [document] = json.loads(capsys.readouterr().out)["recipes"]
-    return code, document
-
-
-def test_check_shows_a_pair_and_counts(recipe_in, capsys):
-    recipe = recipe_in(max_steps=-1, num_train_epochs=2.0, gradient_accumulation_steps=5)
-    assert check_and_print([recipe], [], offline=True, show=1, as_json=False) == 0
-    out = capsys.readouterr().out
-    assert "prompt (not trained on): <|user|>0+1<|assistant|>" in out
-    assert "chosen (made more likely): <think>0 and 1</think>1<|end|>" in out
-    assert "rejected (made less likely): <think>0 and 0</think>0<|end|>" in out
-    assert "tokens of 20 pairs, of each the longer side:" in out and "max_length 96" in out
-    code, document = check(recipe, capsys)
-    assert code == 0
-    assert {"rows_a_step": 10, "optimizer_steps": 4, "epochs": 2.0}.items() <= document["facts"]["batch"].items()
-    longer, mean = document["facts"]["lengths"]["longest"], document["facts"]["mean_length"]
-    assert longer < mean < 2 * longer
-
-
-def test_check_says_what_is_wrong_with_the_pairs(recipe_in, tmp_path, capsys):
+def test_check_shows_a_pair_and_says_what_is_wrong(recipe_in, tmp_path, capsys):
     rows = [{**row, "rejected": "0", "chosen": row["chosen"].replace("</think>", "")} for row in PAIRS]
     recipe = recipe_in(dataset_name=str(put(tmp_path / "rows.jsonl", rows)), max_length=12)
-    code, document = check(recipe, capsys)
-    texts = [f"{f['level']} {f['key']}: {f['text']}" for f in document["findings"]]
-    assert code == 2 and any("error max_length: 20 of 20 rows are longer than max_length 12" in text for text in texts)
-    assert any("20 of 20 chosen answers have a thought that is not closed" in text for text in texts)
-    assert any("so that longer answers are taught too" in text for text in texts)
-    code, document = check(
-        recipe_in("b", dataset_name=str(tmp_path / "rows.jsonl"), loss_type=["sigmoid_norm"]), capsys
-    )
-    assert code == 0 and not any("are taught too" in f["text"] for f in document["findings"])
+    for one, code, texts in (
+        (recipe_in("b"), 0, ["<|user|>0+1<|assistant|>", "<think>0 and 1</think>1<|end|>", "max_length 96"]),
+        (recipe, 2, ["20 of 20 rows are longer", "20 of 20 chosen answers have a thought that is not closed"]),
+    ):
+        assert check_and_print([one], [], offline=True, show=1, as_json=False) == code
+        said = "".join(capsys.readouterr())
+        assert all(text in said for text in texts), said
 
 
 def test_whole_conversations_become_pairs(tmp_path):
@@ -371,24 +279,11 @@ def test_whole_conversations_become_pairs(tmp_path):
         {"prompt": "1+1?", "chosen": [turn, *said("2")], "rejected": [turn, *said("3")], "score": 1},
         {"prompt": "1+1?", "chosen": [turn, *said("2")], "rejected": [asked, *said("3")], "score": 2},
     ]
-    dropped = []
-    made = format_rows(datasets.Dataset.from_list(rows), find_format("preferences", tmp_path), dropped=dropped)
+    dropped, made_by = [], find_format("preferences", tmp_path)
+    made = format_rows(datasets.Dataset.from_list(rows), made_by, dropped=dropped)
     assert list(made) == [{"score": 1, "prompt": [turn], "chosen": said("2"), "rejected": said("3")}] and dropped == [1]
     with pytest.raises(DataError, match="the column rejected does not end with an assistant's message after a prompt"):
-        format_rows(
-            datasets.Dataset.from_list([rows[0] | {"rejected": [turn, asked]}]), find_format("preferences", tmp_path)
-        )
-
-
-def test_the_report_shows_what_is_preferred(run, tmp_path):
-    from reasoning_ext.runs.report import write_report
-
-    run(max_steps=2, learning_rate=1e-3)
-    write_report([tmp_path / "out"], tmp_path / "report.html")
-    page = (tmp_path / "report.html").read_text()
-    for title in ("share of pairs whose chosen answer is preferred", "margin between chosen and rejected answers"):
-        assert title in page
-    assert "not finished" not in page and "went in <bdi>out</bdi> from" in page
+        format_rows(datasets.Dataset.from_list([rows[0] | {"rejected": [turn, asked]}]), made_by)
 
 
 def test_a_sample_run_gives_each_stage_its_own_file(tmp_path):
@@ -397,9 +292,5 @@ def test_a_sample_run_gives_each_stage_its_own_file(tmp_path):
     put(tmp_path / "sft.jsonl", [{"prompt": "1+1", "completion": "2"}])
     assert load_rows(str(tmp_path), tmp_path, stage="dpo").column_names == ["prompt", "chosen", "rejected"]
     assert load_rows(str(tmp_path), tmp_path, stage="sft").column_names == ["prompt", "completion"]
-    with pytest.raises(DataError) as error:
+    with pytest.raises(DataError, match=r"without prompts\.jsonl, which stage grpo reads"):
         load_rows(str(tmp_path), tmp_path, stage="grpo")
-    assert str(error.value).endswith(
-        f"found the sample run {tmp_path} without prompts.jsonl, which stage grpo reads; "
-        "make it again with a new output_dir"
-    )
