@@ -2,13 +2,11 @@
 
 Reads the parquet files that TRL writes into `completions/`, `samples.jsonl` and `answers.jsonl` of our stages, and any
 parquet or JSONL file with the columns `prompt`, `completion` and what the rewards ask for. What TRL's table does not hold is
-made up for: the opening tag, where every thought is closed and none is opened, and token ids, with the run's own tokenizer.
+made up for: the opening tag, and token ids, with the run's own tokenizer.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import time
 from pathlib import Path
@@ -32,19 +30,15 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 2**22  # of one completion; a column of that name with more counts something else
 SHOWN, SHOWN_CHARACTERS = 2, 300
-MOST_ROWS = 200_000  # lines of a JSONL file: those of a sampling run may be a million, and all rows are held at once
 
 
 def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
-    """Score a file of completions and print what the rewards make of them.
+    """Score a file of completions and print what the rewards make of them; raises a UserError where something is missing.
 
     Args:
         path: the file, or a run's folder.
         recipe_path: take `reward_funcs` from this recipe; where no reward is named, from the run's own.
         names: and these rewards, spelled as in a recipe.
-
-    Raises:
-        UserError: no file, no reward, or a column is missing.
     """
     import pandas
 
@@ -58,8 +52,8 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
     table = pandas.DataFrame(dict(enumerate(values)), dtype=float)  # a column a reward, NaN where it does not apply
     totals = (table * weights).sum(axis=1, min_count=1)
     # the rows of one prompt, at one step of a training
-    names = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
-    groups = pandas.Series(names)
+    keys = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
+    groups = pandas.Series(keys)
     print(f"{len(rows)} completions of {groups.nunique()} prompts")
     for i, (spec, weight, taken) in enumerate(zip(specs, weights, seconds, strict=True)):
         print(_line(f"{spec.name} x {weight:g}", table[i], groups) + f"  {1000 * taken / len(rows):.2f} ms each")
@@ -91,27 +85,19 @@ def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[li
 
 
 def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[list[Values], list[float]]:
-    """Score R rows with each reward, called as TRL calls it.
-
-    Returns:
-        one list of R values a reward, and the seconds that each reward took.
-
-    Raises:
-        UserError: a column that a reward needs is missing, or a reward fails.
-    """
+    """Score R rows with each reward, called as TRL calls it; return R values for each, and the seconds that it took."""
     names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
     try:
         check_columns(names, needed_columns(specs))
     except KeyProblem as error:
         raise UserError(f"score: {error}") from error
-    for spec in specs:
-        if "completion_ids" in spec.plugin.required and "completion_ids" not in rows[0]:
-            raise UserError(
-                f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
-            )
+    if lacking := [spec.name for spec in specs if "completion_ids" in {*spec.plugin.required} - rows[0].keys()]:
+        needs = "completion_ids or tokens, or a run's folder with its tokenizer"
+        raise UserError(f"score: the reward {lacking[0]} needs {needs}")
     ours = {"prompt", "completion", *NOT_COLUMNS} - {"completion_ids"}
     columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
-    completions = _whole([_conversation(row["completion"]) for row in rows])
+    given = [row["completion"] for row in rows]
+    completions = _whole([[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in given])
     prompts = [row.get("prompt") for row in rows]
     values, seconds = [], []
     for reward in build_rewards(specs, tolerated=0):
@@ -122,9 +108,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:
-    """Read completions from a parquet or JSONL file, or from what a run's folder holds.
-
-    Of a JSONL file with more than `MOST_ROWS` lines the first so many are read, and a line is printed that says so.
+    """Read completions from a parquet or JSONL file, or from what a run's folder holds, but those that a server failed to give.
 
     Raises:
         UserError: there is none, or it has no column `completion`.
@@ -133,17 +117,16 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
-    rows = [row for file in files for row in _read_file(file) if not _failed(row)]
+    rows = [row for file in files for row in _read_file(file) if not (isinstance(row, dict) and _failed(row))]
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
     ids: dict[int, list[int]] = {}  # by length: what counts is how many there are; they are the largest part of a row
     for i, row in enumerate(rows):
         given = row.get("completion") if isinstance(row, dict) else None
         if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
-            columns = row if isinstance(row, dict) else {}
-            found = f"the completion {given!r}" if "completion" in columns else "no column completion"
-            has = f"; there are {', '.join(columns)}" if isinstance(row, dict) else ""
-            raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
+            there = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
+            found = f"the completion {given!r}" if there and "completion" in row else "no column completion"
+            raise UserError(f"score: row {i} has {found}, allowed: a text or messages{there}")
         try:  # as data are read: content in parts, a thought in a field of its own
             row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
         except ValueError as error:
@@ -157,29 +140,22 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _failed(row: Any) -> bool:
+def _failed(row: dict) -> bool:
     """Tell whether a server gave no completion: a row with an error that is one of our stages', or has no text at all."""
-    return bool(isinstance(row, dict) and row.get("error") and ("sample_index" in row or row.get("completion") == ""))
+    return bool(row.get("error")) and ("sample_index" in row or row.get("completion") == "")
 
 
 def _read_file(file: Path) -> list[Any]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(file).to_pylist() if file.suffix == ".parquet" else _read_lines(file)
+        if file.suffix == ".parquet":
+            return pyarrow.parquet.read_table(file).to_pylist()
+        return read_jsonl(file)
     except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
-        allowed = "parquet, or JSONL, an object a line"
-        raise UserError(f"score: {file} cannot be read ({error}), allowed: {allowed}") from error
-
-
-def _read_lines(file: Path) -> list[Any]:
-    with file.open("rb") as lines:
-        count = sum(line.endswith(b"\n") for line in lines)
-        if count <= MOST_ROWS:
-            return read_jsonl(file)
-        print(f"score  the first {MOST_ROWS} of {count} completions")
-        lines.seek(0)
-        return [json.loads(line) for line in itertools.islice(lines, MOST_ROWS) if line.strip()]
+        raise UserError(
+            f"score: {file} cannot be read ({error}), allowed: parquet, or JSONL, an object a line"
+        ) from error
 
 
 def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
@@ -206,10 +182,6 @@ def _whole(completions: list) -> list:
     ]
 
 
-def _conversation(completion: Any) -> Any:
-    return [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
-
-
 def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
     given, grouped = column.dropna(), column.groupby(groups)
     if given.empty:
@@ -222,8 +194,7 @@ def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
 
 def _logged(row: dict[str, Any]) -> float | None:
     """Return what a row's training made of it: TRL's advantage, or the sum of the rewards that were saved."""
-    rewards = row.get("rewards")
-    saved = [row.get("advantage")]
+    saved, rewards = [row.get("advantage")], row.get("rewards")
     if saved == [None] and isinstance(rewards, dict):
         saved = list(rewards.values())
     known = [value for value in saved if isinstance(value, int | float) and math.isfinite(value)]

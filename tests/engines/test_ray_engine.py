@@ -9,6 +9,7 @@ from conftest import TINY
 
 from reasoning_ext.engines import ray as module
 from reasoning_ext.engines.base import Completion, EngineError, SamplingSettings
+from reasoning_ext.engines.opening import open_local
 from reasoning_ext.engines.ray import RayEngine
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.models.source import ModelSource
@@ -88,7 +89,7 @@ def test_a_killed_worker_costs_nothing_and_the_others_stay_for_the_next_round(cl
 
 def test_a_chunk_that_kills_every_worker_is_given_up(cluster, monkeypatch):
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
-    monkeypatch.setattr(module, "STARTS", 2)
+    monkeypatch.setattr(module, "RESTARTS", 1)
     engine = RayEngine(SOURCE, options(), opens(lambda content, g: os._exit(1) if content == "11+77=?" else "7"))
     with pytest.raises(EngineError, match="2 workers have died") as error:
         list(engine.generate(PROMPTS, KEYS, SETTINGS))
@@ -111,7 +112,7 @@ def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_pa
     from reasoning_ext.models.load import LoadOptions
 
     source = ModelSource(str(TINY / "model"), {}, LoadOptions(trainable=False, from_scratch=True), use_cpu=True)
-    engine = RayEngine(source, options(num_workers=1))
+    engine = RayEngine(source, options(num_workers=1), open_local)
     found = {(c.prompt, c.sample): c for batch in engine.generate(PROMPTS, KEYS[:32], SETTINGS) for c in batch}
     from reasoning_ext.engines.transformers import TransformersEngine
 
@@ -127,5 +128,5 @@ def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_pa
 
 def test_more_workers_than_this_machine_has_room_for_are_refused(cluster):
     with pytest.raises(EngineError, match="found num_workers 999 with num_cpus 1, but Ray has") as error:
-        RayEngine(SOURCE, options(num_workers=999))
+        RayEngine(SOURCE, options(num_workers=999), open_local)
     assert error.value.key == "engine_kwargs"

@@ -2,8 +2,6 @@
 
 import inspect
 
-import datasets
-import numpy as np
 import pytest
 import torch
 import transformers
@@ -135,33 +133,6 @@ def replaced(loop):
     """A loop in the place of `decode`, as transformers looks at it."""
     loop.__signature__ = inspect.signature(module.decode)
     return loop
-
-
-class LazyKeys:
-    """Keys as an array, as a run with a million has them."""
-
-    def __init__(self, keys):
-        self.array_K2 = np.array(keys, dtype=np.int32)
-
-
-def test_a_prompts_tokens_are_counted_once_however_many_rounds_ask_for_it(loaded, monkeypatch):
-    counted, count_tokens = [], module.count_tokens
-    monkeypatch.setattr(module, "count_tokens", lambda t, text: counted.append(text) or count_tokens(t, text))
-    engine, settings = TransformersEngine(loaded, 7), SamplingSettings(max_completion_length=2)
-    table = datasets.Dataset.from_dict({"prompt": PROMPTS})
-
-    def ask(prompts, keys):
-        counted.clear()
-        found = [c for batch in engine.generate(prompts, keys, settings) for c in batch]
-        return len(counted), [(c.prompt, c.sample) for c in found]
-
-    count, order = ask(table["prompt"], LazyKeys(KEYS[:8]))
-    assert count == 2 and order == KEYS[4:8] + KEYS[:4]  # the longest first
-    assert ask(table["prompt"], KEYS[4:12])[0] == 1  # the third; the column is another object, of the same table
-    assert ask(table["prompt"], [])[0] == 0
-    assert ask(PROMPTS, KEYS[:8])[0] == 2  # other prompts, for all that the engine can tell
-    assert ask({5: PROMPTS[1]}, [(5, 0)])[0] == 1
-    assert ask(PROMPTS[::-1], KEYS)[1][:4] == KEYS[4:8] and len(counted) == len(PROMPTS)
 
 
 def test_tokens_are_drawn_with_their_probabilities_and_one_without_never():

@@ -89,20 +89,14 @@ def test_messages_are_read_as_those_of_data(replay, message):
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ('{\n{"completion": "a"}', "x.jsonl cannot be read"),
-        ('{"completion": 3}', "row 0 has the completion 3"),
-        ('{"completion": []}', "row 0 has the completion []"),
-        ('{"completion": "a"}\n{"b": 1}', "row 1 has no column completion"),
-        ("[1]", "row 0 has no column completion"),
-        ("", "holds no completions"),
-    ],
+    "lines",
+    ['{\n{"completion": "a"}', '{"completion": 3}', '{"completion": []}', '{"completion": "a"}\n{"b": 1}', "[1]", ""],
 )
-def test_what_cannot_be_read_is_said(replay, tmp_path, lines, said):
+def test_what_cannot_be_read_is_said(replay, tmp_path, lines, wording):
     (tmp_path / "x.jsonl").write_text(lines + "\n")
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError) as caught:
         replay("x.jsonl", "think_format")
+    wording(caught.value)
 
 
 def test_a_recipes_reward_weights_count(replay, write_recipe):
@@ -127,21 +121,6 @@ def test_a_jsonl_file_with_a_recipes_rewards(replay, tmp_path, write_recipe):
     rows = [failed, cut, *({"prompt": "?", "completion": "x", "tokens": n} for n in (5, 10))]
     (tmp_path / "samples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows) + '{"torn')
     assert "mean -0.7500" in replay("samples.jsonl", recipe="r.yaml")
-
-
-def test_of_a_long_sampling_run_the_first_completions_are_read(tmp_path, monkeypatch, capsys):
-    rows = [{"prompt": "?", "completion": f"<think></think>{n}", "tokens": 7, "answer": "7"} for n in (7, 7, 8, 8)]
-    file = tmp_path / "samples.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + '\n{"torn')
-    monkeypatch.setattr(score, "MOST_ROWS", 4)
-    assert len(score.read_completions(tmp_path)) == 3 and capsys.readouterr().out == ""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + "not read\nnor this\n" + '{"torn')
-    monkeypatch.setattr(score, "MOST_ROWS", 3)
-    score.score_and_print(tmp_path, None, ["math_answer"])
-    out = capsys.readouterr().out.splitlines()
-    assert out[:2] == ["score  the first 3 of 5 completions", "3 completions of 1 prompts"] and "mean 0.6667" in out[2]
-    first, second, *_ = score.read_completions(file)
-    assert len(first["completion_ids"]) == 7 and first["completion_ids"] is second["completion_ids"]
 
 
 def test_what_is_missing_is_said(replay):
