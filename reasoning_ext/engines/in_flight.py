@@ -151,18 +151,23 @@ class InFlight:
         if isinstance(fault, RefusedError) or (fault.error == NO_REPLY and not self.answered):
             raise _refused(fault, self.options.api_key_env)
         if fault.error != TOO_EARLY:
-            return self._server.answered_at > began or await self._server.answers(self.model)
+            return self._server.answered_at > began or await self._answers()
         patience = self.options.give_up_seconds + 2 * self.options.request_timeout
         if time.monotonic() - self._server.answered_at > patience:
             raise self._given_up("the server has had too much to do for too long", "lower max_concurrency")
         return False
+
+    async def _answers(self) -> bool:
+        """Tell whether the server answers a request for one token, and be it by a refusal."""
+        fault = await self._server.probe(self.model)
+        return fault is None or isinstance(fault, RefusedError) or fault.error == NO_REPLY
 
     async def _watch(self) -> None:
         """Raise an EngineError when all endpoints have been dead for too long."""
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             dead_for = self._server.dead_for()
-            if dead_for >= self.options.give_up_seconds and not await self._server.answers(self.model):
+            if dead_for >= self.options.give_up_seconds and not await self._answers():
                 advice = "start it, or set base_url to one that runs"
                 raise self._given_up(f"no endpoint has answered for {dead_for:.0f} s", advice)
 

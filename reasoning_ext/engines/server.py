@@ -7,7 +7,6 @@ given up is in `in_flight.py`. What comes back is made whole here.
 from __future__ import annotations
 
 import asyncio
-import difflib
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.recipe.engine_options import ServerOptions, server_problems
-from reasoning_ext.servers.replies import Reply, shown_url, writable
+from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
 from reasoning_ext.think.template import Contract
 
@@ -36,7 +35,7 @@ OTHER_TAGS = (
 )
 # tokens at a text's end that a server should have left out
 END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z")
-TRY_SECONDS = 30.0  # that `reachable` waits for one token
+LOOK_SECONDS = 10.0  # that `reachable` waits for one token
 
 
 class ServerEngine:
@@ -156,47 +155,26 @@ def whole_text(reply: Reply, contract: Contract) -> str:
 
 
 def reachable(model: str, options: ServerOptions) -> str:
-    """Ask every endpoint which models it serves, and return "" or one line on why no completion can be had.
+    """Ask every endpoint for one token, and return "" or one line on why no completion can be had.
 
-    Endpoints that are down do not matter while another is there. One whose list lacks the model is asked for one token: some
-    serve more than they list (aliases; `transformers serve` lists its cache).
+    Endpoints that are down do not matter while another is there, and one that is slow counts as there.
     """
     for name, found, allowed in server_problems(options):
         return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
+    from reasoning_ext.servers.client import FaultError, RefusedError, Server
 
-    async def look_at_all() -> list[tuple[bool, str]]:
-        return await asyncio.gather(*(_look(url, model, options.api_key_env) for url in options.urls()))
+    async def look(url: str) -> FaultError | None:
+        async with aclosing(Server([url], options.api_key_env, LOOK_SECONDS)) as server:
+            fault = await server.probe(model)
+        return None if fault and fault.error == "time-out" else fault
 
-    looks = asyncio.run(look_at_all())
-    if not any(answers for answers, _ in looks):
-        problems = "; ".join(problem for _, problem in looks)
-        return f"nobody answers: {problems}; start it, or set base_url to one that runs"
-    return next((problem for answers, problem in looks if answers and problem), "")
+    async def look_at_all() -> list[FaultError | None]:
+        return await asyncio.gather(*map(look, options.urls()))
 
-
-async def _look(url: str, model: str, api_key_env: str) -> tuple[bool, str]:
-    """Return whether an endpoint answers, and what is wrong with it, or ""."""
-    from reasoning_ext.servers.client import TOO_EARLY, FaultError, RefusedError, Server
-
-    async with aclosing(Server([url], api_key_env, TRY_SECONDS)) as server:
-        try:
-            served = await server.models()
-            if served is None or model in served:
-                return True, ""
-            nearest = difflib.get_close_matches(model, served, 1, 0.0)
-            said = f"the nearest of the {len(served)} that it serves is {nearest[0]!r}" if nearest else "it lists none"
-            said = f"{shown_url(server.endpoints[0].url)} does not serve {model!r}; {said}"
-        except FaultError as fault:
-            said = ""
-            if fault.error in ("time-out", "connection"):
-                return False, fault.said
-        try:
-            await server.ask({"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1})
-        except RefusedError as refused:
-            is_key = refused.error in ("http 401", "http 403")
-            key = f"; the key is read from the environment variable {api_key_env}" if is_key else ""
-            return True, said or refused.said + key
-        except FaultError as fault:
-            is_there = bool(said) or fault.error == TOO_EARLY
-            return is_there, "" if is_there else fault.said
-    return True, ""
+    faults = asyncio.run(look_at_all())
+    refused = next((fault for fault in faults if isinstance(fault, RefusedError)), None)
+    if refused:
+        is_key = refused.error in ("http 401", "http 403")
+        return refused.said + f"; the key is read from the environment variable {options.api_key_env}" * is_key
+    problems = "; ".join(fault.said for fault in faults if fault)
+    return f"nobody answers: {problems}; start it, or set base_url to one that runs" if all(faults) else ""

@@ -93,9 +93,7 @@ class VllmEngine:
             found = []
             for key, output in zip(chunk, (request.outputs[0] for request in outputs), strict=True):
                 ids, ended = list(output.token_ids), output.finish_reason == "stop"  # with the token that stopped it
-                by_token = ended and not isinstance(
-                    output.stop_reason, str
-                )  # a text to stop at is part of the completion
+                by_token = ended and not isinstance(output.stop_reason, str)  # a text to stop at belongs to it
                 found.append(Completion(*key, text_of(ids[:-1] if by_token else ids), ids, ended, len(ids)))
             yield found
 

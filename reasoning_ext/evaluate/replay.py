@@ -203,21 +203,15 @@ def _logged(row: dict[str, Any]) -> float | None:
 
 def _print_changes(table: pandas.DataFrame) -> None:
     """Print how the order of `total` inside each `group` differs from that of `logged`."""
-    ranked = tied = turned = best_changed = compared = 0
-    for _, group in table.groupby("group"):
-        logged, total = group["logged"].to_numpy(), group["total"].to_numpy()
-        for i in range(1, len(group)):
-            before, after = logged[:i] - logged[i], total[:i] - total[i]
-            ranked += int((before != 0).sum())
-            tied += int(((before != 0) & (after == 0)).sum())
-            turned += int((before * after < 0).sum())
-        compared += int(logged.min() < logged.max())
-        best_changed += int(total[logged == logged.max()].max() < total.max())
-    if ranked:
-        print(
-            f"against the logged rewards: of {ranked} ranked pairs {turned / ranked:.1%} turn round and {tied / ranked:.1%} "
-            f"become equal; another completion is best in {best_changed} of {compared} groups"
-        )
+    groups = table.groupby("group")
+    varied = groups["logged"].transform("nunique") > 1
+    if not varied.any():
+        return
+    ranks, table = groups[["logged", "total"]].rank()[varied], table[varied]
+    best = ranks["logged"] == ranks.groupby(table["group"])["logged"].transform("max")
+    changed = table[best].groupby("group")["total"].max() < table.groupby("group")["total"].max()
+    same = f"rank correlation {ranks['logged'].corr(ranks['total']):.2f}"
+    print(f"against the logged rewards: {same}; another completion is best in {changed.sum()} of {len(changed)} groups")
 
 
 def _print_extremes(rows: list[dict[str, Any]], totals: pandas.Series) -> None:

@@ -13,7 +13,6 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache, partial
 from types import MappingProxyType
@@ -21,8 +20,16 @@ from typing import Any
 
 import openai
 
-from reasoning_ext.servers import replies
-from reasoning_ext.servers.replies import Reply, api_key, body_of, error_status, redacted, shown_url
+from reasoning_ext.servers.replies import (
+    Reply,
+    api_key,
+    error_status,
+    read_body,
+    read_reply,
+    redacted,
+    shown_url,
+    writable,
+)
 
 # the SDK's HTTP library, httpx or httpx2 by its version
 httpx: Any = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__module__.partition(".")[0])
@@ -78,7 +85,7 @@ class Server:
         self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
         self.api_key_env, self.request_timeout, self.answered_at = api_key_env, request_timeout, time.monotonic()
         self.responded = self.served = (
-            False  # whether any response has come, with whatever status; whether any reply has
+            False  # whether any response has come, whatever its status; whether any reply has
         )
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key(api_key_env) or "none",  # which is not sent
@@ -98,26 +105,27 @@ class Server:
             FaultError: none brought a reply.
             RefusedError: any other status, or a page in the place of a reply.
         """
-        body = json.loads(replies.writable(json.dumps(body, ensure_ascii=False)))
+        body = json.loads(writable(json.dumps(body, ensure_ascii=False)))
         request = self._sdk.post("/chat/completions", body=body, cast_to=httpx.Response, options=options)
-        return (await _answered(request)).extensions["reply"]
-
-    async def models(self) -> list[str] | None:
-        """Return the names of the models that the server lists, None where it has no such list; raises as `ask`."""
-        response = await _answered(self._sdk.get("/models", cast_to=httpx.Response))
-        with suppress(LookupError, TypeError):
-            return [str(entry["id"]) for entry in body_of(response)["data"]]
-        return None
-
-    async def answers(self, model: str) -> bool:
-        """Tell whether the server answers, with a completion of one token or with anything but an error of its own."""
-        body = {"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1}
         try:
-            seconds = min(CONNECT_SECONDS, self.request_timeout)
+            return (await request).extensions["reply"]
+        except openai.APIStatusError as error:
+            status, found = error.response.status_code, error.response.extensions
+            kind = FaultError if status in (408, 429) or status >= 500 else RefusedError
+            raise kind(found.get("error", f"http {status}"), found["said"]) from None
+        except openai.APIConnectionError as error:
+            what = "time-out" if isinstance(error, openai.APITimeoutError) else "connection"
+            raise FaultError(what, str(error.__cause__)) from None
+
+    async def probe(self, model: str) -> FaultError | None:
+        """Ask for one token, for ten seconds at most, and return why there is none; None also where there is too much to do."""
+        body = {"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1}
+        seconds = min(CONNECT_SECONDS, self.request_timeout)
+        try:
             await self.ask(body, {"timeout": seconds, "max_retries": len(self.endpoints) - 1})
         except FaultError as fault:
-            return isinstance(fault, RefusedError) or fault.error in (NO_REPLY, TOO_EARLY)
-        return True
+            return None if fault.error == TOO_EARLY else fault
+        return None
 
     def dead_for(self) -> float:
         """Return for how many seconds every endpoint has failed, 0.0 or less if one has not."""
@@ -146,16 +154,14 @@ class Server:
         finally:
             endpoint.active -= 1
         self.responded = True
-        return self._judged(endpoint, began, response, request.method == "POST")
+        return self._judged(endpoint, began, response)
 
-    def _judged(self, endpoint: Endpoint, began: float, response: Any, for_reply: bool) -> Any:
+    def _judged(self, endpoint: Endpoint, began: float, response: Any) -> Any:
         """Note what a response says of its endpoint, and give it the status that it should have."""
-        found, data, status = response.extensions, body_of(response), response.status_code
-        found["reply"] = replies.read_reply(data) if status == 200 else None
-        self.served |= found["reply"] is not None
-        if status == 200 and (found["reply"] or not (for_reply or error_status(data))):
+        found, data, status = response.extensions, read_body(response), response.status_code
+        if status == 200 and (reply := read_reply(data)):
+            found["reply"], self.served, self.answered_at = reply, True, time.monotonic()
             endpoint.failed_at, endpoint.failing_since = -math.inf, math.inf
-            self.answered_at = time.monotonic()
             return response
         to, is_page = response.headers.get("location"), response.headers.get("content-type", "").startswith(PAGES)
         said = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
@@ -172,19 +178,6 @@ class Server:
         """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
         endpoint.failed_at = time.monotonic()
         endpoint.failing_since = min(endpoint.failing_since, max(began, endpoint.failed_at - CONNECT_SECONDS))
-
-
-async def _answered(request: Awaitable[Any]) -> Any:
-    """Return the HTTP response to a request of the SDK's; raises as `Server.ask`."""
-    try:
-        return await request
-    except openai.APIStatusError as error:
-        status, found = error.response.status_code, error.response.extensions
-        temporary = status in (408, 429) or status >= 500
-        raise (FaultError if temporary else RefusedError)(found.get("error", f"http {status}"), found["said"]) from None
-    except openai.APIConnectionError as error:
-        what = "time-out" if isinstance(error, openai.APITimeoutError) else "connection"
-        raise FaultError(what, str(error.__cause__)) from None
 
 
 class _Client(openai.DefaultAsyncHttpxClient):

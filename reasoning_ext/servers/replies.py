@@ -32,7 +32,7 @@ class Reply(NamedTuple):
     tokens: int  # of the completion; 0 where the server does not tell
 
 
-def body_of(response: Any) -> Any:
+def read_body(response: Any) -> Any:
     """Return what the JSON of a response holds, or None where it is none."""
     with suppress(ValueError, RecursionError):
         return response.json()

@@ -58,10 +58,9 @@ def test_what_training_logged_is_compared_with(replay):
     rows = [("?", "7", 1.0), ("?", "8", -1.0), ("?", "9", 0.5), ("?", "7", 0.0)]
     rows += [("!", "8", 1.0), ("!", "7", -1.0), ("...", "7", 1.0), ("...", "8", -1.0)]
     out = replay([{"prompt": p, "completion": c, "answer": "7", "advantage": a} for p, c, a in rows], "math_answer")
-    said = "of 8 ranked pairs 25.0% turn round and 25.0% become equal; another completion is best in 1 of 3 groups"
-    assert said in out
+    assert "; another completion is best in 1 of 3 groups" in out
     nan = [{"prompt": "?", "completion": c, "advantage": float("nan"), "prompts": "x"} for c in "ab"]
-    assert "ranked pairs" not in replay(nan, "think_format")
+    assert "logged rewards" not in replay(nan, "think_format")
 
 
 def test_a_column_that_the_first_row_lacks_is_read(replay):

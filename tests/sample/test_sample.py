@@ -285,7 +285,7 @@ def teacher(body, nth):
 def test_a_teacher_behind_a_server_is_sampled_and_evaluated_without_a_tokenizer(cli, tmp_path):
     (tmp_path / "problems.py").write_text(PROBLEMS)
     with servers() as start:
-        served = {"engine": "server", "engine_kwargs": {"base_url": start(teacher, models=["teacher"]).url}}
+        served = {"engine": "server", "engine_kwargs": {"base_url": start(teacher).url}}
         model = {"model_name_or_path": "teacher", "num_generations": 16, "keep": 16, "output_dir": "out"}
         (tmp_path / "1_sample.yaml").write_text(yaml.safe_dump(RECIPE | served | model))
         evaluation = {"stage": "eval", "models": {"teacher": "teacher"}, "num_generations": 2, "output_dir": "eval",
