@@ -16,12 +16,7 @@ SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "
 
 
 def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> Engine:
-    """Open the engine of a recipe for its model, or for the one of another name in the same way.
-
-    Args:
-        recipe: of a stage that generates.
-        name: a hub name, a folder, or what a server calls it.
-        **overrides: `from_scratch`, in the place of the recipe's.
+    """Open the engine of a recipe for its model, or for one of another name, with `from_scratch` in the recipe's place.
 
     Raises:
         ModelError, TokenizerError, ContractError: the model cannot be had.

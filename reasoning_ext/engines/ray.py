@@ -26,13 +26,7 @@ CLOSE_SECONDS = 10.0  # that workers may take
 
 
 class RayEngine:
-    """Answers prompts on Ray's workers; see `base.Engine`.
-
-    Args:
-        source: the model, which every worker opens; a folder must be there under the same name for all of them.
-        options: the recipe's `engine_kwargs`.
-        opens: opens a worker's engine in its process, from its name, the source and its options.
-    """
+    """Answers prompts on Ray's workers, each of which `opens` an engine from its name, the source and its options."""
 
     def __init__(self, source: ModelSource, options: RayOptions, opens: Callable[..., Engine]):
         own = OPTIONS[options.engine](**(options.engine_kwargs or {}))

@@ -38,12 +38,7 @@ WARPERS: tuple[tuple[str, type, Any], ...] = (
 
 
 class TransformersEngine:
-    """Answers prompts with a loaded model.
-
-    Args:
-        loaded: the model, its tokenizer and contract.
-        batch_size: completions generated together; halved, with a line on standard error, where the memory is too small.
-    """
+    """Answers prompts with a loaded model, in batches that are halved where the memory is too small; see `base.Engine`."""
 
     def __init__(self, loaded: Loaded, batch_size: int):
         self.model, self.tokenizer, self.contract = loaded.model, loaded.tokenizer, loaded.contract
@@ -63,23 +58,19 @@ class TransformersEngine:
             try:
                 completions = self._answer(prompts, batch, settings)
             except torch.OutOfMemoryError as error:
-                self._halve(len(batch), error)
-                continue
-            start += len(batch)
-            yield completions
+                if len(batch) == 1:
+                    raise EngineError("max_completion_length", "found too little memory for one completion") from error
+                self.batch_size = len(batch) // 2
+                torch.cuda.empty_cache()
+                line = f"out of memory with {len(batch)} completions at once; going on with {self.batch_size}"
+                print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
+            else:
+                start += len(batch)
+                yield completions
 
     def close(self) -> None:
         """Let go of the model; the stage's end gives its memory back."""
         self.model = None
-
-    def _halve(self, tried: int, error: BaseException) -> None:
-        if tried == 1:
-            problem = "found too little memory for one completion"
-            raise EngineError("max_completion_length", f"{problem}; write a smaller max_completion_length") from error
-        self.batch_size = tried // 2
-        torch.cuda.empty_cache()
-        line = f"out of memory with {tried} completions at once; going on with {self.batch_size}"
-        print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
 
     def _render(self, prompts: Sequence, row: int, settings: SamplingSettings) -> str:
         return render_row(self.tokenizer, self.contract, prompts, row, settings)

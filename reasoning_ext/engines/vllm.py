@@ -37,12 +37,7 @@ REFUSALS = (OSError, ImportError, LookupError, ValueError, TypeError, RuntimeErr
 
 
 class VllmEngine:
-    """Answers prompts with vLLM; see `base.Engine`.
-
-    Args:
-        source: weights in a folder or on the hub, or a LoRA adapter on such.
-        options: the recipe's `engine_kwargs`.
-    """
+    """Answers prompts with vLLM and the weights of a source, or a LoRA adapter on such; see `base.Engine`."""
 
     def __init__(self, source: ModelSource, options: VllmOptions):
         arguments = llm_arguments(source, options)

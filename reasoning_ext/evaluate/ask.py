@@ -39,13 +39,9 @@ def ask_and_print(
     seed: int,
     system_prompt: str | None = None,
 ) -> None:
-    """Ask a question; the first of n completions is streamed, of the others the answers are shown, then the vote.
+    """Ask a run, a folder with weights or a model of the hub, in the system prompt's place of its training where one is given.
 
-    Args:
-        model: a run's folder, a folder with weights, or a hub name.
-        question: the user's message.
-        n, temperature, max_completion_length, seed: of the sampling; a completion ends where the model's context is full.
-        system_prompt: in the place of the one that the run was trained with; "" for none.
+    The first of n completions is streamed, of the others the answers are shown, then the vote.
 
     Raises:
         ModelError, UserError: the model cannot be loaded, or the question leaves no room in its context.
@@ -71,8 +67,7 @@ def ask_and_print(
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
-    texts = [_stream(loaded, inputs, settings, console, why)]
+    texts = [_stream(loaded, inputs, settings, console)]
     for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
         for completion in batch:
             texts.append(completion.text)
@@ -142,8 +137,8 @@ def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]
     return inputs, int(context - taken)
 
 
-def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any, why: str) -> str:
-    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
+def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> str:
+    """Print one completion as it comes, its thought dimmed, and that it was cut off; return it whole."""
     import torch
     from transformers import TextStreamer
 
@@ -182,5 +177,5 @@ def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: An
     streamer = Streamer()
     model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
     if not {*streamer.ids[-1:]} & {*stops}:
-        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
+        console.print(f"cut off after {len(streamer.ids)} tokens", markup=False)
     return decode(streamer.ids)

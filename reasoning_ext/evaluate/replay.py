@@ -33,13 +33,7 @@ SHOWN, SHOWN_CHARACTERS = 2, 300
 
 
 def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
-    """Score a file of completions and print what the rewards make of them; raises a UserError where something is missing.
-
-    Args:
-        path: the file, or a run's folder.
-        recipe_path: take `reward_funcs` from this recipe; where no reward is named, from the run's own.
-        names: and these rewards, spelled as in a recipe.
-    """
+    """Score a file, or a run's folder, with a recipe's rewards, else the run's own, and those that are named, and print it."""
     import pandas
 
     specs, weights = _rewards(path, recipe_path, names)
@@ -108,11 +102,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:
-    """Read completions from a parquet or JSONL file, or from what a run's folder holds, but those that a server failed to give.
-
-    Raises:
-        UserError: there is none, or it has no column `completion`.
-    """
+    """Read completions from a parquet or JSONL file, or a run's folder, but for those that a server failed to give."""
     files = [path] if path.is_file() else sorted(path.glob("completions/*.parquet")) or sorted(path.glob("*.parquet"))
     files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
     if not files:

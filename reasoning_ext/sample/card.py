@@ -22,15 +22,7 @@ WIDTH = 40  # characters of the histogram's longest bar
 
 
 def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, steps: list[dict], adaptive: bool) -> None:
-    """Write the card into a run's folder.
-
-    Args:
-        folder: the run's.
-        recipe: the resolved recipe.
-        found: the counts.
-        steps: what became of the data set's rows, as `prepared.Prepared.steps` has it.
-        adaptive: whether prompts were left alone once enough was accepted.
-    """
+    """Write the card into a run's folder; `steps` say what became of the data set's rows, as `prepared.Prepared.steps`."""
     from huggingface_hub import DatasetCardData
 
     kept = [stage for stage in ("sft", "dpo", "grpo") if (folder / KEPT_ROWS[stage]).stat().st_size]

@@ -87,15 +87,7 @@ class Summary:
 def write_outputs(
     folder: Path, samples: Samples, table: Sequence[dict[str, Any]], rules: Rules, pairs: dict[str, int]
 ) -> Summary:
-    """Choose among all completions, prompt by prompt, and write `sft.jsonl`, `pairs.jsonl` and `prompts.jsonl`.
-
-    Args:
-        folder: the run's.
-        samples: all completions.
-        table: the data set's rows, P of them.
-        rules: what is accepted and kept.
-        pairs: how many pairs of each kind a prompt gives at most.
-    """
+    """Choose among all completions, prompt by prompt, and write the files; `pairs` says how many a prompt gives of each kind."""
     found = Summary(pairs=Counter(dict.fromkeys(pairs, 0)), agreement=rules.min_agreement is not None)
     lengths = array("q")
     with ExitStack() as stack:
@@ -122,11 +114,7 @@ def write_outputs(
 
 
 def band(pass_rate: float | None) -> str:
-    """Say in a word how hard a prompt is for the model that was sampled.
-
-    >>> [band(rate) for rate in (None, 0.0, 0.2, 0.5, 0.9, 1.0)]
-    ['not judged', 'unsolved', 'hard', 'medium', 'easy', 'always solved']
-    """
+    """Say in a word how hard a prompt is for the model that was sampled."""
     if pass_rate is None:
         return "not judged"
     if pass_rate in (0.0, 1.0):
@@ -139,10 +127,7 @@ def make_pairs(
 ) -> Iterator[tuple[str, Drawn, Drawn]]:
     """Yield `(kind, chosen, rejected)` of one prompt's completions, at most so many of each kind, none twice within a kind.
 
-    Args:
-        kept: the accepted ones that selection has chosen, the best first.
-        right, wrong: all accepted ones, and those that ended and were judged wrong.
-        most: pairs of each kind.
+    Kept are the accepted ones that selection has chosen, the best first; right all accepted ones.
     """
     right, wrong = _once(right), _once(wrong)
     made = {"right_wrong": _right_wrong(kept, right, wrong), "short_long": _short_long(right), "steps": _steps(right)}

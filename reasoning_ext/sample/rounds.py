@@ -42,7 +42,7 @@ def rounds(
         budget: how many may be drawn.
         states_PS: what has been drawn came to, looked at anew in every round.
         count: from how many samples of each prompt count, (P,), to how many of those are accepted, (P,).
-        whole_P: prompts that get their N completions at once, because they are judged by comparing these with one another.
+        whole_P: prompts that get their N completions at once, because these are judged by comparing them.
     """
     first = min(budget.each, max(budget.first, budget.enough)) if budget.adaptive else budget.each
     wanted = np.where(whole_P, budget.each, first)

@@ -46,9 +46,7 @@ class Rules:
     keep: int = 1  # at most so many a prompt
     select: str = "first"  # or `shortest`, `highest_reward`
     diverse: bool = False  # keep solutions that differ in their way
-    min_agreement: float | None = (
-        None  # the share of a prompt's completions that the commonest answer needs without a gold
-    )
+    min_agreement: float | None = None  # the share that the commonest answer of a prompt without a gold needs
 
     def judge(self, row: dict[str, Any]) -> tuple[int, float]:
         """Return what a line of `samples.jsonl` came to, and its total reward."""
@@ -94,21 +92,14 @@ class Rules:
 
 
 def way(completion: str) -> str:
-    """Return what makes a solution another one than the next: its equations in their order, or its words where it has none.
-
-    >>> way("<think>First 3 + 4 = 7, then 7*2=14.</think>14") == way("<think>3+4=7; 7 * 2 = 14</think>So 14")
-    True
-    """
+    """Return what makes a solution another one than the next: its equations in their order, or its words where it has none."""
     from reasoning_ext.rewards.step_check import equations
 
     return ";".join(equations(think.split(completion).thought or completion)) or normalise(completion)
 
 
 def different(texts: Sequence[str], most: int) -> list[int]:
-    """Return the places of at most so many solutions that differ in their way and are no near duplicates.
-
-    The first is chosen, then each time the one farthest from the chosen.
-    """
+    """Return the places of solutions that differ in their way: the first, then each time the one farthest from the chosen."""
     first_of_way = {way(text): i for i, text in reversed(list(enumerate(texts)))}
     nearest = dict.fromkeys(sorted(first_of_way.values()), 0.0)
     words = {i: shingles(texts[i]) for i in nearest}
@@ -123,10 +114,7 @@ def different(texts: Sequence[str], most: int) -> list[int]:
 
 
 def agreeing(completions: Sequence[str], min_agreement: float) -> list[bool]:
-    """Tell which of a prompt's finished completions give the answer that most give, at least this share of them.
-
-    All are False where two answers are equally common, or the commonest was given once.
-    """
+    """Tell which completions give the answer that most give; none where two are equally common, or it was given once."""
     groups: list[list[int]] = [*same_answers(completions), [], []]
     commonest, second = groups[:2]
     share = len(commonest) / max(1, len(completions))

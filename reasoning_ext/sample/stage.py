@@ -46,13 +46,7 @@ MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run
 
 
 def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
-    """Sample, score and select; see the module's text for what is written.
-
-    Args:
-        recipe: of stage sample.
-        run: its folder.
-        specs: its rewards.
-        engine: answers in the place of the one that the recipe names; it is not closed.
+    """Sample, score and select; an engine that is given answers in the place of the one that the recipe names.
 
     Returns:
         0, or the exit code for the signal that stopped it, 130 for Ctrl-C; the samples so far are kept and not drawn again.
