@@ -119,21 +119,14 @@ def test_a_limit_far_below_the_concurrency_fails_no_request(serve):
     assert len(refused) < 400  # each waits for longer and longer
 
 
-def test_a_dead_endpoint_is_left_alone_and_asked_again_later(serve, monkeypatch):
+def test_a_dead_endpoint_is_left_alone_and_asked_again_later_and_a_slow_one_asked_less(serve, monkeypatch):
     server, broken = serve(), serve(500, probe=500)
     found = ask([dead_url(), server, broken], 100, max_concurrency=4, max_retries=2)
     assert {c.text for c in found.values()} == {"7"} and len(server.bodies) == 100 and len(broken.bodies) < 20
     monkeypatch.setattr(client, "ALONE_SECONDS", 0.2)
-    back, other = serve(lambda body, nth: 500 if len(back.bodies) <= 4 else "7"), serve(0.05)
-    ask([back, other], 300, max_concurrency=4)
-    assert len(back.bodies) > len(other.bodies) > 10
-
-
-def test_the_endpoint_with_less_under_way_is_asked(serve):
-    slow, fast = serve(0.3), serve(0.01)
-    ask([slow, fast], 100, max_concurrency=4)
-    assert len(slow.bodies) + len(fast.bodies) == 100 and len(fast.bodies) > 3 * len(slow.bodies)
-    assert slow.most_active <= 4 and fast.most_active <= 4
+    back, slow = serve(lambda body, nth: 500 if len(back.bodies) <= 4 else "7"), serve(0.1)
+    ask([back, slow], 200, max_concurrency=4)
+    assert len(back.bodies) > 2 * len(slow.bodies) > 10
 
 
 def test_requests_that_break_the_server_are_counted(serve):
@@ -412,11 +405,9 @@ def test_options_that_cannot_work_are_refused_before_anything_is_asked(monkeypat
     said = str(caught.value)
     assert said == reachable("m", options) and caught.value.key == "engine_kwargs" and said.startswith(f"{option}: ")
     assert "hunter" not in said and KEY not in said and "\n" not in said
-
-
-def test_options_that_work_are_not_refused():
-    urls = ["http://me:secret@[::1]:8000/v1/", "https://host/v1", "http://host"]
-    assert server_problems(ServerOptions(base_url=urls, max_retries=0, request_timeout=0.5)) == []
+    assert not server_problems(
+        ServerOptions(base_url=["http://me:secret@[::1]:8000/v1/", "https://host/v1", "http://host"])
+    )
 
 
 def test_neither_options_nor_the_engine_nor_the_judge_load_what_is_heavy():

@@ -186,30 +186,6 @@ def test_what_vllm_refuses_is_one_line_that_names_the_key(stand_in):
     assert error.value.key == "engine"
 
 
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    """Random weights of the tiny shape, large enough that no two tokens are nearly as likely, and an adapter on them."""
-    pytest.importorskip("vllm")
-    import torch
-    from peft import LoraConfig, get_peft_model
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
-
-    folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    config = AutoConfig.from_pretrained(TINY / "model", initializer_range=0.2)
-    model, tokenizer = AutoModelForCausalLM.from_config(config), AutoTokenizer.from_pretrained(TINY / "model")
-    model.save_pretrained(folder / "full")
-    tokenizer.save_pretrained(folder / "full")
-    peft_model = get_peft_model(model, LoraConfig(r=4, lora_alpha=8, target_modules="all-linear"))
-    peft_model.peft_config["default"].base_model_name_or_path = str(folder / "full")
-    for name, parameter in peft_model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.3)
-    peft_model.save_pretrained(folder / "adapter")
-    tokenizer.save_pretrained(folder / "adapter")
-    return {"full": folder / "full", "adapter": folder / "adapter"}
-
-
 def answers(engine, keys, settings):
     found = [completion for batch in engine.generate(PROMPTS, keys, settings) for completion in batch]
     assert sorted((c.prompt, c.sample) for c in found) == sorted(keys)
@@ -219,11 +195,24 @@ def answers(engine, keys, settings):
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="vLLM is not installed")
 @pytest.mark.parametrize("kind", ["full", "adapter"])
-def test_vllm_itself_answers_as_transformers_does_and_its_death_is_one_line(models, kind):
+def test_vllm_itself_answers_as_transformers_does_and_its_death_is_one_line(tmp_path, kind):
+    import torch
+    from peft import LoraConfig, get_peft_model
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
     from reasoning_ext.engines.transformers import TransformersEngine
 
+    torch.manual_seed(0)  # weights so large that no two tokens are nearly as likely
+    model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(TINY / "model", initializer_range=0.2))
+    model.save_pretrained(tmp_path / "full")
+    if kind == "adapter":
+        model = get_peft_model(model, LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False))
+        model.peft_config["default"].base_model_name_or_path = str(tmp_path / "full")
+        model.save_pretrained(tmp_path / kind)
+    for folder in tmp_path.iterdir():
+        AutoTokenizer.from_pretrained(TINY / "model").save_pretrained(folder)
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    opened = source(models[kind], {"vllm_gpu_memory_utilization": 0.3})
+    opened = source(tmp_path / kind, {"vllm_gpu_memory_utilization": 0.3})
     engine = VllmEngine(opened, VllmOptions(max_num_seqs=16, enforce_eager=True, engine_args={"block_size": 32}))
     keys = [(prompt, 0) for prompt in range(24)]
     greedy = SamplingSettings(max_completion_length=40, temperature=0.0)
@@ -232,13 +221,6 @@ def test_vllm_itself_answers_as_transformers_does_and_its_death_is_one_line(mode
     whole, part = answers(engine, KEYS, SAMPLED), answers(engine, KEYS[::-1][:20], SAMPLED)
     assert len({c.text for c in whole.values()}) > len(KEYS) // 2
     assert all(part[key].ids == whole[key].ids for key in part)
-    for settings, key in (
-        (SamplingSettings(max_completion_length=1000), "max_completion_length"),
-        (SamplingSettings(max_completion_length=9, generation_kwargs={"typical_p": 0.9}), "generation_kwargs"),
-    ):
-        with pytest.raises(EngineError) as error:
-            answers(engine, KEYS, settings)
-        assert error.value.key == key and "\n" not in str(error.value)
     [process] = engine._llm.llm_engine.engine_core.resources.engine_manager.processes
     status = dict(line.split(":", 1) for line in Path(f"/proc/{process.pid}/status").read_text().splitlines())
     assert int(status["SigBlk"], 16) & 1 << (signal.SIGINT - 1)  # Ctrl-C reaches the stage and not vLLM's process

@@ -63,15 +63,14 @@ def test_what_training_logged_is_compared_with(replay):
     assert "logged rewards" not in replay(nan, "think_format")
 
 
-def test_a_column_that_the_first_row_lacks_is_read(replay):
-    out = replay([{"completion": "7"}, *({"completion": "7", "answer": a} for a in "78")], "math_answer")
-    assert "mean 0.5000" in out and "not applicable 1 " in out
-
-
-def test_an_opening_tag_that_a_template_wrote_is_put_back(replay):
+def test_an_opening_tag_that_a_template_wrote_is_put_back_and_whole_completions_count(replay):
     rows = [{"completion": f"because</think>{n}"} for n in (7, 8)]
     assert "mean 1.0000" in replay(rows, "think_format")
     assert "mean 0.5000" in replay(rows + [{"completion": "<think>because</think>9"}] * 2, "think_format")
+    completion = [{"role": "assistant", "content": "a</think>7"}]
+    wholes = ("<think>a</think>7", "<think></think>7", "7")
+    out = replay([{"completion": completion, "whole": whole} for whole in wholes], "think_format")
+    assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
 
 
 @pytest.mark.parametrize(
@@ -130,14 +129,6 @@ def test_what_is_missing_is_said(replay):
     ):
         with pytest.raises(UserError, match=f"score: {said}"):
             replay(rows, *rewards)
-
-
-def test_whole_completions_count_where_a_template_had_taken_a_part_out(replay):
-    """What TRL decodes behind a template that prefills <think> lacks the tag; the column `whole` has all of it."""
-    completion = [{"role": "assistant", "content": "a</think>7"}]
-    wholes = ("<think>a</think>7", "<think></think>7", "7")
-    out = replay([{"completion": completion, "whole": whole} for whole in wholes], "think_format")
-    assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
 
 
 REWARD = """\
