@@ -1,14 +1,10 @@
 """Requests of the engine `server`: many under way at once, each key answered exactly once, and an end where nobody answers.
 
-They are made in a thread of their own, so that they go on while the caller scores a batch. Keys are taken as there is room
-for what they bring. 429 says that a request came too early and not that it failed: it is sent again. One that fails in all its
-tries has no completion, if the server answers others, or at least a request for one token. A run ends early
-
-    refused         with any other status than 200, or a page in the place of a completion, at once
-    nobody there    when no endpoint has answered for `give_up_seconds`; by default within 60 seconds of a server's death. One
-                    that takes requests and is silent looks like one that thinks, for `request_timeout`
-    too much to do  after 429 and no answer for `give_up_seconds` and twice `request_timeout`
-    broken          when 64 requests in a row failed, or a run over more than 8 keys brought no completion
+They are made in a thread of their own, so that they go on while the caller scores a batch. 429 says that a request came too
+early: it is sent again. One that fails in all its tries has no completion, if the server answers others, or at least a request
+for one token. A run ends with any other status than 200, or a page in the place of a completion; when no endpoint has answered
+for `give_up_seconds` (by default within 60 seconds of a server's death), or after 429 for that long and twice
+`request_timeout`; when 64 requests in a row failed, or a run over more than 8 keys brought no completion.
 """
 
 from __future__ import annotations

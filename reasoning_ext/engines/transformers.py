@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -50,13 +51,14 @@ class TransformersEngine:
         """Answer keys as `base.Engine` says, the longest prompts first, so that a lack of memory shows at once."""
         keys_K2 = key_array(keys)
         unique_P, back_K = np.unique(keys_K2[:, 0], return_inverse=True)
-        tokens = [count_tokens(self.tokenizer, self._render(prompts, p, settings)) for p in unique_P.tolist()]
+        render = partial(render_row, self.tokenizer, self.contract, prompts, settings=settings)
+        tokens = [count_tokens(self.tokenizer, render(p)) for p in unique_P.tolist()]
         keys_K2 = keys_K2[np.argsort(-np.array(tokens, dtype=np.int32)[back_K], kind="stable")]
         start = 0
         while start < len(keys_K2):
             batch = [(p, sample) for p, sample in keys_K2[start : start + self.batch_size].tolist()]
             try:
-                completions = self._answer(prompts, batch, settings)
+                completions = self._answer({p: render(p) for p in {p for p, _ in batch}}, batch, settings)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise EngineError("max_completion_length", "found too little memory for one completion") from error
@@ -72,14 +74,10 @@ class TransformersEngine:
         """Let go of the model; the stage's end gives its memory back."""
         self.model = None
 
-    def _render(self, prompts: Sequence, row: int, settings: SamplingSettings) -> str:
-        return render_row(self.tokenizer, self.contract, prompts, row, settings)
-
-    def _answer(self, prompts: Sequence, batch: list[Key], settings: SamplingSettings) -> list[Completion]:
+    def _answer(self, rendered: dict[int, str], batch: list[Key], settings: SamplingSettings) -> list[Completion]:
         stops = stop_ids(self.model, self.tokenizer, self.contract)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = stops[0]
-        rendered = {p: self._render(prompts, p, settings) for p in dict.fromkeys(p for p, _ in batch)}
         options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
         inputs = self.tokenizer([rendered[p] for p, _ in batch], **options).to(self.model.device)
         inputs.pop("token_type_ids", None)
@@ -167,15 +165,9 @@ def decode(
 ) -> torch.Tensor:
     """Generate for a batch whose ended rows leave it; called by transformers' `generate` with what it has prepared.
 
-    Args:
-        model, input_ids: the prompts are (B, L), padded on the left.
-        logits_processor: sees the whole batch to its end, because some keep a state for every row.
-        stopping_criteria, generation_config: the second says which tokens end a row, and how many there may be.
-        prompt_of_row: a number for each row, the same for rows with the same prompt.
-        **model_kwargs: the attention mask and an empty cache.
-
-    Returns:
-        prompts and completions, (B, at most L + max_new_tokens), padded on the right.
+    Prompts are (B, L), padded on the left, and those of rows with equal `prompt_of_row` are the same. The logits processors see
+    the whole batch to its end, because some keep a state for every row. Returned are prompts and completions, (B, at most L +
+    max_new_tokens), padded on the right.
     """
     ends = torch.tensor(_listed(generation_config.eos_token_id), device=input_ids.device)
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")

@@ -1,9 +1,8 @@
 """The figures of an evaluation, each with its certainty.
 
-pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
-the answer that most of k completions give, however they write it. Intervals are Wilson's, with the number of problems that
-the spread between problems is worth, so that several completions of one problem do not count as several problems, and so
-that a share of 1.0 still has an interval.
+pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171). Intervals
+are Wilson's, with the number of problems that the spread between problems is worth, so that several completions of one problem
+do not count as several problems, and a share of 1.0 still has an interval.
 """
 
 import math

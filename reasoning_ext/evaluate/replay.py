@@ -107,7 +107,7 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
-    rows = [row for file in files for row in _read_file(file) if not (isinstance(row, dict) and _failed(row))]
+    rows = [row for file in files for row in _read_file(file) if not _failed(row)]
     if not rows:
         raise UserError(f"score: {files[0]} holds no completions")
     ids: dict[int, list[int]] = {}  # by length: what counts is how many there are; they are the largest part of a row
@@ -115,8 +115,7 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
         given = row.get("completion") if isinstance(row, dict) else None
         if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
             there = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
-            found = f"the completion {given!r}" if there and "completion" in row else "no column completion"
-            raise UserError(f"score: row {i} has {found}, allowed: a text or messages{there}")
+            raise UserError(f"score: row {i} has the completion {given!r}, allowed: a text or messages{there}")
         try:  # as data are read: content in parts, a thought in a field of its own
             row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
         except ValueError as error:
@@ -130,9 +129,9 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _failed(row: dict) -> bool:
+def _failed(row: Any) -> bool:
     """Tell whether a server gave no completion: a row with an error that is one of our stages', or has no text at all."""
-    return bool(row.get("error")) and ("sample_index" in row or row.get("completion") == "")
+    return isinstance(row, dict) and bool(row.get("error")) and ("sample_index" in row or row.get("completion") == "")
 
 
 def _read_file(file: Path) -> list[Any]:
@@ -143,9 +142,7 @@ def _read_file(file: Path) -> list[Any]:
             return pyarrow.parquet.read_table(file).to_pylist()
         return read_jsonl(file)
     except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
-        raise UserError(
-            f"score: {file} cannot be read ({error}), allowed: parquet, or JSONL, an object a line"
-        ) from error
+        raise UserError(f"score: {file} cannot be read ({error}), allowed: parquet, or JSONL") from error
 
 
 def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:

@@ -1,9 +1,8 @@
 """What a completion comes to, what is accepted of the completions, and what is kept of the accepted ones.
 
 Accepted is a completion that ended by itself and is right: by the recipe's first reward, as in stage `eval`, or by its total
-reward where the recipe sets `min_reward`, or, where a prompt has no gold, by agreeing with most others (self-consistency,
-arXiv:2203.11171; as training data, arXiv:2210.11610). Kept are the first, the shortest or the best rewarded, at most so many
-a prompt, none twice; or `diverse` ones, whose ways to the answer differ (rejection-sampling fine-tuning, arXiv:2308.01825).
+where the recipe sets `min_reward`, or, where a prompt has no gold, by agreeing with most others (arXiv:2203.11171, 2210.11610).
+Kept are the first, the shortest or the best rewarded, none twice; or `diverse` ones, whose ways differ (arXiv:2308.01825).
 """
 
 from __future__ import annotations

@@ -311,16 +311,6 @@ def test_why_completions_fail_and_tags_that_nobody_named_are_told_once(serve, ca
     assert not capsys.readouterr().err
 
 
-def test_what_may_pass_is_asked_again_when_the_server_says(serve):
-    statuses = [408, 429, 500, 502, 503, 529]
-    server = serve(lambda body, nth: "7" if nth else (statuses[number(body)], {"Retry-After": "1"}, ""), alike=number)
-    assert all(c.finished for c in ask(server, len(statuses)).values())
-    times = defaultdict(list)
-    for body, at in zip(server.bodies, server.times, strict=True):
-        times[number(body)].append(at)
-    assert all(0.9 <= second - first < 3 for first, second in times.values())
-
-
 def test_keys_are_taken_as_there_is_room_while_the_caller_does_something_else(serve, monkeypatch):
     monkeypatch.setattr(in_flight, "MOST_AT_ONCE", 50)
     monkeypatch.setattr(in_flight, "UNREAD", 100)
@@ -339,7 +329,7 @@ def test_keys_are_taken_as_there_is_room_while_the_caller_does_something_else(se
     assert not threads() and len(server.bodies) <= most + 100
 
 
-@pytest.mark.parametrize("how", ["the generator", "the engine", "an error of the caller"])
+@pytest.mark.parametrize("how", ["the engine", "an error of the caller"])
 def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
     answers = threading.Semaphore(4)
     server = serve(lambda body, nth: "7" if answers.acquire(timeout=60) else 500)
@@ -348,9 +338,7 @@ def test_closing_cancels_what_is_under_way_and_ends_the_thread(serve, how):
     next(batches)
     while server.active < 8:
         time.sleep(0.01)
-    if how == "the generator":
-        batches.close()
-    elif how == "the engine":
+    if how == "the engine":
         engine.close()
         assert sum(map(len, batches)) < 20
     else:
@@ -377,13 +365,6 @@ def test_an_interrupt_ends_the_process_at_once(serve, tmp_path):
         time.sleep(0.02)
     child.send_signal(2)
     assert child.communicate(timeout=30)[1].strip().endswith("KeyboardInterrupt")  # it waited for no answer
-
-
-def test_a_prompt_that_cannot_be_read_is_the_callers_error(serve):
-    engine = ServerEngine("m", ServerOptions(base_url=serve().url))
-    with pytest.raises(IndexError):
-        list(engine.generate([prompt(0)], [(0, 0), (1, 0)], SETTINGS))
-    assert not threads() and list(engine.generate([], [], SETTINGS)) == []
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ def test_interval_of_single_trials_is_wilsons():
     assert interval([1.0] * 51 + [0.0] * 9) == [0.85, pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02)]
     assert interval([1.0] * 60)[1] < 0.95 and interval([1.0] * 60)[2] == 1.0
     assert interval([0.0] * 60)[0] == 0.0 and interval([0.0] * 60)[2] > 0.05
+    wide, narrow = interval([1.0, 0.0] * 20, trials=160), interval([0.5] * 40, trials=160)  # 40 problems, or 160
+    assert math.isclose(wide[2] - 0.5, 0.15, abs_tol=0.02) and math.isclose(narrow[2] - 0.5, 0.077, abs_tol=0.005)
 
 
 def test_interval_covers_the_truth_about_as_often_as_it_says():
@@ -41,23 +43,13 @@ def test_interval_covers_the_truth_about_as_often_as_it_says():
     assert 0.91 < covered / 300 < 0.99
 
 
-def test_completions_of_one_problem_do_not_count_as_problems():
-    wide = interval([1.0, 0.0] * 20, trials=160)
-    narrow = interval([0.5] * 40, trials=160)
-    assert math.isclose(wide[2] - 0.5, 0.15, abs_tol=0.02) and math.isclose(narrow[2] - 0.5, 0.077, abs_tol=0.005)
-    assert interval([0.1] * 10, trials=20)[1] < 0.05 < 0.2 < interval([0.1] * 10, trials=20)[2]
-
-
 PROSE = ["we went on and on through the old woods " * 9, "nobody among us could say where that river ends " * 9]
 VOTES = {
     # the completions that are right, those that are wrong, the share of the vote that is right
     "not the thought": (["<think>a</think>7", "<think>b</think>7"], ["<think>7</think>8", "<think>7</think>9"], 1.0),
     "a tie is shared": (["7"], ["8", "9"], 1 / 3),
     "the others have no part in a tie": (["7", "x = 7"], ["8", "8.0", "9", "10"], 0.5),
-    "other words": (["The answer is 42.", r"\boxed{42}", "x = 42"], ["41", "41"], 1.0),
     "the majority in other words is wrong": (["42", "42"], ["The answer is 41.", r"\boxed{41}", "x = 41"], 0.0),
-    "formulas": (["$x^2+2x+1$", "$(x+1)^2$", "$1+x(x+2)$"], ["$x^2$", "$x^2$"], 1.0),
-    "words": (["Paris", "The answer is **Paris**.", "paris"], ["Rome", "Rome"], 1.0),
     "no answer is no vote": (["7", "7"], [*PROSE[:1] * 3, "8"], 1.0),
     "a thought without an end is no vote": (["7"], ["<think>7", "<think>8"], 1.0),
     "texts where there is no answer": ([PROSE[0], f"<think>a</think>\n{PROSE[0]}"], [PROSE[1], *["<think>7"] * 3], 1.0),
