@@ -31,20 +31,12 @@ SHOWN = 200  # characters of an answer that is not streamed
 
 
 def ask_and_print(
-    model: str,
-    question: str,
-    n: int,
-    temperature: float,
-    max_completion_length: int,
-    seed: int,
-    system_prompt: str | None = None,
+    model: str, question: str, n: int, temperature: float, most: int, seed: int, system_prompt: str | None = None
 ) -> None:
-    """Ask a run, a folder with weights or a model of the hub, in the system prompt's place of its training where one is given.
+    """Ask a run, a folder with weights or a model of the hub for n completions of at most so many tokens, and show them.
 
-    The first of n completions is streamed, of the others the answers are shown, then the vote.
-
-    Raises:
-        ModelError, UserError: the model cannot be loaded, or the question leaves no room in its context.
+    The first is streamed, of the others the answers are shown, then the vote. A system prompt stands in the place of the one
+    that a run was trained with. Raises a ModelError or UserError where the model cannot be loaded or has no room.
     """
     if re.search("[\ud800-\udfff]", question + (system_prompt or "")):  # as the system hands bytes on that are no text
         raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
@@ -63,7 +55,7 @@ def ask_and_print(
     loaded = load_model(model, ModelConfig(dtype="auto"), options)
     prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
     inputs, room = _inputs(loaded, prompt, kwargs := options.chat_template_kwargs)
-    settings = SamplingSettings(min(max_completion_length, room), temperature, seed=seed, chat_template_kwargs=kwargs)
+    settings = SamplingSettings(min(most, room), temperature, seed=seed, chat_template_kwargs=kwargs)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
@@ -131,9 +123,7 @@ def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]
     taken = inputs["input_ids"].shape[1]
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     if taken >= context:
-        raise UserError(
-            f"ask: found a question of {taken} tokens, allowed: fewer than the model's context of {context}"
-        )
+        raise UserError(f"ask: found a question of {taken} tokens, allowed: fewer than the model's {context}")
     return inputs, int(context - taken)
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.columns import check_columns
@@ -64,9 +63,12 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         missing = [key for key in keys if (label, *key) not in have]
         if missing:
             scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine:
-                progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
-                _write(path, label, _draw(engine, table, missing, settings), table, rewards, progress)
+            progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
+            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine, closing(progress):
+                for batch in _draw(engine, table, missing, settings):
+                    append_lines(path, _scored(batch, label, table, rewards))
+                    progress.add(batch)
+            _refuse_failures(progress, label)
     answers = read_jsonl(path)
     results = {m: metrics([row for row in answers if row["model"] == m], specs[0].name, trained[m]) for m in models}
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
@@ -83,26 +85,17 @@ def _draw(
             yield from engine.generate([row["prompt"] for row in table], keys, how)
 
 
-def _write(
-    path: Path,
-    label: str,
-    batches: Iterable[list[Completion]],
-    table: list[dict[str, Any]],
-    rewards: list[Reward],
-    progress: Progress,
-) -> None:
-    """Score what a model answers and append it to a file; raises an EngineError in the end where some completions failed."""
-    try:
-        for batch in batches:
-            there = [completion for completion in batch if not is_fault(completion.error)]
-            lines = scored_rows(there, table, rewards) if there else []
-            for line in lines:
-                if line.get("error"):  # the model's own doing: no answer is a wrong one
-                    line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
-            append_lines(path, [{"model": label, **line} for line in lines])
-            progress.add(batch)
-    finally:
-        progress.end()
+def _scored(batch: list[Completion], label: str, table: list[dict[str, Any]], rewards: list[Reward]) -> list[dict]:
+    """Return the lines of a batch, without what a server failed to give."""
+    there = [completion for completion in batch if not is_fault(completion.error)]
+    lines = [{"model": label, **line} for line in (scored_rows(there, table, rewards) if there else [])]
+    for line in lines:
+        if line.get("error"):  # the model's own doing: no answer is a wrong one
+            line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
+    return lines
+
+
+def _refuse_failures(progress: Progress, label: str) -> None:
     if failed := Counter({kind: count for kind, count in progress.errors.items() if is_fault(kind)}):
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failed.items()))
         problem = f"{failed.total()} of {progress.total} completions of {label} failed ({kinds})"

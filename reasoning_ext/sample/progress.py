@@ -44,7 +44,7 @@ class Progress:
             parts.append(f"{left:.0f} s left" if left < 90 else f"{left / 60:.0f} min left")
         return "  ".join(parts)
 
-    def end(self) -> None:
+    def close(self) -> None:
         """End the line on a terminal."""
         if self.width:
             print(flush=True)

@@ -120,7 +120,7 @@ def _draw(
     progress = Progress("sample", budget.each * len(table), len(samples), int((states_PS == RIGHT).sum()))
     engine: Engine | None = None
     with ExitStack() as stack:
-        stack.callback(progress.end)
+        stack.enter_context(closing(progress))
         interrupt = stack.enter_context(Interrupt("stopping after this batch; what was drawn is kept"))
         for keys in rounds(budget, states_PS, samples.accepted, whole_P):
             engine = engine or stack.enter_context(opens())
