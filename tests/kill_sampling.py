@@ -2,11 +2,10 @@
 
     python tests/kill_sampling.py '[["FOLDER", KILLS, "fake"|"real", KEYS], ...]'
 
-FOLDER holds `r.yaml`, a run of KEYS completions in all. Everything is imported once; each life is a fork of this process, so that
-it takes milliseconds to start, and is a process of its own from the lock to the last fsync. `fake` puts an engine in the model's
-place that answers at once. A life is killed a random number of batches after it began to sample, so many that some are left for
-the next one however fast the machine is, and up to 5 ms later, often before the last one is written. Prints one line of JSON: of
-each run the kills, how many keys were generated, how many of them again.
+FOLDER holds `r.yaml`, a run of KEYS completions in all. Everything is imported once; each life is a fork of this process. `fake`
+puts an engine in the model's place that answers at once. A life is killed a random number of batches after it began to sample,
+so many that some are left for the next one, and up to 5 ms later, often before the last one is written. Prints one line of
+JSON: of each run the kills, and how many keys were generated again.
 """
 
 import json
@@ -54,59 +53,49 @@ class Watched:
     def generate(self, prompts, keys, settings):
         for batch in self.engine.generate(prompts, keys, settings):
             with self.log.open("a") as file:
-                file.write(json.dumps([[c.prompt, c.sample] for c in batch]) + "\n")
+                file.writelines(f"{c.prompt} {c.sample}\n" for c in batch)
             os.write(self.pipe, b"x")
             yield batch
 
 
 def live(folder, kind, log, pipe):
-    """Be one life: run the recipe as a pipeline does."""
-    os.chdir(folder)
-    sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the process ends with it
-    recipe = load_recipe(Path("r.yaml"))
-    with locked(recipe.output_dir):
-        run = open_run(recipe.output_dir, recipe.values, {})
-        engine = FakeEngine() if kind == "fake" else open_engine(recipe)
-        specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
-        code = run_sample(recipe, run, specs, Watched(engine, log, pipe))
-        finish(run.path, 0.0)
-    return code
-
-
-def read_log(log):
-    """Return the keys of all batches so far, in their order."""
-    lines = log.read_text().splitlines() if log.is_file() else []
-    return [tuple(key) for line in lines for key in json.loads(line)]
+    """Be one life: run the recipe as a pipeline does, and end the process."""
+    code = 1
+    try:
+        os.chdir(folder)
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  the process ends with it
+        recipe = load_recipe(Path("r.yaml"))
+        with locked(recipe.output_dir):
+            run = open_run(recipe.output_dir, recipe.values, {})
+            engine = FakeEngine() if kind == "fake" else open_engine(recipe)
+            specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
+            code = run_sample(recipe, run, specs, Watched(engine, log, pipe))
+            finish(run.path, 0.0)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
 
 
 def lives(folder, kills, kind, keys):
     """Run a recipe until it is done, and kill it so often before."""
-    rng, log, died = random.Random(0), folder / "generated.log", 0
+    rng, log, died, generated = random.Random(0), folder / "generated.log", 0, []
     while True:
-        left = (keys - len(set(read_log(log)))) / BATCH  # batches
         reader, writer = os.pipe()
-        child = os.fork()
-        if child == 0:
+        if (child := os.fork()) == 0:
             os.close(reader)
-            code = 1
-            try:
-                code = live(folder, kind, log, writer)
-            except BaseException:
-                traceback.print_exc()
-            finally:
-                os._exit(code)
+            live(folder, kind, log, writer)
         os.close(writer)
         if died < kills:
-            most = max(1, int(1.6 * left / (kills - died + 1)))
+            most = max(1, int(1.6 * (keys - len(set(generated))) / BATCH / (kills - died + 1)))
             if all(os.read(reader, 1) for _ in range(rng.randint(1, most))):  # else it has ended
                 time.sleep(rng.random() ** 2 * 0.005)
                 os.kill(child, signal.SIGKILL)
         _, status = os.waitpid(child, 0)
         os.close(reader)
+        generated = log.read_text().splitlines()
         if not os.WIFSIGNALED(status):
-            assert os.WEXITSTATUS(status) == 0, f"exit code {os.WEXITSTATUS(status)}"
-            assert died == kills, f"done after {died} kills: fewer than {keys} keys"
-            generated = read_log(log)
+            assert os.WEXITSTATUS(status) == 0 and died == kills, (status, died)
             return {"kills": died, "again": len(generated) - len(set(generated))}
         died += 1
 

@@ -12,18 +12,17 @@ class Server(ThreadingHTTPServer):
     """Answers as `script(body, nth)` says, which is given a request and how many like it there were before.
 
     It is the content, a choice, `(status, headers, body)`, a status, or seconds to hang. Errors say that they may be repeated at
-    once. Requests for one token with `1+1=`, probes, get what `probe` says, and `/models` what `listed` says.
+    once. Requests for one token with `1+1=`, probes, get what `probe` says.
     """
 
     daemon_threads = True
     request_queue_size = 256
 
-    def __init__(self, script="7", models=("m",), probe="7", alike=lambda body: body.get("seed")):
+    def __init__(self, script="7", probe="7", alike=lambda body: body.get("seed")):
         super().__init__(("127.0.0.1", 0), Handler)
         self.script = script if callable(script) else lambda body, nth: script
-        self.listed = 404 if models is None else (200, {}, json.dumps({"data": [{"id": name} for name in models]}))
         self.probe, self.alike, self.lock = probe, alike, threading.Lock()
-        self.bodies, self.headers, self.paths, self.times, self.probes = [], [], [], [], 0
+        self.bodies, self.headers, self.times, self.probes = [], [], [], 0
         self.active = self.most_active = 0
         self.drip = 0.0  # seconds between two bytes of a body
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
@@ -34,10 +33,6 @@ class Server(ThreadingHTTPServer):
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-
-    def do_GET(self):
-        self.server.paths.append(self.path)
-        self.answer(self.server.listed)
 
     def do_POST(self):
         server, body = self.server, json.loads(self.rfile.read(int(self.headers["content-length"])))

@@ -1,1 +1,1 @@
-"""Engines that answer prompts; see `reasoning_ext.engines.base` for what they share, `opening` for how one is opened."""
+"""Engines that answer prompts; see `base` for what they share, `opening` for how one is opened."""

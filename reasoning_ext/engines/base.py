@@ -1,12 +1,7 @@
-"""The engines that answer prompts, for `sample`, `eval` and `ask`: what they share, and how one is opened.
+"""What the engines share that answer prompts, for `sample`, `eval` and `ask`; `opening` says how one is opened.
 
-    transformers   the model in this process, on any device (engines/transformers_engine.py); the default
-    vllm           vLLM in this process (engines/vllm_engine.py)
-    server         any OpenAI-compatible endpoint, or several (engines/server.py)
-    ray            one of the first two on every worker of a Ray cluster (engines/ray_engine.py)
-
-Every engine answers the same keys `(prompt, sample)`, and draws each with a seed of its own, so that a completion does not
-depend on what it is drawn together with.
+Every engine answers keys `(prompt, sample)`, and draws each with a seed of its own, so that a completion does not depend on
+what it is drawn together with.
 """
 
 from __future__ import annotations
@@ -35,13 +30,7 @@ class EngineError(KeyProblem):
 
 @dataclass(frozen=True)
 class SamplingSettings:
-    """How completions are drawn; names and meanings are those of TRL's GRPOConfig, temperature 0 is greedy.
-
-    Attributes:
-        seed: with a key, it decides what is drawn for it.
-        generation_kwargs: further arguments of the engine's own generation.
-        chat_template_kwargs: passed to the chat template.
-    """
+    """How completions are drawn; names and meanings are those of TRL's GRPOConfig, temperature 0 is greedy."""
 
     max_completion_length: int = 512
     temperature: float = 1.0
@@ -49,14 +38,15 @@ class SamplingSettings:
     top_k: int = 0
     min_p: float | None = None
     repetition_penalty: float = 1.0
-    seed: int = 0
-    generation_kwargs: dict[str, Any] = field(default_factory=dict)
+    seed: int = 0  # with a key, it decides what is drawn for it
+    generation_kwargs: dict[str, Any] = field(default_factory=dict)  # further arguments of the engine's own generation
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def generate_kwargs(self) -> dict[str, Any]:
         """Return the arguments for transformers' `model.generate`."""
-        own = ("seed", "generation_kwargs", "chat_template_kwargs")
-        kwargs = {name: value for name, value in asdict(self).items() if value is not None and name not in own}
+        kwargs = {name: value for name, value in asdict(self).items() if value is not None}
+        for name in ("seed", "generation_kwargs", "chat_template_kwargs"):
+            del kwargs[name]
         kwargs["max_new_tokens"] = kwargs.pop("max_completion_length")
         if self.temperature == 0:
             kwargs = {name: kwargs[name] for name in ("max_new_tokens", "repetition_penalty")}
@@ -65,26 +55,15 @@ class SamplingSettings:
 
 @dataclass(frozen=True)
 class Completion:
-    """One answer to one prompt.
-
-    Attributes:
-        prompt: the prompt's number in the list that was asked.
-        sample: the completion's number among those of its prompt.
-        text: the whole completion, `<think>...</think>answer`, special tokens left out.
-        ids: its token ids, with the end of the turn; none where a server does not tell them.
-        finished: it ended by itself, and was not cut off at max_completion_length.
-        tokens: how many tokens it has.
-        error: why there is no completion, in a word or two: `time-out`, `http 500`, or the model's own doing: `empty`,
-            `content_filter`; "" where there is one.
-    """
+    """One answer to one prompt; `prompt` and `sample` are its key."""
 
     prompt: int
     sample: int
-    text: str
-    ids: list[int]
-    finished: bool
+    text: str  # the whole completion, `<think>...</think>answer`, special tokens left out
+    ids: list[int]  # its token ids, with the end of the turn; none where a server does not tell them
+    finished: bool  # it ended by itself, and was not cut off
     tokens: int = 0
-    error: str = ""
+    error: str = ""  # why there is none: `time-out`, `http 500`, or the model's own doing: `empty`, `content_filter`
 
 
 def is_fault(error: str) -> bool:
@@ -102,12 +81,7 @@ class Engine(Protocol):
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys, each once and in any order, a batch at a time; batches are yielded as soon as they are there.
-
-        Args:
-            prompts: P conversations; only those that keys name are read.
-            keys: `(prompt, sample)` pairs.
-            settings: how to sample.
+        """Answer keys, each once and in any order, a batch as soon as it is there; of the prompts those that keys name are read.
 
         Raises:
             KeyProblem: a prompt is refused, or nothing answers.
@@ -123,16 +97,12 @@ def key_array(keys: Sequence[Key]) -> np.ndarray:
     """Return keys as `(prompt, sample)`, int32, (K, 2), those of a prompt next to each other."""
     import numpy as np
 
-    keys_K2 = np.asarray(getattr(keys, "array_K2", keys), dtype=np.int32).reshape(-1, 2)
+    keys_K2 = np.asarray(keys, dtype=np.int32).reshape(-1, 2)
     return keys_K2[np.lexsort((keys_K2[:, 1], keys_K2[:, 0]))]
 
 
 def render_row(tokenizer: Any, contract: Contract, prompts: Sequence, row: int, settings: SamplingSettings) -> str:
-    """Render a row's prompt as the model reads it.
-
-    Raises:
-        ContractError: the chat template refuses it.
-    """
+    """Render a row's prompt as the model reads it; raises a ContractError where the chat template refuses it."""
     from reasoning_ext.think.render import render_prompt
     from reasoning_ext.think.template import ContractError
 
@@ -143,10 +113,6 @@ def render_row(tokenizer: Any, contract: Contract, prompts: Sequence, row: int, 
 
 
 def key_seed(seed: int, prompt: int, sample: int) -> int:
-    """Return the seed of one completion, 31 bits so that every engine and server takes it.
-
-    >>> key_seed(0, 3, 1) == key_seed(0, 3, 1) != key_seed(0, 1, 3)
-    True
-    """
+    """Return the seed of one completion, 31 bits so that every engine and server takes it."""
     digest = hashlib.blake2b(f"{seed}/{prompt}/{sample}".encode(), digest_size=4).digest()
     return int.from_bytes(digest, "little") >> 1

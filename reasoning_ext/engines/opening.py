@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.engines import local
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
-from reasoning_ext.models.source import model_source
+from reasoning_ext.models.source import ModelSource, model_source
 from reasoning_ext.recipe.engine_options import OPTIONS
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
 
@@ -17,12 +16,7 @@ SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "
 
 
 def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> Engine:
-    """Open the engine of a recipe for its model, or for another one in the same way.
-
-    Args:
-        recipe: of a stage that generates.
-        name: another model: a hub name, a folder, or what a server calls it.
-        **overrides: `from_scratch`, in the place of the recipe's.
+    """Open the engine of a recipe for its model, or for one of another name, with `from_scratch` in the recipe's place.
 
     Raises:
         ModelError, TokenizerError, ContractError: the model cannot be had.
@@ -40,8 +34,19 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
     if engine == "ray":
         from reasoning_ext.engines.ray import RayEngine
 
-        return RayEngine(source, options)
-    return local.open_engine(engine, source, options)
+        return RayEngine(source, options, open_local)
+    return open_local(engine, source, options)
+
+
+def open_local(engine: str, source: ModelSource, options: Any) -> Engine:
+    """Open the engine `transformers` or `vllm`, which have their model on this machine; raises as `open_engine`."""
+    if engine == "vllm":
+        from reasoning_ext.engines.vllm import VllmEngine
+
+        return VllmEngine(source, options)
+    from reasoning_ext.engines.transformers import TransformersEngine
+
+    return TransformersEngine(source.load(), source.batch_size)
 
 
 def server_problem(recipe: Recipe, model: str) -> str:
@@ -65,6 +70,6 @@ def engine_name(recipe: Recipe) -> str:
 
 
 def engine_options(recipe: Recipe) -> Any:
-    """Return the options of a recipe's engine, one of the classes of `options`; what `engine_kwargs` leaves out is default."""
+    """Return the options of a recipe's engine, one of the classes of `recipe.engine_options`."""
     values = recipe.get("engine_kwargs") if "engine_kwargs" in recipe.keys else None
     return OPTIONS[engine_name(recipe)](**(values or {}))

@@ -1,15 +1,14 @@
 """Engine `ray`: one of the engines `transformers` and `vllm` on every worker, on a Ray cluster or on this machine.
 
 A worker is an actor that lives as long as the engine, so that a model is opened once and not once a round. It is given a chunk
-of keys with the prompts that they name, which comes back whole or not at all: when a worker dies, another one gets the chunk,
-and since every completion has its own seed, they come out the same; Ray starts the dead one anew.
+of keys with the prompts that they name; when it dies, Ray starts it anew with its chunk.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -17,30 +16,21 @@ from threading import Lock
 from typing import Any
 
 from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, key_array
-from reasoning_ext.engines.local import open_engine
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.models.source import ModelSource
 from reasoning_ext.recipe.engine_options import OPTIONS, RayOptions
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_BACKEND_LOG_LEVEL": "fatal"}  # deaths of workers are told nevertheless
-STARTS = 4  # of a chunk whose worker dies each time
+RESTARTS = 3  # of a chunk whose worker dies
 CLOSE_SECONDS = 10.0  # that workers may take
 
 
 class RayEngine:
-    """Answers prompts on Ray's workers; see `base.Engine`.
+    """Answers prompts on Ray's workers, each of which `opens` an engine from its name, the source and its options."""
 
-    Args:
-        source: the model, which every worker opens; a folder must be there under the same name for all of them.
-        options: the recipe's `engine_kwargs`.
-        opens: opens a worker's engine in its process.
-
-    Raises:
-        EngineError: Ray is not installed, cannot be reached, or has too little for the workers.
-    """
-
-    def __init__(self, source: ModelSource, options: RayOptions, opens: Callable[..., Engine] = open_engine):
-        self._source, self._options, self._opens = source, options, opens
+    def __init__(self, source: ModelSource, options: RayOptions, opens: Callable[..., Engine]):
+        own = OPTIONS[options.engine](**(options.engine_kwargs or {}))
+        self._options, self._opens = options, partial(opens, options.engine, source, own)
         self._workers: list[Any] = []  # from the first keys on
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         try:
@@ -60,75 +50,48 @@ class RayEngine:
         for name, each in {} if options.address else {"GPU": options.num_gpus, "CPU": options.num_cpus}.items():
             if each * options.num_workers > (has := ray.cluster_resources().get(name, 0)):  # and no cluster will grow
                 self.close()
-                problem = f"found num_workers {options.num_workers} with num_{name.lower()}s {each:g}, but Ray has {has:g} here"
-                raise EngineError("engine_kwargs", f"{problem}; write fewer, or the address of a cluster")
+                problem = f"found num_workers {options.num_workers} with num_{name.lower()}s {each:g}"
+                todo = "write fewer, or the address of a cluster"
+                raise EngineError("engine_kwargs", f"{problem}, but Ray has {has:g} here; {todo}")
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `base.Engine` says, a chunk at a time, in the order in which the workers are done.
-
-        Raises:
-            KeyProblem: a worker cannot open its engine, refuses a prompt, or dies of a chunk again and again.
-            EngineError: Ray itself fails, or a worker for a reason that is not the user's.
-        """
+        """Answer keys as `base.Engine` says, a chunk at a time, in the order in which the workers are done."""
         import ray
 
         options, keys_K2 = self._options, key_array(keys)
         size = max(1, min(options.batch_size, -(-len(keys_K2) // options.num_workers)))  # few keys go to all workers
-        if len(keys_K2) and not self._workers:
-            needs = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus, "max_restarts": -1}
-            actor = ray.remote(Worker).options(max_concurrency=2, **needs)  # to close beside a chunk
-            own = OPTIONS[options.engine](**(options.engine_kwargs or {}))
-            opens = partial(self._opens, options.engine, self._source, own)
-            self._workers = [actor.remote(opens, os.getcwd()) for _ in range(options.num_workers)]
-
-        def ask(worker: Any, start: int) -> Any:
-            part = keys_K2[start : start + size].tolist()
-            return worker.answer.remote({p: prompts[p] for p, _ in part}, part, settings)
-
+        waiting = deque(range(0, len(keys_K2), size))
+        if waiting and not self._workers:
+            needs = {"num_cpus": options.num_cpus, "num_gpus": options.num_gpus}
+            lives = {"max_restarts": -1, "max_task_retries": RESTARTS, "max_concurrency": 2}  # to close beside a chunk
+            actor = ray.remote(Worker).options(**needs, **lives)
+            self._workers = [actor.remote(self._opens, os.getcwd()) for _ in range(options.num_workers)]
+        # a worker gets its first chunk when it is there and can say so; one that a cluster has no room for holds nobody up
+        calls = {worker.here.options(max_task_retries=-1).remote(): worker for worker in self._workers}
+        chunks: set[Any] = set()
         try:
-            for answer in self._answers(deque(range(0, len(keys_K2), size)), ask):
+            while waiting or chunks:
+                [call], _ = ray.wait(list(calls))
+                worker, answer = calls.pop(call), ray.get(call)
                 if isinstance(answer, tuple):
                     raise KeyProblem(*answer)
-                yield answer
+                if waiting:
+                    start = waiting.popleft()
+                    part = keys_K2[start : start + size].tolist()
+                    chunk = worker.answer.remote({p: prompts[p] for p, _ in part}, part, settings)
+                    calls[chunk] = worker
+                    chunks.add(chunk)
+                if call in chunks:
+                    chunks.remove(call)
+                    yield answer
+        except ray.exceptions.RayActorError as error:
+            problem = f"{1 + RESTARTS} workers have died of the same completions, for lack of memory perhaps"
+            raise EngineError("engine_kwargs", f"{problem}; write a smaller batch_size, or fewer workers") from error
         except ray.exceptions.RayError as error:
             reason = str(error).strip().splitlines()[-1][:300]
             raise EngineError("engine", f"ray has given up: {type(error).__name__}: {reason}") from error
-
-    def _answers(self, waiting: deque[int], ask: Callable[[Any, int], Any]) -> Iterator[Any]:
-        """Yield what comes of chunks, each named by its first key; `ask` lets a worker begin with one."""
-        import ray
-
-        def here(worker: Any) -> Any:
-            return worker.here.options(max_task_retries=-1).remote()
-
-        # a worker gets its first chunk, or the next one after it has died, when it is there and can say so
-        calls: dict[Any, tuple[Any, int | None]] = {here(worker): (worker, None) for worker in self._workers}
-        free: list[Any] = []
-        deaths: Counter[int] = Counter()
-        while waiting or any(start is not None for _, start in calls.values()):
-            while waiting and free:
-                worker, start = free.pop(), waiting.popleft()
-                calls[ask(worker, start)] = worker, start
-            [call], _ = ray.wait(list(calls))
-            worker, done = calls.pop(call)
-            try:
-                answer = ray.get(call)
-            except ray.exceptions.RayActorError as error:
-                calls[here(worker)] = worker, None
-                if done is None:
-                    continue
-                waiting.appendleft(done)
-                deaths[done] += 1
-                if deaths[done] == STARTS:
-                    problem = f"{STARTS} workers have died of the same completions, for lack of memory perhaps"
-                    todo = "write a smaller batch_size, or fewer workers"
-                    raise EngineError("engine_kwargs", f"{problem}; {todo}") from error
-                continue
-            free.append(worker)
-            if done is not None:
-                yield answer
 
     def close(self) -> None:
         """End the workers, and Ray where it was started here."""
@@ -144,12 +107,7 @@ class RayEngine:
 
 
 class Worker:
-    """What runs on a worker: an engine that is opened with the first chunk and stays open.
-
-    Args:
-        opens: opens it.
-        folder: the folder that relative names are meant from; on other machines it may not be there.
-    """
+    """What runs on a worker, in a folder that may not be there on other machines: an engine, opened with the first chunk."""
 
     def __init__(self, opens: Callable[[], Engine], folder: str):
         self._opens, self._lock = opens, Lock()

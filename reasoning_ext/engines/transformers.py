@@ -1,11 +1,10 @@
 """Engine `transformers`: the model in this process, batches sorted by length, finished sequences leave their batch.
 
-Departures from one call of `model.generate` a batch: rows that have ended are taken out of the batch and its KV cache, so that
-the rest goes on in a smaller one; a prompt that stands in a batch several times is read once; and every completion is drawn
-with random numbers of its own, so that it is the same in any batch, up to the rounding of another batch's shape. Everything
-else, from the logits processors to the kind of cache, is `generate`'s, which calls the loop here as its `custom_generate`.
-Models that Unsloth has patched keep their cache elsewhere, and models without a cache of keys and values cannot lose rows:
-there `generate`'s own loop runs, with the same random numbers.
+Departures from one call of `model.generate` a batch: rows that have ended are taken out of the batch and its KV cache; a prompt
+that stands in a batch several times is read once; and every completion is drawn with random numbers of its own, so that it is
+the same in any batch, up to the rounding of another batch's shape. All else, from the logits processors to the kind of cache,
+is `generate`'s, which calls the loop here as its `custom_generate`. Models that Unsloth has patched keep their cache elsewhere,
+and others have none of keys and values: there `generate`'s own loop runs, with the same random numbers.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSet
 from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.shown import print
 from reasoning_ext.think.render import count_tokens
-from reasoning_ext.think.template import Contract, Decoder, decoder
+from reasoning_ext.think.template import Contract, decoder
 
 FINISHED_SHARE = 8  # one row in so many must have ended before the batch is made smaller, since that copies the cache
 # In generate's own order: the setting, the class that applies it, the value that leaves everything as it is.
@@ -39,88 +39,58 @@ WARPERS: tuple[tuple[str, type, Any], ...] = (
 
 
 class TransformersEngine:
-    """Answers prompts with a loaded model.
-
-    Args:
-        loaded: the model, its tokenizer and contract.
-        batch_size: completions generated together; halved, with a line on standard error, where the memory is too small.
-    """
+    """Answers prompts with a loaded model, in batches that are halved where the memory is too small; see `base.Engine`."""
 
     def __init__(self, loaded: Loaded, batch_size: int):
         self.model, self.tokenizer, self.contract = loaded.model, loaded.tokenizer, loaded.contract
         self.batch_size = batch_size
-        self._prompts: Any = ()
-        self._lengths_P = np.zeros(0, dtype=np.int32)  # tokens of those prompts, -1 where it is not known
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `base.Engine` says, the longest prompts first, so that a lack of memory shows at once.
-
-        Raises:
-            ContractError: the chat template refuses a prompt.
-            EngineError: the memory is too small for a single completion, or transformers refuses `generation_kwargs`.
-        """
+        """Answer keys as `base.Engine` says, the longest prompts first, so that a lack of memory shows at once."""
         keys_K2 = key_array(keys)
-        keys_K2 = keys_K2[np.argsort(-self._lengths(prompts, keys_K2[:, 0], settings), kind="stable")]
+        unique_P, back_K = np.unique(keys_K2[:, 0], return_inverse=True)
+        render = partial(render_row, self.tokenizer, self.contract, prompts, settings=settings)
+        tokens = [count_tokens(self.tokenizer, render(p)) for p in unique_P.tolist()]
+        keys_K2 = keys_K2[np.argsort(-np.array(tokens, dtype=np.int32)[back_K], kind="stable")]
         start = 0
         while start < len(keys_K2):
             batch = [(p, sample) for p, sample in keys_K2[start : start + self.batch_size].tolist()]
             try:
-                completions = self._answer(prompts, batch, settings)
+                completions = self._answer({p: render(p) for p in {p for p, _ in batch}}, batch, settings)
             except torch.OutOfMemoryError as error:
-                self._halve(len(batch), error)
-                continue
-            start += len(batch)
-            yield completions
+                if len(batch) == 1:
+                    raise EngineError("max_completion_length", "found too little memory for one completion") from error
+                self.batch_size = len(batch) // 2
+                torch.cuda.empty_cache()
+                line = f"out of memory with {len(batch)} completions at once; going on with {self.batch_size}"
+                print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
+            else:
+                start += len(batch)
+                yield completions
 
     def close(self) -> None:
         """Let go of the model; the stage's end gives its memory back."""
         self.model = None
 
-    def _halve(self, tried: int, error: BaseException) -> None:
-        if tried == 1:
-            problem = "found too little memory for one completion"
-            raise EngineError("max_completion_length", f"{problem}; write a smaller max_completion_length") from error
-        self.batch_size = tried // 2
-        torch.cuda.empty_cache()
-        line = f"out of memory with {tried} completions at once; going on with {self.batch_size}"
-        print(f"{line} (per_device_eval_batch_size)", file=sys.stderr, flush=True)
-
-    def _lengths(self, prompts: Sequence, prompts_K: np.ndarray, settings: SamplingSettings) -> np.ndarray:
-        """Return the tokens of each key's prompt, (K,); they are counted once, however many rounds ask for a prompt."""
-        if not _same(prompts, self._prompts):
-            self._prompts, self._lengths_P = prompts, self._lengths_P[:0]
-        missing = int(prompts_K.max(initial=-1)) + 1 - len(self._lengths_P)
-        self._lengths_P = np.pad(self._lengths_P, (0, max(0, missing)), constant_values=-1)
-        wanted = np.unique(prompts_K)
-        for p in wanted[self._lengths_P[wanted] < 0].tolist():
-            self._lengths_P[p] = count_tokens(
-                self.tokenizer, render_row(self.tokenizer, self.contract, prompts, p, settings)
-            )
-        return self._lengths_P[prompts_K]
-
-    def _answer(self, prompts: Sequence, batch: list[Key], settings: SamplingSettings) -> list[Completion]:
+    def _answer(self, rendered: dict[int, str], batch: list[Key], settings: SamplingSettings) -> list[Completion]:
         stops = stop_ids(self.model, self.tokenizer, self.contract)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = stops[0]
-        asked = list(dict.fromkeys(p for p, _ in batch))
-        rendered = {p: render_row(self.tokenizer, self.contract, prompts, p, settings) for p in asked}
-        inputs = self.tokenizer(
-            [rendered[p] for p, _ in batch],
-            return_tensors="pt",
-            padding=True,
-            padding_side="left",
-            add_special_tokens=False,
-        ).to(self.model.device)
+        options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
+        inputs = self.tokenizer([rendered[p] for p, _ in batch], **options).to(self.model.device)
         inputs.pop("token_type_ids", None)
         fixed: dict[str, Any] = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops}
         if _has_cache(self.model):
             fixed |= {"custom_generate": decode, "prompt_of_row": [p for p, _ in batch]}
         output = self._generate(inputs, fixed, batch, settings)
-        completion_ids_BT = output[:, inputs["input_ids"].shape[1] :].tolist()
-        decode_ids = decoder(self.tokenizer, self.contract)
-        return [_completion(decode_ids, key, ids, stops) for key, ids in zip(batch, completion_ids_BT, strict=True)]
+        text_of, found = decoder(self.tokenizer, self.contract), []
+        for key, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+            end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
+            finished, kept = end < len(ids), ids[: end + 1]
+            found.append(Completion(*key, text_of(ids[:end]), kept, finished, len(kept)))
+        return found
 
     def _generate(
         self, inputs: Any, fixed: dict[str, Any], batch: list[Key], settings: SamplingSettings
@@ -140,12 +110,7 @@ class TransformersEngine:
 
 
 class KeyedDraw(LogitsProcessor):
-    """Draw one token a row with the row's own random numbers, and leave no other possible.
-
-    Args:
-        uniforms_BT: a number in [0, 1) for every row and new token.
-        prompt_length: tokens of the padded prompts.
-    """
+    """Draw one token a row with the row's own random numbers, uniform in [0, 1), and leave no other possible."""
 
     def __init__(self, uniforms_BT: torch.Tensor, prompt_length: int):
         self.uniforms_BT, self.prompt_length = uniforms_BT, prompt_length
@@ -156,30 +121,24 @@ class KeyedDraw(LogitsProcessor):
         uniform_B1 = self.uniforms_BT[:, input_ids.shape[1] - self.prompt_length, None]
         # the first token whose cumulative probability is above the number: one of probability 0 is never that
         token_B1 = torch.searchsorted(cumulative_BV, uniform_B1 * cumulative_BV[:, -1:], right=True)
-        token_B1 = token_B1.clamp(max=scores.shape[-1] - 1)
-        return torch.full_like(scores, -torch.inf).scatter_(1, token_B1, 0.0)
+        return torch.full_like(scores, -torch.inf).scatter_(1, token_B1.clamp(max=scores.shape[-1] - 1), 0.0)
 
 
 def _arguments(
     settings: SamplingSettings, batch: list[Key], prompt_length: int, device: torch.device
 ) -> dict[str, Any]:
-    """Return the arguments of `generate` for a batch.
-
-    Sampling is done by logits processors, so `generate` itself is told to take the likeliest token.
-    """
+    """Return the arguments of `generate`; logits processors sample, so that it is told to take the likeliest token."""
     kwargs = settings.generate_kwargs()
     if not kwargs.pop("do_sample"):
         return kwargs | {"do_sample": False}
     values = {name: kwargs.pop(name, neutral) for name, _, neutral in WARPERS}
     chain = [cls(values[name]) for name, cls, neutral in WARPERS if values[name] not in (neutral, None)]
-    uniforms_BT = torch.stack([_uniforms(key_seed(settings.seed, *key), kwargs["max_new_tokens"]) for key in batch])
+    seeds, count = [key_seed(settings.seed, *key) for key in batch], kwargs["max_new_tokens"]
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    uniforms_BT = torch.stack([torch.rand(count, generator=one, dtype=torch.float64) for one in generators])
     kind = torch.float32 if device.type == "mps" else torch.float64
     drawn = KeyedDraw(uniforms_BT.to(kind).to(device), prompt_length)
     return kwargs | {"do_sample": False, "logits_processor": LogitsProcessorList([*chain, drawn])}
-
-
-def _uniforms(seed: int, count: int) -> torch.Tensor:
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def _has_cache(model: Any) -> bool:
@@ -206,21 +165,18 @@ def decode(
 ) -> torch.Tensor:
     """Generate for a batch whose ended rows leave it; called by transformers' `generate` with what it has prepared.
 
-    Args:
-        model, input_ids: the prompts are (B, L), padded on the left.
-        logits_processor: sees the whole batch to its end, because some keep a state for every row.
-        stopping_criteria, generation_config: the second says which tokens end a row, and how many there may be.
-        prompt_of_row: a number for each row, the same for rows with the same prompt.
-        **model_kwargs: the attention mask and an empty cache.
-
-    Returns:
-        prompts and completions, (B, at most L + max_new_tokens), padded on the right.
+    Prompts are (B, L), padded on the left, and those of rows with equal `prompt_of_row` are the same. The logits processors see
+    the whole batch to its end, because some keep a state for every row. Returned are prompts and completions, (B, at most L +
+    max_new_tokens), padded on the right.
     """
     ends = torch.tensor(_listed(generation_config.eos_token_id), device=input_ids.device)
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
-    logits_BV = _read_prompts(model, input_ids, mask, position_ids, cache, prompt_of_row)
+    unique = np.unique(prompt_of_row, return_index=True, return_inverse=True)
+    first, back = (torch.tensor(rows, device=input_ids.device) for rows in unique[1:])
+    logits_BV = _forward(model, input_ids[first], mask[first], position_ids[first], cache)[back]  # each prompt once
+    cache.reorder_cache(back)
     ids_BT, position = input_ids, position_ids[:, -1:]
     rows = torch.arange(len(input_ids), device=input_ids.device)  # those that the model still goes on with
     over = torch.zeros_like(rows, dtype=torch.bool)  # which of them have ended nevertheless
@@ -242,39 +198,15 @@ def decode(
         logits_BV = logits_BV.index_copy(0, rows, _forward(model, ids_BT[rows, -1:], mask, position, cache))
 
 
-def _read_prompts(
-    model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any, prompt_of_row: list[int]
-) -> torch.Tensor:
-    """Read each prompt once; return the logits of what follows for every row, (B, V), whose cache has its prompt then."""
-    unique = np.unique(prompt_of_row, return_index=True, return_inverse=True)
-    first, back = (torch.tensor(rows, device=ids.device) for rows in unique[1:])
-    logits_BV = _forward(model, ids[first], mask[first], position_ids[first], cache)[back]
-    cache.reorder_cache(back)
-    return logits_BV
-
-
 def _forward(model: Any, ids: torch.Tensor, mask: torch.Tensor, position_ids: torch.Tensor, cache: Any) -> torch.Tensor:
     """Return the logits of the next token in float32, (B, V)."""
     least = {"logits_to_keep": 1} if "logits_to_keep" in inspect.signature(_base(model).forward).parameters else {}
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids, "past_key_values": cache}
-    output = model(**inputs, use_cache=True, **least)
-    return output.logits[:, -1].float()
-
-
-def _same(prompts: Any, others: Any) -> bool:
-    """Tell whether prompts are the same: `table["prompt"]` of `datasets` is a new view of the same table each time."""
-    one, other = ((getattr(p, "source", p), getattr(p, "column_name", None)) for p in (prompts, others))
-    return one[0] is other[0] and one[1] == other[1]
+    return model(**inputs, use_cache=True, **least).logits[:, -1].float()
 
 
 def _listed(value: Any) -> list[int]:
     return value if isinstance(value, list) else [value]
-
-
-def _completion(decode_ids: Decoder, key: Key, ids: list[int], stops: list[int]) -> Completion:
-    end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
-    finished, ids = end < len(ids), ids[: end + 1]
-    return Completion(*key, decode_ids(ids[:end]), ids, finished, len(ids))
 
 
 def stop_ids(model: Any, tokenizer: Any, contract: Contract) -> list[int]:

@@ -21,7 +21,7 @@ from reasoning_ext.models.loaded import base_revision
 from reasoning_ext.models.source import ModelSource
 from reasoning_ext.models.weights import check_weights
 from reasoning_ext.recipe.engine_options import VllmOptions
-from reasoning_ext.think.template import Decoder, decoder
+from reasoning_ext.think.template import decoder
 
 CHUNK = 4  # so many times the completions that run at once are asked for together: the last ones of a chunk run alone
 DIED = "vLLM's own process has died, of too little memory perhaps; what it said stands above; run again to go on"
@@ -37,16 +37,7 @@ REFUSALS = (OSError, ImportError, LookupError, ValueError, TypeError, RuntimeErr
 
 
 class VllmEngine:
-    """Answers prompts with vLLM; see `base.Engine`.
-
-    Args:
-        source: weights in a folder or on the hub, or a LoRA adapter on such.
-        options: the recipe's `engine_kwargs`.
-
-    Raises:
-        EngineError: vLLM is not installed, cannot serve this model, or does not know an argument.
-        TokenizerError, ContractError: the tokenizer or its template cannot be used.
-    """
+    """Answers prompts with vLLM and the weights of a source, or a LoRA adapter on such; see `base.Engine`."""
 
     def __init__(self, source: ModelSource, options: VllmOptions):
         arguments = llm_arguments(source, options)
@@ -73,24 +64,19 @@ class VllmEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys as `base.Engine` says, those of a prompt next to each other.
-
-        Raises:
-            ContractError: the chat template refuses a prompt.
-            EngineError: a completion does not fit into vLLM's context, or vLLM refuses `generation_kwargs` or has died.
-        """
+        """Answer keys as `base.Engine` says, those of a prompt next to each other."""
         from vllm import SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
         stops = sorted({self.tokenizer.eos_token_id, self.contract.end_id} - {None})
-        decode = decoder(self.tokenizer, self.contract)
+        text_of = decoder(self.tokenizer, self.contract)
         keys_K2 = key_array(keys)
         for start in range(0, len(keys_K2), self._chunk):
             chunk = [(p, g) for p, g in keys_K2[start : start + self._chunk].tolist()]
-            ids = {p: self._prompt_ids(prompts, p, settings) for p in dict.fromkeys(p for p, _ in chunk)}
+            prompt_ids = {p: self._prompt_ids(prompts, p, settings) for p in dict.fromkeys(p for p, _ in chunk)}
             try:
                 outputs = self._llm.generate(
-                    [{"prompt_token_ids": ids[p]} for p, _ in chunk],
+                    [{"prompt_token_ids": prompt_ids[p]} for p, _ in chunk],
                     [SamplingParams(**sampling_arguments(settings, key, stops)) for key in chunk],
                     use_tqdm=False,
                     lora_request=self._adapter,
@@ -99,7 +85,12 @@ class VllmEngine:
                 raise EngineError("engine", DIED) from error
             except REFUSALS as error:
                 raise EngineError("generation_kwargs", f"vllm refuses a request: {_reason(error)}") from error
-            yield [_completion(decode, key, output.outputs[0]) for key, output in zip(chunk, outputs, strict=True)]
+            found = []
+            for key, output in zip(chunk, (request.outputs[0] for request in outputs), strict=True):
+                ids, ended = list(output.token_ids), output.finish_reason == "stop"  # with the token that stopped it
+                by_token = ended and not isinstance(output.stop_reason, str)  # a text to stop at belongs to it
+                found.append(Completion(*key, text_of(ids[:-1] if by_token else ids), ids, ended, len(ids)))
+            yield found
 
     def close(self) -> None:
         """End vLLM's own process, which gives back all memory of the card."""
@@ -111,18 +102,9 @@ class VllmEngine:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         room, wanted = self._llm.llm_engine.model_config.max_model_len, settings.max_completion_length
         if len(ids) + wanted > room:
-            problem = (
-                f"found {wanted}, and the prompt of row {row} has {len(ids)} tokens, but vLLM's context has {room}"
-            )
+            problem = f"found {wanted}, and the prompt of row {row} has {len(ids)} tokens of vLLM's context of {room}"
             raise EngineError("max_completion_length", f"{problem}; write a smaller one, or leave such prompts out")
         return ids
-
-
-def _completion(decode: Decoder, key: Key, output: Any) -> Completion:
-    """Make a completion of vLLM's output, whose ids end with the token that stopped it, if one did."""
-    ids, ended = list(output.token_ids), output.finish_reason == "stop"
-    by_token = ended and not isinstance(output.stop_reason, str)  # a text to stop at is part of the completion
-    return Completion(*key, decode(ids[:-1] if by_token else ids), ids, ended, len(ids))
 
 
 def _tell_of_death(client: Any) -> None:
@@ -152,11 +134,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def llm_arguments(source: ModelSource, options: VllmOptions) -> dict[str, Any]:
-    """Return the arguments of `vllm.LLM`.
-
-    Raises:
-        EngineError: the recipe asks for what vLLM cannot do.
-    """
+    """Return the arguments of `vllm.LLM`, or raise an EngineError for an adapter that it cannot serve."""
     name, values, base = source.name, source.values, source.name
     if adapter := is_adapter(name):
         refuse_adapter(name)
@@ -186,11 +164,7 @@ def llm_arguments(source: ModelSource, options: VllmOptions) -> dict[str, Any]:
 
 
 def refuse_adapter(folder: str) -> None:
-    """Refuse what vLLM would leave out in silence.
-
-    Raises:
-        EngineError: an adapter that is more than a LoRA.
-    """
+    """Raise an EngineError for an adapter that is more than a LoRA, which vLLM would leave out in silence."""
     config = json.loads((Path(folder) / ADAPTER).read_text(encoding="utf-8"))
     for own in ("modules_to_save", "trainable_token_indices", "use_dora", "lora_bias"):
         if config.get(own):
@@ -200,13 +174,7 @@ def refuse_adapter(folder: str) -> None:
 
 
 def sampling_arguments(settings: SamplingSettings, key: Key, stops: list[int]) -> dict[str, Any]:
-    """Return the arguments of `vllm.SamplingParams` for one completion.
-
-    Args:
-        settings: how to sample.
-        key: which completion.
-        stops: ids that end it, beside those that the model's generation config names, which vLLM adds by itself.
-    """
+    """Return the arguments of `vllm.SamplingParams` for one completion; it adds the stops that the model's config names."""
     return {
         "n": 1,
         "seed": key_seed(settings.seed, *key),

@@ -11,7 +11,6 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,48 +31,41 @@ SHOWN = 200  # characters of an answer that is not streamed
 
 
 def ask_and_print(
-    model: str, question: str, n: int, temperature: float, max_completion_length: int, seed: int,
-    system_prompt: str | None = None,
-) -> None:  # fmt: skip
-    """Ask a question; the first completion is streamed, of the others the answers are shown, then the vote.
+    model: str, question: str, n: int, temperature: float, most: int, seed: int, system_prompt: str | None = None
+) -> None:
+    """Ask a run, a folder with weights or a model of the hub for n completions of at most so many tokens, and show them.
 
-    Args:
-        model: a run's folder, a folder with weights, or a hub name.
-        question: the user's message.
-        n: completions in all.
-        temperature: 0 is greedy.
-        max_completion_length: tokens a completion; fewer where the model's context is full before.
-        seed: of the sampling.
-        system_prompt: in the place of the one that the run was trained with; "" for none.
-
-    Raises:
-        ModelError: the model cannot be loaded.
-        UserError: the question leaves no room in the model's context.
+    The first is streamed, of the others the answers are shown, then the vote. A system prompt stands in the place of the one
+    that a run was trained with. Raises a ModelError or UserError where the model cannot be loaded or has no room.
     """
     if re.search("[\ud800-\udfff]", question + (system_prompt or "")):  # as the system hands bytes on that are no text
         raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
-    _quiet()
+    logging.disable(logging.WARNING)  # which nobody who asks can act on
+    warnings.simplefilter("ignore")
     from rich.console import Console
+    from transformers.utils.logging import disable_progress_bar
     from trl import ModelConfig
 
+    from reasoning_ext.engines.transformers import TransformersEngine
     from reasoning_ext.models.load import load_model
 
+    disable_progress_bar()
     trained_with, options = _as_trained(model, seed)
     system = (trained_with or "") if system_prompt is None else system_prompt
     loaded = load_model(model, ModelConfig(dtype="auto"), options)
     prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
     inputs, room = _inputs(loaded, prompt, kwargs := options.chat_template_kwargs)
-    settings = SamplingSettings(min(max_completion_length, room), temperature, seed=seed, chat_template_kwargs=kwargs)
+    settings = SamplingSettings(min(most, room), temperature, seed=seed, chat_template_kwargs=kwargs)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    why = "which fill the model's context" if room <= max_completion_length else "see --max-completion-length"
-    texts = [stream(loaded, inputs, settings, console, why)]
-    for text in _others(loaded, prompt, settings, n):
-        texts.append(text)
-        answer = " ".join((think.answer(text) or "").split()) or "(no answer)"
-        answer = answer if len(answer) <= SHOWN else f"{answer[:SHOWN]} ..."
-        console.print(visible(f"completion {len(texts)} of {n}: {answer}"), markup=False)
+    texts = [_stream(loaded, inputs, settings, console)]
+    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
+        for completion in batch:
+            texts.append(completion.text)
+            answer = " ".join((think.answer(completion.text) or "").split()) or "(no answer)"
+            answer = answer if len(answer) <= SHOWN else f"{answer[:SHOWN]} ..."
+            console.print(visible(f"completion {len(texts)} of {n}: {answer}"), markup=False)
     if n > 1:
         console.print(visible(vote_line(texts)), markup=False)
 
@@ -105,22 +97,12 @@ def split_style(text: str, start: int, opened: str, closed: str) -> list[tuple[s
     return [(part, thought) for part, thought in parts if part]
 
 
-def _quiet() -> None:
-    """Keep everything but the model's words off the screen: progress bars, and warnings that nobody who asks can act on."""
-    logging.disable(logging.WARNING)
-    warnings.simplefilter("ignore")
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()
-
-
 def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
     """Return the system prompt that a model was trained with, and how it is loaded; of a run its recipe says both."""
     from reasoning_ext.models.loaded import LoadOptions
 
     options = LoadOptions(trainable=False, seed=seed)
-    run = run_of(Path(model))
-    if run is None:
+    if (run := run_of(Path(model))) is None:
         return None, options
     recipe = run_recipe(run, [])  # keys that this version does not know say nothing about prompts
     (system, kwargs), *others = prompt_settings(recipe)
@@ -131,11 +113,7 @@ def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
 
 
 def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]) -> tuple[Any, int]:
-    """Return a prompt in tokens, and how many a completion may have before the model's context is full.
-
-    Raises:
-        UserError: none, or the chat template refuses the prompt.
-    """
+    """Return a prompt in tokens, and how many a completion may have; raises a UserError where that is none."""
     try:
         text = render_prompt(loaded.tokenizer, loaded.contract, prompt, kwargs)
     except ValueError as error:
@@ -145,21 +123,12 @@ def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]
     taken = inputs["input_ids"].shape[1]
     context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
     if taken >= context:
-        problem = f"found a question of {taken} tokens, allowed: fewer than the model's context of {context}"
-        raise UserError(f"ask: {problem}")
+        raise UserError(f"ask: found a question of {taken} tokens, allowed: fewer than the model's {context}")
     return inputs, int(context - taken)
 
 
-def _others(loaded: Loaded, prompt: list[dict[str, str]], settings: SamplingSettings, n: int) -> Iterator[str]:
-    """Yield all completions but the first."""
-    from reasoning_ext.engines.transformers import TransformersEngine
-
-    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
-        yield from (completion.text for completion in batch)
-
-
-def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any, why: str) -> str:
-    """Print one completion as it comes, its thought dimmed, and where it was cut off that and why; return it whole."""
+def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> str:
+    """Print one completion as it comes, its thought dimmed, and that it was cut off; return it whole."""
     import torch
     from transformers import TextStreamer
 
@@ -178,15 +147,13 @@ def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any
             self.text, self.ids = "", list[int]()
             self.on_finalized_text(contract.prefix)
 
-        def put(self, value: Any) -> None:
-            """Take the prompt's ids, then one id at a time."""
+        def put(self, value: Any) -> None:  # the prompt's ids, then one id at a time
             if not self.next_tokens_are_prompt:
                 self.ids.append(int(value.flatten()[-1]))
             if not self.ids or self.ids[-1] not in {*stops, *decode.stop_ids}:
                 super().put(value)
 
         def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            """Print what has come."""
             start, self.text = len(self.text), self.text + text
             for part, thought in split_style(self.text, start, contract.open.strip(), contract.close.strip()):
                 console.print(visible(part), end="", style="dim" if thought else None, markup=False)
@@ -194,12 +161,11 @@ def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any
                 console.print()
 
         def _is_chinese_char(self, cp: int) -> bool:
-            """Hold back nothing, as it does for scripts without spaces, but what is not yet a whole letter."""
-            return cp != 0xFFFD
+            return cp != 0xFFFD  # what is not yet a whole letter is held back, as it does for scripts without spaces
 
     torch.manual_seed(settings.seed)
     streamer = Streamer()
     model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
     if not {*streamer.ids[-1:]} & {*stops}:
-        console.print(f"cut off after {len(streamer.ids)} tokens, {why}", markup=False)
+        console.print(f"cut off after {len(streamer.ids)} tokens", markup=False)
     return decode(streamer.ids)

@@ -1,9 +1,8 @@
 """The figures of an evaluation, each with its certainty.
 
-pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171):
-the answer that most of k completions give, however they write it. Intervals are Wilson's, with the number of problems that
-the spread between problems is worth, so that several completions of one problem do not count as several problems, and so
-that a share of 1.0 still has an interval.
+pass@k is the unbiased estimator of Chen et al. 2021 (arXiv:2107.03374); maj@k is self-consistency (arXiv:2203.11171). Intervals
+are Wilson's, with the number of problems that the spread between problems is worth, so that several completions of one problem
+do not count as several problems, and a share of 1.0 still has an interval.
 """
 
 import math
@@ -21,21 +20,16 @@ GREEDY = -1  # sample index of the greedy completion
 
 
 def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None = None) -> dict[str, Any]:
-    """Compute a model's figures from its completions.
+    """Return a model's figures, `[value, low, high]` for shares between 0 and 1, and plain numbers for lengths and counts.
 
     Args:
-        answers: rows as `scored_rows` makes them; the one with sample index -1 is greedy.
+        answers: rows as `scored_rows` makes them; what could not be judged is left out and counted.
         decides: the reward that says what is right.
-        trained: the problems that the model was trained on, which are counted where its whole lineage is known.
-
-    Returns:
-        `{figure: [value, low, high]}`, shares between 0 and 1, and plain numbers for lengths and counts. Completions whose
-        gold does not parse are left out and counted.
+        trained: the problems that the model was trained on, where its whole lineage is known.
 
     Raises:
         DataError: nothing could be judged.
     """
-    problems: dict[int, list[dict]] = defaultdict(list)
     judged = [{**row, "right": row["rewards"][decides] > 0.5} for row in answers if row["rewards"][decides] is not None]
     judged.sort(key=lambda row: row["sample_index"])  # not in the order in which they came
     greedy = [float(row["right"]) for row in judged if row["sample_index"] == GREEDY]
@@ -44,6 +38,7 @@ def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None
     if not sampled or not greedy:
         problem = f"no completion could be judged by {decides}: {unjudged} of them have no gold that parses"
         raise DataError("dataset_name", problem)
+    problems: dict[int, list[dict]] = defaultdict(list)
     for row in sampled:
         problems[row["prompt_index"]].append(row)
 
@@ -74,26 +69,18 @@ def majority_right(rows: list[dict[str, Any]]) -> float:
     What gives no answer has no vote; where none gives one that the verifier can read, equal texts vote for the same.
     """
     completions = [row["completion"] for row in rows]
-    votes = same_answers(completions) or _same_texts(completions)
+    votes = same_answers(completions)
+    if not votes:
+        texts: dict[str, list[int]] = defaultdict(list)
+        for i, completion in enumerate(completions):
+            texts["".join((think.answer(completion) or "").split())].append(i)
+        votes = [group for text, group in texts.items() if text] or [*texts.values()]
     most = max(map(len, votes))
     return fmean(fmean(rows[i]["right"] for i in group) for group in votes if len(group) == most)
 
 
-def _same_texts(completions: list[str]) -> list[list[int]]:
-    """Group completions by all that stands after the thought but white space; without anything there, only if all are."""
-    groups: dict[str, list[int]] = defaultdict(list)
-    for i, text in enumerate(completions):
-        groups["".join((think.answer(text) or "").split())].append(i)
-    return [group for text, group in groups.items() if text] or [*groups.values()]
-
-
 def interval(values: list[float], trials: int | None = None) -> list[float]:
-    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of problems.
-
-    Args:
-        values: one share a problem.
-        trials: completions in all, which the effective number cannot exceed; default: one a problem.
-    """
+    """Return mean and 95 % interval of a share over problems: Wilson's, at the effective number of them, at most `trials`."""
     mean, most = fmean(values), float(trials or len(values))
     spread = variance(values) / len(values) if len(values) > 1 else 0.0
     effective = min(most, mean * (1 - mean) / spread) if spread > 1e-12 else most

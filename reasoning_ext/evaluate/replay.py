@@ -2,13 +2,11 @@
 
 Reads the parquet files that TRL writes into `completions/`, `samples.jsonl` and `answers.jsonl` of our stages, and any
 parquet or JSONL file with the columns `prompt`, `completion` and what the rewards ask for. What TRL's table does not hold is
-made up for: the opening tag, where every thought is closed and none is opened, and token ids, with the run's own tokenizer.
+made up for: the opening tag, and token ids, with the run's own tokenizer.
 """
 
 from __future__ import annotations
 
-import itertools
-import json
 import math
 import time
 from pathlib import Path
@@ -32,20 +30,10 @@ if TYPE_CHECKING:
 
 MOST_TOKENS = 2**22  # of one completion; a column of that name with more counts something else
 SHOWN, SHOWN_CHARACTERS = 2, 300
-MOST_ROWS = 200_000  # lines of a JSONL file: those of a sampling run may be a million, and all rows are held at once
 
 
 def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> None:
-    """Score a file of completions and print what the rewards make of them.
-
-    Args:
-        path: the file, or a run's folder.
-        recipe_path: take `reward_funcs` from this recipe; where no reward is named, from the run's own.
-        names: and these rewards, spelled as in a recipe.
-
-    Raises:
-        UserError: no file, no reward, or a column is missing.
-    """
+    """Score a file, or a run's folder, with a recipe's rewards, else the run's own, and those that are named, and print it."""
     import pandas
 
     specs, weights = _rewards(path, recipe_path, names)
@@ -58,8 +46,8 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
     table = pandas.DataFrame(dict(enumerate(values)), dtype=float)  # a column a reward, NaN where it does not apply
     totals = (table * weights).sum(axis=1, min_count=1)
     # the rows of one prompt, at one step of a training
-    names = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
-    groups = pandas.Series(names)
+    keys = [str((row.get("model"), row.get("step"), row.get("prompt_index", row.get("prompt")))) for row in rows]
+    groups = pandas.Series(keys)
     print(f"{len(rows)} completions of {groups.nunique()} prompts")
     for i, (spec, weight, taken) in enumerate(zip(specs, weights, seconds, strict=True)):
         print(_line(f"{spec.name} x {weight:g}", table[i], groups) + f"  {1000 * taken / len(rows):.2f} ms each")
@@ -91,27 +79,19 @@ def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[li
 
 
 def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[list[Values], list[float]]:
-    """Score R rows with each reward, called as TRL calls it.
-
-    Returns:
-        one list of R values a reward, and the seconds that each reward took.
-
-    Raises:
-        UserError: a column that a reward needs is missing, or a reward fails.
-    """
+    """Score R rows with each reward, called as TRL calls it; return R values for each, and the seconds that it took."""
     names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
     try:
         check_columns(names, needed_columns(specs))
     except KeyProblem as error:
         raise UserError(f"score: {error}") from error
-    for spec in specs:
-        if "completion_ids" in spec.plugin.required and "completion_ids" not in rows[0]:
-            raise UserError(
-                f"score: the reward {spec.name} needs completion_ids or tokens, or a run's folder with its tokenizer"
-            )
+    if lacking := [spec.name for spec in specs if "completion_ids" in {*spec.plugin.required} - rows[0].keys()]:
+        needs = "completion_ids or tokens, or a run's folder with its tokenizer"
+        raise UserError(f"score: the reward {lacking[0]} needs {needs}")
     ours = {"prompt", "completion", *NOT_COLUMNS} - {"completion_ids"}
     columns = {name: [row.get(name) for row in rows] for name in names if name not in ours}
-    completions = _whole([_conversation(row["completion"]) for row in rows])
+    given = [row["completion"] for row in rows]
+    completions = _whole([[{"role": "assistant", "content": c}] if isinstance(c, str) else c for c in given])
     prompts = [row.get("prompt") for row in rows]
     values, seconds = [], []
     for reward in build_rewards(specs, tolerated=0):
@@ -122,13 +102,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
 
 
 def read_completions(path: Path) -> list[dict[str, Any]]:
-    """Read completions from a parquet or JSONL file, or from what a run's folder holds.
-
-    Of a JSONL file with more than `MOST_ROWS` lines the first so many are read, and a line is printed that says so.
-
-    Raises:
-        UserError: there is none, or it has no column `completion`.
-    """
+    """Read completions from a parquet or JSONL file, or a run's folder, but for those that a server failed to give."""
     files = [path] if path.is_file() else sorted(path.glob("completions/*.parquet")) or sorted(path.glob("*.parquet"))
     files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
     if not files:
@@ -140,10 +114,8 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
     for i, row in enumerate(rows):
         given = row.get("completion") if isinstance(row, dict) else None
         if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
-            columns = row if isinstance(row, dict) else {}
-            found = f"the completion {given!r}" if "completion" in columns else "no column completion"
-            has = f"; there are {', '.join(columns)}" if isinstance(row, dict) else ""
-            raise UserError(f"score: row {i} has {found}, allowed: a text or messages{has}")
+            there = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
+            raise UserError(f"score: row {i} has the completion {given!r}, allowed: a text or messages{there}")
         try:  # as data are read: content in parts, a thought in a field of its own
             row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
         except ValueError as error:
@@ -159,27 +131,18 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
 
 def _failed(row: Any) -> bool:
     """Tell whether a server gave no completion: a row with an error that is one of our stages', or has no text at all."""
-    return bool(isinstance(row, dict) and row.get("error") and ("sample_index" in row or row.get("completion") == ""))
+    return isinstance(row, dict) and bool(row.get("error")) and ("sample_index" in row or row.get("completion") == "")
 
 
 def _read_file(file: Path) -> list[Any]:
     import pyarrow.parquet
 
     try:
-        return pyarrow.parquet.read_table(file).to_pylist() if file.suffix == ".parquet" else _read_lines(file)
+        if file.suffix == ".parquet":
+            return pyarrow.parquet.read_table(file).to_pylist()
+        return read_jsonl(file)
     except (OSError, ValueError, NotImplementedError) as error:  # not JSON, not UTF-8, no parquet, an unknown codec
-        allowed = "parquet, or JSONL, an object a line"
-        raise UserError(f"score: {file} cannot be read ({error}), allowed: {allowed}") from error
-
-
-def _read_lines(file: Path) -> list[Any]:
-    with file.open("rb") as lines:
-        count = sum(line.endswith(b"\n") for line in lines)
-        if count <= MOST_ROWS:
-            return read_jsonl(file)
-        print(f"score  the first {MOST_ROWS} of {count} completions")
-        lines.seek(0)
-        return [json.loads(line) for line in itertools.islice(lines, MOST_ROWS) if line.strip()]
+        raise UserError(f"score: {file} cannot be read ({error}), allowed: parquet, or JSONL") from error
 
 
 def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
@@ -206,10 +169,6 @@ def _whole(completions: list) -> list:
     ]
 
 
-def _conversation(completion: Any) -> Any:
-    return [{"role": "assistant", "content": completion}] if isinstance(completion, str) else completion
-
-
 def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
     given, grouped = column.dropna(), column.groupby(groups)
     if given.empty:
@@ -222,8 +181,7 @@ def _line(name: str, column: pandas.Series, groups: pandas.Series) -> str:
 
 def _logged(row: dict[str, Any]) -> float | None:
     """Return what a row's training made of it: TRL's advantage, or the sum of the rewards that were saved."""
-    rewards = row.get("rewards")
-    saved = [row.get("advantage")]
+    saved, rewards = [row.get("advantage")], row.get("rewards")
     if saved == [None] and isinstance(rewards, dict):
         saved = list(rewards.values())
     known = [value for value in saved if isinstance(value, int | float) and math.isfinite(value)]
@@ -232,21 +190,15 @@ def _logged(row: dict[str, Any]) -> float | None:
 
 def _print_changes(table: pandas.DataFrame) -> None:
     """Print how the order of `total` inside each `group` differs from that of `logged`."""
-    ranked = tied = turned = best_changed = compared = 0
-    for _, group in table.groupby("group"):
-        logged, total = group["logged"].to_numpy(), group["total"].to_numpy()
-        for i in range(1, len(group)):
-            before, after = logged[:i] - logged[i], total[:i] - total[i]
-            ranked += int((before != 0).sum())
-            tied += int(((before != 0) & (after == 0)).sum())
-            turned += int((before * after < 0).sum())
-        compared += int(logged.min() < logged.max())
-        best_changed += int(total[logged == logged.max()].max() < total.max())
-    if ranked:
-        print(
-            f"against the logged rewards: of {ranked} ranked pairs {turned / ranked:.1%} turn round and {tied / ranked:.1%} "
-            f"become equal; another completion is best in {best_changed} of {compared} groups"
-        )
+    groups = table.groupby("group")
+    varied = groups["logged"].transform("nunique") > 1
+    if not varied.any():
+        return
+    ranks, table = groups[["logged", "total"]].rank()[varied], table[varied]
+    best = ranks["logged"] == ranks.groupby(table["group"])["logged"].transform("max")
+    changed = table[best].groupby("group")["total"].max() < table.groupby("group")["total"].max()
+    same = f"rank correlation {ranks['logged'].corr(ranks['total']):.2f}"
+    print(f"against the logged rewards: {same}; another completion is best in {changed.sum()} of {len(changed)} groups")
 
 
 def _print_extremes(rows: list[dict[str, Any]], totals: pandas.Series) -> None:

@@ -3,17 +3,16 @@
     eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
     answers.jsonl   every completion, for the report's before and after
 
-Where a server failed to give a completion, nothing is written and there are no figures, until it has been drawn after all:
-hard problems take longest, so that what failed is no random part.
+Where a server failed to give a completion, there are no figures until it has been drawn after all: hard problems take longest,
+so that what failed is no random part.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.columns import check_columns
@@ -40,17 +39,7 @@ ANSWERS, RESULTS = "answers.jsonl", "eval.json"
 
 
 def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
-    """Evaluate every model of the recipe on the test split and print the table.
-
-    The first reward decides what is right; a value above 0.5 counts as right.
-
-    Args:
-        recipe: of stage eval.
-        run: its folder.
-        specs: its rewards.
-
-    Returns:
-        0.
+    """Evaluate every model of a recipe on the test split and print the table; the first reward decides what is right.
 
     Raises:
         DataError, ModelError: rows or a model cannot be had.
@@ -74,9 +63,12 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         missing = [key for key in keys if (label, *key) not in have]
         if missing:
             scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine:
-                progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
-                _write(path, label, _draw(engine, table, missing, settings), table, rewards, progress)
+            progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
+            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine, closing(progress):
+                for batch in _draw(engine, table, missing, settings):
+                    append_lines(path, _scored(batch, label, table, rewards))
+                    progress.add(batch)
+            _refuse_failures(progress, label)
     answers = read_jsonl(path)
     results = {m: metrics([row for row in answers if row["model"] == m], specs[0].name, trained[m]) for m in models}
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
@@ -89,39 +81,26 @@ def _draw(
 ) -> Iterator[list[Completion]]:
     """Yield batches of the missing completions, first those that are greedy, for which `settings` has the key True."""
     for greedy, how in settings.items():
-        keys = [key for key in missing if (key[1] == GREEDY) == greedy]
-        yield from engine.generate([row["prompt"] for row in table], keys, how) if keys else ()
+        if keys := [key for key in missing if (key[1] == GREEDY) == greedy]:
+            yield from engine.generate([row["prompt"] for row in table], keys, how)
 
 
-def _write(
-    path: Path, label: str, batches: Iterable[list[Completion]], table: list[dict[str, Any]], rewards: list[Reward],
-    progress: Progress,
-) -> None:  # fmt: skip
-    """Score what a model answers and append it to a file.
+def _scored(batch: list[Completion], label: str, table: list[dict[str, Any]], rewards: list[Reward]) -> list[dict]:
+    """Return the lines of a batch, without what a server failed to give."""
+    there = [completion for completion in batch if not is_fault(completion.error)]
+    lines = [{"model": label, **line} for line in (scored_rows(there, table, rewards) if there else [])]
+    for line in lines:
+        if line.get("error"):  # the model's own doing: no answer is a wrong one
+            line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
+    return lines
 
-    Raises:
-        EngineError: some completions failed; those that came have been written.
-    """
-    failed: Counter[str] = Counter()
-    try:
-        for batch in batches:
-            there = [completion for completion in batch if not is_fault(completion.error)]
-            lines = scored_rows(there, table, rewards) if there else []
-            for line in lines:
-                if line.get("error"):  # the model's own doing: no answer is a wrong one
-                    line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
-            append_lines(path, [{"model": label, **line} for line in lines])
-            errors = Counter(completion.error for completion in batch if completion.error)
-            failed += Counter({kind: count for kind, count in errors.items() if is_fault(kind)})
-            progress.add(len(batch), sum(completion.tokens for completion in batch), errors=errors)
-    finally:
-        progress.end()
-    if failed:
+
+def _refuse_failures(progress: Progress, label: str) -> None:
+    if failed := Counter({kind: count for kind, count in progress.errors.items() if is_fault(kind)}):
         kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failed.items()))
-        problem = (
-            f"{failed.total()} of {progress.total} completions of {label} failed ({kinds}); those that came are kept"
-        )
-        raise EngineError("engine_kwargs", f"{problem}: run the same command again to draw the others")
+        problem = f"{failed.total()} of {progress.total} completions of {label} failed ({kinds})"
+        todo = "those that came are kept: run the same command again to draw the others"
+        raise EngineError("engine_kwargs", f"{problem}; {todo}")
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
@@ -130,7 +109,7 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns = Counter(name for figures in results.values() for name in figures)
+    columns = dict.fromkeys(name for figures in results.values() for name in figures)
     said = in_training(results)
     title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
     table = Table(title=Text(visible(title), style="table.title"))

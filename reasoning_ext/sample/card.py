@@ -15,22 +15,14 @@ from reasoning_ext.runs.markdown import license_of, plain
 from reasoning_ext.sample.outputs import Summary
 
 STOPPED = (
-    "Prompts were left alone once enough was accepted, so that the rates of those with few completions (`pass_rate_samples`) are "
-    "too high; `min_generations` draws more of every prompt."
+    "\n\nPrompts were left alone once enough was accepted, so that the rates of those with few completions (`pass_rate_samples`) "
+    "are too high; `min_generations` draws more of every prompt."
 )
 WIDTH = 40  # characters of the histogram's longest bar
 
 
 def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, steps: list[dict], adaptive: bool) -> None:
-    """Write the card into a run's folder.
-
-    Args:
-        folder: the run's folder.
-        recipe: the resolved recipe.
-        found: the counts.
-        steps: what became of the data set's rows, as `prepared.Prepared.steps` has it.
-        adaptive: whether prompts were left alone once enough was accepted.
-    """
+    """Write the card into a run's folder; `steps` say what became of the data set's rows, as `prepared.Prepared.steps`."""
     from huggingface_hub import DatasetCardData
 
     kept = [stage for stage in ("sft", "dpo", "grpo") if (folder / KEPT_ROWS[stage]).stat().st_size]
@@ -40,12 +32,16 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, ste
         tags=["reasoning-ext", "rejection-sampling", "synthetic"],
         configs=[{"config_name": stage, "data_files": KEPT_ROWS[stage]} for stage in kept],
     )
+    pairs = ", ".join(f"{count} {kind}" for kind, count in found.pairs.items()) or "none"
     parts = [
         f"# {plain(folder.resolve().name)}",
         f"Completions of {plain(recipe.get('model_name_or_path'))}, sampled, verified and selected by reasoning-ext.",
         "## Counts\n\n" + _counts(found, steps),
-        "## Pass rates\n\n" + _histogram(found.pass_rates) + (f"\n\n{STOPPED}" if adaptive else ""),
-        "## Files\n\n" + _files(found),
+        "## Pass rates\n\n" + _histogram(found.pass_rates) + STOPPED * adaptive,
+        f"## Files\n\n- `{KEPT_ROWS['sft']}`: {found.kept} kept completions, thoughts in `<think>` tags, for supervised "
+        "training\n"
+        f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO\n"
+        f"- `{KEPT_ROWS['grpo']}`: {found.prompts} prompts with their pass rates, for GRPO on the right difficulty",
         "## Licences\n\n" + _licences(recipe),
         "## Recipe\n\n" + markdown.recipe_block(recipe),
     ]
@@ -56,14 +52,14 @@ def _counts(found: Summary, steps: list[dict]) -> str:
     """Write what every filter left out, from the data set's rows to the kept completions."""
     lines = [["filter", "left", "dropped"]]
     lines += [[plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)] for step in steps]
-    left = found.sampled
-    lines.append(["sampled", f"{left} completions", "0"])
-    for name in ("failed", "cut_off", "other_ends", "unjudged"):
-        if count := getattr(found, name):
-            left -= count
-            lines.append([name.replace("_", " "), f"{left} completions", str(count)])
-    lines.append(["not accepted", f"{found.accepted} completions", str(left - found.accepted)])
-    lines.append(["not selected", f"{found.kept} completions", str(found.accepted - found.kept)])
+    left, dropped = found.sampled, [("sampled", 0)]
+    dropped += [(name, getattr(found, name)) for name in ("failed", "cut_off", "other_ends", "unjudged")]
+    dropped = [dropped[0], *((name, count) for name, count in dropped if count)]
+    judged = found.sampled - sum(count for _, count in dropped)
+    dropped += [("not accepted", judged - found.accepted), ("not selected", found.accepted - found.kept)]
+    for name, count in dropped:
+        left -= count
+        lines.append([name.replace("_", " "), f"{left} completions", str(count)])
     without = f"{found.prompts_without_one} of {found.prompts} prompts have no accepted completion"
     bands = ", ".join(f"{count} {name}" for name, count in found.difficulty.items())
     tokens = ", ".join(f"{name} {count}" for name, count in found.tokens_of_the_kept.items())
@@ -73,22 +69,11 @@ def _counts(found: Summary, steps: list[dict]) -> str:
 
 
 def _histogram(counts: list[int]) -> str:
-    most = max(counts) or 1
-    edges = [f"{100 * i // len(counts):3d} to {100 * (i + 1) // len(counts):3d} %" for i in range(len(counts))]
-    bars = [
-        f"{edge}  {'#' * round(WIDTH * count / most):<{WIDTH}}  {count}"
-        for edge, count in zip(edges, counts, strict=True)
-    ]
+    bars = []
+    for i, count in enumerate(counts):
+        edge = f"{100 * i // len(counts):3d} to {100 * (i + 1) // len(counts):3d} %"
+        bars.append(f"{edge}  {'#' * round(WIDTH * count / (max(counts) or 1)):<{WIDTH}}  {count}")
     return "Prompts by the share of their completions that are right:\n\n```\n" + "\n".join(bars) + "\n```"
-
-
-def _files(found: Summary) -> str:
-    pairs = ", ".join(f"{count} {kind}" for kind, count in found.pairs.items()) or "none"
-    return (
-        f"- `{KEPT_ROWS['sft']}`: {found.kept} kept completions, thoughts in `<think>` tags, for supervised training\n"
-        f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO\n"
-        f"- `{KEPT_ROWS['grpo']}`: {found.prompts} prompts with their pass rates, for GRPO on the right difficulty"
-    )
 
 
 def _licences(recipe: dict[str, Any]) -> str:

@@ -1,8 +1,5 @@
 """What a sampling run hands on: rows for `stage: sft`, pairs for `stage: dpo`, rated prompts for `stage: grpo`, and the counts.
 
-Everything is made prompt by prompt from the file of completions, so that the memory does not grow with their number, and
-written whole or not at all.
-
     sft.jsonl       the kept completions: the row's columns, `prompt` and `completion` as messages
     pairs.jsonl     `prompt`, `chosen` and `rejected` as messages, `kind` of pair, tokens and rewards of both sides
     prompts.jsonl   the row's columns, `pass_rate` (null where nothing could be judged; what was cut off counts as wrong), of
@@ -11,8 +8,7 @@ written whole or not at all.
 
 Three kinds of pairs, whose sides have both ended by themselves:
 
-    right_wrong   a right completion against a wrong one of nearly the same length (iterative RPO, arXiv:2404.19733), because
-                  DPO learns that longer is better, or worse, wherever the pairs say so
+    right_wrong   a right completion against a wrong one of nearly the same length (iterative RPO, arXiv:2404.19733)
     short_long    a short right one against a long right one (long-to-short DPO, Kimi k1.5, arXiv:2501.12599)
     steps         right by steps that all hold against right by steps that do not: the paths are ranked, not the answers
 """
@@ -26,17 +22,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 
 from reasoning_ext.data.sources import KEPT_ROWS
 from reasoning_ext.recipe.keys import STEP_CHECK
 from reasoning_ext.runs.files import whole_file
-from reasoning_ext.sample.selection import Rules
-from reasoning_ext.sample.store import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Samples
+from reasoning_ext.sample.selection import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Rules
+from reasoning_ext.sample.store import Samples
 
-SUMMARY = "summary.json"
 BINS = 10  # of the histogram of pass rates
 QUANTILES = {"shortest": 0.0, "5%": 0.05, "50%": 0.5, "95%": 0.95, "longest": 1.0}
 LONGER = 1.5  # a long right answer has so many times the tokens of the short one
@@ -44,39 +39,25 @@ LONGER = 1.5  # a long right answer has so many times the tokens of the short on
 
 @dataclass
 class Summary:
-    """The counts of a sampling run, in the order in which they are written.
+    """The counts of a sampling run, in the order in which they are written."""
 
-    Attributes:
-        sampled: completions; of them `finished`, `cut_off`, ended otherwise by the model's own doing, `failed` by a server's.
-        saved: completions fewer than a fixed number a prompt.
-        unjudged: finished ones of which no reward could say whether they are right.
-        accepted, kept: right ones, and those of them in `sft.jsonl`.
-        pairs: by kind.
-        prompts, prompts_without_one: all, and those without an accepted completion.
-        difficulty: prompts by difficulty.
-        pass_rates: judged prompts by pass rate, `BINS` bins of equal width, the last one with 1.0.
-        tokens_of_the_kept: the least, some quantiles, the most.
-        errors: completions that are none by kind, the model's own doing (`empty`) among them.
-        agreement: prompts without a gold are judged by agreement.
-    """
-
-    sampled: int = 0
-    saved: int = 0
+    sampled: int = 0  # completions, of which
+    saved: int = 0  # fewer than a fixed number a prompt
     finished: int = 0
     cut_off: int = 0
-    other_ends: int = 0
-    failed: int = 0
-    unjudged: int = 0
+    other_ends: int = 0  # by the model's own doing
+    failed: int = 0  # by a server's
+    unjudged: int = 0  # finished ones of which no reward could say whether they are right
     accepted: int = 0
     kept: int = 0
-    pairs: Counter[str] = field(default_factory=Counter)
+    pairs: Counter[str] = field(default_factory=Counter)  # by kind
     prompts: int = 0
-    prompts_without_one: int = 0
-    difficulty: Counter[str] = field(default_factory=Counter)
-    pass_rates: list[int] = field(default_factory=lambda: [0] * BINS)
-    tokens_of_the_kept: dict[str, int] = field(default_factory=dict)
-    errors: Counter[str] = field(default_factory=Counter)
-    agreement: bool = False
+    prompts_without_one: int = 0  # without an accepted completion
+    difficulty: Counter[str] = field(default_factory=Counter)  # prompts by band
+    pass_rates: list[int] = field(default_factory=lambda: [0] * BINS)  # judged prompts, in bins of equal width
+    tokens_of_the_kept: dict[str, int] = field(default_factory=dict)  # by quantile
+    errors: Counter[str] = field(default_factory=Counter)  # completions that are none, by kind
+    agreement: bool = False  # prompts without a gold are judged by it
 
     def as_written(self) -> dict[str, Any]:
         """Return the counts by their names in `summary.json`; the last two stand there if there is something to say."""
@@ -106,24 +87,11 @@ class Summary:
 def write_outputs(
     folder: Path, samples: Samples, table: Sequence[dict[str, Any]], rules: Rules, pairs: dict[str, int]
 ) -> Summary:
-    """Choose among all completions and write `sft.jsonl`, `pairs.jsonl` and `prompts.jsonl`.
-
-    Args:
-        folder: the run's folder.
-        samples: all completions.
-        table: the data set's rows, P of them.
-        rules: what is accepted and kept.
-        pairs: how many pairs of each kind a prompt gives at most.
-
-    Raises:
-        DiskError: the disk is full.
-    """
+    """Choose among all completions, prompt by prompt, and write the files; `pairs` says how many a prompt gives of each kind."""
     found = Summary(pairs=Counter(dict.fromkeys(pairs, 0)), agreement=rules.min_agreement is not None)
     lengths = array("q")
     with ExitStack() as stack:
-        sft, dpo, grpo = (
-            stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")
-        )
+        files = [stack.enter_context(whole_file(folder / KEPT_ROWS[stage])) for stage in ("sft", "dpo", "grpo")]
         for number, drawn in enumerate(samples.of_prompts()):
             row = table[number]
             rules.judge_together(drawn)
@@ -131,15 +99,14 @@ def write_outputs(
             kept = rules.kept(right)
             tried = len(right) + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
             rate = len(right) / tried if right or wrong else None
+            made = list(make_pairs(kept, right, wrong, pairs))
             found.add(drawn, kept, rate)
+            found.pairs.update(kind for kind, _, _ in made)
             lengths.extend(one.tokens for one in kept)
-            for one in kept:
-                _write(sft, {**row, "completion": _message(one)})
-            for kind, chosen, rejected in make_pairs(kept, right, wrong, pairs):
-                found.pairs[kind] += 1
-                _write(dpo, _pair(row, kind, chosen, rejected))
             rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
-            _write(grpo, {**row, **rated})
+            files[0].writelines(_line({**row, "completion": _message(one)}) for one in kept)
+            files[1].writelines(_line(_pair(row, *pair)) for pair in made)
+            files[2].write(_line({**row, **rated}))
     if lengths:
         shown = np.quantile(lengths, list(QUANTILES.values()), method="inverted_cdf").tolist()
         found.tokens_of_the_kept = dict(zip(QUANTILES, map(int, shown), strict=True))
@@ -147,11 +114,7 @@ def write_outputs(
 
 
 def band(pass_rate: float | None) -> str:
-    """Say in a word how hard a prompt is for the model that was sampled.
-
-    >>> [band(rate) for rate in (None, 0.0, 0.2, 0.5, 0.9, 1.0)]
-    ['not judged', 'unsolved', 'hard', 'medium', 'easy', 'always solved']
-    """
+    """Say in a word how hard a prompt is for the model that was sampled."""
     if pass_rate is None:
         return "not judged"
     if pass_rate in (0.0, 1.0):
@@ -162,13 +125,9 @@ def band(pass_rate: float | None) -> str:
 def make_pairs(
     kept: list[Drawn], right: list[Drawn], wrong: list[Drawn], most: dict[str, int]
 ) -> Iterator[tuple[str, Drawn, Drawn]]:
-    """Yield `(kind, chosen, rejected)` of one prompt's completions, no completion twice within a kind.
+    """Yield `(kind, chosen, rejected)` of one prompt's completions, at most so many of each kind, none twice within a kind.
 
-    Args:
-        kept: the accepted ones that selection has chosen, the best first.
-        right: all accepted ones.
-        wrong: those that ended and were judged wrong.
-        most: pairs of each kind at most; a kind that is not named gives none.
+    Kept are the accepted ones that selection has chosen, the best first; right all accepted ones.
     """
     right, wrong = _once(right), _once(wrong)
     made = {"right_wrong": _right_wrong(kept, right, wrong), "short_long": _short_long(right), "steps": _steps(right)}
@@ -205,14 +164,16 @@ def _steps(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
 
 
 def _pair(row: dict[str, Any], kind: str, chosen: Drawn, rejected: Drawn) -> dict[str, Any]:
-    sides = {"chosen": chosen, "rejected": rejected}
     return {
         "prompt": row["prompt"],
-        **{side: _message(one) for side, one in sides.items()},
+        "chosen": _message(chosen),
+        "rejected": _message(rejected),
         "answer": row.get("answer"),
         "kind": kind,
-        **{f"{side}_tokens": one.tokens for side, one in sides.items()},
-        **{f"{side}_reward": one.total for side, one in sides.items()},
+        "chosen_tokens": chosen.tokens,
+        "rejected_tokens": rejected.tokens,
+        "chosen_reward": chosen.total,
+        "rejected_reward": rejected.total,
     }
 
 
@@ -220,11 +181,7 @@ def _message(one: Drawn) -> list[dict[str, str]]:
     return [{"role": "assistant", "content": one.completion}]
 
 
-def _write(file: IO[str], row: dict[str, Any]) -> None:
+def _line(row: dict[str, Any]) -> str:
     """Write a row as a line; what JSON does not know, such as a date, becomes text, and what is no number becomes null."""
-    try:
-        text = json.dumps(row, ensure_ascii=False, allow_nan=False, default=str)
-    except ValueError:
-        numbers = json.loads(json.dumps(row, default=str), parse_constant=lambda name: None)
-        text = json.dumps(numbers, ensure_ascii=False)
-    file.write(text + "\n")
+    known = json.loads(json.dumps(row, default=str), parse_constant=lambda name: None)
+    return json.dumps(known, ensure_ascii=False) + "\n"

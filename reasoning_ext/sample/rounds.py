@@ -1,44 +1,31 @@
 """Which completions are drawn next: all of them at once, or in rounds that stop where enough is there.
 
-A round depends on what the rounds before it came to and on nothing else, neither on the time nor on the order in which
-completions arrived. So a run that was cut off, wherever that was, asks for the very keys that it would have asked for.
-
-Adaptive rounds spend the budget of P x N completions otherwise than evenly: a prompt is left alone once enough of its
-completions are accepted, and what that saves goes to the prompts that have none, up to a cap a prompt. How many a prompt gets
-next is what its share of accepted ones lets expect, at most as many as it has had.
+A round depends on what the rounds before it came to and on nothing else, so that a run that was cut off asks for the very keys
+that it would have asked for. Adaptive rounds leave a prompt alone once enough of its completions are accepted, and spend what
+that saves on the prompts that have none, up to a cap a prompt. How many a prompt gets next is what its share of accepted ones
+lets expect, at most as many as it has had.
 """
 
-from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from reasoning_ext.engines.base import Key
-from reasoning_ext.sample.store import CUT_OFF, FAILED, MISSING, RIGHT, WRONG
+from reasoning_ext.sample.selection import CUT_OFF, FAILED, MISSING, RIGHT, WRONG
 
 MOST_FAILED = 4  # completions of a prompt that may fail before it is given up, if nothing else came of it
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How many completions may be drawn.
+    """How many completions may be drawn."""
 
-    Attributes:
-        each: N, completions a prompt; with `adaptive`, on average.
-        adaptive: stop where enough is there.
-        enough: accepted completions after which a prompt is left alone.
-        first: completions of every prompt in the first round.
-        most: the most completions of one prompt.
-    """
-
-    each: int
-    adaptive: bool = False
-    enough: int = 1
-    first: int = 1
-    most: int = 1
+    each: int  # N, completions a prompt; with `adaptive`, on average
+    adaptive: bool = False  # stop where enough is there
+    enough: int = 1  # accepted completions after which a prompt is left alone
+    first: int = 1  # completions of every prompt in the first round
+    most: int = 1  # the most completions of one prompt
 
     @property
     def cap(self) -> int:
@@ -46,68 +33,37 @@ class Budget:
         return max(self.each, self.most) if self.adaptive else self.each
 
 
-class Keys(Sequence[Key]):
-    """Keys in 8 bytes each, where a list of pairs would take a hundred.
-
-    Args:
-        array_K2: prompt and sample of each key, int32, (K, 2).
-    """
-
-    def __init__(self, array_K2: np.ndarray):
-        self.array_K2 = array_K2
-
-    def __len__(self) -> int:
-        return len(self.array_K2)
-
-    def __getitem__(self, place: Any) -> Any:
-        found = self.array_K2[place].tolist()
-        return [(p, g) for p, g in found] if isinstance(place, slice) else tuple(found)
-
-
 def rounds(
-    budget: Budget,
-    states_PS: np.ndarray,
-    count: Callable[[np.ndarray], np.ndarray],
-    whole_P: np.ndarray,
-) -> Iterator[Keys]:
-    """Yield the keys of each round that are still missing; the caller draws them before it asks for the next round.
+    budget: Budget, states_PS: np.ndarray, count: Callable[[np.ndarray], np.ndarray], whole_P: np.ndarray
+) -> Iterator[list[Key]]:
+    """Yield the keys of each round that are still missing, all prompts' first samples first; the caller draws them.
 
     Args:
         budget: how many may be drawn.
         states_PS: what has been drawn came to, looked at anew in every round.
         count: from how many samples of each prompt count, (P,), to how many of those are accepted, (P,).
-        whole_P: prompts that get their N completions at once, because they are judged by comparing these with one another.
-
-    Yields:
-        `(prompt, sample)` pairs, of all prompts' first samples first; empty rounds are left out.
+        whole_P: prompts that get their N completions at once, because these are judged by comparing them.
     """
+    first = min(budget.each, max(budget.first, budget.enough)) if budget.adaptive else budget.each
+    wanted = np.where(whole_P, budget.each, first)
     planned = np.zeros(len(states_PS), dtype=np.int64)
-    while True:
-        wanted = _next(budget, planned, states_PS, count, whole_P)
-        if not wanted.any():
-            return
+    while wanted.any():
         planned = planned + wanted
-        prompts, samples = np.nonzero((np.arange(states_PS.shape[1]) < planned[:, None]) & (states_PS == MISSING))
+        drawn_PS = np.arange(states_PS.shape[1]) < planned[:, None]
+        samples, prompts = np.nonzero((drawn_PS & (states_PS == MISSING)).T)
         if len(prompts):
-            order = np.lexsort((prompts, samples))
-            yield Keys(np.stack([prompts[order], samples[order]], 1).astype(np.int32))
+            yield list(zip(prompts.tolist(), samples.tolist(), strict=True))
+        if not budget.adaptive:
+            return
+        # more of what nobody can judge would not help, nor of a prompt of which all fails
+        judged_P = (np.isin(states_PS, (RIGHT, WRONG, CUT_OFF)) & drawn_PS).any(axis=1)
+        failed_P = ((states_PS == FAILED) & drawn_PS).sum(axis=1)
+        open_P = (judged_P | ((failed_P > 0) & (failed_P < MOST_FAILED))) & ~whole_P
+        wanted = _next(budget, planned, count(planned), open_P)
 
 
-def _next(
-    budget: Budget,
-    planned: np.ndarray,
-    states_PS: np.ndarray,
-    count: Callable[[np.ndarray], np.ndarray],
-    whole_P: np.ndarray,
-) -> np.ndarray:
-    """Return how many more completions each prompt gets, (P,)."""
-    if not planned.any():
-        first = min(budget.each, max(budget.first, budget.enough)) if budget.adaptive else budget.each
-        return np.where(whole_P, budget.each, first)
-    if not budget.adaptive:
-        return np.zeros_like(planned)
-    accepted, open_P = count(planned), _judged(planned, states_PS)
-    open_P &= ~whole_P
+def _next(budget: Budget, planned: np.ndarray, accepted: np.ndarray, open_P: np.ndarray) -> np.ndarray:
+    """Return how many more completions each prompt gets, (P,), of those for which more may help."""
     lacking = (accepted < budget.enough) & (planned < budget.each) & open_P
     if lacking.any():
         expected = np.ceil((budget.enough - accepted) * (planned + 2) / (accepted + 1)).astype(np.int64)
@@ -121,11 +77,3 @@ def _next(
         share = int(left // without.sum())
         wanted = np.minimum(wanted, share) if share else (without & (np.cumsum(without) <= left)).astype(np.int64)
     return wanted
-
-
-def _judged(planned: np.ndarray, states_PS: np.ndarray) -> np.ndarray:
-    """Tell which prompts have a completion that could be judged, or failed a few times; more of others would not help, (P,)."""
-    drawn_PS = np.arange(states_PS.shape[1]) < planned[:, None]
-    judged_P = (np.isin(states_PS, (RIGHT, WRONG, CUT_OFF)) & drawn_PS).any(axis=1)
-    failed_P = ((states_PS == FAILED) & drawn_PS).sum(axis=1)
-    return np.asarray(judged_P | ((failed_P > 0) & (failed_P < MOST_FAILED)))

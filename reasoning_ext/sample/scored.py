@@ -1,7 +1,5 @@
 """Completions scored with a recipe's rewards, called as TRL calls them, and the line that is written for each."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from reasoning_ext.engines.base import Completion
@@ -9,15 +7,9 @@ from reasoning_ext.scoring.call import Reward, call_reward, logged
 
 
 def scored_rows(batch: list[Completion], table: Any, rewards: list[Reward]) -> list[dict[str, Any]]:
-    """Score a batch with every reward; where there is no completion, nothing is asked and every reward is None.
+    """Score a batch with every reward, and return a line of `samples.jsonl` for each completion.
 
-    Args:
-        batch: B completions, whole.
-        table: the data set's rows by number; those that the batch answers are read.
-        rewards: the rewards.
-
-    Returns:
-        a line of `samples.jsonl` for each, in the batch's order: prompt, text, number of tokens, whether it finished, rewards.
+    Where there is no completion, nothing is asked and every reward is None. `table` has the data set's rows by number.
     """
     rows = {p: table[p] for p in dict.fromkeys(c.prompt for c in batch)}
     names = [name for name in rows[batch[0].prompt] if name != "prompt"]

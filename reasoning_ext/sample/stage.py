@@ -11,10 +11,8 @@ The next stage names this run's folder as its `dataset_name` and gets the file o
 from __future__ import annotations
 
 import json
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, closing, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -32,46 +30,23 @@ from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.runs.interrupt import Interrupt
 from reasoning_ext.sample.card import write_dataset_card
-from reasoning_ext.sample.outputs import SUMMARY, Summary, write_outputs
+from reasoning_ext.sample.outputs import Summary, write_outputs
 from reasoning_ext.sample.progress import Progress
 from reasoning_ext.sample.rounds import Budget, rounds
 from reasoning_ext.sample.scored import scored_rows
-from reasoning_ext.sample.selection import Rules
-from reasoning_ext.sample.store import FAILED, MISSING, RIGHT, Samples
+from reasoning_ext.sample.selection import FAILED, MISSING, RIGHT, Rules
+from reasoning_ext.sample.store import Samples
 from reasoning_ext.scoring.call import Reward, build_rewards
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print, without_secrets
 
+SUMMARY = "summary.json"
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
-SHOWN = "sampled,finished,cut off,other ends,failed,unjudged,accepted,kept,prompts,prompts without one".split(",")
-
-
-@dataclass(frozen=True)
-class SampleOptions:
-    """What a recipe says of drawing and choosing completions.
-
-    Attributes:
-        rules: what is accepted and kept.
-        budget: how many may be drawn.
-        settings: how they are drawn.
-        pairs: pairs of each kind that a prompt gives at most.
-    """
-
-    rules: Rules
-    budget: Budget
-    settings: SamplingSettings
-    pairs: dict[str, int]
 
 
 def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Engine | None = None) -> int:
-    """Sample, score and select; see the module's text for what is written.
-
-    Args:
-        recipe: of stage sample.
-        run: its folder.
-        specs: its rewards.
-        engine: answers in the place of the one that the recipe names; it is not closed.
+    """Sample, score and select; an engine that is given answers in the place of the one that the recipe names.
 
     Returns:
         0, or the exit code for the signal that stopped it, 130 for Ctrl-C; the samples so far are kept and not drawn again.
@@ -80,10 +55,10 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
         DiskError: the disk is full.
     """
-    options = sample_options(recipe, specs)
+    rules, budget = _rules(recipe, specs), _budget(recipe)
     prepared = prepare(row_options(recipe), specs=specs)
     table = prepared.rows
-    if options.rules.min_agreement is not None and "answer" not in table.column_names:
+    if rules.min_agreement is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
     check_columns(table.column_names, stage_columns(recipe, specs))
     if engine is None and engine_name(recipe) != "server":
@@ -92,84 +67,75 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
     prepared.write(run.path)
     for line in prepared.lines():
         print(f"data  {line}")
-    samples = Samples(run.path / SAMPLES, table["prompt"], options.budget.cap, options.rules.judge)
+    samples = Samples(run.path / SAMPLES, table["prompt"], budget.cap, rules)
     rewards = build_rewards(specs, tolerated=0)  # a batch that could not be scored is not written
-    code = _draw(
-        lambda: nullcontext(engine) if engine else closing(open_engine(recipe)), table, samples, options, rewards
-    )
-    if code == 0:
-        _refuse_failures(samples)
-        found = write_outputs(run.path, samples, table, options.rules, options.pairs)
-        fixed = options.budget.each * len(table)
-        found.saved = max(0, fixed - found.sampled)  # a run whose rules have changed may have drawn more
-        write_dataset_card(run.path, without_secrets(recipe.values), found, prepared.steps, options.budget.adaptive)
-        write_whole(run.path / SUMMARY, json.dumps(found.as_written(), indent=1))
-        _print(found, fixed if options.budget.adaptive else 0)
-    return code
+
+    def opens() -> AbstractContextManager[Engine]:
+        return nullcontext(engine) if engine else closing(open_engine(recipe))
+
+    if code := _draw(opens, table, samples, budget, sampling_settings(recipe), rewards):
+        return code
+    if (failed := int((samples.states_PS == FAILED).sum())) > MOST_FAILED * len(samples):
+        problem = f"{failed} of {len(samples)} completions failed; the others are kept"
+        raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
+    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
+    found = write_outputs(run.path, samples, table, rules, pairs)
+    fixed = budget.each * len(table)
+    found.saved = max(0, fixed - found.sampled)  # a run whose rules have changed may have drawn more
+    write_dataset_card(run.path, without_secrets(recipe.values), found, prepared.steps, budget.adaptive)
+    write_whole(run.path / SUMMARY, json.dumps(found.as_written(), indent=1))
+    _print(found, fixed if budget.adaptive else 0)
+    return 0
 
 
-def sample_options(recipe: Recipe, specs: list[RewardSpec]) -> SampleOptions:
-    """Return what a recipe says of drawing and choosing; `specs` are its rewards."""
-    each, enough = recipe.get("num_generations"), recipe.get("diverse") or recipe.get("keep")
-    rules = Rules(
+def _rules(recipe: Recipe, specs: list[RewardSpec]) -> Rules:
+    return Rules(
         weights={spec.name: spec.weight for spec in specs},
         min_reward=recipe.get("min_reward"),
-        keep=enough,
+        keep=recipe.get("diverse") or recipe.get("keep"),
         select=recipe.get("select"),
         diverse=recipe.get("diverse") is not None,
         min_agreement=recipe.get("min_agreement"),
     )
+
+
+def _budget(recipe: Recipe) -> Budget:
+    each, enough = recipe.get("num_generations"), recipe.get("diverse") or recipe.get("keep")
     most = recipe.get("max_generations") or 4 * each
-    budget = Budget(each, recipe.get("adaptive"), enough, recipe.get("min_generations"), most)
-    pairs = PAIRS if recipe.get("pairs") is None else recipe.get("pairs")
-    return SampleOptions(rules, budget, sampling_settings(recipe), pairs)
+    return Budget(each, recipe.get("adaptive"), enough, recipe.get("min_generations"), most)
 
 
 def _draw(
     opens: Callable[[], AbstractContextManager[Engine]],
     table: Any,
     samples: Samples,
-    options: SampleOptions,
+    budget: Budget,
+    settings: SamplingSettings,
     rewards: list[Reward],
 ) -> int:
     """Draw round after round what is missing, score it and write it; the engine is opened when there is something to draw."""
-    states_PS = samples.states_PS
-    whole_P = np.zeros(len(table), dtype=bool)
-    if options.rules.min_agreement is not None:
+    states_PS, whole_P = samples.states_PS, np.zeros(len(table), dtype=bool)
+    if samples.rules.min_agreement is not None:
         whole_P = np.array([not has_gold(answer) for answer in table["answer"]])
-    accepted = int((states_PS == RIGHT).sum())
-    progress = Progress("sample", options.budget.each * len(table), len(samples), accepted)
+    progress = Progress("sample", budget.each * len(table), len(samples), int((states_PS == RIGHT).sum()))
     engine: Engine | None = None
     with ExitStack() as stack:
-        stack.callback(progress.end)
+        stack.enter_context(closing(progress))
         interrupt = stack.enter_context(Interrupt("stopping after this batch; what was drawn is kept"))
-        for keys in rounds(options.budget, states_PS, samples.accepted, whole_P):
+        for keys in rounds(budget, states_PS, samples.accepted, whole_P):
             engine = engine or stack.enter_context(opens())
-            for batch in engine.generate(table["prompt"], keys, options.settings):
+            for batch in engine.generate(table["prompt"], keys, settings):
                 states = samples.append(scored_rows(batch, table, rewards))
-                errors = Counter(c.error or "cut off" for c in batch if not c.finished)
-                progress.add(len(batch), sum(c.tokens for c in batch), states.count(RIGHT), errors)
+                progress.add(batch, states.count(RIGHT))
                 if interrupt.requested and (states_PS == MISSING).any():
                     return interrupt.code
     return 0
 
 
-def _refuse_failures(samples: Samples) -> None:
-    """Refuse to be done where more than a few completions failed.
-
-    Raises:
-        EngineError: more than `MOST_FAILED` did; they are drawn again when the recipe is run again.
-    """
-    failed = int((samples.states_PS == FAILED).sum())
-    if failed > MOST_FAILED * len(samples):
-        problem = f"{failed} of {len(samples)} completions failed; the others are kept"
-        raise EngineError("engine_kwargs", f"{problem}: see to the server and run the same command again to draw them")
-
-
 def _print(found: Summary, fixed: int) -> None:
     """Print the counts; `fixed` is what a fixed number a prompt would have drawn, 0 where that was drawn."""
-    counts = found.as_written()
-    print("sample  " + "  ".join(f"{name} {counts[name]}" for name in SHOWN if counts[name] or name == "kept"))
+    counts = {name: count for name, count in found.as_written().items() if type(count) is int and name != "saved"}
+    print("sample  " + "  ".join(f"{name} {count}" for name, count in counts.items() if count or name == "kept"))
     print("pairs   " + ("  ".join(f"{kind} {count}" for kind, count in found.pairs.items()) or "none"))
     print("prompts " + "  ".join(f"{name} {count}" for name, count in found.difficulty.items()))
     if fixed:

@@ -1,8 +1,8 @@
 """Requests to OpenAI-compatible servers through the openai SDK, for the engine `server` and the reward `llm_judge`.
 
 The SDK builds the requests, repeats what may pass and waits for longer each time, or as Retry-After says. What it does not do
-is done where it sends: each try goes to the endpoint with the least to do, may take so many seconds in all, and brings a reply
-or is an error, also where a server puts one under status 200; a redirect is not followed, and nothing is told of this machine.
+is done where it sends: each try goes to the endpoint with the least to do, may take so many seconds in all, and gets the status
+that it should have had where a server says 200 and sends no reply; nothing is told of this machine.
 """
 
 from __future__ import annotations
@@ -13,24 +13,21 @@ import json
 import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from functools import cache, partial
+from types import MappingProxyType
 from typing import Any
 
 import openai
 
 from reasoning_ext.servers.replies import (
     Reply,
-    answered,
     api_key,
-    body_of,
-    is_page,
+    error_status,
+    read_body,
     read_reply,
     redacted,
     shown_url,
-    status_of,
-    temporary,
     writable,
 )
 
@@ -39,11 +36,11 @@ httpx: Any = importlib.import_module(type(openai.DEFAULT_CONNECTION_LIMITS).__mo
 
 CONNECT_SECONDS = 10.0
 IDLE_SECONDS = 2.0  # servers close idle connections after 5 s: a request sent just then would be lost
-WAIT_SECONDS = 0.02
+ALONE_SECONDS = 30.0  # that an endpoint which has failed is left alone while another one answers
 UNSENT = ("x-stainless-", "openai-")  # headers that tell of this machine and of accounts in its environment
-RAW_RESPONSE = "x-stainless-raw-response"  # the SDK's note to itself
 NO_REPLY, TOO_EARLY = "no reply", "http 429"
-PROBE = [{"role": "user", "content": "1+1="}]  # finds out whether a server answers, at the price of one token
+_certificates = cache(httpx.create_ssl_context)  # which takes a tenth of a second
+PAGES = ("text/html", "text/event-stream")  # which no server sends in the place of one completion by accident
 
 
 class FaultError(Exception):
@@ -55,15 +52,7 @@ class FaultError(Exception):
 
 
 class RefusedError(FaultError):
-    """The request would be refused again: `error` is `http 404`, for example; `http 200` where a page came."""
-
-
-class _TryError(httpx.RequestError):
-    """One try brought no reply; the SDK repeats it as it does a broken connection."""
-
-    def __init__(self, fault: FaultError):
-        super().__init__(fault.said)
-        self.fault = fault
+    """The request would be refused again: `error` is `http 404`, for example, also where a page came."""
 
 
 @dataclass(eq=False)
@@ -73,10 +62,11 @@ class Endpoint:
     url: str  # up to and with `/v1`, without a slash at the end
     active: int = 0  # tries under way
     sent: int = 0  # tries so far
-    failures: int = 0  # tries that failed since the last that did not
-    failing_since: float | None = None  # when they began to
+    failed_at: float = -math.inf  # when a try last failed, if none was answered since
+    failing_since: float = math.inf  # when they began to
     problem: str = ""  # what the last failure was
 
+    @property
     def said(self) -> str:
         return f"{shown_url(self.url)} {self.problem}"
 
@@ -89,25 +79,14 @@ class Server:
         api_key_env: the environment variable that holds the key, if there is one.
         request_timeout: seconds that one try may take in all.
         max_retries: how often a request is repeated after a time-out, a broken connection, 408, 429, 5xx or no reply.
-        max_concurrency: tries under way at once at each endpoint.
-        alone_after: an endpoint is left alone when so many tries have failed in a row, until `probe` finds that it answers.
     """
 
-    def __init__(
-        self,
-        urls: Sequence[str],
-        api_key_env: str,
-        request_timeout: float,
-        max_retries: int = 0,
-        max_concurrency: float = math.inf,
-        alone_after: float = math.inf,
-    ):
+    def __init__(self, urls: Sequence[str], api_key_env: str, request_timeout: float, max_retries: int = 0):
         self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
-        self.api_key_env, self.request_timeout = api_key_env, request_timeout
-        self.max_concurrency, self.alone_after = max_concurrency, alone_after
-        self.answered_at = time.monotonic()  # when a request or a probe last was
-        self.limited_since: float | None = None  # since when 429 has been all that the server says
-        self.responded = self.served = False  # with whatever status; with status 200 and no error
+        self.api_key_env, self.request_timeout, self.answered_at = api_key_env, request_timeout, time.monotonic()
+        self.responded = self.served = (
+            False  # whether any response has come, whatever its status; whether any reply has
+        )
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key(api_key_env) or "none",  # which is not sent
             base_url="http://endpoint",
@@ -119,134 +98,86 @@ class Server:
     async def aclose(self) -> None:
         await self._sdk.close()
 
-    async def ask(self, body: dict[str, Any]) -> Reply:
-        """Send a request for one chat completion, in as many tries as it may have.
+    async def ask(self, body: dict[str, Any], options: Any = MappingProxyType({})) -> Reply:
+        """Send a request for one chat completion, in as many tries as it may have; `options` are the SDK's for a request.
 
         Raises:
             FaultError: none brought a reply.
             RefusedError: any other status, or a page in the place of a reply.
         """
-        messages = json.loads(writable(json.dumps(body["messages"], ensure_ascii=False)))
-        more = {name: value for name, value in body.items() if name not in ("model", "messages")}
-        create = self._sdk.chat.completions.with_raw_response.create
-        return (await self._answer(create(model=body["model"], messages=messages, extra_body=more))).extensions["reply"]
+        body = json.loads(writable(json.dumps(body, ensure_ascii=False)))
+        request = self._sdk.post("/chat/completions", body=body, cast_to=httpx.Response, options=options)
+        try:
+            return (await request).extensions["reply"]
+        except openai.APIStatusError as error:
+            status, found = error.response.status_code, error.response.extensions
+            kind = FaultError if status in (408, 429) or status >= 500 else RefusedError
+            raise kind(found.get("error", f"http {status}"), found["said"]) from None
+        except openai.APIConnectionError as error:
+            what = "time-out" if isinstance(error, openai.APITimeoutError) else "connection"
+            raise FaultError(what, str(error.__cause__)) from None
 
-    async def models(self) -> list[str] | None:
-        """Return the names of the models that the server lists, None where it has no such list; raises as `ask`."""
-        response = await self._answer(self._sdk.models.with_raw_response.list())
-        with suppress(LookupError, TypeError):
-            return [str(entry["id"]) for entry in body_of(response)["data"]]
+    async def probe(self, model: str) -> FaultError | None:
+        """Ask for one token, for ten seconds at most, and return why there is none; None also where there is too much to do."""
+        body = {"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1}
+        seconds = min(CONNECT_SECONDS, self.request_timeout)
+        try:
+            await self.ask(body, {"timeout": seconds, "max_retries": len(self.endpoints) - 1})
+        except FaultError as fault:
+            return None if fault.error == TOO_EARLY else fault
         return None
 
-    async def _answer(self, request: Awaitable[Any]) -> Any:
-        """Return the HTTP response to a request of the SDK's."""
-        try:
-            return (await request).http_response
-        except openai.APIStatusError as error:
-            found = error.response.extensions
-            kind = FaultError if temporary(found["status"]) else RefusedError
-            raise kind(f"http {found['status']}", found["said"]) from None
-        except openai.APIConnectionError as error:
-            cause = error.__cause__
-            other = redacted(f"{type(cause).__name__} {cause}", self.api_key_env)
-            raise (cause.fault if isinstance(cause, _TryError) else FaultError("connection", other)) from None
-
-    async def probe(self, endpoint: Endpoint, model: str) -> None:
-        """Ask one endpoint for a single token, and note whether it answers; it may refuse it, or say what is no reply."""
-        seconds = min(CONNECT_SECONDS, self.request_timeout)
-        async with aclosing(Server([endpoint.url], self.api_key_env, seconds)) as server:
-            try:
-                await server.ask({"model": model, "messages": PROBE, "max_tokens": 1})
-            except FaultError as error:
-                endpoint.problem = server.endpoints[0].problem
-                self.limited_since = self.limited_since or server.limited_since
-                if not isinstance(error, RefusedError) and error.error != NO_REPLY:
-                    return self._fails(endpoint, time.monotonic())
-        return self._works(endpoint)
-
-    def alone(self) -> list[Endpoint]:
-        """Return the endpoints that are left alone."""
-        return [endpoint for endpoint in self.endpoints if endpoint.failures >= self.alone_after]
-
     def dead_for(self) -> float:
-        """Return for how many seconds every endpoint has failed; 0.0 if one is not left alone."""
-        since = [endpoint.failing_since for endpoint in self.alone() if endpoint.failing_since is not None]
-        return time.monotonic() - max(since) if len(since) == len(self.endpoints) else 0.0
-
-    def problems(self) -> str:
-        """Return what each endpoint's last failure was, in one line."""
-        return "; ".join(dict.fromkeys(endpoint.said() for endpoint in self.endpoints if endpoint.problem))
+        """Return for how many seconds every endpoint has failed, 0.0 or less if one has not."""
+        return time.monotonic() - max(endpoint.failing_since for endpoint in self.endpoints)
 
     async def send(self, request: Any, once: Callable[[], Awaitable[Any]]) -> Any:
-        """Send one try of the SDK's, `once`, to an endpoint, and return a response that can be judged by its status.
-
-        Raises:
-            _TryError: there is none, or none with a reply.
-        """
-        endpoint, began = await self._free(), time.monotonic()
+        """Send one try of the SDK's, `once`, to the endpoint that answers and has the least to do, and judge the response."""
+        began = time.monotonic()
+        recently = began - ALONE_SECONDS
+        endpoint = min(self.endpoints, key=lambda one: (one.failed_at > recently, one.active, one.sent))
         request.url = httpx.URL(endpoint.url + request.url.path)
-        for name in [name for name in request.headers if name.startswith(UNSENT) and name != RAW_RESPONSE]:
+        for name in [name for name in request.headers if name.startswith(UNSENT)]:
             del request.headers[name]
         if not api_key(self.api_key_env):
             del request.headers["authorization"]
         request.headers["host"] = request.url.netloc.decode("ascii")
-        endpoint.active += 1
-        endpoint.sent += 1
+        endpoint.active, endpoint.sent = endpoint.active + 1, endpoint.sent + 1
         try:
-            async with asyncio.timeout(self.request_timeout):
+            async with asyncio.timeout(request.extensions["timeout"]["read"]):
                 response = await once()
         except (httpx.RequestError, OSError) as error:
-            is_late = isinstance(error, (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout))
             endpoint.problem = redacted(f"gave no answer: {type(error).__name__} {error}".strip(), self.api_key_env)
             self._fails(endpoint, began)
-            raise _TryError(FaultError("time-out" if is_late else "connection", endpoint.said())) from error
+            is_late = isinstance(error, (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout))
+            raise (httpx.ReadTimeout if is_late else httpx.ConnectError)(endpoint.said) from error
         finally:
             endpoint.active -= 1
         self.responded = True
-        return self._judged(endpoint, began, response, request.url.path.endswith("/completions"))
+        return self._judged(endpoint, began, response)
 
-    def _judged(self, endpoint: Endpoint, began: float, response: Any, for_reply: bool) -> Any:
-        """Note what a response says of its endpoint, and make it a reply, or an error by its status.
-
-        Raises:
-            _TryError: it is no reply under status 200.
-        """
-        data = body_of(response)
-        status = status_of(response.status_code, data)
-        self.served |= status == 200 and not (isinstance(data, dict) and "choices" not in data)
-        reply = read_reply(data) if status == 200 else None
-        response.extensions["reply"] = reply
-        if reply is not None or (status == 200 and not for_reply):
-            self._works(endpoint)
+    def _judged(self, endpoint: Endpoint, began: float, response: Any) -> Any:
+        """Note what a response says of its endpoint, and give it the status that it should have."""
+        found, data, status = response.extensions, read_body(response), response.status_code
+        if status == 200 and (reply := read_reply(data)):
+            found["reply"], self.served, self.answered_at = reply, True, time.monotonic()
+            endpoint.failed_at, endpoint.failing_since = -math.inf, math.inf
             return response
-        endpoint.problem = answered(response, self.api_key_env)
-        response.extensions |= {"status": status, "said": endpoint.said()}
-        if status == 429:
-            self.limited_since = self.limited_since or time.monotonic()
-        elif temporary(status) or (status == 200 and not is_page(response)):
+        to, is_page = response.headers.get("location"), response.headers.get("content-type", "").startswith(PAGES)
+        said = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
+        endpoint.problem = f"answered {status}: {redacted(said, self.api_key_env)}"
+        found["said"] = endpoint.said
+        if status == 200:
+            response.status_code = status = error_status(data) or (404 if is_page else 502)
+            found["error"] = f"http {status}" if error_status(data) or is_page else NO_REPLY
+        if status == 408 or status >= 500:
             self._fails(endpoint, began)
-            if status == 200:
-                raise _TryError(FaultError(NO_REPLY, endpoint.said()))
-        response.status_code = 404 if status < 300 else status  # a success is none without a reply
         return response
-
-    def _works(self, endpoint: Endpoint) -> None:
-        endpoint.failures, endpoint.failing_since = 0, None
-        self.answered_at, self.limited_since = time.monotonic(), None
 
     def _fails(self, endpoint: Endpoint, began: float) -> None:
         """Note that a try failed; one that hung for long says nothing of when the endpoint began to."""
-        endpoint.failures += 1
-        if endpoint.failing_since is None:
-            endpoint.failing_since = max(began, time.monotonic() - CONNECT_SECONDS)
-
-    async def _free(self) -> Endpoint:
-        """Wait for an endpoint with room for a try; of several, return one that does not fail and has the least to do."""
-        while True:
-            able = [e for e in self.endpoints if e.active < self.max_concurrency and e.failures < self.alone_after]
-            if able:
-                return min(able, key=lambda endpoint: (endpoint.failures > 0, endpoint.active, endpoint.sent))
-            await asyncio.sleep(WAIT_SECONDS)
+        endpoint.failed_at = time.monotonic()
+        endpoint.failing_since = min(endpoint.failing_since, max(began, endpoint.failed_at - CONNECT_SECONDS))
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
@@ -259,9 +190,3 @@ class _Client(openai.DefaultAsyncHttpxClient):
 
     async def send(self, request: Any, **kwargs: Any) -> Any:
         return await self._server.send(request, partial(super().send, request, **kwargs))
-
-
-@cache
-def _certificates() -> Any:
-    """Load the certificates once, which takes a tenth of a second."""
-    return httpx.create_ssl_context()

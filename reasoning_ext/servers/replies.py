@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
@@ -10,40 +11,28 @@ from typing import Any, NamedTuple
 from reasoning_ext.shown import without_secrets
 
 SHOWN_CHARACTERS = 500
-ENDINGS = {  # what some say, in whatever case
-    "stop": ("eos", "eos_token", "stop_sequence", "stop_token", "stop_str", "end_turn", "end_of_turn", "complete", "completed",
-             "done", "finish", "finished", "normal"),
-    "length": ("max_tokens", "max_length", "max_new_tokens", "max_output_tokens", "max_completion_tokens", "model_length",
-               "token_limit", "context_length", "context_length_exceeded", "model_context_window_exceeded", "incomplete"),
-    "content_filter": ("safety", "content_filtered", "error_toxic", "prohibited_content", "recitation", "blocklist", "spii"),
-}  # fmt: skip
-UNTOLD = ("", "none", "null", "unknown", "unspecified", "finish_reason_unspecified")
+ENDINGS = {  # what some say, in whatever case; "" where that tells nothing
+    "stop": "eos eos_token stop_sequence stop_token stop_str end_turn end_of_turn complete completed done finish finished normal",
+    "length": "max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens model_length token_limit incomplete "
+    "context_length context_length_exceeded model_context_window_exceeded",
+    "content_filter": "safety content_filtered error_toxic prohibited_content recitation blocklist spii",
+    "": "none null unknown unspecified",
+}
 THOUGHTS = ("reasoning_content", "reasoning", "thinking", "reasoning_details")  # fields of a message
 
 
 class Reply(NamedTuple):
-    """What a model said.
+    """What a model said."""
 
-    Attributes:
-        content: "" where there is none.
-        reasoning: the thought that the server took out of the content, or "".
-        finish_reason: `stop`, `length`, `refusal`, ..., by these names whatever the server calls them; None where it does not
-            tell.
-        tokens: of the completion; 0 where the server does not tell.
-    """
-
-    content: str
-    reasoning: str
-    finish_reason: str | None
-    tokens: int
+    content: str  # "" where there is none
+    reasoning: str  # the thought that the server took out of the content, or ""
+    finish_reason: (
+        str | None
+    )  # `stop`, `length`, `refusal`, ..., whatever the server calls them; None where it does not tell
+    tokens: int  # of the completion; 0 where the server does not tell
 
 
-def temporary(status: int) -> bool:
-    """Tell whether the same request may be answered later: after a time-out, too many requests, a fault of the server."""
-    return status in (408, 429) or status >= 500
-
-
-def body_of(response: Any) -> Any:
+def read_body(response: Any) -> Any:
     """Return what the JSON of a response holds, or None where it is none."""
     with suppress(ValueError, RecursionError):
         return response.json()
@@ -54,18 +43,17 @@ def read_reply(data: Any) -> Reply | None:
     """Read the body of a response, or return None where it holds no reply, or an error in its place or beside it."""
     try:
         choice = data["choices"][0]
-        message = choice["message"]
-        said, usage = list(_parts(message.get("content"))), data.get("usage") or {}
-        content = "".join(text for thought, text in said if not thought)
+        message, usage = choice["message"], data.get("usage") or {}
+        said = list(_parts(message.get("content")))
         thoughts = ["\n\n".join(text for thought, text in said if thought)]
         thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
-        tokens = usage.get("completion_tokens")
-        reason = _ending(choice.get("finish_reason"))
+        tokens, reason = usage.get("completion_tokens"), _ending(choice.get("finish_reason"))
         refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
     if failed:
         return None
+    content = "".join(text for thought, text in said if not thought)
     if isinstance(refusal, str) and refusal.strip() and not content.strip():
         content, reason = refusal, "refusal"
     elif message.get("tool_calls") and reason in ("stop", None):
@@ -102,43 +90,26 @@ def _ending(reason: Any) -> str | None:
     >>> _ending("STOP"), _ending(["eos"]), _ending({"type": "length"}), _ending("abort"), _ending(None)
     ('stop', 'stop', 'length', 'abort', None)
     """
-    if isinstance(reason, list):
-        reason = reason[0] if reason else None
-    if isinstance(reason, dict):
-        reason = reason.get("type") or reason.get("reason")
+    reason = (reason or [None])[0] if isinstance(reason, list) else reason
+    reason = reason.get("type") or reason.get("reason") if isinstance(reason, dict) else reason
     word = str(reason or "").strip()
-    plain = (
-        word.lower().replace("-", "_").replace(" ", "_").removeprefix("finish_reason_").removeprefix("finishreason.")
-    )
-    return next((name for name, said in ENDINGS.items() if plain in (name, *said)), None if plain in UNTOLD else word)
+    plain = re.sub(r"^finish_?reason[_.]|\W", lambda found: "_" * (len(found[0]) == 1), word.lower())
+    return next((name for name, said in ENDINGS.items() if plain in (name, *said.split())), word) or None
 
 
-def status_of(status: int, data: Any) -> int:
-    """Return a response's status; of one with 200 whose body is an error with a status of its own, that one."""
+def error_status(data: Any) -> int:
+    """Return the status that an error under status 200 has of its own, 0 where the body is none, or has none."""
     with suppress(ValueError, LookupError, TypeError, AttributeError, OverflowError):
         data = data[0] if isinstance(data, list) else data
         error = data if data.get("object") == "error" else data["error"]
         code = int(error.get("code") or error.get("status") or 0)
-        if status == 200 and "choices" not in data and 400 <= code <= 599:
-            return code
-    return status
-
-
-def is_page(response: Any) -> bool:
-    """Tell whether a response is a page or a stream, which no server gives in the place of one completion by accident."""
-    return response.headers.get("content-type", "").partition(";")[0].strip() in ("text/html", "text/event-stream")
+        return code if "choices" not in data and 400 <= code <= 599 else 0
+    return 0
 
 
 def writable(text: str) -> str:
     """Replace halves of surrogate pairs, which JSON may hold and no file in UTF-8 can."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def answered(response: Any, api_key_env: str) -> str:
-    """Say what a server answered, in one line without key and password."""
-    to = response.headers.get("location", "")
-    body = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
-    return f"answered {response.status_code}: {redacted(body, api_key_env)}"
 
 
 def api_key(api_key_env: str) -> str:

@@ -3,12 +3,14 @@
 import os
 import signal
 import time
+from pathlib import Path
 
 import pytest
 from conftest import TINY
 
 from reasoning_ext.engines import ray as module
 from reasoning_ext.engines.base import Completion, EngineError, SamplingSettings
+from reasoning_ext.engines.opening import open_local
 from reasoning_ext.engines.ray import RayEngine
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.models.source import ModelSource
@@ -55,14 +57,6 @@ def opens(answer):
     return open_stand_in
 
 
-def is_alive(pid):
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_a_killed_worker_costs_nothing_and_the_others_stay_for_the_next_round(cluster):
     engine = RayEngine(SOURCE, options(num_gpus=1.0), opens(lambda content, g: f"{content} {g}"))
     found, pids = [], []
@@ -81,14 +75,15 @@ def test_a_killed_worker_costs_nothing_and_the_others_stay_for_the_next_round(cl
     assert list(engine.generate(PROMPTS, [], SETTINGS)) == []
     engine.close()
     until = time.monotonic() + 20
-    while any(map(is_alive, pids)) and time.monotonic() < until:
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < until
         time.sleep(0.1)
-    assert not any(map(is_alive, pids)) and cluster.is_initialized()  # it was there before
+    assert cluster.is_initialized()  # it was there before
 
 
 def test_a_chunk_that_kills_every_worker_is_given_up(cluster, monkeypatch):
     monkeypatch.setattr(module, "CLOSE_SECONDS", 0.5)
-    monkeypatch.setattr(module, "STARTS", 2)
+    monkeypatch.setattr(module, "RESTARTS", 1)
     engine = RayEngine(SOURCE, options(), opens(lambda content, g: os._exit(1) if content == "11+77=?" else "7"))
     with pytest.raises(EngineError, match="2 workers have died") as error:
         list(engine.generate(PROMPTS, KEYS, SETTINGS))
@@ -111,7 +106,7 @@ def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_pa
     from reasoning_ext.models.load import LoadOptions
 
     source = ModelSource(str(TINY / "model"), {}, LoadOptions(trainable=False, from_scratch=True), use_cpu=True)
-    engine = RayEngine(source, options(num_workers=1))
+    engine = RayEngine(source, options(num_workers=1), open_local)
     found = {(c.prompt, c.sample): c for batch in engine.generate(PROMPTS, KEYS[:32], SETTINGS) for c in batch}
     from reasoning_ext.engines.transformers import TransformersEngine
 
@@ -123,9 +118,6 @@ def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_pa
         list(engine.generate(PROMPTS, KEYS[:8], SamplingSettings(generation_kwargs={"min_lenght": 3})))
     assert error.value.key == "generation_kwargs" and "\n" not in str(error.value)
     engine.close()
-
-
-def test_more_workers_than_this_machine_has_room_for_are_refused(cluster):
-    with pytest.raises(EngineError, match="found num_workers 999 with num_cpus 1, but Ray has") as error:
-        RayEngine(SOURCE, options(num_workers=999))
+    with pytest.raises(EngineError, match="999") as error:
+        RayEngine(SOURCE, options(num_workers=999), open_local)
     assert error.value.key == "engine_kwargs"

@@ -22,16 +22,15 @@ TEMPLATE = """\
 {%- else -%}<|{{ message.role }}|>{{ message.content }}{%- endif -%}
 {%- endfor -%}
 {%- if add_generation_prompt -%}{{ lead }}<|assistant|>{%- endif -%}"""
-RECIPE = """\
+RECIPE = f"""\
 stage: sft
-model_name_or_path: MODEL
+model_name_or_path: {TINY / "model"}
 from_scratch: true
 dataset_name: ./rows.jsonl
 chat_template_path: ./lead.jinja
-chat_template_kwargs: {lead: "77"}
+chat_template_kwargs: {{lead: "77"}}
 think_tags: ["(", ")"]
 system_prompt: "12"
-per_device_train_batch_size: 8
 max_steps: 2
 save_steps: 1
 max_length: 128
@@ -46,7 +45,7 @@ def trained(tmp_path_factory):
     """A folder with the run `runs/sft`, of two steps."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "lead.jinja").write_text(TEMPLATE)
-    (folder / "sft.yaml").write_text(RECIPE.replace("MODEL", str(TINY / "model")))
+    (folder / "sft.yaml").write_text(RECIPE)
     rows = [{"prompt": f"{a}+1", "completion": f"<think>{a}</think>{a + 1}"} for a in range(16)]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     with contextlib.chdir(folder):
@@ -61,31 +60,22 @@ def loud_again():
     logging.disable(logging.NOTSET)
 
 
-def ask(question="3+4", n=1, most=2048, model="runs/sft", temperature=0.0, system_prompt=None):
-    ask_and_print(model, question, n, temperature, most, 0, system_prompt)
+def ask(question="3+4", model="runs/sft", system_prompt=None):
+    ask_and_print(model, question, 1, 0.0, 2048, 0, system_prompt)
 
 
 @pytest.mark.parametrize(
     ("model", "more", "system"),
-    [
-        ("runs/sft", None, "<|system|>12"),
-        ("runs/sft/checkpoint-1", None, "<|system|>12"),
-        ("runs/sft", "5", "<|system|>5"),
-        ("runs/sft", "", ""),
-    ],
+    [("", None, "<|system|>12"), ("/checkpoint-1", None, "<|system|>12"), ("", "5", "<|system|>5"), ("", "", "")],
 )
 def test_a_run_is_asked_as_it_was_trained(trained, monkeypatch, model, more, system):
     monkeypatch.chdir(trained)
     asked = {}
-
-    def generate(self, input_ids, **kwargs):
-        asked.update(ids=input_ids[0], **kwargs)
-
-    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate", generate)
-    ask(model=model, system_prompt=more)
-    text = transformers.AutoTokenizer.from_pretrained("runs/sft").decode(asked["ids"])
-    assert text == f"{system}<|user|>3+477<|assistant|>"
-    assert asked["max_new_tokens"] == 256 - len(asked["ids"])  # what is left of the model's context
+    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate", lambda self, **kwargs: asked.update(kwargs))
+    ask(model=f"runs/sft{model}", system_prompt=more)
+    [ids] = asked["input_ids"]
+    assert transformers.AutoTokenizer.from_pretrained("runs/sft").decode(ids) == f"{system}<|user|>3+477<|assistant|>"
+    assert asked["max_new_tokens"] == 256 - len(ids)  # what is left of the model's context
 
 
 def test_every_answer_is_shown_and_nothing_foreign(trained):
@@ -98,31 +88,26 @@ def test_every_answer_is_shown_and_nothing_foreign(trained):
     assert any("cut off after 8 tokens" in line for line in lines)
 
 
-def test_what_fills_the_context_ends_there_or_is_refused(trained, monkeypatch, capsys):
+def test_what_fills_the_context_ends_there_and_what_leaves_no_room_or_is_no_text_is_refused(
+    trained, monkeypatch, capsys
+):
     monkeypatch.chdir(trained)
     ask("3+4*7" * 48)
     assert "cut off after 9 tokens" in capsys.readouterr().out
-    with pytest.raises(UserError, match="256"):
-        ask("3+4*7" * 60)
+    for question, said in (("3+4*7" * 60, "256"), ("3+4\udcff", "UTF-8")):
+        with pytest.raises(UserError, match=said):
+            ask(question)
 
 
-def test_a_question_that_is_no_text_is_refused(trained, monkeypatch):
-    monkeypatch.chdir(trained)
-    with pytest.raises(UserError, match="UTF-8"):
-        ask("3+4\udcff")
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("size", [1, 3, 100])
 def test_the_thought_alone_is_dimmed_however_it_comes(size):
-    text, shown = " <think>6*7</think>The answer: <b>42</b>", ""
-    dimmed = ""
+    text, shown, dimmed = " <think>6*7</think>The answer: <b>42</b>", "", ""
     for start in range(0, len(text), size):
         for part, thought in split_style(text[: start + size], start, "<think>", "</think>"):
             shown += part
             dimmed += part if thought else ""
     assert shown == text
     assert dimmed.endswith("6*7</think>") and dimmed in "<think>6*7</think>"
-    assert split_style("42", 0, "<think>", "</think>") == [("42", False)]
 
 
 def test_the_recipes_of_a_run_say_how_its_prompts_are_written(trained, write_recipe, monkeypatch):

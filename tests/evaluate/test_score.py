@@ -58,21 +58,19 @@ def test_what_training_logged_is_compared_with(replay):
     rows = [("?", "7", 1.0), ("?", "8", -1.0), ("?", "9", 0.5), ("?", "7", 0.0)]
     rows += [("!", "8", 1.0), ("!", "7", -1.0), ("...", "7", 1.0), ("...", "8", -1.0)]
     out = replay([{"prompt": p, "completion": c, "answer": "7", "advantage": a} for p, c, a in rows], "math_answer")
-    said = "of 8 ranked pairs 25.0% turn round and 25.0% become equal; another completion is best in 1 of 3 groups"
-    assert said in out
+    assert "; another completion is best in 1 of 3 groups" in out
     nan = [{"prompt": "?", "completion": c, "advantage": float("nan"), "prompts": "x"} for c in "ab"]
-    assert "ranked pairs" not in replay(nan, "think_format")
+    assert "logged rewards" not in replay(nan, "think_format")
 
 
-def test_a_column_that_the_first_row_lacks_is_read(replay):
-    out = replay([{"completion": "7"}, *({"completion": "7", "answer": a} for a in "78")], "math_answer")
-    assert "mean 0.5000" in out and "not applicable 1 " in out
-
-
-def test_an_opening_tag_that_a_template_wrote_is_put_back(replay):
+def test_an_opening_tag_that_a_template_wrote_is_put_back_and_whole_completions_count(replay):
     rows = [{"completion": f"because</think>{n}"} for n in (7, 8)]
     assert "mean 1.0000" in replay(rows, "think_format")
     assert "mean 0.5000" in replay(rows + [{"completion": "<think>because</think>9"}] * 2, "think_format")
+    completion = [{"role": "assistant", "content": "a</think>7"}]
+    wholes = ("<think>a</think>7", "<think></think>7", "7")
+    out = replay([{"completion": completion, "whole": whole} for whole in wholes], "think_format")
+    assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
 
 
 @pytest.mark.parametrize(
@@ -89,20 +87,14 @@ def test_messages_are_read_as_those_of_data(replay, message):
 
 
 @pytest.mark.parametrize(
-    ("lines", "said"),
-    [
-        ('{\n{"completion": "a"}', "x.jsonl cannot be read"),
-        ('{"completion": 3}', "row 0 has the completion 3"),
-        ('{"completion": []}', "row 0 has the completion []"),
-        ('{"completion": "a"}\n{"b": 1}', "row 1 has no column completion"),
-        ("[1]", "row 0 has no column completion"),
-        ("", "holds no completions"),
-    ],
+    "lines",
+    ['{\n{"completion": "a"}', '{"completion": 3}', '{"completion": []}', '{"completion": "a"}\n{"b": 1}', "[1]", ""],
 )
-def test_what_cannot_be_read_is_said(replay, tmp_path, lines, said):
+def test_what_cannot_be_read_is_said(replay, tmp_path, lines, wording):
     (tmp_path / "x.jsonl").write_text(lines + "\n")
-    with pytest.raises(UserError, match=re.escape(said)):
+    with pytest.raises(UserError) as caught:
         replay("x.jsonl", "think_format")
+    wording(caught.value)
 
 
 def test_a_recipes_reward_weights_count(replay, write_recipe):
@@ -129,21 +121,6 @@ def test_a_jsonl_file_with_a_recipes_rewards(replay, tmp_path, write_recipe):
     assert "mean -0.7500" in replay("samples.jsonl", recipe="r.yaml")
 
 
-def test_of_a_long_sampling_run_the_first_completions_are_read(tmp_path, monkeypatch, capsys):
-    rows = [{"prompt": "?", "completion": f"<think></think>{n}", "tokens": 7, "answer": "7"} for n in (7, 7, 8, 8)]
-    file = tmp_path / "samples.jsonl"
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + '\n{"torn')
-    monkeypatch.setattr(score, "MOST_ROWS", 4)
-    assert len(score.read_completions(tmp_path)) == 3 and capsys.readouterr().out == ""
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows[:3]) + "not read\nnor this\n" + '{"torn')
-    monkeypatch.setattr(score, "MOST_ROWS", 3)
-    score.score_and_print(tmp_path, None, ["math_answer"])
-    out = capsys.readouterr().out.splitlines()
-    assert out[:2] == ["score  the first 3 of 5 completions", "3 completions of 1 prompts"] and "mean 0.6667" in out[2]
-    first, second, *_ = score.read_completions(file)
-    assert len(first["completion_ids"]) == 7 and first["completion_ids"] is second["completion_ids"]
-
-
 def test_what_is_missing_is_said(replay):
     for rows, rewards, said in (
         ("nowhere", ["math_answer"], "found no completions in nowhere"),
@@ -152,14 +129,6 @@ def test_what_is_missing_is_said(replay):
     ):
         with pytest.raises(UserError, match=f"score: {said}"):
             replay(rows, *rewards)
-
-
-def test_whole_completions_count_where_a_template_had_taken_a_part_out(replay):
-    """What TRL decodes behind a template that prefills <think> lacks the tag; the column `whole` has all of it."""
-    completion = [{"role": "assistant", "content": "a</think>7"}]
-    wholes = ("<think>a</think>7", "<think></think>7", "7")
-    out = replay([{"completion": completion, "whole": whole} for whole in wholes], "think_format")
-    assert "mean 0.3333" in out and "(row 0): <think>a</think>7" in out
 
 
 REWARD = """\
