@@ -29,11 +29,7 @@ def columns_of(rows: Dataset) -> list[str]:
 
 
 def check_columns(columns: list[str], needed: dict[str, str]) -> None:
-    """Refuse a data set that lacks a column which the stage or a reward needs.
-
-    Args:
-        columns: the columns after formatting.
-        needed: `{column: who needs it}`.
+    """Refuse a data set whose columns, after formatting, lack one of `needed`, `{column: who needs it}`.
 
     Raises:
         DataError: the first column that is missing, who needs it, and which there are.

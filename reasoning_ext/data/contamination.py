@@ -24,10 +24,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.duplicates import normalise, prompt_text
 from reasoning_ext.data.format import find_format, format_rows
-from reasoning_ext.data.formats._chat import read_chat
 from reasoning_ext.data.held_out import QUESTIONS
 from reasoning_ext.data.row_options import TEST, RowOptions
 from reasoning_ext.data.sources import is_generator, load_rows, refuse_split
+from reasoning_ext.data.values import read_chat
 from reasoning_ext.recipe.keys import QUESTION_KEYS
 
 if TYPE_CHECKING:
@@ -61,23 +61,17 @@ class Index(NamedTuple):
 
 
 def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tuple[Dataset, list[dict[str, Any]]]:
-    """Drop the rows whose user text holds an evaluation question.
-
-    Args:
-        rows: prompt-completion rows.
-        sets: `{name of an evaluation set: its questions}`.
-        n: words an n-gram.
+    """Drop the prompt-completion rows whose user text holds one of `sets`, `{name of an evaluation set: its questions}`.
 
     Returns:
         the rows kept, in order, and for each row dropped `{"row": i, "set": name, "item": j, "ngram": words, "share": x}`:
-        the item of which the row has the largest share, the first n-gram they have in common (of a short item, the whole
-        of it), and the share of the item's n-grams that the row has. Numbers count from 0.
+        the item of which the row has the largest share, the first n-gram of `n` words that they have in common (of a short
+        item, the whole of it), and the share of the item's n-grams that the row has. Numbers count from 0.
     """
     index = build_index(sets, n)
-    removed = []
-    for i, prompt in enumerate(p for batch in rows.select_columns(["prompt"]).iter(_BATCH) for p in batch["prompt"]):
-        if found := find_item(prompt_text(prompt, ("user",)), index, n):
-            removed.append({"row": i, **found})
+    prompts = (prompt for batch in rows.select_columns(["prompt"]).iter(_BATCH) for prompt in batch["prompt"])
+    found = ((i, find_item(prompt_text(prompt, ("user",)), index, n)) for i, prompt in enumerate(prompts))
+    removed = [{"row": i, **record} for i, record in found if record]
     dropped = {record["row"] for record in removed}
     return rows.select([i for i in range(len(rows)) if i not in dropped]) if dropped else rows, removed
 
@@ -96,11 +90,12 @@ def build_index(sets: dict[str, list[str]], n: int = 8) -> Index:
     for name, number, words, ngrams in found:
         telling = {ngram for ngram in ngrams if spread[ngram] <= most}
         whole = len(telling) < min(LEAST_NGRAMS, len(ngrams))
+        used = ngrams if whole else telling
         if not ngrams:
             index.short.setdefault(tuple(words), len(index.items))
-        for ngram in ngrams if whole else telling:
+        for ngram in used:
             index.owners.setdefault(ngram, []).append(len(index.items))
-        index.items.append(Item(name, number, len(ngrams if whole else telling), _numbers(words), whole))
+        index.items.append(Item(name, number, len(used), _numbers(words), whole))
     return index
 
 
@@ -115,17 +110,13 @@ def find_item(text: str, index: Index, n: int = 8) -> dict[str, Any] | None:
         run = run + 1 if word in index.words else 0
         if run >= n and (ngram := tuple(words[end - n : end])) in index.owners:
             shared[ngram] = None
-    if not shared:
-        return None
-    counts = Counter(owner for ngram in shared for owner in index.owners[ngram])
-    numbers = _numbers(words)
+    counts, numbers = Counter(owner for ngram in shared for owner in index.owners[ngram]), _numbers(words)
     held = [owner for owner, count in counts.items() if _holds(index.items[owner], count, numbers)]
     if not held:
         return None
     best = max(held, key=lambda owner: counts[owner] / index.items[owner].ngrams)
-    item = index.items[best]
     ngram = next(ngram for ngram in shared if best in index.owners[ngram])
-    return _record(item, ngram, counts[best] / item.ngrams)
+    return _record(index.items[best], ngram, counts[best] / index.items[best].ngrams)
 
 
 def split_words(text: str) -> list[str]:
@@ -149,12 +140,11 @@ def _holds(item: Item, count: int, numbers: frozenset[str]) -> bool:
 def _find_short(text: str, index: Index, n: int) -> dict[str, Any] | None:
     """Look for a short question among the runs of whole sentences with fewer than `n` words."""
     waiting: list[list[str]] = []  # the words since the start of each sentence that a short question may begin with
-    for sentence in _SENTENCE_END.split(text):
-        if words := split_words(sentence):
-            waiting = [run for start in [*waiting, []] if len(run := start + words) < n]
-            for run in waiting:
-                if (owner := index.short.get(tuple(run))) is not None:
-                    return _record(index.items[owner], tuple(run), 1.0)
+    for words in filter(None, map(split_words, _SENTENCE_END.split(text))):
+        waiting = [run for start in [*waiting, []] if len(run := start + words) < n]
+        for run in waiting:
+            if (owner := index.short.get(tuple(run))) is not None:
+                return _record(index.items[owner], tuple(run), 1.0)
     return None
 
 
@@ -168,28 +158,22 @@ def _numbers(words: list[str]) -> frozenset[str]:
 
 
 def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
-    """Read the questions that must not be trained on.
-
-    Returns:
-        `{name of the set: its questions}` for each entry of `decontaminate`: a name, a file, or a mapping.
+    """Read the questions that must not be trained on, `{name of the set: its questions}` of `decontaminate`.
 
     Raises:
-        DataError: one of them cannot be read.
+        DataError: one of the entries is wrong or cannot be read.
     """
     sets: dict[str, list[str]] = {}
     for i, entry in enumerate(options.decontaminate):
         place: Any = ("decontaminate", i)
         values = {"dataset_name": entry} if isinstance(entry, str) else entry
-        name = values.get("dataset_name") if isinstance(values, dict) else None
-        if not isinstance(name, str):
-            raise DataError(place, f"found {entry!r}, allowed: a name, a file, or a mapping with dataset_name")
+        if not isinstance(values, dict) or "dataset_name" not in values:
+            raise DataError(place, f"found {entry!r}", "a name, a file, or a mapping with dataset_name")
         for key, value in values.items():
-            if key not in QUESTION_KEYS:
-                raise DataError((*place, key), f"unknown key (found {key}), allowed: {', '.join(QUESTION_KEYS)}")
-            if not isinstance(value, str):
-                raise DataError((*place, key), f"found {value!r}, allowed: text; write it in quotes")
+            if key not in QUESTION_KEYS or not isinstance(value, str):
+                raise DataError((*place, key), f"found {value!r}", f"a text under one of {', '.join(QUESTION_KEYS)}")
+        name, split, config = values["dataset_name"], values.get(TEST, "test"), values.get("dataset_config")
         try:
-            split, config = values.get(TEST, "test"), values.get("dataset_config")
             path = name if is_generator(name) else options.local(name)
             refuse_split(path, TEST, values.get(TEST))
             rows = load_rows(path, options.folder, split=split, config=config, stage="eval")
@@ -199,7 +183,7 @@ def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
             sets[called] = sets.get(called, []) + _questions(rows)
         except LookupError as error:
             raise DataError((*place, "dataset_format"), str(error.args[0])) from error
-        except DataError as error:
+        except ValueError as error:
             raise DataError(place, str(error)) from error
     return sets
 
@@ -207,15 +191,10 @@ def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
 def _questions(rows: Dataset) -> list[str]:
     """Return the questions of an evaluation set that have words."""
     column = next((name for name in QUESTIONS if name in rows.column_names), None)
-    if column is None:
-        found = ", ".join(rows.column_names)
-        raise DataError("decontaminate", f"found the columns {found}; write dataset_format for it")
-    try:
-        values = [read_chat(value, column) if isinstance(value, list) else value for value in rows[column]]
-        texts = [prompt_text(value, ("user",)) for value in values if value is not None]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError("decontaminate", f"the column {column} holds no text; write dataset_format for it") from error
-    questions = [text for text in texts if split_words(text)]
+    values = [value for value in rows[column] if value is not None] if column else []
+    chats = [value if isinstance(value, str) else read_chat(value, str(column)) for value in values]
+    questions = [text for text in (prompt_text(chat, ("user",)) for chat in chats) if split_words(text)]
     if not questions:
-        raise DataError("decontaminate", f"found no question with words in the column {column}")
+        found = f"found no question with words in the columns {', '.join(rows.column_names)}"
+        raise DataError("decontaminate", found, hint="write dataset_format for it")
     return questions

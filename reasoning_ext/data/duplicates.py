@@ -77,14 +77,12 @@ def deduplicate(
         rows: prompt-completion rows. What is compared is the text of the prompt without its system messages.
         how: `exact`, equal after `normalise`; or `near`, which also finds rows with the same signature whose pairs of
             neighbouring words have a Jaccard similarity of `threshold` or more.
-        threshold: for `near`, above 0 and at most 1.
         by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers to one
             prompt stay.
 
     Returns:
-        the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`: rows are numbered from
-        0 as they came in, j is a row kept, and x is 1.0 for an exact duplicate. Among more than 64 candidates for one
-        row only the first 64 are compared.
+        the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`, of rows numbered from 0: j
+        is kept, and x is 1.0 for an exact duplicate. Among many candidates for one row only the first 64 are compared.
     """
     answers = () if by == "prompt" else SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
     columns = [name for name in ("prompt", *answers) if name in rows.column_names]  # the others are asked for elsewhere
@@ -182,29 +180,24 @@ def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: floa
     """
     from datasketch import MinHash, MinHashLSH
 
-    words: list[Any] = []
-    kept: list[int] = []
-    removed = {}
     few = len(numbers) <= _FEW
     index = None if few else MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
     empty: Any = None if few else MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
+    kept: dict[int, Any] = {}
+    removed = {}
     for i, text in enumerate(_texts(rows, columns)):
-        words.append(shingles(text))
-        candidates = kept
+        words = shingles(text)
         if index is not None:
             own = empty.copy()
-            own.update_batch(words[i])
-            candidates = sorted(index.query(own))
-        for j in candidates[:_MOST_CANDIDATES]:
-            similarity = jaccard(words[i], words[j])
-            if similarity >= threshold:
-                removed[numbers[i]] = (numbers[j], similarity)
-                words[i] = None
-                break
-        else:
-            kept.append(i)
-            if index is not None:
-                index.insert(i, own)
+            own.update_batch(words)
+        candidates = [*kept] if index is None else sorted(index.query(own))
+        near = ((j, jaccard(words, kept[j])) for j in candidates[:_MOST_CANDIDATES])
+        if found := next(((j, similarity) for j, similarity in near if similarity >= threshold), None):
+            removed[numbers[i]] = (numbers[found[0]], found[1])
+            continue
+        kept[i] = words
+        if index is not None:
+            index.insert(i, own)
     return removed
 
 

@@ -40,16 +40,12 @@ def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, st
     """
     wanted = math.ceil(test_size * rows.num_rows) if test_size < 1 else int(test_size)
     digests = [_digest(key) for key in _keys(rows, renamed or {})]
-    held: set[bytes] = set()
-    for count, digest in enumerate(sorted(digests)):
-        if count >= wanted and digest not in held:
-            break
-        held.add(digest)
+    ordered = sorted(digests)
+    held = {digest for digest in ordered if wanted and digest <= ordered[min(wanted, len(ordered)) - 1]}
     chosen = [i for i, digest in enumerate(digests) if (digest in held) == (split == "test")]
     if not 0 < len(chosen) < rows.num_rows:
-        different = len(set(digests))
-        problem = f"found {test_size:g} for {rows.num_rows} rows of {different} problems, allowed: what leaves rows to train on"
-        raise DataError("test_size", problem)
+        found = f"found {test_size:g} for {rows.num_rows} rows of {len({*digests})} problems"
+        raise DataError("test_size", found, "what leaves rows to train on")
     return rows.select(chosen)
 
 
@@ -62,12 +58,10 @@ def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):
-            value = [turn.get("content") or turn.get("value") for turn in value if _is_users(turn)] or value
+            turns = [turn for turn in value if isinstance(turn, dict)]
+            users = [turn for turn in turns if (turn.get("role") or turn.get("from")) in ("user", "human")]
+            value = [turn.get("content") or turn.get("value") for turn in users] or value
         yield " ".join(str(value).casefold().split())
-
-
-def _is_users(turn: Any) -> bool:
-    return isinstance(turn, dict) and (turn.get("role") or turn.get("from")) in ("user", "human")
 
 
 def _digest(text: str) -> bytes:

@@ -212,12 +212,9 @@ def test_the_rows_of_a_sample_run_count_and_rows_that_were_dropped_do_not(make):
 
 def test_what_is_not_known_is_not_called_held_out(make):
     run = trained(make("sft", **SFT))
-    (run.output_dir / PROBLEMS).unlink()
     evaluation = make("eval", **EVAL, model_name_or_path="runs/sft")
-    assert counts(evaluation) == {"sft": 30}  # read again
-    (run.path.parent / "moved.jsonl").write_bytes((run.path.parent / "rows.jsonl").read_bytes())
-    (run.path.parent / "rows.jsonl").unlink()
-    evaluation = make("eval", **EVAL, model_name_or_path="runs/sft", dataset_name="./moved.jsonl")
+    assert counts(evaluation) == {"sft": 30}
+    (run.output_dir / PROBLEMS).unlink()
     found = overlaps(evaluation, read_rows(row_options(evaluation), "dataset_test_split")["prompt"])
     said, unknown = overlap_lines(found, 30)
     assert said == "" and len(unknown) == 1 and found["sft"].figure(range(30)) == {}
@@ -227,9 +224,8 @@ def test_what_is_not_known_is_not_called_held_out(make):
 
 
 def test_what_a_models_own_recipe_names_is_not_run_to_compare(make):
-    Path("evil.py").write_text(
-        "def evil(split):\n    open('ran', 'w')\n    return [{'prompt': '1', 'completion': '1'}]\n"
-    )
+    code = "def evil(split):\n    open('ran', 'w')\n    return [{'prompt': '1', 'completion': '1'}]\n"
+    Path("evil.py").write_text(code)
     run = make("sft", **SFT | {"rename_columns": None}, dataset_name="./evil.py")
     open_run(run.output_dir, run.values, {}, run.path)
     finish(run.output_dir, 1.0)

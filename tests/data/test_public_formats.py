@@ -1,17 +1,15 @@
 """Formats of public data sets: rows of the real shape in data/formats, one file a set."""
 
-from pathlib import Path
-
 import datasets
 import pytest
 
 from reasoning_ext import think
 from reasoning_ext.data.columns import DataError
-from reasoning_ext.data.format import find_format, format_rows
+from reasoning_ext.data.format import find_format, format_names, format_rows
 from reasoning_ext.data.sources import load_rows
+from tests.rows import FIXTURES, made_of
 from tests.timing import seconds, slowness
 
-DATA = Path(__file__).parents[1] / "fixtures"
 SFT = ["prompt", "completion", "answer"]
 TRACE = "\n\n  First 6*7:\tit is 42. \n\nWait… 7*6 = 42 \\boxed{41}? No.  \n"  # a thought of many of the files
 PROMPTED = ["prompt", "answer"]
@@ -40,34 +38,20 @@ PUBLIC = [  # file, format, rows left out, columns that come out, golds
     ("multilingual_thinking", "messages", 0, ["prompt", "completion", "reasoning_language"], None),
     ("message_parts", "messages", 0, ["prompt", "completion"], None),
 ]
-every_set = pytest.mark.parametrize(
-    ("name", "format_name", "dropped", "columns", "golds"), PUBLIC, ids=[row[0] for row in PUBLIC]
-)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    """Keep what `datasets` caches out of the user's folder."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def made_of(format_name, *rows, **options):
-    """Format rows that are given as dictionaries."""
-    return list(format_rows(datasets.Dataset.from_list(list(rows)), find_format(format_name, DATA), **options))
 
 
 def raw(name):
-    return load_rows(str(DATA / "formats" / f"{name}.jsonl"), DATA)
+    return load_rows(str(FIXTURES / "formats" / f"{name}.jsonl"), None)
 
 
 def function(format_name):
-    return find_format(format_name, DATA).load()
+    return find_format(format_name, None).load()
 
 
 def kept_of(name, format_name, **options):
     """Return how many rows of a file a format leaves out, and what becomes of the others."""
     dropped = []
-    made = format_rows(raw(name), find_format(format_name, DATA), options=options, dropped=dropped)
+    made = format_rows(raw(name), find_format(format_name, None), options=options, dropped=dropped)
     return len(dropped), list(made)
 
 
@@ -80,7 +64,7 @@ def asked(name, format_name):
     return [row["prompt"][-1]["content"] for row in kept_of(name, format_name)[1]]
 
 
-@every_set
+@pytest.mark.parametrize(("name", "format_name", "dropped", "columns", "golds"), PUBLIC, ids=[row[0] for row in PUBLIC])
 def test_public_rows_come_out_in_trls_columns(name, format_name, dropped, columns, golds):
     count, made = kept_of(name, format_name)
     assert count == dropped and len(made) == len(raw(name)) - dropped
@@ -102,39 +86,26 @@ def test_public_golds_are_readable(gold):
     assert judge(gold, rf"It is $\boxed{{{gold}}}$.").right is True
 
 
-@pytest.mark.parametrize(
-    ("name", "format_name", "whole"),
-    [
-        ("openr1_math", "open_r1", f"<think>{TRACE}</think>\n\nThe answer is $\\boxed{{42}}$. "),
-        ("mixture_of_thoughts", "open_r1", f"<think>{TRACE}</think>\n```python\nprint(42)\n```\n"),
-        ("open_thoughts_114k", "open_thoughts", f"<think>{TRACE}</think>\n\nIt is \\boxed{{42}}."),
-        ("open_thoughts_3", "open_thoughts", f"<think>{TRACE}</think>\n\n42"),
-        ("s1k", "s1k", f"<think>\n{TRACE}\n</think>\n\nIt is 128. \n"),
-        ("s1k_1_1", "s1k", f"<think>\n{TRACE}\n</think>\n\n128 (d)"),
-        ("multilingual_thinking", "messages", f"<think>\n{TRACE}\n</think>\n\n42 "),
-        ("message_parts", "messages", f"<think>\n{TRACE}\n</think>\n\n42"),
-    ],
-)
-def test_a_trace_is_kept_to_the_character(name, format_name, whole):
-    assert completions(name, format_name)[0] == whole
-    assert think.well_formed(whole)
+COMPLETIONS = [  # file, format, row, its completion
+    ("openr1_math", "open_r1", 0, f"<think>{TRACE}</think>\n\nThe answer is $\\boxed{{42}}$. "),
+    ("mixture_of_thoughts", "open_r1", 0, f"<think>{TRACE}</think>\n```python\nprint(42)\n```\n"),
+    ("open_thoughts_114k", "open_thoughts", 0, f"<think>{TRACE}</think>\n\nIt is \\boxed{{42}}."),
+    ("open_thoughts_3", "open_thoughts", 0, f"<think>{TRACE}</think>\n\n42"),
+    ("s1k", "s1k", 0, f"<think>\n{TRACE}\n</think>\n\nIt is 128. \n"),
+    ("s1k_1_1", "s1k", 0, f"<think>\n{TRACE}\n</think>\n\n128 (d)"),
+    ("multilingual_thinking", "messages", 0, f"<think>\n{TRACE}\n</think>\n\n42 "),
+    ("message_parts", "messages", 0, f"<think>\n{TRACE}\n</think>\n\n42"),
+    ("numina_cot", "numina", 1, "First $\\boxed{3}$, halved it is $\\boxed{\\frac{3}{2}}$. \n"),
+    ("open_thoughts_114k", "open_thoughts", 1, "Five."), ("open_thoughts_3", "open_thoughts", 1, "54"),
+    ("message_parts", "messages", 1, "It is 48"), ("sharegpt", "sharegpt", 0, " 42 \n"), ("alpaca", "alpaca", 0, " 13\n"),
+    ("aime_2024", "aime", 1, r"It is $\boxed{025}$."), ("aime_2024_capitals", "aime", 1, r"It is $\boxed{025}$."),
+]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("name", "format_name", "index", "text"),
-    [
-        ("numina_cot", "numina", 1, "First $\\boxed{3}$, halved it is $\\boxed{\\frac{3}{2}}$. \n"),
-        ("open_thoughts_114k", "open_thoughts", 1, "Five."),
-        ("open_thoughts_3", "open_thoughts", 1, "54"),
-        ("message_parts", "messages", 1, "It is 48"),
-        ("sharegpt", "sharegpt", 0, " 42 \n"),
-        ("alpaca", "alpaca", 0, " 13\n"),
-        ("aime_2024", "aime", 1, r"It is $\boxed{025}$."),
-        ("aime_2024_capitals", "aime", 1, r"It is $\boxed{025}$."),
-    ],
-)
-def test_a_row_without_a_trace_gets_a_plain_completion(name, format_name, index, text):
+@pytest.mark.parametrize(("name", "format_name", "index", "text"), COMPLETIONS)
+def test_a_completion_and_its_trace_are_kept_to_the_character(name, format_name, index, text):
     assert completions(name, format_name)[index] == text
+    assert think.well_formed(text) is (index == 0 and TRACE in text)
 
 
 def test_open_r1_takes_the_first_whole_generation_that_math_verify_or_else_llama_found_right():
@@ -153,13 +124,11 @@ def test_open_thoughts_leaves_the_system_prompt_about_its_marks_away_and_no_othe
     assert made[1]["prompt"][0]["content"] == "Be brief."
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "{b}six{e}6", "{b}six{e}{s}6", "{b}six{e} so {s}6{t}", "{b}six{e}{s} {t}", "{b}six{s}6{t}", "<think>6",
-        "<think>6</think> ", "So {b}six{e}{s}6{t}", "{b} {e}{s} {t}", "{b}{s}6{t}",
-    ],
-)  # fmt: skip
+UNFINISHED = ["{b}six{e}6", "{b}six{e}{s}6", "{b}six{e} so {s}6{t}", "{b}six{e}{s} {t}", "{b}six{s}6{t}", "<think>6"]
+UNFINISHED += ["<think>6</think> ", "So {b}six{e}{s}6{t}", "{b} {e}{s} {t}", "{b}{s}6{t}"]
+
+
+@pytest.mark.parametrize("value", UNFINISHED)
 def test_open_thoughts_leaves_unfinished_rows_out(value):
     marks = {"b": "<|begin_of_thought|>", "e": "<|end_of_thought|>"}
     marks |= {"s": "<|begin_of_solution|>", "t": "<|end_of_solution|>"}
@@ -201,7 +170,7 @@ def test_turns_of_every_role_become_messages():
     assert [message["role"] for message in first["prompt"]] == ["user", "assistant", "user"]
     assert second["prompt"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
     row = {"system": "Count.", "conversations": [{"from": "human", "value": "1"}, {"from": "gpt", "value": "2"}]}
-    [made] = made_of("sharegpt", row)
+    [made] = made_of(row, format_name="sharegpt")
     assert sorted(made) == ["completion", "prompt"] and made["prompt"][0] == {"role": "system", "content": "Count."}
 
 
@@ -234,7 +203,7 @@ def test_the_gold_letter_stands_before_the_right_option(name, format_name, right
 @pytest.mark.parametrize(("name", "format_name", "right"), CHOICES)
 def test_the_order_of_options_depends_on_seed_and_question_alone(name, format_name, right):
     rows = raw(name)
-    plugin = find_format(format_name, DATA)
+    plugin = find_format(format_name, None)
     ahead, back = (
         list(format_rows(rows.select(order), plugin)) for order in (range(len(rows)), range(len(rows))[::-1])
     )
@@ -280,41 +249,37 @@ BAD_PUBLIC = [  # file, format, the column that makes its first row a misfit
 @pytest.mark.parametrize(("name", "format_name", "change"), BAD_PUBLIC)
 def test_a_public_row_that_does_not_fit_is_named_with_its_column(name, format_name, change):
     with pytest.raises(DataError) as error:
-        made_of(format_name, {**raw(name)[0], **change})
-    assert str(error.value).startswith(f"row 0 does not fit {format_name}: ") and f"column {next(iter(change))}" in str(
-        error.value
-    )
+        made_of({**raw(name)[0], **change}, format_name=format_name)
+    said = str(error.value)
+    assert said.startswith(f"row 0 does not fit {format_name}: ") and f"column {next(iter(change))}" in said
 
 
-@pytest.mark.parametrize(
-    ("format_name", "column"),
-    [
-        ("numina", "solution"), ("open_r1", "messages"), ("open_thoughts", "conversations"), ("s1k", "deepseek_thinking_tra"),
-        ("deepscaler", "answer"), ("dapo_math", "prompt"), ("countdown", "target"), ("aime", "problem"),
-        ("gpqa", "Correct Answer"), ("mmlu", "choices"), ("sharegpt", "conversations"), ("alpaca", "instruction"),
-    ],
-)  # fmt: skip
+MISSING = [
+    ("numina", "solution"),
+    ("open_r1", "messages"),
+    ("open_thoughts", "conversations"),
+    ("s1k", "deepseek_thinking_tra"),
+]
+MISSING += [("deepscaler", "problem"), ("dapo_math", "prompt"), ("countdown", "target"), ("aime", "problem")]
+MISSING += [("gpqa", "Correct Answer"), ("mmlu", "choices"), ("sharegpt", "conversations"), ("alpaca", "instruction")]
+
+
+@pytest.mark.parametrize(("format_name", "column"), MISSING)
 def test_a_missing_column_of_a_public_set_is_named(format_name, column):
     with pytest.raises(DataError, match=f"{format_name} needs the column {column}.*; the data set has text"):
-        made_of(format_name, {"text": "6 * 7"})
+        made_of({"text": "6 * 7"}, format_name=format_name)
 
 
-def test_files_that_formats_share_hold_no_format():
-    from reasoning_ext.data.format import format_names
-
+def test_each_format_is_documented_and_tried_here():
     assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "preferences", "prompt_completion"} == set(format_names())
-    with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.data\.formats"):
-        find_format("finished", DATA)
-    assert all(find_format(name, DATA).load().__doc__ for name in format_names())
+    assert all(function(name).__doc__ for name in format_names())
 
 
-def test_a_class_label_is_not_taken_for_the_gold(tmp_path):
-    from datasets import ClassLabel, Dataset, Features, Sequence, Value
-
-    kinds = {"question": Value("string"), "subject": Value("string"), "choices": Sequence(Value("string"))}
-    features = Features(kinds | {"answer": ClassLabel(names=list("ABCD"))})
-    row = {"question": "2+2?", "subject": "sums", "choices": ["3", "4", "5", "6"], "answer": 1}
-    [made] = format_rows(
-        Dataset.from_list([row], features=features), find_format("mmlu", tmp_path), options={"shuffle": False}
+def test_a_class_label_is_not_taken_for_the_gold():
+    kinds = {"question": datasets.Value("string"), "choices": [datasets.Value("string")]}
+    features = datasets.Features(kinds | {"answer": datasets.ClassLabel(names=list("ABCD"))})
+    rows = datasets.Dataset.from_list(
+        [{"question": "2+2?", "choices": ["3", "4", "5", "6"], "answer": 1}], features=features
     )
+    [made] = format_rows(rows, find_format("mmlu", None), options={"shuffle": False})
     assert made["answer"] == "B"

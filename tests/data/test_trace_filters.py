@@ -119,22 +119,20 @@ def test_filters_run_cheap_ones_first_and_each_sees_what_is_left(monkeypatch):
     assert sum(r["dropped"] for r in records) == len(texts) - len(rows)
 
 
-@pytest.mark.parametrize(
-    ("values", "message"),
-    [
-        ({"min_steps": 1.5}, ("min_steps", "found 1.5")),
-        ({"max_repetition": -0.1}, ("max_repetition", "found -0.1")),
-        ({"max_repetition": math.nan}, ("max_repetition", "found nan")),
-        ({"min_tokens": 0}, ("min_tokens", "found 0")),
-        ({"min_tokens": 9, "max_tokens": 8}, ("min_tokens", "found 9")),
-        ({"language": "klingon"}, ("language", "found script='klingon'")),
-        ({"correct": "yes"}, ("correct", "found 'yes'")),
-        ({"max_tokens": 1.5}, ("max_tokens", "found 1.5")),
-    ],
-)
-def test_values_that_are_not_allowed(values, message):
+WRONG = [
+    {"min_steps": 1.5},
+    {"max_repetition": -0.1},
+    {"max_repetition": math.nan},
+    {"min_tokens": 0},
+    {"max_tokens": 1.5},
+]
+WRONG += [{"min_tokens": 9, "max_tokens": 8}, {"language": "klingon"}, {"correct": "yes"}]
+
+
+@pytest.mark.parametrize("values", WRONG)
+def test_values_that_are_not_allowed(values):
     name, found, _ = problem(TraceFilters(**values))
-    assert name == message[0] and found.startswith(message[1])
+    assert name == next(iter(values)) and str(values[name]) in found
 
 
 def test_what_is_off_or_at_an_end_is_allowed_and_a_missing_completion_is_refused():
