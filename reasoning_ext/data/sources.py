@@ -142,8 +142,6 @@ def _read_local(name: str, source: Path, split: str, streaming: bool, stage: str
     """Read a data file, a folder of data files, what a sample run kept, or a folder from `save_to_disk`."""
     import datasets
 
-    if not source.exists():
-        raise DataError("dataset_name", f"no file or folder {source}")
     saved = any((source / file).is_file() for file in ("dataset_info.json", "dataset_dict.json"))
     if streaming or saved:
         _refuse_slice(name, split)
@@ -152,13 +150,15 @@ def _read_local(name: str, source: Path, split: str, streaming: bool, stage: str
         if isinstance(rows, dict) and split not in rows:
             raise DataError("dataset_name", f"found the split {split}, allowed for {source}: {', '.join(rows)}")
         return rows[split] if isinstance(rows, dict) else rows
-    if source.is_dir() and not is_sampled(source):
-        return _read_folder(source, split, streaming)
-    if source.is_dir():
+    if is_sampled(source):
         if problem := unfinished(source, str(source)):
             raise DataError("dataset_name", problem)
         source /= KEPT_ROWS[stage]
-    if not source.is_file() or kind_of(source) is None:
+    if not source.exists():
+        raise DataError("dataset_name", f"no file or folder {source}")
+    if source.is_dir():
+        return _read_folder(source, split, streaming)
+    if kind_of(source) is None:
         raise DataError("dataset_name", f"found {source}", f"{ALLOWED}, a saved data set, a sample run")
     return _read_files([str(source)], split, streaming)
 

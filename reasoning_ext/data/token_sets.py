@@ -94,7 +94,7 @@ def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[D
     def fits(row: dict[str, Any], index: int) -> bool:
         length = _length(row)
         if length > max_length and choice == "error":
-            raise DataError("max_length", f"row {index} has {length} tokens, more than {max_length}", hint=hint)
+            raise DataError("max_length", f"row {index} has {length} tokens, more than max_length {max_length}", hint=hint)
         return length <= max_length
 
     if not hasattr(rows, "num_rows"):
@@ -103,7 +103,7 @@ def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[D
     kept = [i for i, length in enumerate(lengths) if length <= max_length]
     dropped, longest = len(lengths) - len(kept), max(lengths, default=0)
     if dropped and (choice == "error" or not kept):
-        found = f"{dropped} of {len(lengths)} rows are longer than {max_length}"
+        found = f"{dropped} of {len(lengths)} rows are longer than max_length {max_length}"
         found += f" (row {lengths.index(longest)} has {longest} tokens)"
         raise DataError("max_length", found, hint=hint if kept else "raise it; no row is left")
     return (rows.select(kept) if dropped else rows), dropped

@@ -113,9 +113,11 @@ def test_open_r1_takes_the_first_whole_generation_that_math_verify_or_else_llama
     assert second == "<think>\none  \n</think>\n\nThe answer is $\\boxed{1.0}$. "  # by Llama
     assert third.startswith("<think>\nmath\n</think>")  # Llama's choice stands before it
     assert last == "<think>\nfour\n</think>\n4"  # the opening tag was the template's
-    row = raw("openr1_math")[1]
-    assert function("open_r1")({**row, "correctness_llama": None, "correctness_math_verify": None}) is None
-    assert function("open_r1")({**row, "is_reasoning_complete": [True, False]}) is None
+    for change in (
+        {"correctness_llama": None, "correctness_math_verify": None},
+        {"is_reasoning_complete": [True, False]},
+    ):
+        assert function("open_r1")({**raw("openr1_math")[1], **change}) is None
 
 
 def test_open_thoughts_leaves_the_system_prompt_about_its_marks_away_and_no_other():
@@ -202,13 +204,10 @@ def test_the_gold_letter_stands_before_the_right_option(name, format_name, right
 
 @pytest.mark.parametrize(("name", "format_name", "right"), CHOICES)
 def test_the_order_of_options_depends_on_seed_and_question_alone(name, format_name, right):
-    rows = raw(name)
-    plugin = find_format(format_name, None)
-    ahead, back = (
-        list(format_rows(rows.select(order), plugin)) for order in (range(len(rows)), range(len(rows))[::-1])
-    )
+    rows, make = raw(name), find_format(format_name, None)
+    ahead, back = (list(format_rows(rows.select(order), make)) for order in (range(len(rows)), range(len(rows))[::-1]))
     assert ahead == back[::-1]
-    orders = [[tuple(plugin.load()(row, seed=seed)["choices"]) for row in rows] for seed in range(10)]
+    orders = [[tuple(make.load()(row, seed=seed)["choices"]) for row in rows] for seed in range(10)]
     assert len(set(map(tuple, orders))) > 3
     assert all({frozenset(order[i]) for order in orders} == {frozenset(orders[0][i])} for i in range(len(rows)))
 

@@ -65,15 +65,14 @@ def test_every_step_is_counted_and_kept(recipe, tmp_path):
     wanted = [("./rows.jsonl", 12, 0), ("without a completion", 11, 1), ("trace_filters.correct", 10, 1)]
     assert steps(made) == [*wanted, ("deduplicate exact", 9, 1), ("decontaminate", 8, 1)]
     assert made.rows.num_rows == 8 and made.steps[-1]["questions"] == 1
+    assert "deduplicate exact: 9 rows, 1 dropped" in made.lines()
     made.write(tmp_path / "out")
     assert json.loads((tmp_path / "out" / "data.json").read_text()) == made.steps
     removed = [json.loads(line) for line in (tmp_path / "out" / "removed.jsonl").read_text().splitlines()]
-    assert [(row["step"], row["row"], row["text"]) for row in removed] == [
-        ("trace_filters.correct", 10, "What is 1 plus 2?"), ("deduplicate", 9, "what is 0 plus 1?"),
-        ("decontaminate", 5, "What is 5 plus 6?"),
-    ]  # fmt: skip
+    told = [(row["step"], row["row"], row["text"]) for row in removed]
+    wanted = [("trace_filters.correct", 10, "What is 1 plus 2?"), ("deduplicate", 9, "what is 0 plus 1?")]
+    assert told == [*wanted, ("decontaminate", 5, "What is 5 plus 6?")]
     assert removed[1]["of"] == 0 and removed[2]["set"] == "./held.jsonl:test"
-    assert "deduplicate exact: 9 rows, 1 dropped" in made.lines()
     [removed] = prepared(recipe([{"prompt": "word " * 99, "completion": "x"}] * 2, "deduplicate: exact\n")).removed
     assert removed["text"] == ("word " * 99)[:160] + " ..."
 
@@ -143,7 +142,7 @@ def test_a_look_drops_what_says_nothing_and_asks_for_nothing_more(recipe):
 def test_what_needs_all_rows_is_refused_for_a_stream_unless_it_is_off(recipe):
     for more in ("deduplicate: exact", "trace_filters: {correct: true}", "decontaminate: [./rows.jsonl]"):
         said = refused(lambda more=more: prepared(recipe(adds(4), f"dataset_streaming: true\n{more}\n")))
-        assert f": {more.partition(':')[0]}: " in said and "read as a whole" in said
+        assert f": {more.partition(':')[0]}: " in said
     off = "dataset_streaming: true\ntrace_filters: {}\ndecontaminate: []\n"
     rows = prepared(recipe([*adds(4), {**adds(1)[0], "completion": " "}], off)).rows
     assert len(list(rows)) == 4 and not hasattr(rows, "num_rows")
@@ -172,17 +171,13 @@ def test_an_evaluation_set_that_cannot_be_used_is_named(recipe, tmp_path, value,
 
 def test_evaluation_sets_of_one_name_do_not_hide_each_other_and_are_inputs_of_the_run(recipe, tmp_path):
     put(tmp_path / "held.jsonl", [{"question": "1+1?"}])
-    other = "{dataset_name: ./held.jsonl, dataset_format: math}"
-    made = recipe(
-        adds(4), f"decontaminate: [./held.jsonl, {{dataset_name: ./held.jsonl, dataset_config: a}}, {other}]\n"
-    )
+    listed = [f"{{dataset_name: ./held.jsonl, {more}}}" for more in ("dataset_config: a", "dataset_format: math")]
+    made = recipe(adds(4), f"decontaminate: [./held.jsonl, {', '.join(listed)}]\n")
     found = input_sources(made, [])
     assert found["decontaminate 1"] == str(tmp_path / "held.jsonl") and "decontaminate format 3" in found
     made.values["decontaminate"][2] = "./held.jsonl"
-    assert evaluation_questions(row_options(made)) == {
-        "./held.jsonl:test": ["1+1?"] * 2,
-        "./held.jsonl/a:test": ["1+1?"],
-    }
+    wanted = {"./held.jsonl:test": ["1+1?"] * 2, "./held.jsonl/a:test": ["1+1?"]}
+    assert evaluation_questions(row_options(made)) == wanted
 
 
 @pytest.mark.parametrize("kind", ["file", "saved", "sampled"])

@@ -60,8 +60,13 @@ def kind(name):
 
 
 KINDS = [
-    *("bytes", "bytes, prefix space", "bytes, NFC"),
-    *("pieces, Llama 2", "pieces, first", "pieces, always", "pieces, never"),
+    "bytes",
+    "bytes, prefix space",
+    "bytes, NFC",
+    "pieces, Llama 2",
+    "pieces, first",
+    "pieces, always",
+    "pieces, never",
 ]
 
 
@@ -134,16 +139,18 @@ def rows(*completions, **columns):
     return datasets.Dataset.from_list(made)
 
 
-def test_what_cannot_be_trained_on_is_refused_by_row():
+ENDS = [{"role": "user", "content": "3"}, {"role": "assistant", "content": "4"}]
+UNUSABLE = [  # completions, prompt, what is trained on, what is said
+    ([CASES["no answer"]], QUESTION, "answer", "row 0: .*no answer"), (["7", "8", " "], QUESTION, "completion", "row 2: .*empty"),
+    (["7"], ENDS, "completion", "row 0: .*assistant"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("completions", "prompt", "trained", "said"), UNUSABLE)
+def test_what_cannot_be_trained_on_is_refused_by_row(completions, prompt, trained, said):
     tokenizer = build("qwen3")
-    contract = find_contract(tokenizer)
-    with pytest.raises(DataError, match="row 0: found no answer after the thought"):
-        tokenize_rows(rows(CASES["no answer"]), tokenizer, contract, LossOptions(train_on="answer"))
-    with pytest.raises(DataError, match="row 2: the completion is empty"):
-        tokenize_rows(rows("7", "8", " "), tokenizer, contract, LossOptions())
-    ends = [{"role": "user", "content": "3"}, {"role": "assistant", "content": "4"}]
-    with pytest.raises(DataError, match="row 0: the prompt ends with an assistant's message"):
-        tokenize_rows(rows("7", prompt=ends), tokenizer, contract, LossOptions())
+    with pytest.raises(DataError, match=said):
+        tokenize_rows(rows(*completions, prompt=prompt), tokenizer, find_contract(tokenizer), LossOptions(trained))
 
 
 def test_rows_carry_weights_only_where_they_differ():
@@ -154,6 +161,9 @@ def test_rows_carry_weights_only_where_they_differ():
     [row] = tokenize_rows(rows(CASES["tight"]), tokenizer, contract, LossOptions(thought_weight=0.5, answer_weight=2.0))
     assert sorted(set(row["loss_weights"])) == [0.0, 0.5, 2.0]
     assert [weight > 0 for weight in row["loss_weights"]] == [label != IGNORED for label in row["labels"]]
+    [row] = tokenize_rows(rows(CASES["tight"]), tokenizer, contract, LossOptions("answer"))
+    trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(trained) == f"7{contract.end}"
 
 
 def lengths(*sizes):
@@ -193,5 +203,5 @@ def test_a_stream_stops_at_the_first_row_that_is_too_long_unless_it_may_be_dropp
     kept, _ = drop_overlong(stream, 5, "drop")
     assert [len(row["input_ids"]) for row in kept] == [3, 4]
     refused, _ = drop_overlong(stream, 5, "error")
-    with pytest.raises(DataError, match="row 1 has 9 tokens, more than 5"):
+    with pytest.raises(DataError, match="row 1 has 9 tokens, more than max_length 5"):
         list(refused)
