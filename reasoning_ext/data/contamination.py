@@ -1,17 +1,11 @@
 r"""Drop the rows that hold a question of an evaluation set, found by n-grams of words, 8 as in the practice of s1 and open-r1.
 
 Departure from that practice: one shared n-gram is not enough, because "find the number of ordered pairs of positive
-integers" stands in hundreds of unrelated problems. A row holds an item when it has
-
-- half of the item's distinct n-grams, and every number that stands in the item, or
-- 95 % of them, whatever its numbers,
-
-and in either case at least four n-grams, or all where the item has fewer. So a variation with other numbers is another
-problem, unless nearly all of a long text is the same. N-grams that stand in many different items, the fixed instructions of
-a benchmark, count for none of them; an item that is left with fewer than four must be there whole. An item with fewer
-words than an n-gram is matched whole: it must make up whole sentences or lines of the row.
-
-`benchmarks/decontamination.py` measures the rule.
+integers" stands in hundreds of unrelated problems. A row holds an item when it has half of the item's distinct n-grams and
+every number that stands in it, or 95 % of them whatever its numbers, and in either case at least four, or all where the item
+has fewer. N-grams that stand in many different items, the fixed instructions of a benchmark, count for none of them; an item
+that is left with fewer than four must be there whole. An item with fewer words than an n-gram must make up whole sentences
+or lines of the row. `benchmarks/decontamination.py` measures the rule.
 """
 
 from __future__ import annotations

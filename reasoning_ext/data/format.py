@@ -120,18 +120,7 @@ def features_of(rows: Iterable[dict[str, Any]]) -> Any:
             except (ValueError, TypeError, NotImplementedError, OverflowError) as error:  # Arrow's own are among them
                 raise TypeError(f"{name}: {' '.join(str(error).split())[:200]}") from error
             found[name] = both.field(name).type
-    return Features.from_arrow_schema(pa.schema([(name, _filled(kind)) for name, kind in found.items()]))
-
-
-def _filled(kind: Any) -> Any:
-    """Return an Arrow type with text in the place of what no row fills."""
-    import pyarrow as pa
-
-    if pa.types.is_null(kind):
-        return pa.string()
-    if pa.types.is_struct(kind):
-        return pa.struct([(field.name, _filled(field.type)) for field in kind])
-    return pa.list_(_filled(kind.value_type)) if pa.types.is_list(kind) else kind
+    return Features.from_arrow_schema(pa.schema([*found.items()]))
 
 
 def _converter(plugin: Plugin, system_prompt: str | None, options: dict[str, Any], turns: str) -> Convert:

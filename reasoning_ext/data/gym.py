@@ -25,14 +25,10 @@ def is_gym(name: str) -> bool:
 
 
 def gym_rows(name: str, split: str, gen_kwargs: dict[str, Any], most: int | None = None) -> list[dict[str, Any]]:
-    """Make the rows of a task.
+    """Make the rows of a task, of which `most` are wanted.
 
-    Args:
-        name: `reasoning_gym:TASK`.
-        split: "train", "validation" or "test"; they never share a seed of the library's generator. A task with few
-            questions may still ask the same one in two of them.
-        gen_kwargs: `num_rows` (1000), `seed` (0), and the settings of the task's own configuration.
-        most: make no more rows than that.
+    The splits, "train", "validation" and "test", never share a seed of the library's generator; a task with few questions may
+    still ask the same one in two of them. `gen_kwargs` has `num_rows` (1000), `seed` (0), and the task's own settings.
 
     Returns:
         rows with `prompt` (the question), `answer` ("" where the library has none), `task`, and `gym_entry`, the whole

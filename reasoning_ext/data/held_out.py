@@ -27,12 +27,10 @@ SPLITS = ("train", "test")
 
 
 def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, str] | None = None) -> Dataset:
-    """Return one of the two parts of raw rows, in their order.
+    """Return one of the two parts of raw rows, `train` or `test`, in their order.
 
     Args:
-        rows: as they stand in the file.
         test_size: rows held out, a share below 1 or a number; a few more where the last problem has several rows.
-        split: `train` or `test`.
         renamed: `{column: the name that a recipe gives it}`, by which the problem is known.
 
     Raises:

@@ -18,7 +18,6 @@ class Prepared:
     """Rows that are ready, and what became of the others.
 
     Attributes:
-        rows: what a stage uses.
         steps: one mapping a step, `step`, `rows` after it and `dropped` by it, further counts.
         removed: the rows that were dropped as duplicates or as evaluation problems, and examples of filtered ones: the
             step, the row's number as the step was given it, why, and how its question begins.

@@ -141,15 +141,18 @@ def _source(entry: Recipe, index: int | None) -> Source:
 
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
-    """Tell whether the data set is the output of a recipe that has yet to run."""
+    """Tell whether a data set is the output of a recipe that has yet to run, which makes one of some folders."""
     made = {Path(path).resolve() for path in made}
-    sources = [Path(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
-    return any(source.resolve() in made and not (source / DONE).is_file() for source in sources)
+    return any(Path(name).resolve() in made and not (Path(name) / DONE).is_file() for name in _names(recipe))
 
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    return any(is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
+    return any(is_hub_name(name) for name in _names(recipe))
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
 
 
 def is_hub_name(name: str) -> bool:

@@ -57,11 +57,7 @@ def has_one_split(name: str) -> bool:
 
 
 def refuse_split(name: str, key: str, split: str | None, test_size: float | None = None) -> None:
-    """Refuse a split that a recipe asks for and a data set cannot have; None: it asks for none.
-
-    Raises:
-        DataError: there is no such split.
-    """
+    """Refuse a split that a recipe asks for, None if it does not, and a data set cannot have: DataError."""
     if test_size is not None and split not in (None, *SPLITS):
         raise DataError(key, f"found {split} with test_size", f"{' and '.join(SPLITS)}, the two parts")
     if test_size is None and (split or "").partition("[")[0] not in ("", "train") and has_one_split(name):

@@ -94,7 +94,9 @@ def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[D
     def fits(row: dict[str, Any], index: int) -> bool:
         length = _length(row)
         if length > max_length and choice == "error":
-            raise DataError("max_length", f"row {index} has {length} tokens, more than max_length {max_length}", hint=hint)
+            raise DataError(
+                "max_length", f"row {index} has {length} tokens, more than max_length {max_length}", hint=hint
+            )
         return length <= max_length
 
     if not hasattr(rows, "num_rows"):
