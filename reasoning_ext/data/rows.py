@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
@@ -18,7 +17,7 @@ from reasoning_ext.data.format import NoRowFits, find_format, format_rows
 from reasoning_ext.data.mixture import mix
 from reasoning_ext.data.prepared import Prepared
 from reasoning_ext.data.row_options import TEST, TRAIN, RowOptions, Source
-from reasoning_ext.data.sources import first_rows, has_one_split, load_rows, refuse_split
+from reasoning_ext.data.sources import check_split, first_rows, has_one_split, load_rows
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
 from reasoning_ext.scoring.spec import NOT_COLUMNS, RewardSpec, needed_columns
@@ -106,7 +105,9 @@ def read_rows(
 
 def _read_source(source: Source, split: str, limit: int | None, prepared: Prepared) -> Dataset:
     """Read and format one data set; of a mixture, with its own columns."""
-    _check_split(source, split)
+    trained = source.splits[TRAIN] if source.stage in TRAINED and split == TEST else ""
+    asked = source.splits[split] if trained or split in source.named else None
+    check_split(source.path, split, asked, source.test_size, trained)
     more: Row = {}
     try:
         rows = _formatted(source, split, limit, more)
@@ -147,17 +148,6 @@ def _formatted(source: Source, split: str, limit: int | None, counts: Row) -> Da
     read = getattr(raw, "num_rows", None)
     counts |= ({"read": read} if dropped else {}) | {"dropped": len(dropped)}
     return rows if most == least else first_rows(rows, limit or 0)
-
-
-def _check_split(source: Source, split: str) -> None:
-    """Refuse a split that a file does not have, and to call the rows that a stage trains on held out."""
-    refuse_split(source.path, split, source.splits[split] if split in source.named else None, source.test_size)
-    if source.stage not in TRAINED or split != TEST or source.test_size is not None:
-        return
-    train, test = source.splits[TRAIN], source.splits[TEST]
-    if has_one_split(source.path) and "[" not in train + test:
-        hint = "write test_size: 0.1 to hold rows out, or train[:90%] and train[90%:] for the two keys"
-        raise DataError(TEST, f"found {test}, but {Path(source.path).name} has one split", hint=hint)
 
 
 def stage_columns(options: RowOptions, specs: Sequence[RewardSpec]) -> dict[str, str]:

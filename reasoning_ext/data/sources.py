@@ -56,12 +56,21 @@ def has_one_split(name: str) -> bool:
     return kind_of(source) is not None or (source / "dataset_info.json").is_file() or is_sampled(source)
 
 
-def refuse_split(name: str, key: str, split: str | None, test_size: float | None = None) -> None:
-    """Refuse a split that a recipe asks for, None if it does not, and a data set cannot have: DataError."""
+def check_split(name: str, key: str, split: str | None, test_size: float | None = None, trained: str = "") -> None:
+    """Refuse a split, None if a recipe asks for none, that a data set cannot have, or that holds the rows of `trained`.
+
+    Raises:
+        DataError: there is no such split.
+    """
     if test_size is not None and split not in (None, *SPLITS):
         raise DataError(key, f"found {split} with test_size", f"{' and '.join(SPLITS)}, the two parts")
-    if test_size is None and (split or "").partition("[")[0] not in ("", "train") and has_one_split(name):
-        hint = "write that, or test_size: 0.1 to hold rows out"
+    base, is_part, _ = f"{split or 'train'}".partition("[")
+    if (
+        test_size is None
+        and (base != "train" or (trained and not is_part and "[" not in trained))
+        and has_one_split(name)
+    ):
+        hint = "write test_size: 0.1 to hold rows out, or name parts of it, train[:90%] and train[90%:]"
         raise DataError(key, f"found {split}, but {Path(name).name} has one split, train", hint=hint)
 
 

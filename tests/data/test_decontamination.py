@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from benchmarks.decontamination import decontamination as measure
-from reasoning_ext.data.contamination import build_index, decontaminate, find_item
+from reasoning_ext.data.contamination import Index, decontaminate
 from tests.timing import seconds, slowness
 
 ITEM = (
@@ -22,7 +22,7 @@ def dataset(*texts):
 
 
 def found(text, *items, n=8):
-    return find_item(text, build_index({"made up": list(items)}, n), n)
+    return Index({"made up": list(items)}, n).find(text)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -111,9 +111,9 @@ def test_only_what_the_user_says_counts():
     "unit", ["a+", "1.", ".\n", "-", "let a and b be positive real numbers such that ", "？", "a. "]
 )
 def test_a_long_row_takes_linear_time(unit):
-    index = build_index({"s": [ITEM, STORY, "a. a", "What is 1?"]})
+    index = Index({"s": [ITEM, STORY, "a. a", "What is 1?"]})
     text = unit * (100_000 // len(unit))
-    assert seconds(lambda: find_item(text, index), repeat=1) < 2.5 * slowness()
+    assert seconds(lambda: index.find(text), repeat=1) < 2.5 * slowness()
 
 
 FIXED = "Sort these words in ascending order and give nothing but the sorted list, as in the example above: "
