@@ -19,6 +19,7 @@ from zlib import crc32
 
 from reasoning_ext import think
 from reasoning_ext.data.columns import SIDES
+from reasoning_ext.data.values import digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -91,10 +92,10 @@ def deduplicate(
     groups: dict[bytes, list[int]] = defaultdict(list)
     for i, text in enumerate(_texts(rows, columns)):
         normal = normalise(text)
-        if (earlier := first.setdefault(_digest(normal), i)) != i:
+        if (earlier := first.setdefault(digest(normal, 16), i)) != i:
             removed[i] = (earlier, 1.0)
         elif how == "near":
-            groups[_digest(signature(normal))].append(i)
+            groups[digest(signature(normal), 16)].append(i)
     for members in groups.values():
         if len(members) > 1:
             removed |= _near(rows.select(members), columns, members, threshold)
@@ -163,13 +164,6 @@ def _texts(rows: Dataset, columns: list[str]) -> Iterator[str]:
         answers = [batch[name] for name in columns if name != "prompt"]
         for prompt, *said in zip(batch["prompt"], *answers, strict=True):
             yield "\n".join([prompt_text(prompt), *(think.content(answer) for answer in said if answer)])
-
-
-def _digest(text: str) -> bytes:
-    """Return 16 bytes that stand for a text, so that memory does not grow with the length of the rows."""
-    from hashlib import blake2b
-
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError
+from reasoning_ext.data.values import digest
 from reasoning_ext.runs.files import whole_file
 from reasoning_ext.runs.folder import is_main
 
@@ -37,10 +37,10 @@ def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, st
         DataError: one of the parts would be empty.
     """
     wanted = math.ceil(test_size * rows.num_rows) if test_size < 1 else int(test_size)
-    digests = [_digest(key) for key in _keys(rows, renamed or {})]
+    digests = [digest(key) for key in _keys(rows, renamed or {})]
     ordered = sorted(digests)
-    held = {digest for digest in ordered if wanted and digest <= ordered[min(wanted, len(ordered)) - 1]}
-    chosen = [i for i, digest in enumerate(digests) if (digest in held) == (split == "test")]
+    held = {one for one in ordered if wanted and one <= ordered[min(wanted, len(ordered)) - 1]}
+    chosen = [i for i, one in enumerate(digests) if (one in held) == (split == "test")]
     if not 0 < len(chosen) < rows.num_rows:
         found = f"found {test_size:g} for {rows.num_rows} rows of {len({*digests})} problems"
         raise DataError("test_size", found, "what leaves rows to train on")
@@ -62,15 +62,11 @@ def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
         yield " ".join(str(value).casefold().split())
 
 
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
 def digests_of(prompts: Iterable[Any]) -> list[str]:
     """Return a digest of each prompt's problem, the same for what is only spelt otherwise; system prompts do not count."""
     from reasoning_ext.data.duplicates import normalise, prompt_text
 
-    return [_digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
+    return [digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
 
 
 def trained_digests(rows: Any) -> set[str] | None:
@@ -89,7 +85,7 @@ def write_problems(folder: Path, rows: Any) -> None:
     """Keep in a run's folder which problems it is trained on, where its rows do not stream."""
     if is_main() and (found := trained_digests(rows)) is not None:
         with whole_file(folder / PROBLEMS) as file:
-            file.writelines(f"{digest}\n" for digest in sorted(found))
+            file.writelines(f"{one}\n" for one in sorted(found))
 
 
 def read_problems(folder: Path) -> set[str] | None:

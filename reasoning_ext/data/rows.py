@@ -60,10 +60,10 @@ def prepare(
     if not options.agrees:
         _keep_judged(prepared, specs)
     if options.stage == "sft":
-        _keep(prepared, ["completion"], has_completion, "without a completion")
+        _keep(prepared, ["completion"], lambda row: bool(_said(row["completion"])), "without a completion")
     if options.stage == "dpo":
         _keep(prepared, [*SIDES], has_sides, "without a chosen or a rejected answer")
-        _keep(prepared, [*SIDES], differs, "with the same answer chosen and rejected")
+        _keep(prepared, [*SIDES], _differs, "with the same answer chosen and rejected")
     for key in wanted:
         STEPS[key](options, prepared, count)
     if look is None and getattr(prepared.rows, "num_rows", 1) == 0:
@@ -162,11 +162,6 @@ def has_gold(answer: Any) -> bool:
     return answer is not None and not is_empty and answer == answer and bool(str(answer).strip())  # NaN is not NaN
 
 
-def has_completion(row: Row) -> bool:
-    """Tell whether a row's completion says anything."""
-    return bool(row["completion"]) and bool(think.content(row["completion"]).strip())
-
-
 def has_sides(row: Row) -> bool:
     """Tell whether both sides of a pair say something.
 
@@ -179,12 +174,15 @@ def has_sides(row: Row) -> bool:
             found = f"found {messages!r:.60} in chosen or rejected"
             hint = "write dataset_format: preferences for whole conversations"
             raise DataError("dataset_name", found, "text, or one message of the assistant", hint)
-    return all(row[side] and think.content(row[side]).strip() for side in SIDES)
+    return all(_said(row[side]) for side in SIDES)
 
 
-def differs(row: Row) -> bool:
-    """Tell whether the sides of a pair say different things."""
+def _differs(row: Row) -> bool:
     return think.content(row["chosen"]) != think.content(row["rejected"])
+
+
+def _said(completion: Any) -> str:
+    return think.content(completion).strip() if completion else ""
 
 
 def _keep_difficulty(prepared: Prepared, low: float, high: float) -> None:

@@ -1,5 +1,6 @@
 """What the values of a row are read as: texts, lists, golds, and conversations with their thoughts wherever they stand."""
 
+from hashlib import blake2b
 from typing import Any
 
 from reasoning_ext import think
@@ -34,6 +35,11 @@ def either(row: dict[str, Any], *columns: str) -> str:
 def kept(row: dict[str, Any], *columns: str) -> dict[str, Any]:
     """Return those of some columns that a row has."""
     return {column: row[column] for column in columns if column in row}
+
+
+def digest(text: str, size: int = 8) -> bytes:
+    """Return so many bytes that stand for a text."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=size).digest()
 
 
 def gold_text(value: Any) -> str | None:
