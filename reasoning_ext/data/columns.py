@@ -15,7 +15,7 @@ ROW_COLUMNS["dpo"] = dict.fromkeys(("prompt", *SIDES), "stage dpo")
 
 
 class DataError(KeyProblem):
-    """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame, or a path to it."""
+    """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame."""
 
     code = "unusable_data"
 

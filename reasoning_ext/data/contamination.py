@@ -1,11 +1,11 @@
-r"""Drop the rows that hold a question of an evaluation set, found by n-grams of words, 8 as in the practice of s1 and open-r1.
+r"""Drop the rows that hold a question of an evaluation set, found by n-grams of 8 words, as s1 and open-r1 practise.
 
 Departure from that practice: one shared n-gram is not enough, because "find the number of ordered pairs of positive
-integers" stands in hundreds of unrelated problems. A row holds an item when it has half of the item's distinct n-grams and
-every number that stands in it, or 95 % of them whatever its numbers, and in either case at least four, or all where the item
-has fewer. N-grams that stand in many different items, the fixed instructions of a benchmark, count for none of them; an item
-that is left with fewer than four must be there whole. An item with fewer words than an n-gram must make up whole sentences
-or lines of the row. `benchmarks/decontamination.py` measures the rule.
+integers" stands in hundreds of unrelated problems. A row holds an item when it has half of the item's distinct
+n-grams and every number that stands in it, or 95 % of them whatever its numbers, and in either case at least four, or
+all where the item has fewer. N-grams that stand in many different items, the fixed instructions of a benchmark, count
+for none of them; an item that is left with fewer than four must be there whole. An item with fewer words than an
+n-gram must make up whole sentences or lines of the row. `benchmarks/decontamination.py` measures the rule.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _SENTENCE_END = re.compile(r"\n|(?<=[.?!:;。？！：])(?:\s|(?<=[。？！：]
 
 
 class Index:
-    """The questions of evaluation sets, each of which has words, by their n-grams of `n` words; shorter ones by their words.
+    """The questions of evaluation sets, each of which has words, by their n-grams; short ones by their words.
 
     Attributes:
         items: of each question: where it stands, how many n-grams tell it, its numbers, whether all must be there.
@@ -105,12 +105,12 @@ class Index:
 
 
 def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tuple[Dataset, list[dict[str, Any]]]:
-    """Drop the prompt-completion rows whose user text holds one of `sets`, `{name of an evaluation set: its questions}`.
+    """Drop the rows whose user text holds one of `sets`, `{name of an evaluation set: its questions}`.
 
     Returns:
-        the rows kept, in order, and for each row dropped `{"row": i, "set": name, "item": j, "ngram": words, "share": x}`:
-        the item of which the row has the largest share, the first n-gram of `n` words that they have in common (of a short
-        item, the whole of it), and the share of the item's n-grams that the row has. Numbers count from 0.
+        the rows kept, in order, and for each row dropped, counted from 0, `{"row": i, "set": name, "item": j, "ngram":
+        words, "share": x}`: the item of which the row has the largest share, the first n-gram of `n` words that they
+        have in common (of a short item, the whole of it), and the share of the item's n-grams that the row has.
     """
     index = Index(sets, n)
     prompts = (prompt for batch in rows.select_columns(["prompt"]).iter(_BATCH) for prompt in batch["prompt"])

@@ -1,10 +1,10 @@
 r"""Drop rows that ask the same again: exact duplicates after normalising, or near duplicates by MinHash and Jaccard.
 
-Departure from the obvious: most pairs of mathematics problems that look alike differ in a number, a sign or "least" against
-"greatest", and are different problems. So near duplicates are looked for only among rows whose *signature* is the same:
-numbers, signs, brackets and variables in their order, and the words that turn a problem into another one. This keeps some
-duplicates (one problem with `3` and with `three`), and is also what makes it fast: few rows share a signature.
-Every pass over a text is linear.
+Departure from the obvious: most pairs of mathematics problems that look alike differ in a number, a sign or "least"
+against "greatest", and are different problems. So near duplicates are looked for only among rows whose *signature* is
+the same: numbers, signs, brackets and variables in their order, and the words that turn a problem into another one.
+This keeps some duplicates (one problem with `3` and with `three`), and is also what makes it fast: few rows share a
+signature. Every pass over a text is linear.
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ def deduplicate(
         rows: prompt-completion rows. What is compared is the text of the prompt without its system messages.
         how: `exact`, equal after `normalise`; or `near`, which also finds rows with the same signature whose pairs of
             neighbouring words have a Jaccard similarity of `threshold` or more.
-        by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers to one
-            prompt stay.
+        by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers
+            to one prompt stay.
 
     Returns:
-        the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`, of rows numbered from 0: j
-        is kept, and x is 1.0 for an exact duplicate. Among many candidates for one row only the first 64 are compared.
+        the rows kept, in order, and for each row dropped, counted from 0, `{"row": i, "of": j, "similarity": x}`: j is
+        kept, and x is 1.0 for an exact duplicate. Among many candidates for one row only the first 64 are compared.
     """
     answers = () if by == "prompt" else SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
     columns = [name for name in ("prompt", *answers) if name in rows.column_names]  # the others are asked for elsewhere
@@ -113,8 +113,8 @@ def prompt_text(prompt: str | list[dict[str, Any]], roles: tuple[str, ...] = ("u
 def normalise(text: str) -> str:
     r"""Return a text's tokens with single spaces between, without what is spelling only.
 
-    Case, white space, Unicode's compatibility forms, LaTeX spacing and delimiters, spellings of one LaTeX command, braces
-    around a single token, separators of thousands and punctuation at the end are seen through; nothing else is.
+    Case, white space, Unicode's compatibility forms, LaTeX spacing and delimiters, spellings of one LaTeX command,
+    braces around a single token, separators of thousands and punctuation at the end are seen through, and no more.
 
     >>> normalise(r"Find  $\dfrac12 + x^{2}\,$.") == normalise(r"find \( \frac{1}{2}+x^2 \)")
     True
@@ -169,8 +169,8 @@ def _texts(rows: Dataset, columns: list[str]) -> Iterator[str]:
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:
     """Find the near duplicates among rows with one signature: `{row: (row kept, similarity)}` by the rows' numbers.
 
-    In a large group the rows kept are found by their MinHash. Candidates are compared, so a row that it misses weighs more
-    than one that it finds for nothing.
+    In a large group the rows kept are found by their MinHash. Candidates are compared, so a row that it misses weighs
+    more than one that it finds for nothing.
     """
     from datasketch import MinHash, MinHashLSH
 

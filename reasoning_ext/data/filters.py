@@ -1,8 +1,8 @@
-"""Keep the traces worth training on: right answers, true steps, a fitting length, no loops, one language, a whole thought.
+"""Keep the traces worth training on: right answers, true steps, a fitting length, no loops, one language.
 
-Every filter is off until the recipe sets it. What a filter cannot judge, such as the steps of a thought without arithmetic,
-it keeps and counts. The rows are read in batches, so that memory does not grow with them, and every filter takes linear
-time in the length of a trace.
+Every filter is off until the recipe sets it. What a filter cannot judge, such as the steps of a thought without
+arithmetic, it keeps and counts. The rows are read in batches, so that memory does not grow with them, and every
+filter takes linear time in the length of a trace.
 """
 
 from __future__ import annotations
@@ -90,9 +90,9 @@ def filter_traces(
         count: the number of tokens in a text, for `min_tokens` and `max_tokens`; without it, of letters.
 
     Returns:
-        the rows kept, in order, and for each filter that was on `{"filter": name, "before": rows it saw, "dropped": k,
-        "examples": the first 3 rows dropped}`, rows numbered from 0 as they came in, and its counts of `APART`: rows kept,
-        but for those `unjudged`, whose gold cannot be read or took too long to judge.
+        the rows kept, in order, and for each filter that was on `{"filter": name, "before": rows it saw, "dropped":
+        k, "examples": the first 3 rows dropped}`, rows numbered from 0 as they came in, and its counts of `APART`:
+        rows kept, but for those `unjudged`, whose gold cannot be read or took too long to judge.
 
     Raises:
         KeyProblem: there is no column `completion`.
@@ -142,7 +142,7 @@ def repetition(text: str) -> float:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Tell whether a text ends in one phrase 5 times in a row or more, 40 words or more in all; the last may be cut off.
+    """Tell whether a text ends in a phrase 5 times in a row or more, in 40 words or more; the last may be cut off.
 
     >>> ends_in_loop("So it is 4. " + "Wait, let me check again. " * 9 + "Wait, let")
     True

@@ -1,4 +1,4 @@
-"""Rows of the tasks of the library reasoning-gym, `dataset_name: reasoning_gym:TASK`; `rewards/_gym.py` scores the answers."""
+"""Rows of the tasks of the library reasoning-gym, `reasoning_gym:TASK`; `rewards/_gym.py` scores the answers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from reasoning_ext.rewards._gym import INSTALL, is_installed, plain
 
 PREFIX = "reasoning_gym:"
 SPLITS = ("train", "validation", "test")
-# Row i of the library comes from a generator seeded with seed + i, below 2**32; each split and seed has a range of its own.
+# The library seeds row i with seed + i, below 2**32; each split and seed has a range of its own.
 MOST_ROWS = 2**20
 MOST_SEED = 2**32 // MOST_ROWS // len(SPLITS) - 1
 # Where there are many right answers, `answer` is empty, and one of them stands in the metadata.
@@ -27,8 +27,8 @@ def is_gym(name: str) -> bool:
 def gym_rows(name: str, split: str, gen_kwargs: dict[str, Any], most: int | None = None) -> list[dict[str, Any]]:
     """Make the rows of a task, of which `most` are wanted.
 
-    The splits, "train", "validation" and "test", never share a seed of the library's generator; a task with few questions may
-    still ask the same one in two of them. `gen_kwargs` has `num_rows` (1000), `seed` (0), and the task's own settings.
+    The splits, "train", "validation" and "test", never share a seed of the library's; a task with few questions may
+    still ask the same one in two of them. `gen_kwargs` has `num_rows` (1000), `seed` (0), and the task's settings.
 
     Returns:
         rows with `prompt` (the question), `answer` ("" where the library has none), `task`, and `gym_entry`, the whole

@@ -1,8 +1,8 @@
-"""What is held out of a file, and which problems a run was trained on: both know a problem by its text, not by its place.
+"""What is held out of a file, and which problems a run was trained on: both know a problem by its text.
 
-A file with `test_size` has the splits `train` and `test`. A row's side is decided by its problem alone, whatever the recipe,
-its seed and its format: each stage that names the file with the same `test_size` sees the same two parts, and a problem that
-stands in several rows is on one side with all of them.
+A file with `test_size` has the splits `train` and `test`. A row's side is decided by its problem alone, whatever the
+recipe, its seed and its format: each stage that names the file with the same `test_size` sees the same two parts, and
+a problem that stands in several rows is on one side with all of them.
 """
 
 from __future__ import annotations
@@ -63,14 +63,14 @@ def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
 
 
 def digests_of(prompts: Iterable[Any]) -> list[str]:
-    """Return a digest of each prompt's problem, the same for what is only spelt otherwise; system prompts do not count."""
+    """Return a digest of each prompt's problem, the same for what is only spelt otherwise, without system prompts."""
     from reasoning_ext.data.duplicates import normalise, prompt_text
 
     return [digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
 
 
 def trained_digests(rows: Any) -> set[str] | None:
-    """Return the digests of the problems in rows that are trained on, each turn of a chat by itself too; None of a stream."""
+    """Return the digests of the problems in rows, each turn of a chat by itself too; None of a stream."""
     if not hasattr(rows, "num_rows") or "prompt" not in rows.column_names:
         return None
     found: set[str] = set()

@@ -1,4 +1,4 @@
-"""The runs that a model comes from, and their recipes as they were run: how it was asked, and what it was trained on."""
+"""The runs that a model comes from, and their recipes as they were run: how it was asked, what it was trained on."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ PROMPT_KEYS = ("system_prompt", "chat_template_kwargs", "think_tags")
 
 
 def run_of(name: str | Path) -> Path | None:
-    """Return the run whose weights or rows a folder holds: itself, that of a checkpoint, that of an export in it; or None."""
+    """Return the run whose weights or rows a folder holds: itself, that of a checkpoint or an export in it; or None."""
     path = Path(name)
     if is_run(path):
         return path
@@ -42,7 +42,7 @@ def run_recipe(run: Path, problems: list[Problem] | None = None) -> Recipe:
 
 
 def prompt_settings(recipe: Recipe) -> list[tuple[str | None, dict[str, Any]]]:
-    """List what a recipe's prompts are written with, once each: the system prompt, and the arguments of the chat template.
+    """List what a recipe's prompts are written with, once each: the system prompt, and the template's arguments.
 
     Rows that a sample run kept have the system prompt of that run.
     """
@@ -58,7 +58,7 @@ def prompt_settings(recipe: Recipe) -> list[tuple[str | None, dict[str, Any]]]:
 
 
 def maker_of(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Recipe | None:
-    """Return the recipe that makes what another one names: one that runs before it, or that of a run's folder; or None."""
+    """Return the recipe that makes what another one names: one that runs before it, that of a run's folder; or None."""
     place = Path(recipe.local(name))
     made = [other for other in earlier if other is not recipe and other.output_dir.resolve() == place.resolve()]
     if made or (run := run_of(place)) is None:
@@ -154,8 +154,8 @@ def overlap_findings(
     """Count how many problems of an evaluation, or of what a training holds out, are trained on, and warn of them.
 
     Returns:
-        `({label of the model: problems, None where that is not known}, what to say)`; nothing for other stages. `rows` are
-        what the recipe trains or evaluates on, prepared.
+        `({label of the model: problems, None where that is not known}, what to say)`; nothing for other stages.
+        `rows` are what the recipe trains or evaluates on, prepared.
     """
     from reasoning_ext.data.rows import read_rows
 
@@ -181,7 +181,7 @@ def overlap_findings(
 
 
 def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Iterator[tuple[Path, Recipe | None]]:
-    """Yield the runs that trained a model, the last one first: each one's folder, and its recipe, None where it is lost."""
+    """Yield the runs that trained a model, the last one first: the folder, and the recipe, None where it is lost."""
     seen: set[Path] = set()
     was_run = False
     while maker := maker_of(recipe, name, earlier):
@@ -198,7 +198,7 @@ def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> 
 
 
 def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterable[Recipe]) -> set[str] | None:
-    """Return the digests of the problems that a run was trained on, or that a recipe which is yet to run will be; or None."""
+    """Return the digests of the problems that a run was trained on, or that a listed recipe will be; or None."""
     from reasoning_ext.data.rows import prepare
 
     if (kept := read_problems(folder)) is not None or recipe is None:

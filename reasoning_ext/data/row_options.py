@@ -1,4 +1,4 @@
-"""What a recipe says about its rows, as frozen records: where they are, how they are read, and which of them are left out."""
+"""What a recipe says about its rows, as frozen records: where they are, how they are read, which are left out."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class Source:
 class RowOptions:
     """Everything that is done to a recipe's rows.
 
-    `key` names the data: `dataset_name`, or `datasets` for a mixture, which `max_samples` is of. `agrees`: prompts without a
-    gold are answered too, with the answer that most completions have. `rewards` is how `reward_funcs` spells each.
+    `key` names the data: `dataset_name`, or `datasets` for a mixture, which `max_samples` is of. `agrees`: prompts
+    without a gold are answered too, with the answer that most completions have. `rewards` are spelled as they are there.
     """
 
     stage: str

@@ -1,7 +1,7 @@
 """Rows as a stage uses them: read, formatted, mixed, filtered, without duplicates and without evaluation problems.
 
-Every step that drops rows says how many, and the run's folder keeps the counts (`data.json`), the rows that were removed as
-duplicates or as problems of an evaluation set, and the first few that each filter dropped (`removed.jsonl`).
+Every step that drops rows says how many, and the run's folder keeps the counts (`data.json`), and the duplicates, the
+problems of an evaluation set, and the first few that each filter dropped (`removed.jsonl`).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def prepare(
     specs: Sequence[RewardSpec] = (),
     look: int | None = None,
 ) -> Prepared:
-    """Do everything to a recipe's rows that it asks for; those of an evaluation, and what is held out, are used as they are.
+    """Do everything to a recipe's rows that it asks for; what is evaluated or held out is used as it is.
 
     Args:
         count: counts the tokens of a text, for filters by length; None: no tokenizer is at hand yet.
@@ -78,8 +78,7 @@ def read_rows(
 ) -> Dataset:
     """Read, format and mix the rows that a recipe names.
 
-    `limit` reads so many rows of each data set at the most, in the proportions in which they lie there; `prepared` gets the
-    counts.
+    `limit` reads so many rows of each data set at the most, in their own proportions; `prepared` gets the counts.
 
     Raises:
         DataError: they cannot be read or do not fit.
@@ -229,7 +228,7 @@ def _keep(prepared: Prepared, columns: list[str], stays: Callable[[Row], bool], 
 
 
 def _check_when(options: RowOptions, rows: Dataset, specs: Sequence[RewardSpec]) -> None:
-    """Refuse a value of a reward's `when` that no row has: the reward would never count there, and nobody would see it."""
+    """Refuse a value of a reward's `when` that no row has: the reward would never count, and nobody would see it."""
     for i, spec in enumerate(specs):
         for column, allowed in spec.when.items():
             if column not in rows.column_names:

@@ -1,4 +1,4 @@
-"""The raw rows of a data set, wherever they are: the hub, files and folders, saved data sets, a sample run, a generator."""
+"""The raw rows of a data set, wherever they are: the hub, files and folders, sample runs, generators."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def is_sampled(source: Path) -> bool:
 
 
 def has_one_split(name: str) -> bool:
-    """Tell whether a data set is a file, what a sample run kept, or saved without splits; its rows are the split `train`."""
+    """Tell whether a data set is a file, a sample run, or saved without splits; its rows are the split `train`."""
     source = None if is_generator(name) else local_source(name)
     if source is None:
         return False
@@ -89,12 +89,12 @@ def load_rows(
     """Read the raw rows of a data set; it streams where `streaming` is true and the source is the hub or files.
 
     Args:
-        name: a hub name; a local JSON, JSONL, CSV, TSV or parquet file, or a folder of such files; a folder from `save_to_disk`;
-            the output_dir of a `sample` stage, of which the file for `stage` is read; `file.py:function`, a generator called
-            as `function(split=..., **gen_kwargs)`; or `reasoning_gym:TASK`.
+        name: a hub name; a local JSON, JSONL, CSV, TSV or parquet file, or a folder of such files; a folder from
+            `save_to_disk`; the output_dir of a `sample` stage, of which the file for `stage` is read;
+            `file.py:function`, a generator called as `function(split=..., **gen_kwargs)`; or `reasoning_gym:TASK`.
         folder: the recipe's folder, which `file.py` is relative to.
         split: the split, or a slice of it as `datasets` writes it, `train[:100]`; a local file has `train` alone.
-        test_size: the split `train` is parted in two, `train` and `test`, by `held_out.split_off`, which takes `renamed`.
+        test_size, renamed: the split `train` is parted in two, `train` and `test`, by `held_out.split_off`.
 
     Raises:
         DataError: there is no such data set or split, or it has no rows.
@@ -132,7 +132,7 @@ def first_rows(rows: Dataset, count: int) -> Dataset:
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """Read a JSONL file; a torn last line, which a crash leaves, is left out, and a whole one without its newline is not."""
+    """Read a JSONL file; a torn last line, which a crash leaves, is left out."""
     rows = []
     for line in path.read_bytes().splitlines(keepends=True):
         try:

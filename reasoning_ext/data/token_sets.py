@@ -25,8 +25,8 @@ def tokenize_rows(
     """Tokenize formatted rows, or pairs; `loss` says what is trained on, None for pairs.
 
     Returns:
-        rows with `input_ids` (T,), `labels` (T,), and `loss_weights` (T,) where they differ, or `prompt_ids`, `chosen_ids` and
-        `rejected_ids` of pairs; and `exact` and `spelled`.
+        rows with `input_ids` (T,), `labels` (T,), and `loss_weights` (T,) where they differ, or `prompt_ids`,
+        `chosen_ids` and `rejected_ids` of pairs; and `exact` and `spelled`.
 
     Raises:
         DataError: a row trains no token, or its prompt is refused by the template.
@@ -52,7 +52,7 @@ def prompt_rows(
     limit: int | None,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> Dataset:
-    """Return rows to generate for: without completions, and without prompts of more than `limit` tokens, which is noted.
+    """Return rows to generate for: without completions and prompts of more than `limit` tokens, which is noted.
 
     Raises:
         DataError: the template refuses a prompt, or none is left.

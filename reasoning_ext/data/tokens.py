@@ -1,6 +1,6 @@
 """A training row or pair in tokens: what is trained on and how much, and whether it decodes to the exact trace.
 
-The trainer gets `input_ids` and `labels` (-100 where nothing is trained), so that TRL neither renders nor masks nor cuts.
+The trainer gets `input_ids` and `labels` (-100 where nothing is trained): TRL neither renders nor masks nor cuts.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ ANCHORS = ("\n", "=")  # behind these a tokenizer that begins each text with a s
 class LossOptions:
     """What of a completion is trained on; the prompt never is.
 
-    `train_on` is "completion", or "answer": the thought is read and not trained on. The weights are factors on each token's
-    loss, whose mean is taken over the tokens, not the weights.
+    `train_on` is "completion", or "answer": the thought is read and not trained on. The weights are factors on each
+    token's loss, whose mean is taken over the tokens, not the weights.
     """
 
     train_on: str = "completion"
@@ -39,8 +39,8 @@ class LossOptions:
 class Tokens:
     """One training row in T tokens: prompt, thought, answer and the end of the turn, (T,).
 
-    `prompt` and `thought` count tokens, the closing tag included. `exact`: they decode to the completion as it stands in the
-    data. `spelled`: it contains the text of a token that ends a turn, which is trained on as letters.
+    `prompt` and `thought` count tokens, the closing tag included. `exact`: they decode to the completion as it stands
+    in the data. `spelled`: it contains the text of a token that ends a turn, which is trained on as letters.
     """
 
     input_ids: list[int]
@@ -67,10 +67,10 @@ class Tokens:
 def tokenize(tokenizer: Any, row: Rendered, parted: bool = True) -> Tokens:
     """Tokenize a rendered row so that its prompt has the very ids that it has at inference.
 
-    Where the end of the prompt and the start of the completion would merge into one token, or the tokenizer would put a space
-    between them, the completion is tokenized by itself, as a model that has read the prompt would write it. The text of a
-    token that ends a turn becomes letters inside a completion: a model that learned it as a token would stop there.
-    `parted` counts the thought's tokens, which takes twice as long; else they are the answer's.
+    Where the end of the prompt and the start of the completion would merge into one token, or the tokenizer would put
+    a space between them, the completion is tokenized by itself, as a model that has read the prompt would write it.
+    The text of a token that ends a turn becomes letters inside a completion: a model that learned it as a token would
+    stop there. `parted` counts the thought's tokens, which takes twice as long; else they are the answer's.
     """
     prompt_ids, end_ids = _ids(tokenizer, row.prompt), _ids(tokenizer, row.end)
     text = (row.thought + row.answer).removesuffix(row.end)
@@ -150,10 +150,10 @@ def tokenize_pair(
     index: int,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> Pair:
-    """Render and tokenize what is chosen and what is rejected, each as a row of `sft`; `index` is the pair's number in errors.
+    """Render and tokenize both sides, each as a row of `sft`; `index` is the pair's number in errors.
 
-    DPO compares both behind one prompt. A template that opens a thought in the generation prompt gives an answer with a
-    thought another prompt than one without: what both prompts begin with is the pair's, and the rest belongs to the answers.
+    DPO compares both behind one prompt. A template that opens a thought in the generation prompt gives an answer with
+    a thought another prompt than one without: what both begin with is the pair's, the rest belongs to the answers.
 
     Raises:
         DataError: a side is empty, or the template refuses the prompt.

@@ -1,4 +1,4 @@
-"""What the values of a row are read as: texts, lists, golds, and conversations with their thoughts wherever they stand."""
+"""What the values of a row are read as: texts, lists, golds, and conversations with thoughts wherever they stand."""
 
 from hashlib import blake2b
 from typing import Any
@@ -102,10 +102,10 @@ def read_chat(value: Any, column: str) -> list[dict[str, Any]]:
 
 
 def plain(message: dict[str, Any], column: str) -> dict[str, Any]:
-    """Return a message whose content is text that begins with the message's reasoning, if it has any, and without nulls.
+    """Return a message without nulls whose content is text that begins with the message's reasoning, if there is any.
 
-    The content is a text or a list of `{"type": "text", "text": ...}`, before which thoughts of the type thinking or reasoning
-    may stand; there may be a field of REASONING. `column` is named in errors.
+    The content is a text or a list of `{"type": "text", "text": ...}`, before which thoughts of the type thinking or
+    reasoning may stand; there may be a field of REASONING. `column` is named in errors.
 
     Raises:
         ValueError: a part is not text, there are different thoughts in two places, or it is not an assistant's.
@@ -149,7 +149,7 @@ def _joined(value: Any, name: str, column: str) -> tuple[str, str]:
 
 
 def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return a row's `conversations`, turns of `from` and `value`, as messages in text, with its column `system` in front.
+    """Return a row's `conversations`, turns of `from` and `value`, as messages, with its column `system` in front.
 
     Raises:
         ValueError: the column is empty, or a turn has another shape or comes from somebody else.

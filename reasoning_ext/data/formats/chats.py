@@ -6,11 +6,11 @@ from reasoning_ext.data.values import REASONING, gold_text, is_answered, items, 
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are; others are kept.
+    """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are, and others.
 
-    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column of its
-    own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody knows whose.
-    A row without a gold is left out, and counted, where a reward asks for one.
+    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column
+    of its own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody
+    knows whose. A row without a gold is left out, and counted, where a reward asks for one.
     """
     row = dict(row)
     for column in ("prompt", "completion"):
@@ -30,19 +30,19 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def messages(row: dict[str, Any]) -> dict[str, Any]:
-    """Chats: `messages` of role and content; the last assistant message is what is trained on, what precedes it is given.
+    """Chats: `messages` of role and content; the last one, an assistant's, is trained on, what precedes it is given.
 
-    A content may be a list of text parts. Reasoning in a field of its own (`reasoning_content`, `thinking`, `reasoning`,
-    as in HuggingFaceH4/Multilingual-Thinking) is put in front of the content in think tags. Other columns are kept.
+    A content may be a list of text parts. Reasoning in a field of its own (`reasoning_content`, `thinking`, `reasoning`)
+    is put in front of the content in think tags, as for HuggingFaceH4/Multilingual-Thinking. Other columns are kept.
     """
     chat = _answered(row, "messages")
     return {**_without(row, "messages"), "prompt": chat[:-1], "completion": chat[-1:]}
 
 
 def sharegpt(row: dict[str, Any]) -> dict[str, Any] | None:
-    """ShareGPT: `conversations` of `from` (human, gpt, system; or user, assistant) and `value`, perhaps a column `system`.
+    """ShareGPT: `conversations` of `from` (human, gpt, system; or user, assistant) and `value`, perhaps `system`.
 
-    The last assistant turn is what is trained on. A chat that does not end with one is left out. Other columns are kept.
+    The last assistant turn is trained on. A chat that does not end with one is left out. Other columns are kept.
     """
     chat = turns(row)
     rest = _without(row, "conversations", "system")
@@ -65,8 +65,8 @@ def preferences(row: dict[str, Any]) -> dict[str, Any] | None:
     """Whole conversations in `chosen` and `rejected`, as in trl-lib/ultrafeedback_binarized and
     HuggingFaceH4/ultrafeedback_binarized; a column `prompt`, which says the same again, is not read.
 
-    What both begin with is the prompt, and the last message of each is its side. A row whose conversations differ before that
-    is left out. Other columns are kept.
+    What both begin with is the prompt, and the last message of each is its side. A row whose conversations differ
+    before that is left out. Other columns are kept.
     """
     chosen, rejected = _answered(row, "chosen"), _answered(row, "rejected")
     if chosen[:-1] != rejected[:-1]:

@@ -33,8 +33,8 @@ def mmlu(row: dict[str, Any], *, seed: int = 0, shuffle: bool = True) -> dict[st
     """cais/mmlu (`question`, `subject`, `choices`, `answer` = an index) and TIGER-Lab/MMLU-Pro (`question`, `options`,
     `answer` = a letter, `answer_index`, `category`).
 
-    Options are shuffled as `seed` decides, but for those of a row in which one points at others, `all of the above`, `A and B`.
-    Kept: `subject`, `category`.
+    Options are shuffled as `seed` decides, but for those of a row in which one points at others, `all of the above`,
+    `A and B`. Kept: `subject`, `category`.
     """
     column = either(row, "choices", "options")
     options, answer = [str(option).strip() for option in items(row, column)], str(row["answer"]).strip()

@@ -32,9 +32,9 @@ def numina(row: dict[str, Any]) -> dict[str, Any] | None:
     r"""AI-MO/NuminaMath-CoT (`problem`, `solution`, `messages`, `source`) and AI-MO/NuminaMath-1.5 (also `answer`,
     `problem_type`, `question_type`, `problem_is_valid`, `solution_is_valid`).
 
-    The completion is the solution. The gold is `answer`, which is none where it says `proof` or `notfound`; without that
-    column, the solution's last `\boxed{}`. Left out are rows whose problem or solution is not marked as valid (`Yes`) and
-    rows with an empty solution. Kept: `source`, `problem_type`, `question_type`.
+    The completion is the solution. The gold is `answer`, which is none where it says `proof` or `notfound`; without
+    that column, the solution's last `\boxed{}`. Left out are rows whose problem or solution is not marked as valid
+    (`Yes`) and rows with an empty solution. Kept: `source`, `problem_type`, `question_type`.
     """
     marks = kept(row, "problem_is_valid", "solution_is_valid").values()
     if any(mark != "Yes" for mark in marks) or not (row["solution"] or "").strip():
@@ -60,8 +60,8 @@ def deepscaler(row: dict[str, Any], *, solutions: bool = False) -> dict[str, Any
 
 
 def dapo_math(row: dict[str, Any], *, instructions: bool = False) -> dict[str, Any]:
-    """BytedTsinghua-SIA/DAPO-Math-17k (`prompt` = messages, `reward_model` with `ground_truth`, `data_source`, `ability`)
-    and open-r1/DAPO-Math-17k-Processed (`prompt` = text, `solution` = the final answer, `data_source`, `ability`).
+    """BytedTsinghua-SIA/DAPO-Math-17k (`prompt` = messages, `reward_model` with `ground_truth`) and
+    open-r1/DAPO-Math-17k-Processed (`prompt` = text, `solution` = the final answer).
 
     `instructions` keeps the set's fixed sentences around the question, which ask for a last line `Answer: ...`. Kept:
     `data_source`, `ability`. The first set holds every problem about a hundred times.
@@ -80,7 +80,7 @@ def aime(row: dict[str, Any]) -> dict[str, Any]:
     """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 (`problem`, `solution`, `answer`), math-ai/aime25 (`problem`,
     `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
 
-    The gold is an integer from 0 to 999 without leading zeros. The solution, where there is that column, is the completion.
+    The gold is an integer from 0 to 999 without leading zeros. The solution, where there is one, is the completion.
     """
     problem, column = text(row, either(row, "problem", "Problem")), either(row, "answer", "Answer")
     number = _AIME_ANSWER.fullmatch(str(row[column]).strip())
@@ -94,8 +94,8 @@ def aime(row: dict[str, Any]) -> dict[str, Any]:
 def countdown(row: dict[str, Any]) -> dict[str, Any]:
     r"""Jiayi-Pan/Countdown-Tasks-3to4: `target`, `nums`; the prompt asks for an expression in a `\boxed{}`.
 
-    Kept: `target` and `nums`, for a reward that checks the numbers used; one that compares values alone, as `math_answer`
-    does with the column `answer`, also pays for the bare target.
+    Kept: `target` and `nums`, for a reward that checks the numbers used; one that compares values alone, as
+    `math_answer` does with the column `answer`, also pays for the bare target.
     """
     target, numbers = row["target"], items(row, "nums")
     for column, value in [("target", target), *(("nums", number) for number in numbers)]:

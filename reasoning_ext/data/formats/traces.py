@@ -14,10 +14,10 @@ def open_r1(row: dict[str, Any]) -> dict[str, Any] | None:
     """open-r1/OpenR1-Math-220k (`problem`, `answer`, `generations`, `is_reasoning_complete`, `correctness_math_verify`,
     `correctness_llama`) and open-r1/Mixture-of-Thoughts (`messages`, `num_tokens`, `source`).
 
-    Of OpenR1-Math the completion is the first generation that is complete and correct by Math-Verify, else the first that
-    is complete and correct by Llama; a row that has neither is left out. Kept of it: `source`, `problem_type`,
-    `question_type`. Of Mixture-of-Thoughts it is the last message, and a row whose thought is not closed or has no answer
-    after it is left out; all other columns are kept.
+    Of OpenR1-Math the completion is the first generation that is complete and correct by Math-Verify, else the first
+    that is complete and correct by Llama; a row that has neither is left out. Kept of it: `source`, `problem_type`,
+    `question_type`. Of Mixture-of-Thoughts it is the last message, and a row whose thought is not closed or has no
+    answer after it is left out; all other columns are kept.
     """
     if "generations" not in row:
         made = messages(row)
@@ -39,8 +39,8 @@ def open_thoughts(row: dict[str, Any]) -> dict[str, Any] | None:
     OpenThoughts3-1.2M (`conversations` with `<think>`).
 
     The thought between the marks of the first set comes out between think tags to the character, the solution without
-    white space around it. Its system prompt, which asks for those marks, is left away. A row whose thought is not closed
-    or has no answer after it is left out. There are no golds. Kept: `source`, `domain`, `difficulty`.
+    white space around it. Its system prompt, which asks for those marks, is left away. A row whose thought is not
+    closed or has no answer after it is left out. There are no golds. Kept: `source`, `domain`, `difficulty`.
     """
     chat = turns(row)
     completion = _unmarked(chat[-1]["content"]) if is_answered(chat) else None
@@ -51,8 +51,8 @@ def open_thoughts(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def s1k(row: dict[str, Any], *, model: str = "deepseek") -> dict[str, Any]:
-    r"""simplescaling/s1K (`question`, `solution`, `thinking_trajectories`, `attempt`) and simplescaling/s1K-1.1 (`question`,
-    `solution`, `deepseek_thinking_trajectory`, `deepseek_attempt`, and the same of `gemini_`: `model` says which is taken).
+    r"""simplescaling/s1K (`question`, `solution`, `thinking_trajectories`, `attempt`) and simplescaling/s1K-1.1, of which
+    `model` says whether `deepseek_thinking_trajectory` and `deepseek_attempt` are taken, or those of `gemini`.
 
     The gold is the solution's last `\boxed{}`, else the whole solution: a number in many rows, prose in some. Kept:
     `cot_type`, `source_type`.
