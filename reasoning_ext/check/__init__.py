@@ -17,11 +17,11 @@ from reasoning_ext.check.compatibility import version_findings
 from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.golds import read_golds, try_recipe_rewards
 from reasoning_ext.check.keys import Checked, check_folder, check_keys, outputs, read_signatures
+from reasoning_ext.check.lineage import forgotten, overlap_findings
 from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_card, report_memory
 from reasoning_ext.check.named_inputs import named_code
 from reasoning_ext.check.rows import inspect, tokenizer_source
 from reasoning_ext.check.trainer import trainer_findings
-from reasoning_ext.data.lineage import forgotten, overlap_findings
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.errors import Level, Problem, UserError

@@ -221,7 +221,7 @@ def _read_rows(recipe: Recipe, specs: list[RewardSpec], found: Inspection, hub: 
     if not whole and hub and recipe.stage != "eval":
         evaluation_questions(options)
     rows, names = found.prepared.rows, columns_of(found.prepared.rows)
-    check_columns(names, stage_columns(recipe, specs))
+    check_columns(names, stage_columns(options, specs))
     found.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
     found.numbers, found.rows = _sample(rows)
     _judge_golds(found)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.data.formats._common import gold_text
+from reasoning_ext.data.values import gold_text
 from reasoning_ext.scoring.call import Reward, RewardError, Values, build_rewards, call_reward
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print

@@ -15,7 +15,7 @@ ROW_COLUMNS["dpo"] = dict.fromkeys(("prompt", *SIDES), "stage dpo")
 
 
 class DataError(KeyProblem):
-    """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame, or a path to it."""
+    """A data set cannot be read or does not fit its format; `key` is the recipe's key that is to blame."""
 
     code = "unusable_data"
 
@@ -29,11 +29,7 @@ def columns_of(rows: Dataset) -> list[str]:
 
 
 def check_columns(columns: list[str], needed: dict[str, str]) -> None:
-    """Refuse a data set that lacks a column which the stage or a reward needs.
-
-    Args:
-        columns: the columns after formatting.
-        needed: `{column: who needs it}`.
+    """Refuse a data set whose columns, after formatting, lack one of `needed`, `{column: who needs it}`.
 
     Raises:
         DataError: the first column that is missing, who needs it, and which there are.

@@ -1,33 +1,28 @@
-r"""Drop the rows that hold a question of an evaluation set, found by n-grams of words, 8 as in the practice of s1 and open-r1.
+r"""Drop the rows that hold a question of an evaluation set, found by n-grams of 8 words, as s1 and open-r1 practise.
 
 Departure from that practice: one shared n-gram is not enough, because "find the number of ordered pairs of positive
-integers" stands in hundreds of unrelated problems. A row holds an item when it has
-
-- half of the item's distinct n-grams, and every number that stands in the item, or
-- 95 % of them, whatever its numbers,
-
-and in either case at least four n-grams, or all where the item has fewer. So a variation with other numbers is another
-problem, unless nearly all of a long text is the same. N-grams that stand in many different items, the fixed instructions of
-a benchmark, count for none of them; an item that is left with fewer than four must be there whole. An item with fewer
-words than an n-gram is matched whole: it must make up whole sentences or lines of the row.
-
-`benchmarks/decontamination.py` measures the rule.
+integers" stands in hundreds of unrelated problems. A row holds an item when it has half of the item's distinct
+n-grams and every number that stands in it, or 95 % of them whatever its numbers, and in either case at least four, or
+all where the item has fewer. N-grams that stand in many different items, the fixed instructions of a benchmark, count
+for none of them; an item that is left with fewer than four must be there whole. An item with fewer words than an
+n-gram must make up whole sentences or lines of the row. `benchmarks/decontamination.py` measures the rule.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.duplicates import normalise, prompt_text
 from reasoning_ext.data.format import find_format, format_rows
-from reasoning_ext.data.formats._chat import read_chat
 from reasoning_ext.data.held_out import QUESTIONS
 from reasoning_ext.data.row_options import TEST, RowOptions
-from reasoning_ext.data.sources import is_generator, load_rows, refuse_split
+from reasoning_ext.data.sources import check_split, is_generator, load_rows
+from reasoning_ext.data.values import read_chat
 from reasoning_ext.recipe.keys import QUESTION_KEYS
 
 if TYPE_CHECKING:
@@ -41,91 +36,88 @@ _WORD = re.compile(r"(?:(?:[-+*/^]|[<>!]?=|[<>]) ){0,2}+[^\W_]\S*+")
 _SENTENCE_END = re.compile(r"\n|(?<=[.?!:;。？！：])(?:\s|(?<=[。？！：]))")
 
 
-class Item(NamedTuple):
-    """One question of an evaluation set: where it stands, how many n-grams tell it, its numbers, whether all must be there."""
+class Index:
+    """The questions of evaluation sets, each of which has words, by their n-grams; short ones by their words.
 
-    name: str
-    number: int
-    ngrams: int
-    numbers: frozenset[str]
-    whole: bool = False
+    Attributes:
+        items: of each question: where it stands, how many n-grams tell it, its numbers, whether all must be there.
+        owners: which questions have an n-gram.
+    """
 
+    def __init__(self, sets: dict[str, list[str]], n: int = 8):
+        self.n = n
+        self.items: list[tuple[dict[str, Any], int, frozenset[str], bool]] = []
+        self.owners: dict[tuple[str, ...], list[int]] = defaultdict(list)
+        self.short: dict[tuple[str, ...], int] = {}
+        texts: dict[tuple[str, ...], set[tuple[str, ...]]] = {}  # a question of two sets is one
+        for words in (tuple(split_words(question)) for questions in sets.values() for question in questions):
+            texts[words] = {words[i : i + n] for i in range(len(words) - n + 1)}
+        self.words = {word for words in texts for word in words}
+        spread = Counter(ngram for ngrams in texts.values() for ngram in ngrams)
+        most = max(BOILERPLATE, math.ceil(BOILERPLATE_SHARE * len(texts)))
+        for name, questions in sets.items():
+            for number, question in enumerate(questions):
+                ngrams = texts[words := tuple(split_words(question))]
+                telling = {ngram for ngram in ngrams if spread[ngram] <= most}
+                whole = len(telling) < min(LEAST_NGRAMS, len(ngrams))
+                if not ngrams:
+                    self.short.setdefault(words, len(self.items))
+                for ngram in (used := ngrams if whole else telling):
+                    self.owners[ngram].append(len(self.items))
+                self.items.append(({"set": name, "item": number}, len(used), _numbers(words), whole))
 
-class Index(NamedTuple):
-    """All evaluation questions: who has an n-gram, and the questions shorter than one by their words."""
+    def find(self, text: str) -> dict[str, Any] | None:
+        """Return the item that a text holds, as `decontaminate` reports it but without the row, or None."""
+        if self.short and (found := self._find_short(text)):
+            return found
+        words = split_words(text)
+        shared: dict[tuple[str, ...], None] = {}
+        run = 0  # words in a row that some question has; most n-grams need not be made
+        for end, word in enumerate(words, 1):
+            run = run + 1 if word in self.words else 0
+            if run >= self.n and (ngram := tuple(words[end - self.n : end])) in self.owners:
+                shared[ngram] = None
+        counts, numbers = Counter(owner for ngram in shared for owner in self.owners[ngram]), _numbers(words)
+        held = [owner for owner, count in counts.items() if self._holds(owner, count, numbers)]
+        if not held:
+            return None
+        share, best = max(((counts[owner] / self.items[owner][1], -i, owner) for i, owner in enumerate(held)))[::2]
+        ngram = next(ngram for ngram in shared if best in self.owners[ngram])
+        return self.items[best][0] | {"ngram": " ".join(ngram), "share": round(share, 4)}
 
-    items: list[Item]
-    words: frozenset[str]
-    owners: dict[tuple[str, ...], list[int]]
-    short: dict[tuple[str, ...], int]
+    def _holds(self, owner: int, count: int, numbers: frozenset[str]) -> bool:
+        """Apply the rule to a row that shares so many n-grams with an item and has these numbers."""
+        _, ngrams, own, whole = self.items[owner]
+        if whole:
+            return own <= numbers and count == ngrams
+        share = SHARE if own <= numbers else SHARE_WITH_OTHER_NUMBERS
+        return count >= max(math.ceil(share * ngrams), min(LEAST_NGRAMS, ngrams))
+
+    def _find_short(self, text: str) -> dict[str, Any] | None:
+        """Look for a short question among the runs of whole sentences with fewer words than an n-gram."""
+        waiting: list[list[str]] = []  # the words since the start of each sentence that a short question may begin with
+        for words in filter(None, map(split_words, _SENTENCE_END.split(text))):
+            waiting = [run for start in [*waiting, []] if len(run := start + words) < self.n]
+            for run in waiting:
+                if (owner := self.short.get(tuple(run))) is not None:
+                    return self.items[owner][0] | {"ngram": " ".join(run), "share": 1.0}
+        return None
 
 
 def decontaminate(rows: Dataset, sets: dict[str, list[str]], n: int = 8) -> tuple[Dataset, list[dict[str, Any]]]:
-    """Drop the rows whose user text holds an evaluation question.
-
-    Args:
-        rows: prompt-completion rows.
-        sets: `{name of an evaluation set: its questions}`.
-        n: words an n-gram.
+    """Drop the rows whose user text holds one of `sets`, `{name of an evaluation set: its questions}`.
 
     Returns:
-        the rows kept, in order, and for each row dropped `{"row": i, "set": name, "item": j, "ngram": words, "share": x}`:
-        the item of which the row has the largest share, the first n-gram they have in common (of a short item, the whole
-        of it), and the share of the item's n-grams that the row has. Numbers count from 0.
+        the rows kept, in order, and for each row dropped, counted from 0, `{"row": i, "set": name, "item": j, "ngram":
+        words, "share": x}`: the item of which the row has the largest share, the first n-gram of `n` words that they
+        have in common (of a short item, the whole of it), and the share of the item's n-grams that the row has.
     """
-    index = build_index(sets, n)
-    removed = []
-    for i, prompt in enumerate(p for batch in rows.select_columns(["prompt"]).iter(_BATCH) for p in batch["prompt"]):
-        if found := find_item(prompt_text(prompt, ("user",)), index, n):
-            removed.append({"row": i, **found})
+    index = Index(sets, n)
+    prompts = (prompt for batch in rows.select_columns(["prompt"]).iter(_BATCH) for prompt in batch["prompt"])
+    found = ((i, index.find(prompt_text(prompt, ("user",)))) for i, prompt in enumerate(prompts))
+    removed = [{"row": i, **record} for i, record in found if record]
     dropped = {record["row"] for record in removed}
     return rows.select([i for i in range(len(rows)) if i not in dropped]) if dropped else rows, removed
-
-
-def build_index(sets: dict[str, list[str]], n: int = 8) -> Index:
-    """Index the questions of all sets, each of which has words; arguments as in `decontaminate`."""
-    found = []
-    for name, questions in sets.items():
-        for number, question in enumerate(questions):
-            words = split_words(question)
-            found.append((name, number, words, {tuple(words[i : i + n]) for i in range(len(words) - n + 1)}))
-    texts = {tuple(words): ngrams for _, _, words, ngrams in found}  # a question of two sets is one
-    spread = Counter(ngram for ngrams in texts.values() for ngram in ngrams)
-    most = max(BOILERPLATE, math.ceil(BOILERPLATE_SHARE * len(texts)))
-    index = Index([], frozenset(word for words in texts for word in words), {}, {})
-    for name, number, words, ngrams in found:
-        telling = {ngram for ngram in ngrams if spread[ngram] <= most}
-        whole = len(telling) < min(LEAST_NGRAMS, len(ngrams))
-        if not ngrams:
-            index.short.setdefault(tuple(words), len(index.items))
-        for ngram in ngrams if whole else telling:
-            index.owners.setdefault(ngram, []).append(len(index.items))
-        index.items.append(Item(name, number, len(ngrams if whole else telling), _numbers(words), whole))
-    return index
-
-
-def find_item(text: str, index: Index, n: int = 8) -> dict[str, Any] | None:
-    """Return the item that a text holds, as `decontaminate` reports it but without the row, or None."""
-    if index.short and (found := _find_short(text, index, n)):
-        return found
-    words = split_words(text)
-    shared: dict[tuple[str, ...], None] = {}
-    run = 0  # words in a row that some question has; most n-grams need not be made
-    for end, word in enumerate(words, 1):
-        run = run + 1 if word in index.words else 0
-        if run >= n and (ngram := tuple(words[end - n : end])) in index.owners:
-            shared[ngram] = None
-    if not shared:
-        return None
-    counts = Counter(owner for ngram in shared for owner in index.owners[ngram])
-    numbers = _numbers(words)
-    held = [owner for owner, count in counts.items() if _holds(index.items[owner], count, numbers)]
-    if not held:
-        return None
-    best = max(held, key=lambda owner: counts[owner] / index.items[owner].ngrams)
-    item = index.items[best]
-    ngram = next(ngram for ngram in shared if best in index.owners[ngram])
-    return _record(item, ngram, counts[best] / item.ngrams)
 
 
 def split_words(text: str) -> list[str]:
@@ -137,61 +129,30 @@ def split_words(text: str) -> list[str]:
     return [word.replace(" ", "") for word in _WORD.findall(normalise(text))]
 
 
-def _holds(item: Item, count: int, numbers: frozenset[str]) -> bool:
-    """Apply the rule to a row that shares so many n-grams with an item and has these numbers."""
-    same = item.numbers <= numbers
-    if item.whole:
-        return same and count == item.ngrams
-    share = SHARE if same else SHARE_WITH_OTHER_NUMBERS
-    return count >= max(math.ceil(share * item.ngrams), min(LEAST_NGRAMS, item.ngrams))
-
-
-def _find_short(text: str, index: Index, n: int) -> dict[str, Any] | None:
-    """Look for a short question among the runs of whole sentences with fewer than `n` words."""
-    waiting: list[list[str]] = []  # the words since the start of each sentence that a short question may begin with
-    for sentence in _SENTENCE_END.split(text):
-        if words := split_words(sentence):
-            waiting = [run for start in [*waiting, []] if len(run := start + words) < n]
-            for run in waiting:
-                if (owner := index.short.get(tuple(run))) is not None:
-                    return _record(index.items[owner], tuple(run), 1.0)
-    return None
-
-
-def _record(item: Item, ngram: tuple[str, ...], share: float) -> dict[str, Any]:
-    return {"set": item.name, "item": item.number, "ngram": " ".join(ngram), "share": round(share, 4)}
-
-
-def _numbers(words: list[str]) -> frozenset[str]:
+def _numbers(words: Sequence[str]) -> frozenset[str]:
     """Return the numbers among words, without their signs."""
     return frozenset(word.lstrip("-+*/^=<>!") for word in words if word[-1].isdigit())
 
 
 def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
-    """Read the questions that must not be trained on.
-
-    Returns:
-        `{name of the set: its questions}` for each entry of `decontaminate`: a name, a file, or a mapping.
+    """Read the questions that must not be trained on, `{name of the set: its questions}` of `decontaminate`.
 
     Raises:
-        DataError: one of them cannot be read.
+        DataError: one of the entries is wrong or cannot be read.
     """
     sets: dict[str, list[str]] = {}
     for i, entry in enumerate(options.decontaminate):
         place: Any = ("decontaminate", i)
         values = {"dataset_name": entry} if isinstance(entry, str) else entry
-        name = values.get("dataset_name") if isinstance(values, dict) else None
-        if not isinstance(name, str):
-            raise DataError(place, f"found {entry!r}, allowed: a name, a file, or a mapping with dataset_name")
+        if not isinstance(values, dict) or "dataset_name" not in values:
+            raise DataError(place, f"found {entry!r}", "a name, a file, or a mapping with dataset_name")
         for key, value in values.items():
-            if key not in QUESTION_KEYS:
-                raise DataError((*place, key), f"unknown key (found {key}), allowed: {', '.join(QUESTION_KEYS)}")
-            if not isinstance(value, str):
-                raise DataError((*place, key), f"found {value!r}, allowed: text; write it in quotes")
+            if key not in QUESTION_KEYS or not isinstance(value, str):
+                raise DataError((*place, key), f"found {value!r}", f"a text under one of {', '.join(QUESTION_KEYS)}")
+        name, split, config = values["dataset_name"], values.get(TEST, "test"), values.get("dataset_config")
         try:
-            split, config = values.get(TEST, "test"), values.get("dataset_config")
             path = name if is_generator(name) else options.local(name)
-            refuse_split(path, TEST, values.get(TEST))
+            check_split(path, TEST, values.get(TEST))
             rows = load_rows(path, options.folder, split=split, config=config, stage="eval")
             if "dataset_format" in values:
                 rows = format_rows(rows, find_format(values["dataset_format"], options.folder))
@@ -199,7 +160,7 @@ def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
             sets[called] = sets.get(called, []) + _questions(rows)
         except LookupError as error:
             raise DataError((*place, "dataset_format"), str(error.args[0])) from error
-        except DataError as error:
+        except ValueError as error:
             raise DataError(place, str(error)) from error
     return sets
 
@@ -207,15 +168,10 @@ def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
 def _questions(rows: Dataset) -> list[str]:
     """Return the questions of an evaluation set that have words."""
     column = next((name for name in QUESTIONS if name in rows.column_names), None)
-    if column is None:
-        found = ", ".join(rows.column_names)
-        raise DataError("decontaminate", f"found the columns {found}; write dataset_format for it")
-    try:
-        values = [read_chat(value, column) if isinstance(value, list) else value for value in rows[column]]
-        texts = [prompt_text(value, ("user",)) for value in values if value is not None]
-    except (TypeError, KeyError, ValueError) as error:
-        raise DataError("decontaminate", f"the column {column} holds no text; write dataset_format for it") from error
-    questions = [text for text in texts if split_words(text)]
+    values = [value for value in rows[column] if value is not None] if column else []
+    chats = [value if isinstance(value, str) else read_chat(value, str(column)) for value in values]
+    questions = [text for text in (prompt_text(chat, ("user",)) for chat in chats) if split_words(text)]
     if not questions:
-        raise DataError("decontaminate", f"found no question with words in the column {column}")
+        found = f"found no question with words in the columns {', '.join(rows.column_names)}"
+        raise DataError("decontaminate", found, hint="write dataset_format for it")
     return questions

@@ -1,10 +1,10 @@
 r"""Drop rows that ask the same again: exact duplicates after normalising, or near duplicates by MinHash and Jaccard.
 
-Departure from the obvious: most pairs of mathematics problems that look alike differ in a number, a sign or "least" against
-"greatest", and are different problems. So near duplicates are looked for only among rows whose *signature* is the same:
-numbers, signs, brackets and variables in their order, and the words that turn a problem into another one. This keeps some
-duplicates (one problem with `3` and with `three`), and is also what makes it fast: few rows share a signature.
-Every pass over a text is linear.
+Departure from the obvious: most pairs of mathematics problems that look alike differ in a number, a sign or "least"
+against "greatest", and are different problems. So near duplicates are looked for only among rows whose *signature* is
+the same: numbers, signs, brackets and variables in their order, and the words that turn a problem into another one.
+This keeps some duplicates (one problem with `3` and with `three`), and is also what makes it fast: few rows share a
+signature. Every pass over a text is linear.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from zlib import crc32
 
 from reasoning_ext import think
 from reasoning_ext.data.columns import SIDES
+from reasoning_ext.data.values import digest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -77,14 +78,12 @@ def deduplicate(
         rows: prompt-completion rows. What is compared is the text of the prompt without its system messages.
         how: `exact`, equal after `normalise`; or `near`, which also finds rows with the same signature whose pairs of
             neighbouring words have a Jaccard similarity of `threshold` or more.
-        threshold: for `near`, above 0 and at most 1.
-        by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers to one
-            prompt stay.
+        by: `prompt`; or `row`, where the completion, or both sides of a pair, count as well, so that several answers
+            to one prompt stay.
 
     Returns:
-        the rows kept, in order, and for each row dropped `{"row": i, "of": j, "similarity": x}`: rows are numbered from
-        0 as they came in, j is a row kept, and x is 1.0 for an exact duplicate. Among more than 64 candidates for one
-        row only the first 64 are compared.
+        the rows kept, in order, and for each row dropped, counted from 0, `{"row": i, "of": j, "similarity": x}`: j is
+        kept, and x is 1.0 for an exact duplicate. Among many candidates for one row only the first 64 are compared.
     """
     answers = () if by == "prompt" else SIDES if {*SIDES} <= {*rows.column_names} else ("completion",)
     columns = [name for name in ("prompt", *answers) if name in rows.column_names]  # the others are asked for elsewhere
@@ -93,10 +92,10 @@ def deduplicate(
     groups: dict[bytes, list[int]] = defaultdict(list)
     for i, text in enumerate(_texts(rows, columns)):
         normal = normalise(text)
-        if (earlier := first.setdefault(_digest(normal), i)) != i:
+        if (earlier := first.setdefault(digest(normal, 16), i)) != i:
             removed[i] = (earlier, 1.0)
         elif how == "near":
-            groups[_digest(signature(normal))].append(i)
+            groups[digest(signature(normal), 16)].append(i)
     for members in groups.values():
         if len(members) > 1:
             removed |= _near(rows.select(members), columns, members, threshold)
@@ -114,8 +113,8 @@ def prompt_text(prompt: str | list[dict[str, Any]], roles: tuple[str, ...] = ("u
 def normalise(text: str) -> str:
     r"""Return a text's tokens with single spaces between, without what is spelling only.
 
-    Case, white space, Unicode's compatibility forms, LaTeX spacing and delimiters, spellings of one LaTeX command, braces
-    around a single token, separators of thousands and punctuation at the end are seen through; nothing else is.
+    Case, white space, Unicode's compatibility forms, LaTeX spacing and delimiters, spellings of one LaTeX command,
+    braces around a single token, separators of thousands and punctuation at the end are seen through, and no more.
 
     >>> normalise(r"Find  $\dfrac12 + x^{2}\,$.") == normalise(r"find \( \frac{1}{2}+x^2 \)")
     True
@@ -167,44 +166,32 @@ def _texts(rows: Dataset, columns: list[str]) -> Iterator[str]:
             yield "\n".join([prompt_text(prompt), *(think.content(answer) for answer in said if answer)])
 
 
-def _digest(text: str) -> bytes:
-    """Return 16 bytes that stand for a text, so that memory does not grow with the length of the rows."""
-    from hashlib import blake2b
-
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
-
-
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:
     """Find the near duplicates among rows with one signature: `{row: (row kept, similarity)}` by the rows' numbers.
 
-    In a large group the rows kept are found by their MinHash. Candidates are compared, so a row that it misses weighs more
-    than one that it finds for nothing.
+    In a large group the rows kept are found by their MinHash. Candidates are compared, so a row that it misses weighs
+    more than one that it finds for nothing.
     """
     from datasketch import MinHash, MinHashLSH
 
-    words: list[Any] = []
-    kept: list[int] = []
-    removed = {}
     few = len(numbers) <= _FEW
     index = None if few else MinHashLSH(threshold=threshold, num_perm=_PERMUTATIONS, weights=(0.1, 0.9))
     empty: Any = None if few else MinHash(num_perm=_PERMUTATIONS, hashfunc=int)
+    kept: dict[int, Any] = {}
+    removed = {}
     for i, text in enumerate(_texts(rows, columns)):
-        words.append(shingles(text))
-        candidates = kept
+        words = shingles(text)
         if index is not None:
             own = empty.copy()
-            own.update_batch(words[i])
-            candidates = sorted(index.query(own))
-        for j in candidates[:_MOST_CANDIDATES]:
-            similarity = jaccard(words[i], words[j])
-            if similarity >= threshold:
-                removed[numbers[i]] = (numbers[j], similarity)
-                words[i] = None
-                break
-        else:
-            kept.append(i)
-            if index is not None:
-                index.insert(i, own)
+            own.update_batch(words)
+        candidates = [*kept] if index is None else sorted(index.query(own))
+        near = ((j, jaccard(words, kept[j])) for j in candidates[:_MOST_CANDIDATES])
+        if found := next(((j, similarity) for j, similarity in near if similarity >= threshold), None):
+            removed[numbers[i]] = (numbers[found[0]], found[1])
+            continue
+        kept[i] = words
+        if index is not None:
+            index.insert(i, own)
     return removed
 
 

@@ -1,15 +1,13 @@
-"""Keep the traces worth training on: right answers, true steps, a fitting length, no loops, one language, a whole thought.
+"""Keep the traces worth training on: right answers, true steps, a fitting length, no loops, one language.
 
-Every filter is off until the recipe sets it. What a filter cannot judge, such as the steps of a thought without arithmetic,
-it keeps and counts. The rows are read in batches, so that memory does not grow with them, and every filter takes linear
-time in the length of a trace.
+Every filter is off until the recipe sets it. What a filter cannot judge, such as the steps of a thought without
+arithmetic, it keeps and counts. The rows are read in batches, so that memory does not grow with them, and every
+filter takes linear time in the length of a trace.
 """
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -53,24 +51,23 @@ class TraceFilters:
     require_thought: bool = False
 
 
-# What a filter is given of N rows, (prompt, completion, answer), and what it says of each: whether it is kept, and under which
-# name it is counted apart, or "".
-_Rows = Sequence[tuple[Any, str, Any]]
-_Said = list[tuple[bool, str]]
+Rows = Sequence[tuple[Any, str, Any]]  # (prompt, completion, answer) of N rows
+# What a filter says of each of N rows: "" keeps it, "dropped" does not, and the others are counted apart as well.
+Verdicts = list[str]
+KEPT = ("", "no_gold", "not_applicable")
+APART = {"language": ["not_applicable"], "min_steps": ["not_applicable"], "correct": ["no_gold", "unjudged"]}
 
 
 def problem(filters: TraceFilters) -> tuple[str, str, str] | None:
     """Say what is wrong with the values, `(filter, what was found, what is allowed)`, or None."""
     for name, key in dataclass_keys(TraceFilters).items():
-        if found := key.misfit(getattr(filters, name)):
-            return name, *found
-    bounds: dict[str, tuple[float, float, str]]
-    bounds = dict.fromkeys(("min_steps", "max_repetition"), (0, 1, "a share between 0 and 1"))
-    bounds |= dict.fromkeys(("min_tokens", "max_tokens"), (1, math.inf, "whole numbers from 1"))
-    for name, (least, most, allowed) in bounds.items():
         value = getattr(filters, name)
-        if value is not None and not least <= value <= most:
-            return name, f"found {value!r}", allowed
+        if found := key.misfit(value):
+            return name, *found
+        if name in ("min_steps", "max_repetition") and value is not None and not 0 <= value <= 1:
+            return name, f"found {value!r}", "a share between 0 and 1"
+        if name in ("min_tokens", "max_tokens") and value is not None and value < 1:
+            return name, f"found {value!r}", "whole numbers from 1"
     if filters.min_tokens and filters.max_tokens and filters.min_tokens > filters.max_tokens:
         return "min_tokens", f"found {filters.min_tokens}", f"at most max_tokens, {filters.max_tokens}"
     if filters.language is not None:
@@ -86,33 +83,39 @@ def problem(filters: TraceFilters) -> tuple[str, str, str] | None:
 def filter_traces(
     rows: Dataset, filters: TraceFilters, count: Callable[[str], int] = len
 ) -> tuple[Dataset, list[dict[str, Any]]]:
-    """Drop the traces that a filter refuses.
+    """Drop the traces that a filter refuses; cheap filters come first, and what one cannot judge is kept.
 
     Args:
         rows: prompt-completion rows, with their gold in `answer` where there is one.
-        filters: which filters are on, as `problem` has let them through; they are applied in a fixed order, cheap ones first.
         count: the number of tokens in a text, for `min_tokens` and `max_tokens`; without it, of letters.
 
     Returns:
-        the rows kept, in order, and for each filter that was on, in the order they were applied, `{"filter": name, "before":
-        rows it saw, "dropped": k, "examples": the first 3 rows dropped}`, rows numbered from 0 as they came in. `correct`
-        also counts `no_gold`, rows kept, and `unjudged`, rows dropped because the gold cannot be read or judging took too
-        long; `min_steps` and `language` count `not_applicable`, rows kept.
+        the rows kept, in order, and for each filter that was on `{"filter": name, "before": rows it saw, "dropped":
+        k, "examples": the first 3 rows dropped}`, rows numbered from 0 as they came in, and its counts of `APART`:
+        rows kept, but for those `unjudged`, whose gold cannot be read or took too long to judge.
 
     Raises:
         KeyProblem: there is no column `completion`.
     """
-    on = list(_filters_on(filters, count))
+    on = _filters_on(filters, count)
     if on and "completion" not in rows.column_names:
         raise KeyProblem(KEY, f"found no column completion; there are {', '.join(rows.column_names)}")
-    records: list[dict[str, Any]] = [{"filter": name, "before": 0, "dropped": 0, "examples": []} for name, _, _ in on]
-    for record, (_, _, apart) in zip(records, on, strict=True):
-        record |= dict.fromkeys(apart, 0)
+    records: list[dict[str, Any]] = [
+        {"filter": name, "before": 0, "dropped": 0, "examples": [], **dict.fromkeys(APART.get(name, []), 0)}
+        for name in on
+    ]
     kept: list[int] = []
     for start in range(0, len(rows) if on else 0, _BATCH):
         batch = list(enumerate(_read(rows, start), start))
-        for record, (_, judge, _) in zip(records, on, strict=True):
-            batch = _apply(judge, batch, record)
+        for record, judge in zip(records, on.values(), strict=True):
+            verdicts = judge([row for _, row in batch])
+            dropped = [number for (number, _), said in zip(batch, verdicts, strict=True) if said not in KEPT]
+            record["before"] += len(batch)
+            record["dropped"] += len(dropped)
+            record["examples"] = [*record["examples"], *dropped][:_EXAMPLES]
+            for name in APART.get(record["filter"], []):
+                record[name] += verdicts.count(name)
+            batch = [row for row, said in zip(batch, verdicts, strict=True) if said in KEPT]
         kept += [number for number, _ in batch]
     return rows.select(kept) if on and len(kept) < len(rows) else rows, records
 
@@ -139,7 +142,7 @@ def repetition(text: str) -> float:
 
 
 def ends_in_loop(text: str) -> bool:
-    """Tell whether a text ends in one phrase 5 times in a row or more, 40 words or more in all; the last may be cut off.
+    """Tell whether a text ends in a phrase 5 times in a row or more, in 40 words or more; the last may be cut off.
 
     >>> ends_in_loop("So it is 4. " + "Wait, let me check again. " * 9 + "Wait, let")
     True
@@ -157,25 +160,23 @@ def ends_in_loop(text: str) -> bool:
     return False
 
 
-def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> Iterator[tuple[str, Callable, list[str]]]:
-    """Yield `(name, function from rows to _Said, what is counted apart)` of each filter that is on, in its order."""
+def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> dict[str, Callable[[Rows], Verdicts]]:
+    """Return the filters that are on, in their order."""
 
-    def each(test: Callable[[str], bool]) -> Callable[[_Rows], _Said]:
-        return lambda rows: [(test(completion), "") for _, completion, _ in rows]
+    def each(test: Callable[[str], bool]) -> Callable[[Rows], Verdicts]:
+        return lambda rows: ["" if test(completion) else "dropped" for _, completion, _ in rows]
 
-    every: dict[str, tuple[Callable, list[str]]] = {
-        "require_thought": (each(lambda text: bool((think.split(text).thought or "").strip())), []),
-        "min_tokens": (each(lambda text: count(text) >= (filters.min_tokens or 0)), []),
-        "max_tokens": (each(lambda text: count(text) <= (filters.max_tokens or 0)), []),
-        "language": (partial(_in_language, filters.language), ["not_applicable"]),
-        "max_repetition": (each(partial(_repeats_little, filters.max_repetition)), []),
-        "min_steps": (partial(_with_true_steps, filters.min_steps), ["not_applicable"]),
-        "correct": (_correct, ["no_gold", "unjudged"]),
+    every: dict[str, Callable[[Rows], Verdicts]] = {
+        "require_thought": each(lambda text: bool((think.split(text).thought or "").strip())),
+        "min_tokens": each(lambda text: count(text) >= (filters.min_tokens or 0)),
+        "max_tokens": each(lambda text: count(text) <= (filters.max_tokens or 0)),
+        "language": partial(_in_language, filters.language),
+        "max_repetition": each(partial(_repeats_little, filters.max_repetition)),
+        "min_steps": partial(_with_true_steps, filters.min_steps),
+        "correct": _correct,
     }
-    for name, (judge, apart) in every.items():
-        value = getattr(filters, name)
-        if value is not None and value is not False:  # 0.0 is a share like others
-            yield name, judge, apart
+    off = {name for name in every if (value := getattr(filters, name)) is None or value is False}  # 0.0 is a share
+    return {name: judge for name, judge in every.items() if name not in off}
 
 
 def _read(rows: Dataset, start: int) -> Iterator[tuple[Any, str, Any]]:
@@ -185,57 +186,37 @@ def _read(rows: Dataset, start: int) -> Iterator[tuple[Any, str, Any]]:
         yield row.get("prompt"), completion, row.get("answer")
 
 
-def _apply(judge: Callable, batch: list[tuple[int, Any]], record: dict[str, Any]) -> list[tuple[int, Any]]:
-    """Return the rows of a batch that a filter keeps, and enter the others into its record."""
-    said: _Said = judge([row for _, row in batch])
-    record["before"] += len(batch)
-    for apart, rows in Counter(apart for _, apart in said if apart).items():
-        record[apart] += rows
-    dropped = [number for (number, _), (is_kept, _) in zip(batch, said, strict=True) if not is_kept]
-    record["dropped"] += len(dropped)
-    record["examples"] = [*record["examples"], *dropped][:_EXAMPLES]
-    return [row for row, (is_kept, _) in zip(batch, said, strict=True) if is_kept]
-
-
 def _repeats_little(most: float | None, text: str) -> bool:
     thought, closed, _ = text.rpartition(think.CLOSE)
     is_loop = ends_in_loop(text) or (bool(closed) and ends_in_loop(thought))
     return not is_loop and repetition(text) <= (1.0 if most is None else most)
 
 
-def _in_language(script: str | None, rows: _Rows) -> _Said:
+def _in_language(script: str | None, rows: Rows) -> Verdicts:
     from reasoning_ext.rewards.language import language
 
     return _at_least(LANGUAGE_SHARE, language([completion for _, completion, _ in rows], script=script or "latin"))
 
 
-def _with_true_steps(least: float | None, rows: _Rows) -> _Said:
+def _with_true_steps(least: float | None, rows: Rows) -> Verdicts:
     from reasoning_ext.rewards.step_check import step_check
 
     return _at_least(least or 0.0, step_check([completion for _, completion, _ in rows]))
 
 
-def _at_least(least: float, shares: list[float | None]) -> _Said:
-    return [(True, "not_applicable") if share is None else (share >= least, "") for share in shares]
+def _at_least(least: float, shares: list[float | None]) -> Verdicts:
+    return ["not_applicable" if share is None else "" if share >= least else "dropped" for share in shares]
 
 
-def _correct(rows: _Rows) -> _Said:
-    """Judge the answers as the reward `math_answer` does, which goes through `verifier.judge_all`; one right gold is enough."""
+def _correct(rows: Rows) -> Verdicts:
+    """Judge the answers as the reward `math_answer` does; one right gold is enough."""
     from reasoning_ext.rewards.math_answer import math_answer
 
-    pairs = [
-        (i, str(gold))
-        for i, (_, _, answer) in enumerate(rows)
-        for gold in (answer if isinstance(answer, list) else [] if answer is None else [answer])
-        if str(gold).strip()
-    ]
-    completions, prompts = [rows[i][1] for i, _ in pairs], [rows[i][0] or "" for i, _ in pairs]
-    verdicts: list[list[float | None]] = [[] for _ in rows]
-    for (i, _), verdict in zip(
-        pairs, math_answer(completions, [gold for _, gold in pairs], prompts=prompts), strict=True
-    ):
-        verdicts[i].append(verdict)
-    return [
-        (1.0 in given, "" if 1.0 in given or None not in given else "unjudged") if given else (True, "no_gold")
-        for given in verdicts
-    ]
+    golds = [gold if isinstance(gold, list) else [gold] for _, _, gold in rows]
+    pairs = [(i, str(gold)) for i, own in enumerate(golds) for gold in own if gold is not None and str(gold).strip()]
+    prompts = [rows[i][0] or "" for i, _ in pairs]
+    scores = math_answer([rows[i][1] for i, _ in pairs], [gold for _, gold in pairs], prompts=prompts)
+    given: list[list[float | None]] = [[] for _ in rows]
+    for (i, _), score in zip(pairs, scores, strict=True):
+        given[i].append(score)
+    return ["no_gold" if not own else "" if 1.0 in own else "unjudged" if None in own else "dropped" for own in given]

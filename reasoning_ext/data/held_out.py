@@ -1,19 +1,19 @@
-"""What is held out of a file, and which problems a run was trained on: both know a problem by its text, not by its place.
+"""What is held out of a file, and which problems a run was trained on: both know a problem by its text.
 
-A file with `test_size` has the splits `train` and `test`. A row's side is decided by its problem alone, whatever the recipe,
-its seed and its format: each stage that names the file with the same `test_size` sees the same two parts, and a problem that
-stands in several rows is on one side with all of them.
+A file with `test_size` has the splits `train` and `test`. A row's side is decided by its problem alone, whatever the
+recipe, its seed and its format: each stage that names the file with the same `test_size` sees the same two parts, and
+a problem that stands in several rows is on one side with all of them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError
+from reasoning_ext.data.values import digest
 from reasoning_ext.runs.files import whole_file
 from reasoning_ext.runs.folder import is_main
 
@@ -27,29 +27,23 @@ SPLITS = ("train", "test")
 
 
 def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, str] | None = None) -> Dataset:
-    """Return one of the two parts of raw rows, in their order.
+    """Return one of the two parts of raw rows, `train` or `test`, in their order.
 
     Args:
-        rows: as they stand in the file.
         test_size: rows held out, a share below 1 or a number; a few more where the last problem has several rows.
-        split: `train` or `test`.
         renamed: `{column: the name that a recipe gives it}`, by which the problem is known.
 
     Raises:
         DataError: one of the parts would be empty.
     """
     wanted = math.ceil(test_size * rows.num_rows) if test_size < 1 else int(test_size)
-    digests = [_digest(key) for key in _keys(rows, renamed or {})]
-    held: set[bytes] = set()
-    for count, digest in enumerate(sorted(digests)):
-        if count >= wanted and digest not in held:
-            break
-        held.add(digest)
-    chosen = [i for i, digest in enumerate(digests) if (digest in held) == (split == "test")]
+    digests = [digest(key) for key in _keys(rows, renamed or {})]
+    ordered = sorted(digests)
+    held = {one for one in ordered if wanted and one <= ordered[min(wanted, len(ordered)) - 1]}
+    chosen = [i for i, one in enumerate(digests) if (one in held) == (split == "test")]
     if not 0 < len(chosen) < rows.num_rows:
-        different = len(set(digests))
-        problem = f"found {test_size:g} for {rows.num_rows} rows of {different} problems, allowed: what leaves rows to train on"
-        raise DataError("test_size", problem)
+        found = f"found {test_size:g} for {rows.num_rows} rows of {len({*digests})} problems"
+        raise DataError("test_size", found, "what leaves rows to train on")
     return rows.select(chosen)
 
 
@@ -62,27 +56,21 @@ def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):
-            value = [turn.get("content") or turn.get("value") for turn in value if _is_users(turn)] or value
+            turns = [turn for turn in value if isinstance(turn, dict)]
+            users = [turn for turn in turns if (turn.get("role") or turn.get("from")) in ("user", "human")]
+            value = [turn.get("content") or turn.get("value") for turn in users] or value
         yield " ".join(str(value).casefold().split())
 
 
-def _is_users(turn: Any) -> bool:
-    return isinstance(turn, dict) and (turn.get("role") or turn.get("from")) in ("user", "human")
-
-
-def _digest(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
-
-
 def digests_of(prompts: Iterable[Any]) -> list[str]:
-    """Return a digest of each prompt's problem, the same for what is only spelt otherwise; system prompts do not count."""
+    """Return a digest of each prompt's problem, the same for what is only spelt otherwise, without system prompts."""
     from reasoning_ext.data.duplicates import normalise, prompt_text
 
-    return [_digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
+    return [digest(normalise(prompt_text(prompt, ("user",)))).hex() for prompt in prompts]
 
 
 def trained_digests(rows: Any) -> set[str] | None:
-    """Return the digests of the problems in rows that are trained on, each turn of a chat by itself too; None of a stream."""
+    """Return the digests of the problems in rows, each turn of a chat by itself too; None of a stream."""
     if not hasattr(rows, "num_rows") or "prompt" not in rows.column_names:
         return None
     found: set[str] = set()
@@ -97,7 +85,7 @@ def write_problems(folder: Path, rows: Any) -> None:
     """Keep in a run's folder which problems it is trained on, where its rows do not stream."""
     if is_main() and (found := trained_digests(rows)) is not None:
         with whole_file(folder / PROBLEMS) as file:
-            file.writelines(f"{digest}\n" for digest in sorted(found))
+            file.writelines(f"{one}\n" for one in sorted(found))
 
 
 def read_problems(folder: Path) -> set[str] | None:

@@ -1,31 +1,29 @@
-"""The runs that a model comes from, and their recipes as they were run: how it was asked, and what it was trained on."""
+"""The runs that a model comes from, and their recipes as they were run: how it was asked, what it was trained on."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.held_out import digests_of, read_problems, trained_digests
-from reasoning_ext.data.row_options import reads_earlier
-from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.data.row_options import on_hub, reads_earlier, row_options
+from reasoning_ext.errors import Problem, UserError
 from reasoning_ext.recipe.entries import asks_server, entries, eval_models
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe, load_recipe
-from reasoning_ext.recipe.user_code import without_code
+from reasoning_ext.runs.files import read_object
 from reasoning_ext.runs.folder import LINEAGE, RECIPE, is_run, written_recipe
 from reasoning_ext.runs.read import IN_TRAINING, in_training
 
 INSIDE = ("checkpoint-*", "export/*")  # folders with a run's own weights
 EXPORT = "export.json"  # in the folder of every export
-PROMPT_KEYS = ("system_prompt", "chat_template_kwargs", "think_tags")
 
 
 def run_of(name: str | Path) -> Path | None:
-    """Return the run whose weights or rows a folder holds: itself, that of a checkpoint, that of an export in it; or None."""
+    """Return the run whose weights or rows a folder holds: itself, that of a checkpoint or an export in it; or None."""
     path = Path(name)
     if is_run(path):
         return path
@@ -36,16 +34,14 @@ def run_of(name: str | Path) -> Path | None:
 def run_recipe(run: Path, problems: list[Problem] | None = None) -> Recipe:
     """Load a run's recipe, in the folder that its names with ./ belong to, where that is still there.
 
-    Args:
-        run: the folder.
-        problems: as in `recipe.load_recipe`.
+    `problems` is as in `recipe.load_recipe`.
     """
     recipe, written = load_recipe(run / RECIPE, problems=problems), written_recipe(run)
     return replace(recipe, path=written) if written is not None and written.parent.is_dir() else recipe
 
 
 def prompt_settings(recipe: Recipe) -> list[tuple[str | None, dict[str, Any]]]:
-    """List what a recipe's prompts are written with, once each: the system prompt, and the arguments of the chat template.
+    """List what a recipe's prompts are written with, once each: the system prompt, and the template's arguments.
 
     Rows that a sample run kept have the system prompt of that run.
     """
@@ -55,14 +51,13 @@ def prompt_settings(recipe: Recipe) -> list[tuple[str | None, dict[str, Any]]]:
         system = entry.get("system_prompt")
         if not system and (source := maker_of(entry, entry.get("dataset_name") or "")):
             system = prompt_settings(source)[0][0]
-        own = entry.values.get("chat_template_kwargs") or {}
-        if (setting := (system or None, {**of_all, **own})) not in found:
-            found.append(setting)
+        setting = system or None, {**of_all, **(entry.values.get("chat_template_kwargs") or {})}
+        found += [setting] if setting not in found else []
     return found
 
 
 def maker_of(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Recipe | None:
-    """Return the recipe that makes what another one names: one that runs before it, or that of a run's folder; or None."""
+    """Return the recipe that makes what another one names: one that runs before it, that of a run's folder; or None."""
     place = Path(recipe.local(name))
     made = [other for other in earlier if other is not recipe and other.output_dir.resolve() == place.resolve()]
     if made or (run := run_of(place)) is None:
@@ -70,34 +65,6 @@ def maker_of(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Recip
     with contextlib.suppress(UserError):  # a damaged folder is refused elsewhere
         return run_recipe(run, [])
     return None
-
-
-def forgotten(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Problem]:
-    """Say what the models of a recipe were trained with and it leaves out, so that they would read other prompts.
-
-    Args:
-        recipe: the recipe; a key that it sets itself, be it to null, is its choice.
-        earlier: the recipes that run before it.
-    """
-    found: dict[str, Problem] = {}
-    listed = recipe.get("datasets") or []
-    written = {*recipe.values, *(key for entry in listed if isinstance(entry, dict) for key in entry)}
-    named = [*eval_models(recipe).values(), recipe.values.get("model_name_or_path")]
-    own = {key: value for key, value in _shaping(recipe).items() if value} if {*PROMPT_KEYS} - written else {}
-    for name in dict.fromkeys(name for name in named if isinstance(name, str) and not asks_server(recipe)):
-        maker = maker_of(recipe, name, earlier)
-        for key, value in _shaping(maker).items() if maker is not None and maker.stage in TRAINED else ():
-            if value and key not in written and key not in own:
-                text = f"left out, but {name} was trained with {value!r}; write the same, or null to ask it without"
-                found.setdefault(key, Problem(code="forgotten_prompt", level="warning", key=key, found=text))
-    return list(found.values())
-
-
-def _shaping(recipe: Recipe) -> dict[str, Any]:
-    """Return what shapes all prompts of a recipe in the same way, by key."""
-    settings = prompt_settings(recipe)
-    values = dict(zip(PROMPT_KEYS, settings[0], strict=False)) if len(settings) == 1 else {}
-    return values | {"think_tags": recipe.get("think_tags")}
 
 
 @dataclass
@@ -128,22 +95,15 @@ def overlap_lines(found: dict[str, Overlap], problems: int) -> tuple[str, list[s
 def overlaps(
     recipe: Recipe, prompts: Iterable[Any], earlier: Iterable[Recipe] = (), hub: bool = True, rows: Any = None
 ) -> dict[str, Overlap]:
-    """Compare the problems that a recipe evaluates on with what its models were trained on.
+    """Compare the prompts that a recipe evaluates on with what its models were trained on: `{label: what was found}`.
 
     Args:
-        recipe: of stage eval, or of one that trains and evaluates as it goes.
-        prompts: of the evaluation.
-        earlier: the recipes that run before it.
-        hub: whether data of runs that have not kept their problems may be read from the hub.
-        rows: what the recipe itself trains on.
-
-    Returns:
-        `{label of the model: what was found}`.
+        earlier: the recipes that run before it, whose data are read; with `hub` from the hub too.
+        rows: what the recipe itself trains on, where it evaluates as it goes.
     """
-    asked = digests_of(prompts)
-    known: dict[Path, set[str] | str] = {}
+    asked, own = digests_of(prompts), trained_digests(rows) or set()
+    known: dict[Path, set[str] | None] = {}
     found = {}
-    own = trained_digests(rows) or set()
     for label, name in (eval_models(recipe) or {"this run": recipe.get("model_name_or_path")}).items():
         found[label] = overlap = Overlap({i for i, digest in enumerate(asked) if digest in own})
         if asks_server(recipe):
@@ -152,52 +112,14 @@ def overlaps(
         for folder, maker in training_runs(recipe, str(name), earlier):
             if folder not in known:
                 known[folder] = _trained_on(folder, maker, hub, earlier)
-            trained = known[folder]
-            if isinstance(trained, str):
-                overlap.unknown.append(trained)
-            else:
-                overlap.numbers |= {i for i, digest in enumerate(asked) if digest in trained}
+            if (trained := known[folder]) is None:
+                overlap.unknown.append(f"what {folder.name} was trained on is not known here")
+            overlap.numbers |= {i for i, digest in enumerate(asked) if digest in (trained or ())}
     return found
 
 
-def overlap_findings(
-    recipe: Recipe, rows: Any, earlier: Iterable[Recipe], hub: bool
-) -> tuple[dict[str, int | None], list[Problem]]:
-    """Count how many problems of an evaluation, or of what a training holds out, are trained on, and warn of them.
-
-    Args:
-        recipe, earlier, hub: as in `overlaps`.
-        rows: what the recipe trains or evaluates on, prepared.
-
-    Returns:
-        `({label of the model: problems, None where that is not known}, what to say)`; nothing for other stages.
-    """
-    from reasoning_ext.data.row_options import TEST, row_options
-    from reasoning_ext.data.rows import read_rows
-
-    held, own, key = rows, None, "dataset_name"
-    if recipe.stage != "eval":
-        if recipe.stage not in TRAINED or recipe.get("eval_strategy") in (None, "no"):
-            return {}, []
-        own, key = rows, "dataset_test_split"
-        try:
-            held = read_rows(row_options(recipe), TEST)
-        except KeyProblem as error:
-            raise UserError(recipe.placed(error)) from error
-    if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
-        return {}, []
-    found = overlaps(recipe, held["prompt"], earlier, hub, own)
-    said, unknown = overlap_lines(found, held.num_rows)
-    findings = [Problem(code="overlap", level="note", found=line) for line in unknown]
-    if said:
-        hint = "hold rows out with test_size in each recipe, or name other rows"
-        key = "datasets" if recipe.get("datasets") else key
-        findings.append(Problem(code="overlap", level="warning", key=key, found=said, hint=hint))
-    return {label: None if one.unknown else len(one.numbers) for label, one in found.items()}, findings
-
-
 def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> Iterator[tuple[Path, Recipe | None]]:
-    """Yield the runs that trained a model, the last one first: each one's folder, and its recipe, None where it is lost."""
+    """Yield the runs that trained a model, the last one first: the folder, and the recipe, None where it is lost."""
     seen: set[Path] = set()
     was_run = False
     while maker := maker_of(recipe, name, earlier):
@@ -206,37 +128,22 @@ def training_runs(recipe: Recipe, name: str, earlier: Iterable[Recipe] = ()) -> 
             return
         seen.add(folder)
         yield folder, maker
-        recipe, name, was_run = maker, str(maker.values.get("model_name_or_path")), _began_with_a_run(folder)
+        inputs = read_object(folder / LINEAGE).get("inputs") or {}  # of another run, wherever that is now
+        recipe, name, was_run = maker, str(maker.values.get("model_name_or_path")), "run:" in str(inputs.get("model"))
     place = Path(recipe.local(name))
     if was_run or run_of(place) is not None or (place / EXPORT).is_file():
         yield place, None
 
 
-def _began_with_a_run(folder: Path) -> bool:
-    """Tell whether a run's model was made by another run, wherever that is now."""
-    try:
-        return str(json.loads((folder / LINEAGE).read_bytes())["inputs"].get("model")).startswith("run:")
-    except (OSError, ValueError, KeyError, AttributeError):
-        return False
-
-
-def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterable[Recipe]) -> set[str] | str:
-    """Return the digests of the problems that a run was or will be trained on, or why they are not known."""
-    if recipe is None:
-        return f"{folder.name} was trained by a run whose folder is not there"
-    from reasoning_ext.data.row_options import on_hub, row_options
+def _trained_on(folder: Path, recipe: Recipe | None, hub: bool, earlier: Iterable[Recipe]) -> set[str] | None:
+    """Return the digests of the problems that a run was trained on, or that a listed recipe will be; or None."""
     from reasoning_ext.data.rows import prepare
 
-    if (kept := read_problems(folder)) is not None:
+    if (kept := read_problems(folder)) is not None or recipe is None:
         return kept
-    if reads_earlier(recipe, [other.output_dir for other in earlier]):
-        return f"the data of {folder.name} are yet to be made"
-    if on_hub(recipe) and not hub:
-        return f"the data of {folder.name} are on the hub"
-    listed = any(recipe is other for other in earlier)  # what is no recipe of the user's runs nothing
-    try:
-        with contextlib.nullcontext() if listed else without_code():
-            trained = trained_digests(prepare(row_options(recipe)).rows)
-    except UserError as error:
-        return f"the data of {folder.name} cannot be read ({error})"
-    return trained if trained is not None else f"the data of {folder.name} stream"
+    made = [other.output_dir for other in earlier]
+    if not any(recipe is other for other in earlier) or reads_earlier(recipe, made) or (on_hub(recipe) and not hub):
+        return None
+    with contextlib.suppress(UserError):  # which is said of that recipe
+        return trained_digests(prepare(row_options(recipe)).rows)
+    return None

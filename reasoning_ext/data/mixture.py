@@ -13,16 +13,11 @@ from reasoning_ext.recipe.keys import FROM_DATA
 if TYPE_CHECKING:
     from datasets import Dataset
 
-USED = ("prompt", "completion", "chosen", "rejected", "answer", TASK, "chat_template_kwargs")
+USED = ("prompt", "completion", "chosen", "rejected", TASK, "chat_template_kwargs")
 
 
 def mix(parts: list[Dataset], sources: Sequence[Source], seed: int) -> Dataset:
-    """Mix data sets as their entries say, and shuffle those that do not stream.
-
-    Args:
-        parts: the formatted rows of each entry.
-        sources: the entries.
-        seed: of the draw and of the order.
+    """Mix the formatted rows of entries as `sources` say, and shuffle those that do not stream.
 
     Raises:
         DataError: an entry asks for more rows than there are, or columns of the same name hold different things.
@@ -39,11 +34,11 @@ def mix(parts: list[Dataset], sources: Sequence[Source], seed: int) -> Dataset:
             total = min(part.num_rows / (w / sum(weights)) for part, w in zip(parts, weights, strict=True))
             shares = [max(1, round(total * w / sum(weights))) for w in weights]
             wanted = [min(share, part.num_rows) for share, part in zip(shares, parts, strict=True)]
-        for i, (source, count) in enumerate(zip(sources, wanted, strict=True)):
-            if count is not None and count > (there := parts[i].num_rows):
-                problem = f"found {count}, allowed: at most the {there} rows that there are"
-                raise DataError(source.at("num_rows"), problem)
-            if count is not None and count < parts[i].num_rows:
+        for i, count in enumerate(wanted):
+            there = parts[i].num_rows
+            if count is not None and count > there:
+                raise DataError(sources[i].at("num_rows"), f"found {count}", f"at most the {there} rows that there are")
+            if count is not None and count < there:
                 parts[i] = parts[i].shuffle(seed=seed).select(range(count))
         return datasets.concatenate_datasets(_aligned(parts, from_data)).shuffle(seed=seed)
     except DataError:
@@ -60,8 +55,7 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
     parts = [part.to_iterable_dataset() if hasattr(part, "num_rows") else part for part in parts]
     parts = [part.take(count) if count else part for part, count in zip(parts, wanted, strict=True)]
     if from_data:
-        shown = [{*columns_of(part)} - {"answer"} for part in parts]
-        parts = [part.select_columns([n for n in USED if n in has]) for part, has in zip(parts, shown, strict=True)]
+        parts = [part.select_columns([name for name in USED if name in columns_of(part)]) for part in parts]
     shares = weights if all(weights) else wanted
     chances = [share / sum(shares) for share in shares] if all(shares) else None
     ends = "first_exhausted" if all(weights) else "all_exhausted_without_replacement"
@@ -69,49 +63,23 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
 
 
 def _aligned(parts: list[Dataset], from_data: bool) -> list[Dataset]:
-    """Bring columns of different kinds together.
-
-    SFT and DPO read no columns but `USED`: others are left out there where they differ, and golds become lists.
+    """Refuse columns of different kinds; SFT and DPO do not train on others than `USED`, which are left out there.
 
     Raises:
         DataError: a column differs.
     """
-    for name in dict.fromkeys(name for part in parts for name in part.column_names):
-        kinds = {i: part.features[name] for i, part in enumerate(parts) if name in part.column_names}
-        if _go_together([parts[i].select_columns([name]).take(1) for i in kinds]):
-            continue
-        if from_data and name not in USED:
-            parts = [part.remove_columns(name) if i in kinds else part for i, part in enumerate(parts)]
-        elif from_data and name == "answer":
-            parts = [_listed(part) if i in kinds else part for i, part in enumerate(parts)]
-        else:
-            found = "; ".join(f"{_kind(kind)} in entry {i}" for i, kind in kinds.items())
-            rename = "" if name == "chat_template_kwargs" else "; name one of them otherwise with rename_columns"
-            raise DataError("datasets", f"the column {name} holds {found}, allowed: one kind{rename}")
-    return parts
-
-
-def _go_together(columns: list[Dataset]) -> bool:
     import datasets
 
-    try:
-        datasets.concatenate_datasets(columns)
-    except (ValueError, TypeError):
-        return False
-    return True
-
-
-def _listed(rows: Dataset) -> Dataset:
-    """Make lists of golds that are none."""
-    from datasets import Value
-
-    if not isinstance(rows.features["answer"], Value):
-        return rows
-    golds = [None if gold is None else [str(gold)] for gold in rows["answer"]]
-    return rows.remove_columns("answer").add_column("answer", golds)
-
-
-def _kind(feature: Any) -> str:
-    if isinstance(feature, dict):
-        return "{" + ", ".join(f"{name}: {_kind(kind)}" for name, kind in feature.items()) + "}"
-    return type(feature).__name__.lower() if isinstance(feature, list) else getattr(feature, "dtype", "list")
+    for name in dict.fromkeys(name for part in parts for name in part.column_names):
+        having = [i for i, part in enumerate(parts) if name in part.column_names]
+        try:
+            datasets.concatenate_datasets([parts[i].select_columns([name]).take(1) for i in having])
+        except (ValueError, TypeError) as error:
+            if not from_data or name in USED:
+                kinds = [getattr(parts[i].features[name], "dtype", "list") for i in having]
+                found = "; ".join(f"{kind} in entry {i}" for kind, i in zip(kinds, having, strict=True))
+                hint = "name one of them otherwise with rename_columns"
+                raise DataError("datasets", f"the column {name} holds {found}", "one kind", hint) from error
+            for i in having:
+                parts[i] = parts[i].remove_columns(name)
+    return parts

@@ -18,7 +18,6 @@ class Prepared:
     """Rows that are ready, and what became of the others.
 
     Attributes:
-        rows: what a stage uses.
         steps: one mapping a step, `step`, `rows` after it and `dropped` by it, further counts.
         removed: the rows that were dropped as duplicates or as evaluation problems, and examples of filtered ones: the
             step, the row's number as the step was given it, why, and how its question begins.
@@ -29,8 +28,8 @@ class Prepared:
     removed: list[dict[str, Any]] = field(default_factory=list)
 
     def note(self, step: str, rows: Any, dropped: int, **more: Any) -> None:
-        """Record a step."""
-        count = rows.num_rows if hasattr(rows, "num_rows") else None
+        """Record a step; `rows` are those that it left, or their number."""
+        count = rows if isinstance(rows, int) else getattr(rows, "num_rows", None)
         self.steps.append({"step": step, "rows": count, "dropped": dropped, **more})
 
     def remove(self, step: str, rows: Any, found: list[dict[str, Any]]) -> None:
@@ -43,20 +42,17 @@ class Prepared:
             self.removed.append({"step": step, **one, "text": text[:SHOWN] + (" ..." if len(text) > SHOWN else "")})
 
     def lines(self) -> list[str]:
-        """Return the steps that dropped rows, or read some, as lines for people."""
-        return [
-            f"{step['step']}: {step['rows'] if step['rows'] is not None else 'streamed'} rows"
-            + (f", {step['dropped']} dropped" if step["dropped"] else "")
-            + "".join(
-                f", {name} {value}"
-                for name, value in step.items()
-                if name not in ("step", "rows", "dropped", "examples")
-            )
-            for step in self.steps
-        ]
+        """Return the steps as lines for people."""
+        return [_line(**step) for step in self.steps]
 
     def write(self, folder: Path) -> None:
         """Keep the counts and the removed rows in a run's folder."""
         write_whole(folder / COUNTS, json.dumps(self.steps, indent=1, ensure_ascii=False))
         if self.removed:
             write_whole(folder / REMOVED, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in self.removed))
+
+
+def _line(step: str, rows: int | None, dropped: int, examples: Any = None, **more: Any) -> str:
+    counts = ({"dropped": dropped} if dropped else {}) | more
+    told = [f"{value} {name}" if name == "dropped" else f"{name} {value}" for name, value in counts.items()]
+    return ", ".join([f"{step}: {'streamed' if rows is None else rows} rows", *told])

@@ -1,4 +1,4 @@
-"""What a recipe says about its rows, as frozen records: where they are, how they are read, and which of them are left out."""
+"""What a recipe says about its rows, as frozen records: where they are, how they are read, which are left out."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ TRAIN, TEST = "dataset_train_split", "dataset_test_split"
 
 @dataclass(frozen=True)
 class Source:
-    """One data set.
+    """One data set, called `name` in the recipe; `path` is where it is.
 
     Attributes:
-        name: as the recipe writes it; `path` is where it is.
-        splits: `{TRAIN: split, TEST: split}`.
         named: the keys that are set for it, in the recipe or its entry.
         index: its place in `datasets`, None where the recipe has one data set.
         of_all: the keys that the recipe sets for all entries.
         reading, formatting: arguments of `sources.load_rows` and `data.format_rows`.
-        extra: columns that each of its rows gets.
+        extra: columns that each row of an entry gets.
     """
 
     name: str
@@ -57,11 +55,8 @@ class Source:
 class RowOptions:
     """Everything that is done to a recipe's rows.
 
-    Attributes:
-        key: what names the data, `dataset_name`, or `datasets` for a mixture.
-        max_samples: of the mixture.
-        agrees: prompts without a gold are answered too, with the answer that most completions have.
-        rewards: how `reward_funcs` spells each reward.
+    `key` names the data: `dataset_name`, or `datasets` for a mixture, which `max_samples` is of. `agrees`: prompts
+    without a gold are answered too, with the answer that most completions have. `rewards` are spelled as they are there.
     """
 
     stage: str
@@ -146,16 +141,18 @@ def _source(entry: Recipe, index: int | None) -> Source:
 
 
 def reads_earlier(recipe: Recipe, made: Iterable[Path]) -> bool:
-    """Tell whether the data set is the output of a recipe that has yet to run."""
-    names = [(entry, entry.get("dataset_name")) for entry in entries(recipe)]
-    sources = [Path(entry.local(name)) for entry, name in names if name]
+    """Tell whether a data set is the output of a recipe that has yet to run, which makes one of some folders."""
     made = {Path(path).resolve() for path in made}
-    return any(source.resolve() in made and not (source / DONE).is_file() for source in sources)
+    return any(Path(name).resolve() in made and not (Path(name) / DONE).is_file() for name in _names(recipe))
 
 
 def on_hub(recipe: Recipe) -> bool:
     """Tell whether a data set of a recipe is on the hub."""
-    return any(is_hub_name(entry.local(name)) for entry in entries(recipe) if (name := entry.get("dataset_name")))
+    return any(is_hub_name(name) for name in _names(recipe))
+
+
+def _names(recipe: Recipe) -> list[str]:
+    return [entry.local(name) for entry in entries(recipe) if (name := entry.get("dataset_name"))]
 
 
 def is_hub_name(name: str) -> bool:

@@ -1,6 +1,6 @@
 """A training row or pair in tokens: what is trained on and how much, and whether it decodes to the exact trace.
 
-The trainer gets `input_ids` and `labels` (-100 where nothing is trained), so that TRL neither renders nor masks nor cuts.
+The trainer gets `input_ids` and `labels` (-100 where nothing is trained): TRL neither renders nor masks nor cuts.
 """
 
 from __future__ import annotations
@@ -21,9 +21,8 @@ ANCHORS = ("\n", "=")  # behind these a tokenizer that begins each text with a s
 class LossOptions:
     """What of a completion is trained on; the prompt never is.
 
-    Attributes:
-        train_on: "completion", or "answer": the thought is read and not trained on.
-        thought_weight, answer_weight: factors on each token's loss; the mean is taken over the tokens, not the weights.
+    `train_on` is "completion", or "answer": the thought is read and not trained on. The weights are factors on each
+    token's loss, whose mean is taken over the tokens, not the weights.
     """
 
     train_on: str = "completion"
@@ -38,14 +37,10 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class Tokens:
-    """One training row in T tokens.
+    """One training row in T tokens: prompt, thought, answer and the end of the turn, (T,).
 
-    Attributes:
-        input_ids: prompt, thought, answer and the end of the turn, (T,).
-        prompt: how many of them are the prompt.
-        thought: how many after the prompt are the thought, closing tag included.
-        exact: they decode to the completion as it stands in the data.
-        spelled: the completion contains the text of a token that ends a turn; it is trained on as letters.
+    `prompt` and `thought` count tokens, the closing tag included. `exact`: they decode to the completion as it stands
+    in the data. `spelled`: it contains the text of a token that ends a turn, which is trained on as letters.
     """
 
     input_ids: list[int]
@@ -69,28 +64,35 @@ class Tokens:
         return [0.0] * self.prompt + [loss.thought_weight] * self.thought + [loss.answer_weight] * answer
 
 
-def tokenize(tokenizer: Any, row: Rendered) -> Tokens:
+def tokenize(tokenizer: Any, row: Rendered, parted: bool = True) -> Tokens:
     """Tokenize a rendered row so that its prompt has the very ids that it has at inference.
 
-    Where the end of the prompt and the start of the completion would merge into one token, or the tokenizer would put a space
-    between them, the completion is tokenized by itself, as a model that has read the prompt would write it. The text of a
-    token that ends a turn becomes letters inside a completion: a model that learned it as a token would stop there.
+    Where the end of the prompt and the start of the completion would merge into one token, or the tokenizer would put
+    a space between them, the completion is tokenized by itself, as a model that has read the prompt would write it.
+    The text of a token that ends a turn becomes letters inside a completion: a model that learned it as a token would
+    stop there. `parted` counts the thought's tokens, which takes twice as long; else they are the answer's.
     """
-    prompt_ids = _ids(tokenizer, row.prompt)
+    prompt_ids, end_ids = _ids(tokenizer, row.prompt), _ids(tokenizer, row.end)
     text = (row.thought + row.answer).removesuffix(row.end)
-    pieces = _pieces(text, row.ends)
-    added: list[str] = []
-    ids, exact, thought = _go_on(tokenizer, row.prompt, prompt_ids, pieces, len(row.thought))
+    # a tokenizer that is given a token's text in two parts cannot read it as the token
+    inside = "|".join(f"(?<={re.escape(end[0])})(?={re.escape(end[1:])})" for end in row.ends)
+    around = ""
+
+    def go_on(text: str) -> tuple[list[int], bool]:
+        pieces = [part for piece in _cut(text, inside) for part in _cut(piece, around)]
+        return _go_on(tokenizer, row.prompt, prompt_ids, pieces)
+
+    ids, exact = go_on(text)
     if not exact:  # some tokenizers add or take a space beside added tokens, so these are tokenized by themselves
         added = sorted((token for token in tokenizer.get_added_vocab() if token in text), key=len, reverse=True)
-        ids, exact, thought = _go_on(tokenizer, row.prompt, prompt_ids, _around(pieces, added), len(row.thought))
-    end_ids = _ids(tokenizer, row.end)
-    if not (row.thought and row.answer):
+        around = "(" + "|".join(map(re.escape, added)) + ")" if added else ""
+        ids, exact = go_on(text)
+    if row.thought and row.answer:
+        thought = common(go_on(row.thought)[0], ids) if parted else 0
+    else:
         thought = len(ids + end_ids) if row.thought else 0
-    elif thought is None:  # a tokenizer that does not tell which token a letter is in
-        head = _go_on(tokenizer, row.prompt, prompt_ids, _around(_pieces(row.thought, row.ends), added))[0]
-        thought = common(head, ids)
-    return Tokens([*prompt_ids, *ids, *end_ids], len(prompt_ids), thought, exact, len(pieces) > 1)
+    spelled = len(_cut(text, inside)) > 1
+    return Tokens([*prompt_ids, *ids, *end_ids], len(prompt_ids), thought, exact, spelled)
 
 
 def tokenize_row(
@@ -107,9 +109,10 @@ def tokenize_row(
         DataError: it trains no token, or its prompt is refused by the template.
     """
     try:
-        tokens = tokenize(tokenizer, render_row(tokenizer, contract, row, chat_template_kwargs))
+        rendered = render_row(tokenizer, contract, row, chat_template_kwargs)
     except ValueError as error:
         raise DataError("dataset_name", f"row {index}: {error}") from error
+    tokens = tokenize(tokenizer, rendered, loss.train_on == "answer" or loss.weighted)
     if loss.train_on == "answer" and tokens.skipped(loss) >= len(tokens.input_ids):
         raise DataError("train_on", f"row {index}: found no answer after the thought, so that nothing would be trained")
     return tokens
@@ -118,11 +121,7 @@ def tokenize_row(
 def prompt_length(
     tokenizer: Any, contract: Contract, row: dict[str, Any], index: int, chat_template_kwargs: dict[str, Any] | None
 ) -> int:
-    """Return how many tokens a row's prompt has, rendered as at inference; `index` is the row's number in errors.
-
-    Raises:
-        DataError: the template refuses it.
-    """
+    """Return how many tokens a row's prompt has, rendered as at inference; DataError where the template refuses it."""
     try:
         text = render_prompt(tokenizer, contract, row["prompt"], chat_template_kwargs or {})
     except ValueError as error:
@@ -132,12 +131,9 @@ def prompt_length(
 
 @dataclass(frozen=True)
 class Pair:
-    """A preference pair in P prompt tokens, C chosen and R rejected ones.
+    """A preference pair in P prompt tokens, C chosen and R rejected ones, the answers with the end of the turn.
 
-    Attributes:
-        prompt_ids, chosen_ids, rejected_ids: (P,), (C,) and (R,), the answers with the end of the turn.
-        exact: both answers decode to what stands in the data.
-        spelled: one of them contains the text of a token that ends a turn; it is read as letters.
+    `exact` and `spelled` are as in `Tokens`, of both answers, of one of them.
     """
 
     prompt_ids: list[int]
@@ -154,10 +150,10 @@ def tokenize_pair(
     index: int,
     chat_template_kwargs: dict[str, Any] | None = None,
 ) -> Pair:
-    """Render and tokenize what is chosen and what is rejected, each as a row of `sft`; `index` is the pair's number in errors.
+    """Render and tokenize both sides, each as a row of `sft`; `index` is the pair's number in errors.
 
-    DPO compares both behind one prompt. A template that opens a thought in the generation prompt gives an answer with a
-    thought another prompt than one without: what both prompts begin with is the pair's, and the rest belongs to the answers.
+    DPO compares both behind one prompt. A template that opens a thought in the generation prompt gives an answer with
+    a thought another prompt than one without: what both begin with is the pair's, the rest belongs to the answers.
 
     Raises:
         DataError: a side is empty, or the template refuses the prompt.
@@ -171,66 +167,36 @@ def tokenize_pair(
     return Pair(chosen.input_ids[:prompt], chosen.input_ids[prompt:], rejected.input_ids[prompt:], exact, spelled)
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
-
-
 def common(a: list[int], b: list[int]) -> int:
     """Return how many ids two lists begin with in common."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
-def _pieces(text: str, ends: tuple[str, ...]) -> list[str]:
-    """Cut a text inside each of `ends`, so that a tokenizer cannot read them as tokens."""
-    if not any(end in text for end in ends):
-        return [text]
-    return re.split("|".join(f"(?<={re.escape(end[0])})(?={re.escape(end[1:])})" for end in ends), text)
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _around(pieces: list[str], tokens: list[str]) -> list[str]:
-    """Cut pieces before and behind each of the tokens, the longest of which come first."""
-    if not tokens:
-        return pieces
-    pattern = "(" + "|".join(map(re.escape, tokens)) + ")"
-    return [part for piece in pieces for part in re.split(pattern, piece) if part]
+def _cut(text: str, pattern: str) -> list[str]:
+    return [part for part in re.split(pattern, text) if part] if pattern and text else [text]
 
 
-def _go_on(
-    tokenizer: Any, prompt: str, prompt_ids: list[int], pieces: list[str], cut: int = 0
-) -> tuple[list[int], bool, int | None]:
-    """Tokenize the pieces of a text behind a prompt, each in the first of several contexts where nothing is added or lost.
+def _go_on(tokenizer: Any, prompt: str, prompt_ids: list[int], pieces: list[str]) -> tuple[list[int], bool]:
+    """Return the ids of the pieces of a text behind a prompt, and whether they decode to it.
 
-    Returns:
-        `(the ids of all, whether they decode to the text, how many of them lie before its letter number cut)`; None for the
-        last where the tokenizer does not tell.
+    Each is tokenized in the first of several contexts where nothing is added or lost.
     """
     ids: list[int] = []
     exact = True
-    start, before_cut = 0, None
     for i, piece in enumerate(pieces):
-        before, first = decode(tokenizer, prompt_ids + ids), None
+        whole, made = decode(tokenizer, prompt_ids + ids) + piece, []
         for context in [prompt, "", *ANCHORS] if i == 0 else ["", *ANCHORS]:
             context_ids = prompt_ids if context == prompt else _ids(tokenizer, context)
-            more = _after(tokenizer, context, context_ids, piece, cut - start)
-            if more is not None and decode(tokenizer, prompt_ids + ids + more[0]) == before + piece:
-                break
-            first = more if first is None else first
+            both = _ids(tokenizer, context + piece)
+            if both[: len(context_ids)] == context_ids:  # else the two merge
+                made.append(both[len(context_ids) :])
+                if decode(tokenizer, prompt_ids + ids + made[-1]) == whole:
+                    ids += made[-1]
+                    break
         else:
-            more, exact = first, False
-        if more:
-            before_cut = before_cut if more[1] is None else len(ids) + more[1]
-            ids += more[0]
-        start += len(piece)
-    return ids, exact, before_cut
-
-
-def _after(
-    tokenizer: Any, context: str, context_ids: list[int], text: str, cut: int
-) -> tuple[list[int], int | None] | None:
-    """Return the ids of a text behind a context, and how many lie before its letter number cut; None where the two merge."""
-    made = tokenizer(context + text, add_special_tokens=False, verbose=False)
-    ids, taken = list(made["input_ids"]), len(context_ids)
-    if ids[:taken] != context_ids:
-        return None
-    at = made.char_to_token(len(context) + cut) if 0 <= cut < len(text) and tokenizer.is_fast else None
-    return ids[taken:], None if at is None else at - taken
+            ids, exact = ids + (made[0] if made else []), False
+    return ids, exact

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.data.columns import check_columns
-from reasoning_ext.data.formats._chat import plain
 from reasoning_ext.data.lineage import run_of, run_recipe
 from reasoning_ext.data.sources import read_jsonl
+from reasoning_ext.data.values import plain
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe.keys import EVAL_REWARDS
 from reasoning_ext.recipe.load import load_recipe

@@ -20,10 +20,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.data.formats._chat import read_chat
 from reasoning_ext.data.row_options import RowOptions, row_options
 from reasoning_ext.data.rows import read_rows
 from reasoning_ext.data.sources import read_jsonl
+from reasoning_ext.data.values import read_chat
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.errors import UserError
 from reasoning_ext.export.merge import ExportError, Source, load_weights

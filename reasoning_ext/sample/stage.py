@@ -55,12 +55,12 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         DataError, ModelError, EngineError: rows or model cannot be had, or nothing answers any more.
         DiskError: the disk is full.
     """
-    rules, budget = _rules(recipe, specs), _budget(recipe)
-    prepared = prepare(row_options(recipe), specs=specs)
+    rules, budget, data = _rules(recipe, specs), _budget(recipe), row_options(recipe)
+    prepared = prepare(data, specs=specs)
     table = prepared.rows
     if rules.min_agreement is not None and "answer" not in table.column_names:
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
-    check_columns(table.column_names, stage_columns(recipe, specs))
+    check_columns(table.column_names, stage_columns(data, specs))
     if engine is None and engine_name(recipe) != "server":
         source, limit = model_source(recipe.values, recipe.local, trainable=False), recipe.get("max_prompt_length")
         table = prompt_rows(prepared, *source.load_tokenizer(), limit, source.options.chat_template_kwargs)

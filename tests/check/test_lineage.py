@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from reasoning_ext.data.lineage import forgotten
+from reasoning_ext.check.lineage import forgotten
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.folder import open_run
 

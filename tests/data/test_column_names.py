@@ -7,8 +7,10 @@ import pyarrow.parquet
 import pytest
 from conftest import TINY
 
+from reasoning_ext.errors import UserError
 from reasoning_ext.scoring.call import build_rewards, call_reward
 from reasoning_ext.scoring.spec import EntryError, parse_rewards
+from tests.rows import put
 
 TRLS = ["completions", "prompts", "completion_ids", "trainer_state", "log_extra", "log_metric", "environments"]
 TRLS += ["image", "images", "self", "whole"]
@@ -30,8 +32,7 @@ output_dir: out
 
 
 def write_rows(folder, **more):
-    rows = [{"prompt": f"{i}+4?", "answer": str(i + 4), **more} for i in range(4)]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    put(folder / "rows.jsonl", [{"prompt": f"{i}+4?", "answer": str(i + 4), **more} for i in range(4)])
 
 
 def test_columns_of_every_such_name_are_checked_and_trained_beside(cli, tmp_path, write_recipe):
@@ -46,14 +47,10 @@ def test_columns_of_every_such_name_are_checked_and_trained_beside(cli, tmp_path
 
 
 @pytest.mark.parametrize("name", ["images", "self", "step", "prompt"])
-def test_a_reward_that_asks_for_such_a_column_is_refused(name, cli, tmp_path, write_recipe):
-    write_rows(tmp_path, **{name: "p"})
-    (tmp_path / "mine.py").write_text(
-        f"def mine(completions, {name}, **kwargs):\n    return [1.0] * len(completions)\n"
-    )
-    write_recipe(f"{RECIPE}reward_funcs: [mine.py]\n")
-    result = cli("check", "--offline", "r.yaml")
-    assert result.code == 2 and f"column {name}" in result.err and "Traceback" not in result.err
+def test_a_reward_that_asks_for_such_a_column_is_refused(name, tmp_path):
+    (tmp_path / "mine.py").write_text(f"def mine(completions, {name}, **kwargs):\n    return [1.0]\n")
+    with pytest.raises(UserError, match=f"column {name}"):
+        parse_rewards(["mine.py"], tmp_path)
 
 
 def test_when_may_not_look_at_another_rewards_name(tmp_path):

@@ -4,7 +4,7 @@ import pytest
 from datasets import Dataset
 
 from benchmarks.decontamination import decontamination as measure
-from reasoning_ext.data.contamination import build_index, decontaminate, find_item
+from reasoning_ext.data.contamination import Index, decontaminate
 from tests.timing import seconds, slowness
 
 ITEM = (
@@ -22,7 +22,7 @@ def dataset(*texts):
 
 
 def found(text, *items, n=8):
-    return find_item(text, build_index({"made up": list(items)}, n), n)
+    return Index({"made up": list(items)}, n).find(text)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -32,31 +32,25 @@ def test_the_requirement_on_fifty_planted_and_a_thousand_clean_rows(seed):
     assert figures["dropped_of_1000_clean_by_one_ngram"] > 500  # the rows are hard: the plain rule drops most of them
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        ITEM, ITEM.upper().replace(r"\FRAC", r"\frac"), ITEM.replace(" ", "\n\n"), ITEM.replace("$", "$$"),
-        ITEM.replace(r"\frac", r"\dfrac").replace("$a+b=17$", r"\(a \, + \, b = 17\)"), ITEM.replace("$", ""),
-        r"Let \(a\) and \(b\) be positive real numbers such that \(a + b = 17\) find the minimum \(\tfrac3a+\tfrac{12}b\)",
-        f"Solve the problem below. Box your answer.\n\nProblem 7: {ITEM}\n\nThink step by step, at most 1000 words.",
-        ITEM.replace(".", " !"), ITEM.replace("minimum", "least"), ITEM.replace("Let", "Suppose that"),
-    ],
-)  # fmt: skip
-def test_an_item_is_found_however_it_is_written(text):
+SAME = [
+    ITEM, ITEM.upper().replace(r"\FRAC", r"\frac"), ITEM.replace(" ", "\n\n"), ITEM.replace("$", "$$"),
+    ITEM.replace(r"\frac", r"\dfrac").replace("$a+b=17$", r"\(a \, + \, b = 17\)"), ITEM.replace("$", ""),
+    r"Let \(a\) and \(b\) be positive real numbers such that \(a + b = 17\) find the minimum \(\tfrac3a+\tfrac{12}b\)",
+    f"Solve the problem below. Box your answer.\n\nProblem 7: {ITEM}\n\nThink step by step, at most 1000 words.",
+    ITEM.replace(".", " !"), ITEM.replace("minimum", "least"), ITEM.replace("Let", "Suppose that"),
+]  # fmt: skip
+OTHER = [
+    ITEM.replace("17", "18"), ITEM.replace("{3}", "{4}"), ITEM.replace("{12}", "{10}"),
+    r"Let $a$ and $b$ be positive real numbers such that $ab=17$ and $a^3+b^{12}>a$. Find $a$.",
+    "Find the number of ordered pairs of positive integers with 17 divisors.",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SAME + OTHER)
+def test_an_item_is_found_however_it_is_written_and_another_problem_with_its_phrases_is_kept(text):
     record = found(text, "What else is there to ask about in this set of questions?", ITEM)
-    assert record["set"] == "made up" and record["item"] == 1 and 0.5 <= record["share"] <= 1
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        ITEM.replace("17", "18"), ITEM.replace("{3}", "{4}"), ITEM.replace("{12}", "{10}"),
-        r"Let $a$ and $b$ be positive real numbers such that $ab=17$ and $a^3+b^{12}>a$. Find $a$.",
-        "Find the number of ordered pairs of positive integers with 17 divisors.",
-    ],
-)  # fmt: skip
-def test_another_problem_with_the_same_phrases_is_kept(text):
-    assert found(text, ITEM) is None
+    assert (record is not None) is (text in SAME)
+    assert not record or (record["set"] == "made up" and record["item"] == 1 and 0.5 <= record["share"] <= 1)
 
 
 def test_other_numbers_are_another_problem_unless_nearly_all_of_a_long_text_is_the_same():
@@ -67,42 +61,39 @@ def test_other_numbers_are_another_problem_unless_nearly_all_of_a_long_text_is_t
     assert found(long, label)["share"] > 0.95 and found(long[: len(long) // 2], label) is None
 
 
-def test_half_of_an_item_with_its_numbers_is_enough_and_less_is_not():
+def test_half_of_an_item_with_its_numbers_is_enough_but_at_least_four_ngrams_or_all():
     words = [f"{chr(97 + i // 26)}{chr(97 + i % 26)}q" for i in range(47)]  # 40 n-grams
     item = " ".join(words)
     assert found(" ".join(words[:27]), item)["share"] == 0.5 and found(" ".join(words[:26]), item) is None
-    numbered = f"{item} = 77"
-    assert found(" ".join(words[:30]), numbered) is None and found(" ".join(words[:30]) + " so 77", numbered)
-
-
-def test_at_least_four_ngrams_are_shared_or_all_of_a_small_item():
+    assert found(" ".join(words[:30]), f"{item} = 77") is None and found(
+        " ".join(words[:30]) + " so 77", f"{item} = 77"
+    )
     item = "one of two of three of four of five"  # 9 words, 2 n-grams
     assert found(f"Say: {item} now", item) and found(item.replace("five", "six"), item) is None
 
 
-@pytest.mark.parametrize(
-    ("text", "is_found"),
-    [
-        ("What is 17*23?", True), ("what is $17 \\times 23$", True), ("Solve this: What is 17 * 23? Answer in a box.", True),
-        ("Hello.\nWhat is 17*23\nThanks.", True), ("What is 17*23+1?", False), ("What is 17*24?", False),
-        ("Explain what is 17*23 and why", False), ("...\n\n\n What is 17*23?" + "." * 50, True),
-    ],
-)  # fmt: skip
-def test_a_short_item_is_matched_whole(text, is_found):
+SHORT = {
+    "What is 17*23?": True, "what is $17 \\times 23$": True, "Solve this: What is 17 * 23? Answer in a box.": True,
+    "Hello.\nWhat is 17*23\nThanks.": True, "What is 17*23+1?": False, "What is 17*24?": False,
+    "Explain what is 17*23 and why": False, "...\n\n\n What is 17*23?" + "." * 50: True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("text", SHORT)
+def test_a_short_item_is_matched_whole(text):
     record = found(text, "What is 17*23?")
-    assert (record is not None) is is_found
-    if is_found:
-        assert record["ngram"] == "what is 17 *23" and record["share"] == 1.0
+    assert (record is not None) is SHORT[text]
+    assert not record or (record["ngram"] == "what is 17 *23" and record["share"] == 1.0)
 
 
 def test_a_short_item_of_two_sentences_and_one_in_chinese():
-    assert found("Now: Let x=3. Find 2x. Go.", "Let x=3. Find 2x.")
-    assert found("请回答。三加四是几？谢谢", "三加四是几？")
+    assert found("Now: Let x=3. Find 2x. Go.", "Let x=3. Find 2x.") and found(
+        "请回答。三加四是几？谢谢", "三加四是几？"
+    )
 
 
 def test_the_record_names_the_best_item_and_rows_and_sets_are_numbered():
-    twin = ITEM.replace("minimum", "maximum")
-    sets = {"one": [STORY, twin], "two": [ITEM]}
+    sets = {"one": [STORY, ITEM.replace("minimum", "maximum")], "two": [ITEM]}
     rows, removed = decontaminate(dataset("clean", STORY, "also clean", ITEM), sets)
     assert [p[0]["content"] for p in rows["prompt"]] == ["clean", "also clean"]
     assert [(r["row"], r["set"], r["item"], r["share"]) for r in removed] == [(1, "one", 0, 1.0), (3, "two", 0, 1.0)]
@@ -110,8 +101,7 @@ def test_the_record_names_the_best_item_and_rows_and_sets_are_numbered():
 
 
 def test_only_what_the_user_says_counts():
-    said = (("system", ITEM), ("user", "Hi"), ("assistant", ITEM))
-    turns = [{"role": role, "content": text} for role, text in said]
+    turns = [{"role": role, "content": text} for role, text in (("system", ITEM), ("user", "Hi"), ("assistant", ITEM))]
     rows = Dataset.from_dict({"prompt": [turns, [*turns, {"role": "user", "content": ITEM}]]})
     assert [r["row"] for r in decontaminate(rows, {name: [ITEM] for name in "abcde"})[1]] == [1]
     assert decontaminate(rows, {})[0].num_rows == 2
@@ -121,15 +111,15 @@ def test_only_what_the_user_says_counts():
     "unit", ["a+", "1.", ".\n", "-", "let a and b be positive real numbers such that ", "？", "a. "]
 )
 def test_a_long_row_takes_linear_time(unit):
-    index = build_index({"s": [ITEM, STORY, "a. a", "What is 1?"]})
+    index = Index({"s": [ITEM, STORY, "a. a", "What is 1?"]})
     text = unit * (100_000 // len(unit))
-    assert seconds(lambda: find_item(text, index), repeat=1) < 2.5 * slowness()
+    assert seconds(lambda: index.find(text), repeat=1) < 2.5 * slowness()
 
 
 FIXED = "Sort these words in ascending order and give nothing but the sorted list, as in the example above: "
 
 
-def test_the_fixed_instructions_of_a_benchmark_tell_no_item():
+def test_the_fixed_instructions_of_a_benchmark_tell_no_item_unless_all_of_it_is_there():
     words = ["apple pear fig kiwi plum lime date nut", "stone sand clay rock dust mud ore coal"]
     words += [
         "red blue green pink grey tan teal gold",
@@ -140,9 +130,5 @@ def test_the_fixed_instructions_of_a_benchmark_tell_no_item():
     clean = [FIXED + w for w in ("cat dog cow hen pig fox owl bat", "rain snow hail wind fog ice sun sky")]
     kept, removed = decontaminate(dataset(*clean, "Now do this. " + items[2]), {"x": items})
     assert len(kept) == 2 and [(r["row"], r["item"]) for r in removed] == [(2, 2)]
-
-
-def test_an_item_of_nothing_but_shared_instructions_must_be_there_whole():
-    items = [f"{FIXED}{i}" for i in range(6)]
-    _, removed = decontaminate(dataset(f"{FIXED}7", f"{FIXED}5", FIXED), {"x": items})
+    _, removed = decontaminate(dataset(f"{FIXED}7", f"{FIXED}5", FIXED), {"x": [f"{FIXED}{i}" for i in range(6)]})
     assert [(r["row"], r["item"]) for r in removed] == [(1, 5)]

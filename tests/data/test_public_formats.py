@@ -1,165 +1,59 @@
-"""Formats of public data sets: rows of the real shape in data/formats, one file a set."""
+"""Formats of public data sets: rows of the real shape in fixtures/formats, one file a set, and what becomes of them."""
 
-from pathlib import Path
+import json
 
 import datasets
 import pytest
+from reasoning_ext.rewards.choice_answer import choice_answer
 
 from reasoning_ext import think
 from reasoning_ext.data.columns import DataError
-from reasoning_ext.data.format import find_format, format_rows
+from reasoning_ext.data.format import find_format, format_names, format_rows
 from reasoning_ext.data.sources import load_rows
-from tests.timing import seconds, slowness
+from reasoning_ext.verifier import judge, read_gold
+from tests.rows import FIXTURES, made_of
 
-DATA = Path(__file__).parents[1] / "fixtures"
-SFT = ["prompt", "completion", "answer"]
-TRACE = "\n\n  First 6*7:\tit is 42. \n\nWait… 7*6 = 42 \\boxed{41}? No.  \n"  # a thought of many of the files
-PROMPTED = ["prompt", "answer"]
-PUBLIC = [  # file, format, rows left out, columns that come out, golds
-    ("numina_cot", "numina", 0, [*SFT, "source"], ["42", r"\frac{3}{2}", None]),
-    ("numina_1_5", "numina", 3, [*SFT, "source", "problem_type", "question_type"], ["1000", None, None, "B"]),
-    ("openr1_math", "open_r1", 1, [*SFT, "source", "problem_type", "question_type"], ["42", "1", "9", r"\frac{8}{2}"]),
-    ("mixture_of_thoughts", "open_r1", 2, ["prompt", "completion", "num_tokens", "source"], None),
-    ("open_thoughts_114k", "open_thoughts", 1, ["prompt", "completion"], None),
-    ("open_thoughts_3", "open_thoughts", 1, ["prompt", "completion", "source", "domain", "difficulty"], None),
-    ("s1k", "s1k", 0, [*SFT, "cot_type", "source_type"], ["128", r"\frac{1}{4}"]),
-    ("s1k_1_1", "s1k", 0, [*SFT, "cot_type", "source_type"], ["128", None]),
-    ("deepscaler", "deepscaler", 0, PROMPTED, ["15", r"\frac{2}{3}"]),
-    ("dapo_math", "dapo_math", 0, [*PROMPTED, "data_source", "ability"], ["34", "-2", "7"]),
-    ("dapo_processed", "dapo_math", 0, [*PROMPTED, "data_source", "ability"], ["34", "-2"]),
-    ("countdown", "countdown", 0, [*PROMPTED, "target", "nums"], ["65", "24"]),
-    ("aimo_validation", "aime", 0, SFT, ["33", "0"]),
-    ("aime_2024", "aime", 0, SFT, ["204", "25"]),
-    ("aime_2024_capitals", "aime", 0, SFT, ["204", "25"]),
-    ("aime25", "aime", 0, PROMPTED, ["70", "336"]),
-    ("gpqa", "gpqa", 0, [*PROMPTED, "choices", "High-level domain", "Subdomain"], None),
-    ("mmlu", "mmlu", 0, [*PROMPTED, "choices", "subject"], None),
-    ("mmlu_pro", "mmlu", 0, [*PROMPTED, "choices", "category"], None),
-    ("sharegpt", "sharegpt", 2, ["prompt", "completion", "id"], None),
-    ("alpaca", "alpaca", 1, ["prompt", "completion"], None),
-    ("multilingual_thinking", "messages", 0, ["prompt", "completion", "reasoning_language"], None),
-    ("message_parts", "messages", 0, ["prompt", "completion"], None),
-]
-every_set = pytest.mark.parametrize(
-    ("name", "format_name", "dropped", "columns", "golds"), PUBLIC, ids=[row[0] for row in PUBLIC]
-)
-
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path, monkeypatch):
-    """Keep what `datasets` caches out of the user's folder."""
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def made_of(format_name, *rows, **options):
-    """Format rows that are given as dictionaries."""
-    return list(format_rows(datasets.Dataset.from_list(list(rows)), find_format(format_name, DATA), **options))
+# Every row as it comes out, to the character: file, format, its options, the rows left out, the others
+EXPECTED = [json.loads(line) for line in (FIXTURES / "expected_formats.jsonl").read_text(encoding="utf-8").splitlines()]
+IDS = [f"{one['file']} {one['options'] or ''}" for one in EXPECTED]
+GOLDS = {row["answer"]: None for one in EXPECTED for row in one["rows"] if row.get("answer") and "choices" not in row}
 
 
 def raw(name):
-    return load_rows(str(DATA / "formats" / f"{name}.jsonl"), DATA)
+    return load_rows(str(FIXTURES / "formats" / f"{name}.jsonl"), None)
 
 
 def function(format_name):
-    return find_format(format_name, DATA).load()
+    return find_format(format_name, None).load()
 
 
-def kept_of(name, format_name, **options):
-    """Return how many rows of a file a format leaves out, and what becomes of the others."""
+@pytest.mark.parametrize("one", EXPECTED, ids=IDS)
+def test_public_rows_come_out_in_trls_columns_to_the_character(one):
     dropped = []
-    made = format_rows(raw(name), find_format(format_name, DATA), options=options, dropped=dropped)
-    return len(dropped), list(made)
+    made = format_rows(raw(one["file"]), find_format(one["format"], None), options=one["options"], dropped=dropped)
+    assert list(made) == one["rows"] and dropped == one["dropped"]
+    assert all(row["prompt"][-1]["role"] == "user" for row in made)
+    completions = [think.content(row["completion"]) for row in made if "completion" in row]
+    assert all(text.strip() and (think.OPEN not in text or think.well_formed(text)) for text in completions)
 
 
-def completions(name, format_name):
-    return [think.content(row["completion"]) for row in kept_of(name, format_name)[1]]
-
-
-def asked(name, format_name):
-    """Return the last message of every prompt."""
-    return [row["prompt"][-1]["content"] for row in kept_of(name, format_name)[1]]
-
-
-@every_set
-def test_public_rows_come_out_in_trls_columns(name, format_name, dropped, columns, golds):
-    count, made = kept_of(name, format_name)
-    assert count == dropped and len(made) == len(raw(name)) - dropped
-    for row in made:
-        assert sorted(row) == sorted(columns)
-        assert row["prompt"][-1]["role"] == "user" and row["prompt"][-1]["content"].strip()
-        if "completion" in columns:
-            assert [message["role"] for message in row["completion"]] == ["assistant"]
-            assert think.content(row["completion"]).strip()
-    if golds is not None:
-        assert [row["answer"] for row in made] == golds
-
-
-@pytest.mark.parametrize("gold", [gold for row in PUBLIC for gold in row[4] or () if gold is not None])
+@pytest.mark.parametrize("gold", GOLDS)
 def test_public_golds_are_readable(gold):
-    from reasoning_ext.verifier import judge, read_gold
-
     assert read_gold(gold) is not None
     assert judge(gold, rf"It is $\boxed{{{gold}}}$.").right is True
 
 
-@pytest.mark.parametrize(
-    ("name", "format_name", "whole"),
-    [
-        ("openr1_math", "open_r1", f"<think>{TRACE}</think>\n\nThe answer is $\\boxed{{42}}$. "),
-        ("mixture_of_thoughts", "open_r1", f"<think>{TRACE}</think>\n```python\nprint(42)\n```\n"),
-        ("open_thoughts_114k", "open_thoughts", f"<think>{TRACE}</think>\n\nIt is \\boxed{{42}}."),
-        ("open_thoughts_3", "open_thoughts", f"<think>{TRACE}</think>\n\n42"),
-        ("s1k", "s1k", f"<think>\n{TRACE}\n</think>\n\nIt is 128. \n"),
-        ("s1k_1_1", "s1k", f"<think>\n{TRACE}\n</think>\n\n128 (d)"),
-        ("multilingual_thinking", "messages", f"<think>\n{TRACE}\n</think>\n\n42 "),
-        ("message_parts", "messages", f"<think>\n{TRACE}\n</think>\n\n42"),
-    ],
-)
-def test_a_trace_is_kept_to_the_character(name, format_name, whole):
-    assert completions(name, format_name)[0] == whole
-    assert think.well_formed(whole)
-
-
-@pytest.mark.parametrize(
-    ("name", "format_name", "index", "text"),
-    [
-        ("numina_cot", "numina", 1, "First $\\boxed{3}$, halved it is $\\boxed{\\frac{3}{2}}$. \n"),
-        ("open_thoughts_114k", "open_thoughts", 1, "Five."),
-        ("open_thoughts_3", "open_thoughts", 1, "54"),
-        ("message_parts", "messages", 1, "It is 48"),
-        ("sharegpt", "sharegpt", 0, " 42 \n"),
-        ("alpaca", "alpaca", 0, " 13\n"),
-        ("aime_2024", "aime", 1, r"It is $\boxed{025}$."),
-        ("aime_2024_capitals", "aime", 1, r"It is $\boxed{025}$."),
-    ],
-)
-def test_a_row_without_a_trace_gets_a_plain_completion(name, format_name, index, text):
-    assert completions(name, format_name)[index] == text
-
-
-def test_open_r1_takes_the_first_whole_generation_that_math_verify_or_else_llama_found_right():
-    _, second, third, last = completions("openr1_math", "open_r1")
-    assert second == "<think>\none  \n</think>\n\nThe answer is $\\boxed{1.0}$. "  # by Llama
-    assert third.startswith("<think>\nmath\n</think>")  # Llama's choice stands before it
-    assert last == "<think>\nfour\n</think>\n4"  # the opening tag was the template's
+def test_open_r1_leaves_out_what_no_judge_found_right_and_whole():
     row = raw("openr1_math")[1]
     assert function("open_r1")({**row, "correctness_llama": None, "correctness_math_verify": None}) is None
     assert function("open_r1")({**row, "is_reasoning_complete": [True, False]}) is None
 
 
-def test_open_thoughts_leaves_the_system_prompt_about_its_marks_away_and_no_other():
-    _, made = kept_of("open_thoughts_114k", "open_thoughts")
-    assert [[message["role"] for message in row["prompt"]] for row in made] == [["user"], ["system", "user"]]
-    assert made[1]["prompt"][0]["content"] == "Be brief."
+UNFINISHED = ["{b}six{e}6", "{b}six{e}{s}6", "{b}six{e} so {s}6{t}", "{b}six{e}{s} {t}", "{b}six{s}6{t}", "<think>6"]
+UNFINISHED += ["<think>6</think> ", "So {b}six{e}{s}6{t}", "{b} {e}{s} {t}", "{b}{s}6{t}"]
 
 
-@pytest.mark.parametrize(
-    "value",
-    [
-        "{b}six{e}6", "{b}six{e}{s}6", "{b}six{e} so {s}6{t}", "{b}six{e}{s} {t}", "{b}six{s}6{t}", "<think>6",
-        "<think>6</think> ", "So {b}six{e}{s}6{t}", "{b} {e}{s} {t}", "{b}{s}6{t}",
-    ],
-)  # fmt: skip
+@pytest.mark.parametrize("value", UNFINISHED)
 def test_open_thoughts_leaves_unfinished_rows_out(value):
     marks = {"b": "<|begin_of_thought|>", "e": "<|end_of_thought|>"}
     marks |= {"s": "<|begin_of_solution|>", "t": "<|end_of_solution|>"}
@@ -167,89 +61,39 @@ def test_open_thoughts_leaves_unfinished_rows_out(value):
     assert function("open_thoughts")({"conversations": turns}) is None
 
 
-def test_a_flood_of_marks_does_not_take_long():
-    flood = "<|begin_of_thought|>" + "<|end_of_thought|> <|begin_of_solution|>" * 20_000
-    row = {"conversations": [{"from": "user", "value": "3+3?"}, {"from": "assistant", "value": flood}]}
-    assert seconds(lambda: function("open_thoughts")(row)) < 0.2 * slowness()  # 2 ms
-
-
-def test_s1k_takes_the_trace_of_the_model_that_is_asked_for():
-    made = kept_of("s1k_1_1", "s1k", model="gemini")[1][0]
-    assert think.content(made["completion"]) == "<think>\ngemini: 128\n</think>\n\n128 (g)"
-    with pytest.raises(ValueError, match="found the model llama, allowed: deepseek, gemini"):
-        function("s1k")(raw("s1k_1_1")[0], model="llama")
-
-
-def test_deepscalers_solutions_are_completions_where_they_are_asked_for():
-    dropped, [row] = kept_of("deepscaler", "deepscaler", solutions=True)
-    assert dropped == 1 and row["answer"] == r"\frac{2}{3}"
-    assert think.content(row["completion"]) == r"Two thirds, $\boxed{\frac{2}{3}}$. "
-
-
-def test_dapos_sentences_are_taken_from_around_the_question_unless_they_are_asked_for():
-    questions = ["Let $x=5$.\n\nFind $x^2+9$.", "What is $3-5$?"]
-    assert asked("dapo_math", "dapo_math") == [*questions, "A question of its own?"]
-    assert asked("dapo_processed", "dapo_math") == questions
+def test_dapos_sentences_stay_where_more_follows():
     row = raw("dapo_math")[0]
-    assert kept_of("dapo_math", "dapo_math", instructions=True)[1][0]["prompt"] == row["prompt"]
     longer = [{"role": "user", "content": row["prompt"][0]["content"] + " Be brief."}]
     assert function("dapo_math")({**row, "prompt": longer})["prompt"] == longer
 
 
-def test_turns_of_every_role_become_messages():
-    _, [first, second] = kept_of("sharegpt", "sharegpt")
-    assert [message["role"] for message in first["prompt"]] == ["user", "assistant", "user"]
-    assert second["prompt"] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "1+1?"}]
+def test_a_system_prompt_of_its_own_column_stands_in_front():
     row = {"system": "Count.", "conversations": [{"from": "human", "value": "1"}, {"from": "gpt", "value": "2"}]}
-    [made] = made_of("sharegpt", row)
+    [made] = made_of(row, format_name="sharegpt")
     assert sorted(made) == ["completion", "prompt"] and made["prompt"][0] == {"role": "system", "content": "Count."}
 
 
-def test_parts_and_reasoning_of_messages_become_one_text():
-    _, [first, second] = kept_of("message_parts", "messages")
-    assert first["prompt"] == [{"role": "user", "content": "6*7?"}]
-    assert [message["content"] for message in second["prompt"]] == ["6*8?", "48", "So?"]
-    assert asked("alpaca", "alpaca") == ["Add the numbers.\n\n6, 7", "Name a prime."]
+CHOICES = {"gpqa": ["newton", "electron", "3"], "mmlu_pro": ["17", "helium"], "mmlu": ["5", "Rome", "Both A and B"]}
 
 
-CHOICES = [("gpqa", "gpqa", ["newton", "electron", "3"]), ("mmlu_pro", "mmlu", ["17", "helium"])]
-CHOICES += [("mmlu", "mmlu", ["5", "Rome", "Both A and B"])]
-
-
-@pytest.mark.parametrize(("name", "format_name", "right"), CHOICES)
-def test_the_gold_letter_stands_before_the_right_option(name, format_name, right):
-    from reasoning_ext.rewards.choice_answer import choice_answer
-
-    for seed in range(3):
-        _, made = kept_of(name, format_name, seed=seed)
-        assert [row["choices"]["ABCDEFGHIJ".index(row["answer"])] for row in made] == right
-        for row, text in zip(made, right, strict=True):
+@pytest.mark.parametrize("name", CHOICES)
+def test_the_gold_letter_stands_before_the_right_option_whose_place_depends_on_seed_and_question_alone(name):
+    rows, make = raw(name), find_format(name.removesuffix("_pro"), None)
+    for one in (one for one in EXPECTED if one["file"] == name):
+        letters, choices = [row["answer"] for row in one["rows"]], [row["choices"] for row in one["rows"]]
+        assert choice_answer([rf"\boxed{{{letter}}}" for letter in letters], letters, choices=choices) == [1.0] * len(
+            rows
+        )
+        for row, text in zip(one["rows"], CHOICES[name], strict=True):
             assert f"\n{row['answer']}. {text}" in row["prompt"][0]["content"]
-            assert row["prompt"][0]["content"].count("\n") == len(row["choices"]) + 1
-        letters = [row["answer"] for row in made]
-        said = [rf"\boxed{{{letter}}}" for letter in letters]
-        assert choice_answer(said, letters, choices=[row["choices"] for row in made]) == [1.0] * len(made)
-
-
-@pytest.mark.parametrize(("name", "format_name", "right"), CHOICES)
-def test_the_order_of_options_depends_on_seed_and_question_alone(name, format_name, right):
-    rows = raw(name)
-    plugin = find_format(format_name, DATA)
-    ahead, back = (
-        list(format_rows(rows.select(order), plugin)) for order in (range(len(rows)), range(len(rows))[::-1])
-    )
+    ahead, back = (list(format_rows(rows.select(order), make)) for order in (range(len(rows)), range(len(rows))[::-1]))
     assert ahead == back[::-1]
-    orders = [[tuple(plugin.load()(row, seed=seed)["choices"]) for row in rows] for seed in range(10)]
-    assert len(set(map(tuple, orders))) > 3
-    assert all({frozenset(order[i]) for order in orders} == {frozenset(orders[0][i])} for i in range(len(rows)))
+    orders = {tuple(tuple(make.load()(row, seed=seed)["choices"]) for row in rows) for seed in range(10)}
+    assert len(orders) > 3 and len({tuple(map(frozenset, order)) for order in orders}) == 1
 
 
-def test_mmlu_keeps_the_order_where_it_is_asked_to_and_where_options_point_at_others():
+def test_mmlu_keeps_the_order_where_options_point_at_others():
     rows = raw("mmlu")
-    kept = [function("mmlu")(row, shuffle=False, seed=seed) for seed in range(5) for row in rows]
-    assert [row["choices"] for row in kept] == rows["choices"][:] * 5 and [row["answer"] for row in kept] == [
-        *"BAC"
-    ] * 5
     for option in ("All of the above", "none of these", "A and B", "Neither A nor C", "A, and D", "B only"):
         row = {**rows[0], "choices": [*rows[0]["choices"][:3], option]}
         assert all(function("mmlu")(row, seed=seed)["choices"] == row["choices"] for seed in range(10))
@@ -279,42 +123,37 @@ BAD_PUBLIC = [  # file, format, the column that makes its first row a misfit
 
 @pytest.mark.parametrize(("name", "format_name", "change"), BAD_PUBLIC)
 def test_a_public_row_that_does_not_fit_is_named_with_its_column(name, format_name, change):
-    with pytest.raises(DataError) as error:
-        made_of(format_name, {**raw(name)[0], **change})
-    assert str(error.value).startswith(f"row 0 does not fit {format_name}: ") and f"column {next(iter(change))}" in str(
-        error.value
-    )
+    with pytest.raises(DataError, match=rf"^row 0 does not fit {format_name}: .*column {next(iter(change))}"):
+        made_of({**raw(name)[0], **change}, format_name=format_name)
 
 
-@pytest.mark.parametrize(
-    ("format_name", "column"),
-    [
-        ("numina", "solution"), ("open_r1", "messages"), ("open_thoughts", "conversations"), ("s1k", "deepseek_thinking_tra"),
-        ("deepscaler", "answer"), ("dapo_math", "prompt"), ("countdown", "target"), ("aime", "problem"),
-        ("gpqa", "Correct Answer"), ("mmlu", "choices"), ("sharegpt", "conversations"), ("alpaca", "instruction"),
-    ],
-)  # fmt: skip
+MISSING = [
+    ("numina", "solution"),
+    ("open_r1", "messages"),
+    ("open_thoughts", "conversations"),
+    ("s1k", "deepseek_thinking_tra"),
+]
+MISSING += [("deepscaler", "problem"), ("dapo_math", "prompt"), ("countdown", "target"), ("aime", "problem")]
+MISSING += [("gpqa", "Correct Answer"), ("mmlu", "choices"), ("sharegpt", "conversations"), ("alpaca", "instruction")]
+
+
+@pytest.mark.parametrize(("format_name", "column"), MISSING)
 def test_a_missing_column_of_a_public_set_is_named(format_name, column):
     with pytest.raises(DataError, match=f"{format_name} needs the column {column}.*; the data set has text"):
-        made_of(format_name, {"text": "6 * 7"})
+        made_of({"text": "6 * 7"}, format_name=format_name)
 
 
-def test_files_that_formats_share_hold_no_format():
-    from reasoning_ext.data.format import format_names
-
-    assert {row[1] for row in PUBLIC} | {"gsm8k", "math", "preferences", "prompt_completion"} == set(format_names())
-    with pytest.raises(LookupError, match=r"no finished in reasoning_ext\.data\.formats"):
-        find_format("finished", DATA)
-    assert all(find_format(name, DATA).load().__doc__ for name in format_names())
+def test_each_format_is_documented_and_tried_here():
+    plain = {"gsm8k", "math", "preferences", "prompt_completion"}
+    assert {one["format"] for one in EXPECTED} | plain == set(format_names())
+    assert all(function(name).__doc__ for name in format_names())
 
 
-def test_a_class_label_is_not_taken_for_the_gold(tmp_path):
-    from datasets import ClassLabel, Dataset, Features, Sequence, Value
-
-    kinds = {"question": Value("string"), "subject": Value("string"), "choices": Sequence(Value("string"))}
-    features = Features(kinds | {"answer": ClassLabel(names=list("ABCD"))})
-    row = {"question": "2+2?", "subject": "sums", "choices": ["3", "4", "5", "6"], "answer": 1}
-    [made] = format_rows(
-        Dataset.from_list([row], features=features), find_format("mmlu", tmp_path), options={"shuffle": False}
+def test_a_class_label_is_not_taken_for_the_gold():
+    kinds = {"question": datasets.Value("string"), "choices": [datasets.Value("string")]}
+    features = datasets.Features(kinds | {"answer": datasets.ClassLabel(names=list("ABCD"))})
+    rows = datasets.Dataset.from_list(
+        [{"question": "2+2?", "choices": ["3", "4", "5", "6"], "answer": 1}], features=features
     )
+    [made] = format_rows(rows, find_format("mmlu", None), options={"shuffle": False})
     assert made["answer"] == "B"

@@ -2,10 +2,12 @@
 
 from functools import cache
 
+import datasets
 import pytest
 
 from reasoning_ext.data.columns import DataError
-from reasoning_ext.data.token_sets import drop_long_prompts, drop_overlong, tokenize_rows
+from reasoning_ext.data.prepared import Prepared
+from reasoning_ext.data.token_sets import drop_overlong, prompt_rows, tokenize_rows
 from reasoning_ext.data.tokens import IGNORED, LossOptions, tokenize
 from reasoning_ext.think.render import Rendered, render_row
 from reasoning_ext.think.template import find_contract
@@ -58,8 +60,13 @@ def kind(name):
 
 
 KINDS = [
-    *("bytes", "bytes, prefix space", "bytes, NFC"),
-    *("pieces, Llama 2", "pieces, first", "pieces, always", "pieces, never"),
+    "bytes",
+    "bytes, prefix space",
+    "bytes, NFC",
+    "pieces, Llama 2",
+    "pieces, first",
+    "pieces, always",
+    "pieces, never",
 ]
 
 
@@ -128,22 +135,22 @@ def test_a_row_that_merges_with_its_prompt_keeps_the_prompts_ids():
 
 
 def rows(*completions, **columns):
-    from datasets import Dataset
-
     made = [{"prompt": QUESTION, "completion": [{"role": "assistant", "content": c}]} | columns for c in completions]
-    return Dataset.from_list(made)
+    return datasets.Dataset.from_list(made)
 
 
-def test_what_cannot_be_trained_on_is_refused_by_row():
+ENDS = [{"role": "user", "content": "3"}, {"role": "assistant", "content": "4"}]
+UNUSABLE = [  # completions, prompt, what is trained on, what is said
+    ([CASES["no answer"]], QUESTION, "answer", "row 0: .*no answer"), (["7", "8", " "], QUESTION, "completion", "row 2: .*empty"),
+    (["7"], ENDS, "completion", "row 0: .*assistant"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("completions", "prompt", "trained", "said"), UNUSABLE)
+def test_what_cannot_be_trained_on_is_refused_by_row(completions, prompt, trained, said):
     tokenizer = build("qwen3")
-    contract = find_contract(tokenizer)
-    with pytest.raises(DataError, match="row 0: found no answer after the thought"):
-        tokenize_rows(rows(CASES["no answer"]), tokenizer, contract, LossOptions(train_on="answer"))
-    with pytest.raises(DataError, match="row 2: the completion is empty"):
-        tokenize_rows(rows("7", "8", " "), tokenizer, contract, LossOptions())
-    ends = [{"role": "user", "content": "3"}, {"role": "assistant", "content": "4"}]
-    with pytest.raises(DataError, match="row 0: the prompt ends with an assistant's message"):
-        tokenize_rows(rows("7", prompt=ends), tokenizer, contract, LossOptions())
+    with pytest.raises(DataError, match=said):
+        tokenize_rows(rows(*completions, prompt=prompt), tokenizer, find_contract(tokenizer), LossOptions(trained))
 
 
 def test_rows_carry_weights_only_where_they_differ():
@@ -154,19 +161,20 @@ def test_rows_carry_weights_only_where_they_differ():
     [row] = tokenize_rows(rows(CASES["tight"]), tokenizer, contract, LossOptions(thought_weight=0.5, answer_weight=2.0))
     assert sorted(set(row["loss_weights"])) == [0.0, 0.5, 2.0]
     assert [weight > 0 for weight in row["loss_weights"]] == [label != IGNORED for label in row["labels"]]
+    [row] = tokenize_rows(rows(CASES["tight"]), tokenizer, contract, LossOptions("answer"))
+    trained = [token for token, label in zip(row["input_ids"], row["labels"], strict=True) if label != IGNORED]
+    assert tokenizer.decode(trained) == f"7{contract.end}"
 
 
 def lengths(*sizes):
-    from datasets import Dataset
-
-    return Dataset.from_list([{"input_ids": [1] * size, "labels": [1] * size} for size in sizes])
+    return datasets.Dataset.from_list([{"input_ids": [1] * size, "labels": [1] * size} for size in sizes])
 
 
 def test_long_rows_are_refused_or_dropped_and_never_cut():
     assert drop_overlong(lengths(3, 5), None, "error")[1] == 0
     kept, dropped = drop_overlong(lengths(3, 5, 4), 4, "drop")
     assert dropped == 1 and [len(ids) for ids in kept["input_ids"]] == [3, 4]
-    with pytest.raises(DataError, match=r"1 of 3 rows are longer than max_length 4 \(row 1 has 5 tokens\)"):
+    with pytest.raises(DataError, match=r"1 of 3 rows .* 4 \(row 1 has 5 tokens\)"):
         drop_overlong(lengths(3, 5, 4), 4, "error")
     with pytest.raises(DataError, match="no row is left"):
         drop_overlong(lengths(5), 4, "drop")
@@ -176,20 +184,24 @@ def test_long_prompts_are_dropped_and_what_a_template_refuses_is_one_line():
     tokenizer = build("gemma3")
     contract = find_contract(tokenizer)
     size = len(tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True)["input_ids"])
-    assert drop_long_prompts(rows("7"), tokenizer, contract, size).num_rows == 1
-    assert drop_long_prompts(rows("7"), tokenizer, contract, None).num_rows == 1
-    with pytest.raises(DataError, match="all 1 prompts have more tokens"):
-        drop_long_prompts(rows("7"), tokenizer, contract, size - 1)
+    for limit in (size, None):
+        assert prompt_rows(Prepared(rows("7")), tokenizer, contract, limit).column_names == ["prompt"]
+    longer = Prepared(
+        datasets.concatenate_datasets([rows("7"), rows("7", prompt=[{"role": "user", "content": "3+4 " * 9}])])
+    )
+    assert prompt_rows(longer, tokenizer, contract, size).num_rows == 1 and longer.steps[0]["dropped"] == 1
+    with pytest.raises(DataError, match="all 1 prompts"):
+        prompt_rows(Prepared(rows("7")), tokenizer, contract, size - 1)
     tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}x"
     system = [{"role": "system", "content": "Be brief."}, *QUESTION]
     with pytest.raises(DataError, match="row 0: the chat template refuses the prompt: No system role"):
-        drop_long_prompts(rows("7", prompt=system), tokenizer, contract, None)
+        prompt_rows(Prepared(rows("7", prompt=system)), tokenizer, contract, None)
 
 
 def test_a_stream_stops_at_the_first_row_that_is_too_long_unless_it_may_be_dropped():
     stream = lengths(3, 9, 4).to_iterable_dataset()
-    kept, dropped = drop_overlong(stream, 5, "drop")
-    assert [len(row["input_ids"]) for row in kept] == [3, 4] and dropped == 0
+    kept, _ = drop_overlong(stream, 5, "drop")
+    assert [len(row["input_ids"]) for row in kept] == [3, 4]
     refused, _ = drop_overlong(stream, 5, "error")
-    with pytest.raises(DataError, match="row 1 has 9 tokens, more than max_length 5; raise max_length"):
+    with pytest.raises(DataError, match="row 1 has 9 tokens, more than max_length 5"):
         list(refused)

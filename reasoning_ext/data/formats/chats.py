@@ -1,36 +1,28 @@
-"""Formats of conversations and instructions: plain columns, messages, ShareGPT, Alpaca."""
+"""Formats of conversations and instructions: plain columns, messages, ShareGPT, Alpaca, preferences."""
 
 from typing import Any
 
-from reasoning_ext.data.formats._chat import REASONING, is_answered, read_chat, turns
-from reasoning_ext.data.formats._common import gold_text, said, text
+from reasoning_ext.data.values import REASONING, gold_text, is_answered, items, read_chat, said, text, turns
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
-    """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are; others are kept.
+    """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are, and others.
 
-    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column of its
-    own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody knows whose.
-
-    Columns of other names are renamed in the recipe: `rename_columns: {question: prompt, response: completion}`.
-
-    A row without a gold is left out, and counted, where a reward asks for one.
-
-    Raises:
-        ValueError: the column prompt or completion is there and empty.
+    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column
+    of its own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody
+    knows whose. A row without a gold is left out, and counted, where a reward asks for one.
     """
     row = dict(row)
     for column in ("prompt", "completion"):
         if column in row and row[column] is None:
             raise ValueError(f"the column {column} is empty")
-    if row.get("answer") is not None:
-        golds = row["answer"]
+    if (golds := row.get("answer")) is not None:
         texts = [gold_text(gold) for gold in (golds if isinstance(golds, list) else [golds])]
         row["answer"] = [text for text in texts if text is not None] if isinstance(golds, list) else texts[0]
     thoughts = {name: row[name] for name in REASONING if isinstance(row.get(name), str | list | dict)}
     if {"chosen", "rejected"} <= row.keys() and (name := next((n for n in REASONING[:2] if thoughts.get(n)), None)):
-        whose = "put it into the message whose thought it is, or rename it with rename_columns"
-        raise ValueError(f"the column {name} stands beside chosen and rejected; {whose}")
+        hint = "put it into the message whose thought it is, or rename it with rename_columns"
+        raise ValueError(f"the column {name} stands beside chosen and rejected; {hint}")
     if thoughts and row.get("completion"):
         chat = row["completion"] if isinstance(row["completion"], list) else said(str(row["completion"]))
         row["completion"] = [*chat[:-1], {**chat[-1], **thoughts}]
@@ -38,49 +30,58 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def messages(row: dict[str, Any]) -> dict[str, Any]:
-    """Chats: `messages` of role and content; the last assistant message is what is trained on, what precedes it is given.
+    """Chats: `messages` of role and content; the last one, an assistant's, is trained on, what precedes it is given.
 
-    A content may be a list of text parts. Reasoning in a field of its own (`reasoning_content`, `thinking`, `reasoning`,
-    as in HuggingFaceH4/Multilingual-Thinking) is put in front of the content in think tags. Other columns are kept.
-
-    Raises:
-        ValueError: the chat does not end with an assistant message after a prompt, or a content is not text.
+    A content may be a list of text parts. Reasoning in a field of its own (`reasoning_content`, `thinking`, `reasoning`)
+    is put in front of the content in think tags, as for HuggingFaceH4/Multilingual-Thinking. Other columns are kept.
     """
-    chat = read_chat(row["messages"], "messages") if row["messages"] else []
-    if not chat or chat[-1]["role"] != "assistant":
-        raise ValueError("the last of the column messages is not from the assistant")
-    if len(chat) < 2:
-        raise ValueError("the column messages holds one message and no prompt before it")
-    rest = {name: value for name, value in row.items() if name != "messages"}
-    return {**rest, "prompt": chat[:-1], "completion": chat[-1:]}
+    chat = _answered(row, "messages")
+    return {**_without(row, "messages"), "prompt": chat[:-1], "completion": chat[-1:]}
 
 
 def sharegpt(row: dict[str, Any]) -> dict[str, Any] | None:
-    """ShareGPT: `conversations` of `from` (human, gpt, system; or user, assistant) and `value`, perhaps a column `system`.
+    """ShareGPT: `conversations` of `from` (human, gpt, system; or user, assistant) and `value`, perhaps `system`.
 
-    The last assistant turn is what is trained on. A chat that does not end with one is left out. Other columns are kept.
-
-    Raises:
-        ValueError: the column conversations is empty or a turn has another shape or comes from somebody else.
+    The last assistant turn is trained on. A chat that does not end with one is left out. Other columns are kept.
     """
     chat = turns(row)
-    if not is_answered(chat):
-        return None
-    rest = {name: value for name, value in row.items() if name not in ("conversations", "system")}
-    return {**rest, "prompt": chat[:-1], "completion": chat[-1:]}
+    rest = _without(row, "conversations", "system")
+    return {**rest, "prompt": chat[:-1], "completion": chat[-1:]} if is_answered(chat) else None
 
 
 def alpaca(row: dict[str, Any]) -> dict[str, Any] | None:
     """Alpaca (tatsu-lab/alpaca, yahma/alpaca-cleaned): `instruction`, `input` (may be empty), `output`.
 
-    The input follows the instruction after an empty line. The column `text`, the same in one template, is not read. A row
-    with an empty output is left out.
-
-    Raises:
-        ValueError: the column instruction is empty.
+    The input follows the instruction after an empty line. A row with an empty output is left out.
     """
     instruction, given = text(row, "instruction"), row.get("input") or ""
     if not (row["output"] or "").strip():
         return None
     prompt = f"{instruction}\n\n{given}" if given.strip() else instruction
     return {"prompt": prompt, "completion": said(text(row, "output"))}
+
+
+def preferences(row: dict[str, Any]) -> dict[str, Any] | None:
+    """Whole conversations in `chosen` and `rejected`, as in trl-lib/ultrafeedback_binarized and
+    HuggingFaceH4/ultrafeedback_binarized; a column `prompt`, which says the same again, is not read.
+
+    What both begin with is the prompt, and the last message of each is its side. A row whose conversations differ
+    before that is left out. Other columns are kept.
+    """
+    chosen, rejected = _answered(row, "chosen"), _answered(row, "rejected")
+    if chosen[:-1] != rejected[:-1]:
+        return None
+    rest = _without(row, "prompt", "chosen", "rejected")
+    return {**rest, "prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+
+
+def _answered(row: dict[str, Any], column: str) -> list[dict[str, Any]]:
+    """Return a column's conversation, which ends with an assistant's message."""
+    chat = read_chat(items(row, column), column)
+    if len(chat) < 2 or chat[-1]["role"] != "assistant":
+        raise ValueError(f"the column {column} does not end with an assistant's message after a prompt")
+    return chat
+
+
+def _without(row: dict[str, Any], *columns: str) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name not in columns}

@@ -9,7 +9,7 @@ import re
 from string import ascii_uppercase
 from typing import Any
 
-from reasoning_ext.data.formats._common import either, items, kept, text
+from reasoning_ext.data.values import either, items, kept, text
 
 _POINTS_AT_OTHERS = re.compile(
     r"\babove\b|\b(?:all|any|both|none|neither|either) of (?:these|them|the)\b"
@@ -19,16 +19,9 @@ _POINTS_AT_OTHERS = re.compile(
 
 
 def gpqa(row: dict[str, Any], *, seed: int = 0) -> dict[str, Any]:
-    """Idavidrein/gpqa: `Question`, `Correct Answer`, `Incorrect Answer 1` to `3`; always shuffled.
+    """Idavidrein/gpqa: `Question`, `Correct Answer`, `Incorrect Answer 1` to `3`; always shuffled, as `seed` decides.
 
     Kept: `High-level domain`, `Subdomain`.
-
-    Args:
-        row: one row.
-        seed: decides the order of the options.
-
-    Raises:
-        ValueError: one of the columns is empty.
     """
     columns = ["Correct Answer", *(f"Incorrect Answer {i}" for i in (1, 2, 3))]
     options = [text(row, column).strip() for column in columns]
@@ -40,34 +33,20 @@ def mmlu(row: dict[str, Any], *, seed: int = 0, shuffle: bool = True) -> dict[st
     """cais/mmlu (`question`, `subject`, `choices`, `answer` = an index) and TIGER-Lab/MMLU-Pro (`question`, `options`,
     `answer` = a letter, `answer_index`, `category`).
 
-    Kept: `subject`, `category`.
-
-    Args:
-        row: one row.
-        seed: decides the order of the options.
-        shuffle: shuffle the options, but for those of a row in which one points at others, `all of the above`, `A and B`.
-
-    Raises:
-        ValueError: a column is empty, or the answer is none of the options.
+    Options are shuffled as `seed` decides, but for those of a row in which one points at others, `all of the above`,
+    `A and B`. Kept: `subject`, `category`.
     """
     column = either(row, "choices", "options")
-    options = [str(option).strip() for option in items(row, column)]
-    if len(options) > len(ascii_uppercase):
-        raise ValueError(f"the column {column} holds {len(options)} options, allowed: {len(ascii_uppercase)}")
-    right = _index(row["answer"], len(options))
+    options, answer = [str(option).strip() for option in items(row, column)], str(row["answer"]).strip()
+    index = int(answer) if answer.isdecimal() else ascii_uppercase.find(answer) if len(answer) == 1 else -1
+    if len(options) > len(ascii_uppercase) or not 0 <= index < len(options):
+        counts = f"the column {column} has {len(options)} options, and the column answer holds {answer:.60}"
+        raise ValueError(
+            f"{counts}, allowed: up to {len(ascii_uppercase)}, and the number or the letter of one of them"
+        )
     keep_order = not shuffle or any(_POINTS_AT_OTHERS.search(option) for option in options)
     question = text(row, "question").strip()
-    return {**_asked(question, options, right, None if keep_order else seed), **kept(row, "subject", "category")}
-
-
-def _index(answer: Any, count: int) -> int:
-    """Return the index that an answer, an index or a letter, stands for."""
-    said = str(answer).strip()
-    index = int(said) if said.isdecimal() else ascii_uppercase.find(said) if len(said) == 1 else -1
-    if not 0 <= index < count:
-        last = ascii_uppercase[count - 1]
-        raise ValueError(f"the column answer holds {answer!r:.60}, allowed: 0 to {count - 1} or A to {last}")
-    return index
+    return {**_asked(question, options, index, None if keep_order else seed), **kept(row, "subject", "category")}
 
 
 def _asked(question: str, options: list[str], right: int, seed: int | None) -> dict[str, Any]:

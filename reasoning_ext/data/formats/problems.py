@@ -4,35 +4,24 @@ import re
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.data.formats._common import either, gold, items, kept, said, text
+from reasoning_ext.data.values import either, gold, items, kept, said, text
 
-_DAPO_BEFORE = re.compile(r"Solve the following math problem step by step\. The last line .*?\n\n", re.DOTALL)
-_DAPO_AFTER = re.compile(r'\n\nRemember to put your answer on its own line after "Answer:"\.\s*')
+_DAPO_BEFORE = "Solve the following math problem step by step. The last line "
+_DAPO_AFTER = '\n\nRemember to put your answer on its own line after "Answer:".'
 _AIME_ANSWER = re.compile(r"\$?0*(\d{1,3})(?:\.0+)?(?:\^\{?\\circ\}?)?\$?")
 
 
 def gsm8k(row: dict[str, Any]) -> dict[str, Any]:
-    """openai/gsm8k: `question`, `answer` = the worked solution, `#### `, the number.
-
-    Raises:
-        ValueError: the answer has no `####`.
-    """
+    """openai/gsm8k: `question`, `answer` = the worked solution, `#### `, the number."""
     solution, found, number = row["answer"].rpartition("####")
-    if not found:
-        raise ValueError(f"no '#### ' before the final number in the column answer: {row['answer'][-60:]!r}")
     number = number.strip().replace(",", "")
-    if not number:
-        raise ValueError(f"no number after '#### ' in the column answer: {row['answer'][-60:]!r}")
-    solution = re.sub(r"<<[^<>]*>>", "", solution)  # the set's calculator marks
-    return _worked(row["question"], number, solution)
+    if not found or not number:
+        raise ValueError(f"no '#### ' before a number at the end of the column answer: {row['answer'][-60:]!r}")
+    return _worked(row["question"], number, re.sub(r"<<[^<>]*>>", "", solution))  # the set's calculator marks
 
 
 def math(row: dict[str, Any]) -> dict[str, Any]:
-    r"""The MATH family (`problem`, `solution`; the gold is the column `answer`, else the solution's last `\boxed{}`).
-
-    Raises:
-        ValueError: there is neither a `\boxed{}` in the solution nor an `answer`.
-    """
+    r"""The MATH family: `problem`, `solution`; the gold is the column `answer`, else the solution's last `\boxed{}`."""
     answer = row.get("answer") or think.last_boxed(row["solution"])
     if not answer:
         raise ValueError(rf"no \boxed{{}} in the column solution: {row['solution'][-60:]!r}")
@@ -43,14 +32,11 @@ def numina(row: dict[str, Any]) -> dict[str, Any] | None:
     r"""AI-MO/NuminaMath-CoT (`problem`, `solution`, `messages`, `source`) and AI-MO/NuminaMath-1.5 (also `answer`,
     `problem_type`, `question_type`, `problem_is_valid`, `solution_is_valid`).
 
-    The completion is the solution. The gold is `answer`, which is none where it says `proof` or `notfound`; without that
-    column, the solution's last `\boxed{}`. Left out are rows whose problem or solution is not marked as valid (`Yes`) and
-    rows with an empty solution. Kept: `source`, `problem_type`, `question_type`.
-
-    Raises:
-        ValueError: the column problem is empty.
+    The completion is the solution. The gold is `answer`, which is none where it says `proof` or `notfound`; without
+    that column, the solution's last `\boxed{}`. Left out are rows whose problem or solution is not marked as valid
+    (`Yes`) and rows with an empty solution. Kept: `source`, `problem_type`, `question_type`.
     """
-    marks = [row[column] for column in ("problem_is_valid", "solution_is_valid") if column in row]
+    marks = kept(row, "problem_is_valid", "solution_is_valid").values()
     if any(mark != "Yes" for mark in marks) or not (row["solution"] or "").strip():
         return None
     solution = text(row, "solution")
@@ -65,56 +51,36 @@ def numina(row: dict[str, Any]) -> dict[str, Any] | None:
 def deepscaler(row: dict[str, Any], *, solutions: bool = False) -> dict[str, Any] | None:
     """agentica-org/DeepScaleR-Preview-Dataset: `problem`, `answer`, `solution`, which is empty in many rows.
 
-    Args:
-        row: one row.
-        solutions: make the solution the completion, and leave rows without one out. Without it there are no completions.
-
-    Raises:
-        ValueError: the column problem or answer is empty.
+    With `solutions` the solution is the completion, and rows without one are left out; else there are no completions.
     """
-    answer = gold(row["answer"])
-    if answer is None:
-        raise ValueError(f"the column answer holds no answer: {row['answer']!r}")
-    made: dict[str, Any] = {"prompt": text(row, "problem"), "answer": answer}
+    made: dict[str, Any] = {"prompt": text(row, "problem"), "answer": _gold(row, "answer", row["answer"])}
     if not solutions:
         return made
     return {**made, "completion": said(text(row, "solution"))} if (row["solution"] or "").strip() else None
 
 
 def dapo_math(row: dict[str, Any], *, instructions: bool = False) -> dict[str, Any]:
-    """BytedTsinghua-SIA/DAPO-Math-17k (`prompt` = messages, `reward_model` with `ground_truth`, `data_source`, `ability`)
-    and open-r1/DAPO-Math-17k-Processed (`prompt` = text, `solution` = the final answer, `data_source`, `ability`).
+    """BytedTsinghua-SIA/DAPO-Math-17k (`prompt` = messages, `reward_model` with `ground_truth`) and
+    open-r1/DAPO-Math-17k-Processed (`prompt` = text, `solution` = the final answer).
 
-    Kept: `data_source`, `ability`. The first set holds every problem about a hundred times.
-
-    Args:
-        row: one row.
-        instructions: keep the set's fixed sentences around the question, which ask for a last line `Answer: ...`.
-
-    Raises:
-        ValueError: the column prompt is empty or there is no gold.
+    `instructions` keeps the set's fixed sentences around the question, which ask for a last line `Answer: ...`. Kept:
+    `data_source`, `ability`. The first set holds every problem about a hundred times.
     """
     prompt: Any = items(row, "prompt") if isinstance(row["prompt"], list) else text(row, "prompt")
     column = either(row, "solution", "reward_model")
-    holder = row[column]
-    answer = gold(holder.get("ground_truth") if isinstance(holder, dict) else holder)
-    if answer is None:
-        raise ValueError(f"the column {column} holds no answer: {row[column]!r:.60}")
+    answer = row[column].get("ground_truth") if isinstance(row[column], dict) else row[column]
     if isinstance(prompt, list):
-        prompt = [{"role": message["role"], "content": message["content"]} for message in prompt]
+        prompt = [kept(message, "role", "content") for message in prompt]
         if not instructions:
             prompt[-1]["content"] = _bare_question(prompt[-1]["content"])
-    return {"prompt": prompt, "answer": answer, **kept(row, "data_source", "ability")}
+    return {"prompt": prompt, "answer": _gold(row, column, answer), **kept(row, "data_source", "ability")}
 
 
 def aime(row: dict[str, Any]) -> dict[str, Any]:
     """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 (`problem`, `solution`, `answer`), math-ai/aime25 (`problem`,
     `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
 
-    The gold is an integer without leading zeros. The solution, where there is that column, is the completion.
-
-    Raises:
-        ValueError: a column is empty, or the answer is no integer from 0 to 999.
+    The gold is an integer from 0 to 999 without leading zeros. The solution, where there is one, is the completion.
     """
     problem, column = text(row, either(row, "problem", "Problem")), either(row, "answer", "Answer")
     number = _AIME_ANSWER.fullmatch(str(row[column]).strip())
@@ -128,15 +94,12 @@ def aime(row: dict[str, Any]) -> dict[str, Any]:
 def countdown(row: dict[str, Any]) -> dict[str, Any]:
     r"""Jiayi-Pan/Countdown-Tasks-3to4: `target`, `nums`; the prompt asks for an expression in a `\boxed{}`.
 
-    Kept: `target` and `nums`, for a reward that checks the numbers used; one that compares values alone, as `math_answer`
-    does with the column `answer`, also pays for the bare target.
-
-    Raises:
-        ValueError: a column is empty or holds something else than integers.
+    Kept: `target` and `nums`, for a reward that checks the numbers used; one that compares values alone, as
+    `math_answer` does with the column `answer`, also pays for the bare target.
     """
     target, numbers = row["target"], items(row, "nums")
     for column, value in [("target", target), *(("nums", number) for number in numbers)]:
-        if not isinstance(value, int) or isinstance(value, bool):
+        if type(value) is not int:
             raise ValueError(f"the column {column} holds {value!r:.60}, allowed: integers")
     listed = ", ".join(map(str, numbers))
     prompt = (
@@ -151,9 +114,14 @@ def _worked(question: str, answer: str, solution: str) -> dict[str, Any]:
     return {"prompt": question, "completion": completion, "answer": answer}
 
 
+def _gold(row: dict[str, Any], column: str, value: Any) -> str:
+    """Return a gold that must be there."""
+    if (answer := gold(value)) is None:
+        raise ValueError(f"the column {column} holds no answer: {row[column]!r:.60}")
+    return answer
+
+
 def _bare_question(content: str) -> str:
     """Return a question without DAPO's sentences before and after it, and any other text as it is."""
-    before = _DAPO_BEFORE.match(content)
-    after = _DAPO_AFTER.search(content, before.end()) if before else None
-    whole = before and after and after.end() == len(content)
-    return content[before.end() : after.start()] if whole and before and after else content
+    question, after, rest = content.partition("\n\n")[2].rpartition(_DAPO_AFTER)
+    return question if content.startswith(_DAPO_BEFORE) and after and not rest.strip() else content

@@ -3,9 +3,8 @@
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.data.formats._chat import is_answered, turns
-from reasoning_ext.data.formats._common import finished, gold, items, kept, said, text, traced
 from reasoning_ext.data.formats.chats import messages
+from reasoning_ext.data.values import finished, gold, is_answered, items, kept, said, text, traced, turns
 
 _BEGIN, _END = "<|begin_of_thought|>", "<|end_of_thought|>"
 _BEGIN_SOLUTION, _END_SOLUTION = "<|begin_of_solution|>", "<|end_of_solution|>"
@@ -15,13 +14,10 @@ def open_r1(row: dict[str, Any]) -> dict[str, Any] | None:
     """open-r1/OpenR1-Math-220k (`problem`, `answer`, `generations`, `is_reasoning_complete`, `correctness_math_verify`,
     `correctness_llama`) and open-r1/Mixture-of-Thoughts (`messages`, `num_tokens`, `source`).
 
-    Of OpenR1-Math the completion is the first generation that is complete and correct by Math-Verify, else the first that
-    is complete and correct by Llama; a row that has neither is left out. Kept of it: `source`, `problem_type`,
-    `question_type`. Of Mixture-of-Thoughts it is the last message, and a row whose thought is not closed or has no answer
-    after it is left out; all other columns are kept.
-
-    Raises:
-        ValueError: a column is empty, or a list is not as long as the column generations.
+    Of OpenR1-Math the completion is the first generation that is complete and correct by Math-Verify, else the first
+    that is complete and correct by Llama; a row that has neither is left out. Kept of it: `source`, `problem_type`,
+    `question_type`. Of Mixture-of-Thoughts it is the last message, and a row whose thought is not closed or has no
+    answer after it is left out; all other columns are kept.
     """
     if "generations" not in row:
         made = messages(row)
@@ -43,11 +39,8 @@ def open_thoughts(row: dict[str, Any]) -> dict[str, Any] | None:
     OpenThoughts3-1.2M (`conversations` with `<think>`).
 
     The thought between the marks of the first set comes out between think tags to the character, the solution without
-    white space around it. Its system prompt, which asks for those marks, is left away. A row whose thought is not closed
-    or has no answer after it is left out. There are no golds. Kept: `source`, `domain`, `difficulty`.
-
-    Raises:
-        ValueError: the column conversations is empty or a turn has another shape or comes from somebody else.
+    white space around it. Its system prompt, which asks for those marks, is left away. A row whose thought is not
+    closed or has no answer after it is left out. There are no golds. Kept: `source`, `domain`, `difficulty`.
     """
     chat = turns(row)
     completion = _unmarked(chat[-1]["content"]) if is_answered(chat) else None
@@ -58,18 +51,11 @@ def open_thoughts(row: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def s1k(row: dict[str, Any], *, model: str = "deepseek") -> dict[str, Any]:
-    r"""simplescaling/s1K (`question`, `solution`, `thinking_trajectories`, `attempt`) and simplescaling/s1K-1.1 (`question`,
-    `solution`, `deepseek_thinking_trajectory`, `deepseek_attempt`, and the same of `gemini_`).
+    r"""simplescaling/s1K (`question`, `solution`, `thinking_trajectories`, `attempt`) and simplescaling/s1K-1.1, of which
+    `model` says whether `deepseek_thinking_trajectory` and `deepseek_attempt` are taken, or those of `gemini`.
 
     The gold is the solution's last `\boxed{}`, else the whole solution: a number in many rows, prose in some. Kept:
     `cot_type`, `source_type`.
-
-    Args:
-        row: one row.
-        model: whose trace of s1K-1.1 is taken, `deepseek` or `gemini`; s1K has one.
-
-    Raises:
-        ValueError: a column is empty or the model is another.
     """
     if model not in ("deepseek", "gemini"):
         raise ValueError(f"found the model {model}, allowed: deepseek, gemini")
@@ -89,24 +75,17 @@ def s1k(row: dict[str, Any], *, model: str = "deepseek") -> dict[str, Any]:
 def _verified(row: dict[str, Any]) -> str | None:
     """Return the first generation that is whole and correct by the better of two judges that found one."""
     generations = items(row, "generations")
-    complete = _flags(row, "is_reasoning_complete", len(generations))
-    for judge in ("correctness_math_verify", "correctness_llama"):
-        right = _flags(row, judge, len(generations))
+    marks = {}
+    for column in ("is_reasoning_complete", "correctness_math_verify", "correctness_llama"):
+        marks[column] = flags = row[column] or [False] * len(generations)  # a judge that was not asked has none
+        if len(flags) != len(generations):
+            raise ValueError(f"the column {column} has {len(flags)} values, the column generations {len(generations)}")
+    complete, *judges = marks.values()
+    for right in judges:
         for generation, is_complete, is_right in zip(generations, complete, right, strict=True):
-            whole = finished(generation or "") if is_complete and is_right else None
-            if whole is not None:
+            if is_complete and is_right and (whole := finished(generation or "")) is not None:
                 return whole
     return None
-
-
-def _flags(row: dict[str, Any], column: str, length: int) -> list[bool]:
-    """Return a column of one flag a generation; a judge that was not asked has none."""
-    flags = row[column]
-    if flags is None:
-        return [False] * length
-    if len(flags) != length:
-        raise ValueError(f"the column {column} has {len(flags)} values, the column generations {length}")
-    return flags
 
 
 def _unmarked(content: str) -> str | None:
