@@ -14,20 +14,15 @@ from typing import Any, ClassVar, Literal
 from reasoning_ext.shown import unsaid, visible, without_secrets
 
 Level = Literal["error", "warning", "note"]
-# what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
+# what a limit of the system makes of a call: the errors, the text of those that have no number, the limit, what it counts
 LIMITS = (
-    ({errno.EMFILE, errno.ENFILE}, "Too many open files", "open files", "ulimit -n", resource.RLIMIT_NOFILE),
-    ({errno.EFBIG}, "File too large", "bytes a file", "ulimit -f", resource.RLIMIT_FSIZE),
+    ({errno.EMFILE, errno.ENFILE}, "Too many open files", resource.RLIMIT_NOFILE, "ulimit -n", "open files"),
+    ({errno.EFBIG}, "File too large", resource.RLIMIT_FSIZE, "ulimit -f", "bytes a file"),
     (
-        {errno.ENOMEM},
-        "failed to map segment|an(no|')t allocate memory",
-        "bytes of memory",
-        "ulimit -v",
-        resource.RLIMIT_AS,
+        {errno.ENOMEM}, "failed to map segment|an(no|')t allocate memory", resource.RLIMIT_AS, "ulimit -v", "bytes of memory",
     ),
-    ({errno.EAGAIN}, "can't start new thread", "processes", "ulimit -u", resource.RLIMIT_NPROC),
-)
-FULL = {errno.ENOSPC, errno.EDQUOT}
+    ({errno.EAGAIN}, "can't start new thread", resource.RLIMIT_NPROC, "ulimit -u", "processes"),
+)  # fmt: skip
 LEAST_MEMORY = 3 * 2**30  # of addresses; with less OpenBLAS and torch fail to load, or try for ever
 
 
@@ -132,11 +127,7 @@ def print_error(text: object) -> None:
 
 
 def refuse_little_memory() -> None:
-    """Refuse a limit of addresses under which not even the libraries can be loaded.
-
-    Raises:
-        UserError: `ulimit -v` is that low.
-    """
+    """Refuse a limit of addresses under which not even the libraries can be loaded."""
     allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
     if 0 <= allowed < LEAST_MEMORY:
         raise UserError(f"found ulimit -v {allowed // 1024}, allowed: {LEAST_MEMORY // 1024} or more, or unlimited")
@@ -148,27 +139,23 @@ def system_problem(error: BaseException) -> str:
     >>> system_problem(PermissionError(13, "Permission denied", "runs/sft"))
     'Permission denied: runs/sft; see that this user may use it, or choose another place'
     """
-    for each in _chain(error):
+    each: BaseException | None = error
+    for _ in range(20):  # the exceptions that it was raised from may go round in a circle
+        if each is None:
+            break
         told = re.search(r"\(os error (\d+)\)", str(each))  # as Rust's libraries write it
         number = each.errno if isinstance(each, OSError) else int(told[1]) if told else None
         number = errno.ENOMEM if isinstance(each, MemoryError) else number
-        what = " ".join(str(each).split())[:200] if number is None or told else os.strerror(number)
+        what = os.strerror(number) if number and not told else " ".join(str(each).split())[:200]
         what += f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
-        for numbers, text, things, name, limit in LIMITS:
+        for numbers, text, limit, name, things in LIMITS:
             if number in numbers or (number is None and re.search(text, str(each))):
                 allowed = resource.getrlimit(limit)[0]
                 much = "without a limit" if allowed == resource.RLIM_INFINITY else f"{allowed} {things}"
                 return f"{what}; {name} allows {much}, and this needs more"
-        if number in FULL:
+        if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{what}; free some space and run the same command again"
         if each is error and isinstance(each, OSError) and number is not None:
             return f"{what}; see that this user may use it, or choose another place"
+        each = each.__cause__ or each.__context__
     return ""
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and those that it was raised from, each once."""
-    found = [error]
-    while (earlier := found[-1].__cause__ or found[-1].__context__) and earlier not in found:
-        found.append(earlier)
-    return found
