@@ -9,7 +9,7 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import shown
-from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.errors import KeyProblem, Problem, UserError, print_error
 from reasoning_ext.runs.folder import RunDirError, open_run, refuse_other_recipe
 from reasoning_ext.runs.read import read_run
 from reasoning_ext.shown import visible, without_secrets
@@ -41,21 +41,20 @@ def test_whatever_the_package_prints_goes_through_one_function():
 
 
 def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp_path):
-    rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2"} for i in range(2)]
+    rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2", "\x1b[2Jcol": "x"} for i in range(2)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = cli("score", "rows.jsonl", "--reward", "math_answer")
-    assert done.code == 0 and "\\x1b]52" in done.out and not DANGEROUS & set(done.out + done.err)
-    missing = cli("score", f"{EVIL[:-2]}.jsonl", "--reward", "math_answer")
-    assert missing.code == 2 and "\\x1b" in missing.err and not DANGEROUS & set(missing.out + missing.err)
-    assert missing.err.count("\n") == 1
-    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": EVIL[:-2], "answer": "2", "\x1b[2Jcol": "x"}) + "\n")
-    recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./data.jsonl", "output_dir": "out",
+    recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./rows.jsonl", "output_dir": "out",
               "engine": "server", "reward_funcs": ["math_answer"],
               "engine_kwargs": {"base_url": "http://me:hunter2@127.0.0.1:9/v1"}}  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(recipe))
-    checked = cli("check", "s.yaml", "--offline")
-    assert "\\x1b" in checked.out and not DANGEROUS & set(checked.out + checked.err)
-    assert "hunter2" not in checked.out + checked.err
+    for code, seen, *arguments in (
+        (0, "\\x1b]52", "score", "rows.jsonl", "--reward", "math_answer"),
+        (2, "\\x1b", "score", f"{EVIL[:-2]}.jsonl", "--reward", "math_answer"),
+        (None, "\\x1b", "check", "s.yaml", "--offline"),
+    ):
+        done = cli(*arguments)
+        said = done.out + done.err
+        assert code in (None, done.code) and seen in said and not DANGEROUS & set(said) and "hunter2" not in said
 
 
 @pytest.mark.parametrize(
@@ -87,11 +86,10 @@ def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path,
         f"stage: grpo\nmodel_name_or_path: {TINY}/model\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
         "reward_funcs: [./reward.py:pays: {api_key: of-the-recipe}]\n"
     )
-    for arguments in (["check", "--offline", "r.yaml"], ["score", "rows.jsonl", "--recipe", "r.yaml"]):
-        done = cli(*arguments)
-        said = done.out + done.err
-        assert done.code == 2 and "OSError" in said, said
-        assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in said]
+    done = cli("score", "rows.jsonl", "--recipe", "r.yaml")
+    said = done.out + done.err
+    assert done.code == 2 and "OSError" in said, said
+    assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in said]
 
 
 def test_what_is_no_secret_stays():
@@ -128,3 +126,18 @@ def test_a_run_goes_on_with_a_recipe_whose_secrets_were_never_written(tmp_path):
     (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe("hunter2")))  # by an earlier version
     found = read_run(folder)
     assert "hunter2" not in found.recipe_text + str(found.recipe)
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "coloured"),
+    [(True, {}, True), (True, {"NO_COLOR": "1"}, False), (True, {"TERM": "dumb"}, False), (False, {}, False)],
+)
+def test_an_error_is_one_line_red_on_a_terminal_alone(monkeypatch, capsys, terminal, environment, coloured):
+    for name in ("NO_COLOR", "TERM"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal)
+    print_error("r.yaml:1: a\nb \x1b]0;title\x07 \ud800")
+    line = capsys.readouterr().err
+    assert line.count("\n") == 1 and r"a\nb \x1b]0;title\x07 \ud800" in line and ("\x1b" in line) is coloured

@@ -30,12 +30,6 @@ def chained(error, cause):
     return error
 
 
-def of_safetensors():
-    from safetensors import SafetensorError
-
-    return SafetensorError("Error while serializing: I/O error: File too large (os error 27)")
-
-
 @pytest.fixture
 def ends(monkeypatch, tmp_path, write_recipe, rows_file, capsys):
     """Run the command line on a recipe, in this process, while something raises; return the exit code and what was printed."""
@@ -64,7 +58,7 @@ def ends(monkeypatch, tmp_path, write_recipe, rows_file, capsys):
         (lambda: OSError(errno.ENAMETOOLONG, "", "runs/x"), "runs/x"),
         (lambda: OSError(errno.EMFILE, "", "rows.jsonl"), "ulimit -n"),
         (lambda: OSError(errno.EFBIG, ""), "ulimit -f"),
-        (of_safetensors, "ulimit -f"),
+        (lambda: RuntimeError("Error while serializing: I/O error: File too large (os error 27)"), "ulimit -f"),
         (lambda: chained(ValueError("I/O operation on closed file"), OSError(errno.EFBIG, "")), "ulimit -f"),
         (lambda: chained(RuntimeError("inline_container"), OSError(errno.ENOSPC, "", "out")), "free some space"),
         (MemoryError, "ulimit -v"),
