@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
@@ -20,12 +21,11 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
+RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         print(f"reasoning-ext {version('reasoning-ext')}")
         raise typer.Exit
 
@@ -40,9 +40,6 @@ def options(
         from reasoning_ext.check.network import settle
 
         settle([])
-
-
-RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
 
 
 @app.command(context_settings=_OVERRIDABLE)

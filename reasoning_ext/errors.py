@@ -14,15 +14,13 @@ from typing import Any, ClassVar, Literal
 from reasoning_ext.shown import unsaid, visible, without_secrets
 
 Level = Literal["error", "warning", "note"]
-# what a limit of the system makes of a call: the errors, the text of those that have no number, the limit, what it counts
+# what a limit of the system makes of a call: errors, the text of those that have no number, the limit that is asked for
 LIMITS = (
-    ({errno.EMFILE, errno.ENFILE}, "Too many open files", resource.RLIMIT_NOFILE, "ulimit -n", "open files"),
-    ({errno.EFBIG}, "File too large", resource.RLIMIT_FSIZE, "ulimit -f", "bytes a file"),
-    (
-        {errno.ENOMEM}, "failed to map segment|an(no|')t allocate memory", resource.RLIMIT_AS, "ulimit -v", "bytes of memory",
-    ),
-    ({errno.EAGAIN}, "can't start new thread", resource.RLIMIT_NPROC, "ulimit -u", "processes"),
-)  # fmt: skip
+    ({errno.EMFILE, errno.ENFILE}, "Too many open files", "ulimit -n"),
+    ({errno.EFBIG}, "File too large", "ulimit -f"),
+    ({errno.ENOMEM}, "failed to map segment|an(no|')t allocate memory", "ulimit -v"),
+    ({errno.EAGAIN}, "can't start new thread", "ulimit -u"),
+)
 LEAST_MEMORY = 3 * 2**30  # of addresses; with less OpenBLAS and torch fail to load, or try for ever
 
 
@@ -56,8 +54,7 @@ class Problem:
     @property
     def text(self) -> str:
         """The sentence, without its place."""
-        allowed = f", allowed: {self.allowed}" if self.allowed else ""
-        return f"{self.found}{allowed}{f'; {self.hint}' if self.hint else ''}"
+        return self.found + (self.allowed and f", allowed: {self.allowed}") + (self.hint and f"; {self.hint}")
 
     def __str__(self) -> str:
         """The whole line: file, line and key, as far as they are known, then the sentence."""
@@ -103,9 +100,8 @@ class KeyProblem(UserError):
 
     def __init__(self, key: str | tuple, found: str, allowed: str = "", hint: str = "", code: str = ""):
         self.path = (key,) if isinstance(key, str) else key
-        super().__init__(
-            Problem(code=code or self.code, key=dotted(self.path), found=found, allowed=allowed, hint=hint)
-        )
+        code, name = code or self.code, dotted(self.path)
+        super().__init__(Problem(code=code, key=name, found=found, allowed=allowed, hint=hint))
 
     @property
     def key(self) -> str:
@@ -139,23 +135,20 @@ def system_problem(error: BaseException) -> str:
     >>> system_problem(PermissionError(13, "Permission denied", "runs/sft"))
     'Permission denied: runs/sft; see that this user may use it, or choose another place'
     """
-    each: BaseException | None = error
-    for _ in range(20):  # the exceptions that it was raised from may go round in a circle
-        if each is None:
-            break
+    chain = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
+        chain.append(earlier)
+    for each in chain:
         told = re.search(r"\(os error (\d+)\)", str(each))  # as Rust's libraries write it
         number = each.errno if isinstance(each, OSError) else int(told[1]) if told else None
         number = errno.ENOMEM if isinstance(each, MemoryError) else number
         what = os.strerror(number) if number and not told else " ".join(str(each).split())[:200]
         what += f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
-        for numbers, text, limit, name, things in LIMITS:
+        for numbers, text, limit in LIMITS:
             if number in numbers or (number is None and re.search(text, str(each))):
-                allowed = resource.getrlimit(limit)[0]
-                much = "without a limit" if allowed == resource.RLIM_INFINITY else f"{allowed} {things}"
-                return f"{what}; {name} allows {much}, and this needs more"
+                return f"{what}; this needs more than the machine has, or than {limit} allows"
         if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{what}; free some space and run the same command again"
         if each is error and isinstance(each, OSError) and number is not None:
             return f"{what}; see that this user may use it, or choose another place"
-        each = each.__cause__ or each.__context__
     return ""

@@ -7,9 +7,8 @@ A reward, a dataset format and a task generator are all spelled in the same thre
     path/to/file.py:function        a file; the path is relative to the recipe, `:function` may be left out if it has the
                                     file's name
 
-There is no registry: what is found is a Python file, and the signature of its `def` says what it needs. Reading that off the
-source keeps torch and sympy out of the way of an error message; a file is imported only for a name that is bound by something
-else, a partial or an instance for example. Which functions a recipe may name is told in `user_code`.
+What is found is a Python file, and the signature of its `def` says what it needs, read off the source. A file is imported only
+for a name that is bound by something else, a partial or an instance for example. `user_code` tells what a recipe may name.
 """
 
 import ast
@@ -119,12 +118,6 @@ def plugin_names(homes: list[str]) -> list[str]:
 
 def functions_at(homes: list[str]) -> Iterator[tuple[str, Path, _Function]]:
     """Yield the functions that have such a name: the name, the file, and the function as it is parsed."""
-    for _, name, file, node in _functions_at(homes):
-        yield name, file, node
-
-
-def _functions_at(homes: list[str]) -> Iterator[tuple[str, str, Path, _Function]]:
-    """Yield the functions with a plain name, with their modules; nothing below the top package is imported."""
     for home in homes:
         top, *rest = home.split(".")
         ours = top == "reasoning_ext"
@@ -134,13 +127,14 @@ def _functions_at(homes: list[str]) -> Iterator[tuple[str, str, Path, _Function]
         for file in sorted(folder.glob("[!_]*.py")):
             public = {name: node for name, node in _defs(file).items() if not name.startswith("_")}
             own = {file.stem: public[file.stem]} if file.stem in public else public
-            yield from ((f"{home}.{file.stem}", name, file, node) for name, node in own.items())
+            yield from ((name, file, node) for name, node in own.items())
 
 
 def _at_home(name: str, homes: list[str]) -> Plugin:
-    for module, other, file, node in _functions_at(homes):
-        if other == name:
-            return _of_def(file, module, node)
+    for home in homes:
+        for other, file, node in functions_at([home]):
+            if other == name:
+                return _of_def(file, f"{home}.{file.stem}", node)
     known = plugin_names(homes)
     near = difflib.get_close_matches(name, known, 1)
     hint = f"the nearest is {near[0]}" if near else f"there are {', '.join(known)}"

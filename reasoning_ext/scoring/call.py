@@ -1,10 +1,9 @@
 """Rewards as TRL calls them: plain functions with the layer's options around them, the same for every reward.
 
-`Reward` completes what the function sees (whole completions, whatever the chat template did to them, the gold under the
-name that TRL's own rewards use), leaves out the rows that do not concern it (`when`, `gate`), runs it in a process that can
-be killed (`isolate`, `timeout`), and counts what goes wrong: an exception, a time-out, a list of the wrong length or a value
-that is no number gives None, a line on standard error and the metric `NAME/errors`. A reward that fails three times in a row
-is broken and stops the run. No closures, so that everything pickles.
+`Reward` completes what the function sees (whole completions, the gold under the name that TRL's own rewards use), leaves out
+the rows that do not concern it (`when`, `gate`), runs it in a process that can be killed (`isolate`, `timeout`), and counts
+what goes wrong: an exception, a time-out, a list of the wrong length or a value that is no number gives None, a line on
+standard error and the metric `NAME/errors`. Three failures in a row stop the run. No closures, so that everything pickles.
 """
 
 import asyncio
@@ -48,7 +47,7 @@ def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 
     rewards = [(AsyncReward if spec.is_async else Reward)(spec, tolerated) for spec in specs]
     columns, owners = read_columns(specs), dict[str, str]()
     for i, reward in enumerate(rewards):
-        reward.columns, reward.owners, reward.logs_columns = columns, owners, i == 0
+        reward.columns, reward.owners, reward.is_first = columns, owners, i == 0
         reward.gate = next((other for other in rewards if other.__name__ == reward.spec.gate), None)
         if not reward.spec.isolate:
             reward.load()
@@ -63,9 +62,8 @@ def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
     A batch is decoded once for all of them, and not at all where the trainer's own texts are whole.
     """
     whole = None if decoder.changes_nothing else Once(decoder)
-    for i, reward in enumerate(rewards):
+    for reward in rewards:
         reward.whole = whole
-        reward.logs_whole = i == 0 and whole is not None and decoder.contract.changes_text
 
 
 class Reward:
@@ -78,7 +76,7 @@ class Reward:
         self.whole: Once | None = None  # makes whole completions of token ids; None where they are whole already
         self.columns: set[str] = set()  # of the data, that go into TRL's table, so that `score` can replay the rewards
         self.owners: dict[str, str] = {}  # who logs a column of that table, shared by all
-        self.logs_columns = self.logs_whole = False  # the first reward logs the data's columns, and whole completions
+        self.is_first = False  # it logs the data's columns, and whole completions where TRL's table lacks a part
         self._pool: Pool | None = None
         self._seen: tuple[list, dict[str, Any], Values] | None = None
 
@@ -100,16 +98,15 @@ class Reward:
         Raises:
             RewardError: that is not possible; found before a model is loaded.
         """
-        doing = "cannot be imported"
+        plugin, doing = self.spec.plugin, "cannot be imported"
         try:
-            function = self.function
-            doing = "refuses its parameters"
-            if (self.spec.plugin.module or "").startswith("reasoning_ext.rewards."):
-                empty: dict[str, Any] = {name: [] for name in (*self.spec.plugin.required, "completions", "prompts")}
+            function, doing = self.function, "refuses its parameters"
+            if (plugin.module or "").startswith("reasoning_ext.rewards."):
+                empty: dict[str, Any] = {name: [] for name in (*plugin.required, "completions", "prompts")}
                 _waited(function(**empty | self.spec.options))
         except (Exception, SystemExit) as error:
             problem = f"{doing}: {type(error).__name__}: {error}"
-            raise RewardError(f"reward {self.__name__} ({where(self.spec.plugin.file, error)}): {problem}") from error
+            raise RewardError(f"reward {self.__name__} ({where(plugin.file, error)}): {problem}") from error
 
     @functools.cached_property
     def function(self) -> Callable[..., Any]:
@@ -121,10 +118,8 @@ class Reward:
         return function
 
     def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in vars(self).items() if name != "function"} | {
-            "_pool": None,
-            "_seen": None,
-        }
+        kept = {name: value for name, value in vars(self).items() if name != "function"}
+        return kept | {"_pool": None, "_seen": None}
 
     def _known(self, completions: list, kwargs: dict[str, Any]) -> Values | None:
         """Return the values of the batch that was scored last, if it is this one: a gate may have asked before TRL does."""
@@ -137,7 +132,8 @@ class Reward:
         """Log what the data say; return the rows to score, and what the function is given of them."""
         log, count, ids = kwargs.get("log_extra"), len(completions), kwargs.get("completion_ids")
         rows = self._rows(completions, kwargs)
-        if self.whole is not None and ids is not None and (rows or self.logs_whole):
+        logs_whole = self.is_first and self.whole is not None and self.whole.decoder.contract.changes_text
+        if self.whole is not None and ids is not None and (rows or logs_whole):
             completions = self.whole(completions, ids)
         given = {**kwargs, "completions": completions}
         if len(rows) < count:
@@ -146,9 +142,9 @@ class Reward:
         if log is not None:
             there = logged(self, kwargs)
             self.owners.update(dict.fromkeys(there, OF_DATA))
-            for column in there if self.logs_columns else ():
+            for column in there if self.is_first else ():
                 log(column, list(kwargs[column]))
-            if self.logs_whole:
+            if logs_whole:
                 log(WHOLE, [content(completion) for completion in completions])
             given["log_extra"] = Extra(log, self.__name__, self.owners, rows, count)
         return rows, given

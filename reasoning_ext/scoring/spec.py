@@ -1,4 +1,4 @@
-"""A recipe's `reward_funcs` -> what each reward is, and the options that every reward has.
+"""A recipe's `reward_funcs` -> what each reward is, and the options that every reward has; see `call` for what those do.
 
     reward_funcs:
       - math_answer
@@ -7,8 +7,7 @@
       - language: {gate: math_answer, when: {task: [math, logic]}, schedule: {linear: {0: 0.0, 200: 0.1}}}
       - ./slow.py: {timeout: 20}
 
-Everything that can be wrong with an entry is found from the function's signature, before anything is imported. What the
-options do when a reward is called is in `call`.
+What is wrong with an entry is found from the function's signature, before anything is imported.
 """
 
 import itertools
@@ -86,12 +85,10 @@ class RewardSpec:
         >>> RewardSpec(None, schedule=((0, 0.0), (100, 1.0))).weight_at(25)
         0.25
         """
-        if not self.schedule or step >= self.schedule[-1][0]:
-            return self.schedule[-1][1] if self.schedule else self.weight
         for (start, low), (end, high) in itertools.pairwise(self.schedule):
             if start <= step < end:
                 return low if self.stepwise else low + (high - low) * (step - start) / (end - start)
-        return self.schedule[0][1]
+        return self.schedule[0][1] if self.schedule and step < self.schedule[0][0] else self.weight
 
 
 def parse_rewards(entries: list | str | None, base: Path, wrong: list[EntryError] | None = None) -> list[RewardSpec]:
