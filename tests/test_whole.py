@@ -11,10 +11,11 @@ from reasoning_ext.check import Look
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.evaluate import ask
+from reasoning_ext.evaluate.replay import score_and_print
 from reasoning_ext.models import load
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.think import content
-from reasoning_ext.think.template import ContractError, find_contract
+from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import load_tokenizer
 from reasoning_ext.train import grpo, sft
 from tests.templates import TEMPLATES, build, save_model, template_text
@@ -97,13 +98,6 @@ def test_the_labels_of_a_batch_are_the_exact_traces(run, sft_values, tmp_path, m
         assert "trained on as letters: 3 rows, found 1" in capsys.readouterr().out
 
 
-def test_trained_on_the_answer_alone(run, sft_values, tmp_path, monkeypatch):
-    save_model(tmp_path / "model", build("qwen3"))
-    trainer, batch = batch_of(run, monkeypatch, sft_values | {"train_on": "answer"})
-    expected = ["\n\nThe answer is \\boxed{7}.", "The answer is \\boxed{7}.", "\n\n7"]
-    assert sorted(trained_texts(trainer, batch)) == sorted(text + "<|im_end|>" for text in expected)
-
-
 def stub_generation(monkeypatch, ids, short, pad_id):
     """Let every model write `ids`, and every second time `short`; return what it was asked for."""
     import torch
@@ -149,9 +143,8 @@ def test_rewards_of_a_training_see_whole_completions(run, tmp_path, monkeypatch,
     from trl.chat_template_utils import add_response_schema
 
     tokenizer = build(name, special)
-    tokenizer = (
-        add_response_schema(tokenizer) if parsed else tokenizer
-    )  # TRL's parser takes the thought out of the content
+    if parsed:  # TRL's parser takes the thought out of the content
+        tokenizer = add_response_schema(tokenizer)
     contract = find_contract(tokenizer)
     assert contract.parser == parsed
     save_model(tmp_path / "model", tokenizer)
@@ -164,44 +157,32 @@ def test_rewards_of_a_training_see_whole_completions(run, tmp_path, monkeypatch,
     texts = {row["whole"] if contract.changes_text else content(row["completion"]) for row in table}
     answers = {text.split("</think>")[1].strip() for text in texts}
     assert answers == {"The answer is \\boxed{7}.", "8"} and all(text.strip().startswith("<think>") for text in texts)
-    expected = tokenizer.apply_chat_template(
-        contract.messages([{"role": "user", "content": "What is 3+4?"}]), add_generation_prompt=True, tokenize=False
+    asking = contract.messages([{"role": "user", "content": "What is 3+4?"}])
+    prompts = [[i for i in row if i != tokenizer.pad_token_id] for row in asked[0][0].tolist()]
+    assert tokenizer.apply_chat_template(asking, add_generation_prompt=True, tokenize=False) in map(
+        tokenizer.decode, prompts
     )
-    assert expected in [
-        tokenizer.decode([i for i in row if i != tokenizer.pad_token_id]) for row in asked[0][0].tolist()
-    ]
     capsys.readouterr()
-    from reasoning_ext.cli import main
-
-    monkeypatch.setattr("sys.argv", ["reasoning-ext", "score", str(tmp_path / "out"), "--reward", "think_format"])
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code
+    score_and_print(tmp_path / "out", None, ["think_format"])
     assert "1.0" in capsys.readouterr().out
 
 
-def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
-    tokenizer = build("gptoss")
-    save_model(tmp_path / "model", tokenizer)
-    turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "<think>a</think>b"}]
-    rows = [{"prompt": [*turns, {"role": "user", "content": "2?"}], "answer": "7"}]
+def test_prompts_come_to_trl_in_the_templates_own_form():
     from datasets import Dataset
 
-    [row] = grpo.written(Dataset.from_list(rows), find_contract(tokenizer))
-    assert row["prompt"][1]["content"] == "b" and row["prompt"][1][find_contract(tokenizer).field] == "a"
-    text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    assert "<think>" not in text
+    contract = find_contract(build("gptoss"))
+    said = zip(("user", "assistant", "user"), ("1?", "<think>a</think>b", "2?"), strict=True)
+    rows = [{"prompt": [{"role": role, "content": text} for role, text in said], "answer": "7"}]
+    [row] = grpo.written(Dataset.from_list(rows), contract)
+    assert row["prompt"][1]["content"] == "b" and row["prompt"][1][contract.field] == "a"
 
 
 def test_a_turns_end_becomes_the_tokenizers_only_where_prompts_stay_the_same():
     tokenizer = build("phi3_5")
     grpo.end_at_turns(tokenizer, find_contract(tokenizer))
     assert tokenizer.eos_token == "<|end|>"
-    text = (
-        "{% for m in messages %}{{ eos_token + m.content + ('<|end|>' if m.role == 'assistant' else '') }}{% endfor %}"
-    )
-    tokenizer = build("phi3_5", text=text)
+    end = "('<|end|>' if m.role == 'assistant' else '')"
+    tokenizer = build("phi3_5", text="{% for m in messages %}{{ eos_token + m.content + " + end + " }}{% endfor %}")
     contract = find_contract(tokenizer)
     grpo.end_at_turns(tokenizer, contract)
     assert tokenizer.eos_token == "<|endoftext|>" and contract.end == "<|end|>"
@@ -223,14 +204,6 @@ def test_generation_stops_at_the_turns_end_and_returns_whole_texts(tmp_path, mon
     assert first.text.endswith("The answer is \\boxed{7}.")
     assert not second.finished or second.ids[-1] == tokenizer.pad_token_id
     assert contract.end_id in asked[0][1]["eos_token_id"]
-
-
-def test_a_prompt_that_a_template_refuses_is_named(tmp_path):
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('No') }}{% endif %}"
-    loaded = loaded_model(save_model(tmp_path / "model", build("qwen3", text=refusing + template_text("qwen3"))))
-    prompts = [[{"role": role, "content": "a"} for role in roles] for roles in (["user"], ["system", "user"])]
-    with pytest.raises(ContractError, match="row 1: the chat template refuses the prompt: No"):
-        list(TransformersEngine(loaded, 2).generate(prompts, [(0, 0), (1, 0)], Settings))
 
 
 def loaded_model(folder, **options):
