@@ -9,6 +9,8 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import shown
+from reasoning_ext.check.network import OFFLINE, SILENT
+from reasoning_ext.cli import main
 from reasoning_ext.errors import KeyProblem, Problem, UserError, print_error
 from reasoning_ext.runs.folder import RunDirError, open_run, refuse_other_recipe
 from reasoning_ext.shown import visible, without_secrets
@@ -39,21 +41,35 @@ def test_whatever_the_package_prints_goes_through_one_function():
         assert not prints or ours or file.name in ("shown.py", "errors.py", "code_tests.py"), file
 
 
-def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp_path):
+@pytest.fixture
+def said(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process and in tmp_path; return the exit code and all that is printed."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*OFFLINE, *SILENT):
+        monkeypatch.setenv(name, "1")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["reasoning-ext", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, "".join(capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [(0, ["score", "rows.jsonl"]), (2, ["score", f"{EVIL[:-2]}.jsonl"]), (0, ["check", "--offline", "s.yaml"])],
+)
+def test_score_check_and_error_lines_show_what_would_command_a_terminal(code, arguments, said, tmp_path):
     rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2", "\x1b[2Jcol": "x"} for i in range(2)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./rows.jsonl", "output_dir": "out",
               "engine": "server", "reward_funcs": ["math_answer"],
               "engine_kwargs": {"base_url": "http://me:hunter2@127.0.0.1:9/v1"}}  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(recipe))
-    for code, seen, *arguments in (
-        (0, "\\x1b]52", "score", "rows.jsonl", "--reward", "math_answer"),
-        (2, "\\x1b", "score", f"{EVIL[:-2]}.jsonl", "--reward", "math_answer"),
-        (None, "\\x1b", "check", "s.yaml", "--offline"),
-    ):
-        done = cli(*arguments)
-        said = done.out + done.err
-        assert code in (None, done.code) and seen in said and not DANGEROUS & set(said) and "hunter2" not in said
+    found, text = said(*arguments, *(["--reward", "math_answer"] if "score" in arguments else []))
+    assert found == code and "\\x1b" in text and not DANGEROUS & set(text) and "hunter2" not in text
 
 
 @pytest.mark.parametrize(
@@ -74,7 +90,7 @@ def test_secrets_in_a_text_are_hidden(text, hidden):
     assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Problem(code="x", found=text).text
 
 
-def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path, monkeypatch):
+def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(said, tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "of-the-environment")
     (tmp_path / "reward.py").write_text(
         "import os\ndef pays(completions, *, api_key='', **kwargs):\n"
@@ -85,10 +101,9 @@ def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path,
         f"stage: grpo\nmodel_name_or_path: {TINY}/model\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
         "reward_funcs: [./reward.py:pays: {api_key: of-the-recipe}]\n"
     )
-    done = cli("score", "rows.jsonl", "--recipe", "r.yaml")
-    said = done.out + done.err
-    assert done.code == 2 and "OSError" in said, said
-    assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in said]
+    code, text = said("score", "rows.jsonl", "--recipe", "r.yaml")
+    assert code == 2 and "OSError" in text
+    assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in text]
 
 
 def test_what_is_no_secret_stays():

@@ -4,10 +4,9 @@
       - {dataset_name: open-r1/Mixture-of-Thoughts, dataset_format: open_r1, num_rows: 600000, task: reasoning}
       - {dataset_name: allenai/tulu-3-sft-mixture, dataset_format: messages, num_rows: 200000, task: chat}
 
-An entry has the recipe's own keys for a data set, and takes what it leaves out from the recipe. `num_rows` takes so many rows,
-drawn with the recipe's seed; with `weight` in every entry, the mixture is as large as it can be in these proportions without
-a row twice. `task` becomes a column, which `when` of a reward asks for. Where an entry streams, all do: `num_rows` takes the
-first so many then, rows come in turns in these proportions, and with weights the first entry that ends ends the mixture.
+An entry has the recipe's own keys for a data set, and takes what it leaves out from the recipe. `num_rows` takes so many rows;
+with `weight` in every entry, the mixture is as large as it can be in these proportions without a row twice. `task` becomes a
+column, which `when` of a reward asks for.
 """
 
 from __future__ import annotations
@@ -99,7 +98,7 @@ def _entry(recipe: Recipe, index: int, values: Any) -> Entry:
             raise entry.error(key, f"found {value}", "above 0")
         if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:
             hint = f"stage {recipe.stage} has one for all rows"
-            raise entry.error(key, "found in an entry", f"in an entry of stage {' or '.join(FROM_DATA)}", hint)
+            raise entry.error(key, "found in an entry", f"in an entry of stage {' or '.join(FROM_DATA)}", hint=hint)
     if not values.get("dataset_name"):
         raise recipe.error(("datasets", index), "the key dataset_name is missing")
     if values.get("weight") and values.get("num_rows"):

@@ -44,23 +44,19 @@ _KINDS = {
     "length": "max_steps num_train_epochs",  # how long is trained
 }
 KINDS = {kind: {*names.split()} for kind, names in _KINDS.items()}
-# what other trainers, and TRL's older releases, call a key
+# what other trainers, and TRL's older releases, call a key whose name here is not the nearest one
 RENAMED = dict(
     pair.split("=")
     for pair in """
-torch_dtype=dtype evaluation_strategy=eval_strategy no_cuda=use_cpu warmup_ratio=warmup_steps optimizer=optim
-grad_clip=max_grad_norm group_by_length=train_sampling_strategy cutoff_len=max_length sequence_len=max_length
-max_seq_len=max_length block_size=max_length max_new_tokens=max_completion_length
-response_length=max_completion_length lora_rank=lora_r target_modules=lora_target_modules
-lora_target=lora_target_modules modules_to_save=lora_modules_to_save finetuning_type=use_peft adapter=use_peft
-clip_ratio=epsilon quantization_bit=load_in_4bit micro_batch_size=per_device_train_batch_size
-batch_size=per_device_train_batch_size train_batch_size=per_device_train_batch_size epochs=num_train_epochs
-num_epochs=num_train_epochs lr=learning_rate kl_coef=beta base_model=model_name_or_path model=model_name_or_path
-model_name=model_name_or_path dataset=dataset_name data_path=dataset_name train_files=dataset_name
-dataset_mixture=datasets split=dataset_train_split template=chat_template_path rewards=reward_funcs
+torch_dtype=dtype no_cuda=use_cpu grad_clip=max_grad_norm group_by_length=train_sampling_strategy
+cutoff_len=max_length sequence_len=max_length max_seq_len=max_length block_size=max_length
+max_new_tokens=max_completion_length response_length=max_completion_length lora_rank=lora_r finetuning_type=use_peft
+adapter=use_peft clip_ratio=epsilon quantization_bit=load_in_4bit micro_batch_size=per_device_train_batch_size
+batch_size=per_device_train_batch_size train_batch_size=per_device_train_batch_size lr=learning_rate kl_coef=beta
+base_model=model_name_or_path model=model_name_or_path dataset=dataset_name data_path=dataset_name
+train_files=dataset_name dataset_mixture=datasets split=dataset_train_split template=chat_template_path
 enable_thinking=chat_template_kwargs flash_attn=attn_implementation flash_attention=attn_implementation
-sample_packing=packing rollout_n=num_generations num_return_sequences=num_generations reward_functions=reward_funcs
-val_set_size=test_size
+sample_packing=packing rollout_n=num_generations num_return_sequences=num_generations
 """.split()
 )
 

@@ -2,27 +2,14 @@
 
 import difflib
 
-from reasoning_ext.recipe import keys
+from reasoning_ext.recipe import keys, trl_fields
 from reasoning_ext.recipe.keys import RENAMED, STAGES
-from reasoning_ext.recipe.trl_fields import (
-    DPO_CONFIG,
-    GRPO_CONFIG,
-    MODEL_CONFIG,
-    SCRIPT_ARGUMENTS,
-    SFT_CONFIG,
-    Key,
-    class_keys,
-    dataclass_keys,
-)
+from reasoning_ext.recipe.trl_fields import GRPO_CONFIG, Key, class_keys, dataclass_keys
 
-OURS = {
-    "sft": keys.Supervised,
-    "grpo": keys.Rollouts,
-    "dpo": keys.Preferences,
-    "sample": keys.Sampling,
-    "eval": keys.Evaluation,
-}
-TRLS = {"sft": SFT_CONFIG, "grpo": GRPO_CONFIG, "dpo": DPO_CONFIG}
+OURS = dict(
+    zip(STAGES, (keys.Supervised, keys.Rollouts, keys.Preferences, keys.Sampling, keys.Evaluation), strict=True)
+)
+TRLS = {"sft": trl_fields.SFT_CONFIG, "grpo": GRPO_CONFIG, "dpo": trl_fields.DPO_CONFIG}
 # keys of GRPO that a stage which only generates has too, and keys of all stages that it has not
 GENERATION_KEYS = (
     "output_dir", "seed", "use_cpu", "trust_remote_code", "per_device_eval_batch_size", "num_generations",
@@ -48,7 +35,7 @@ MANAGED = {
 
 def stage_keys(stage: str) -> dict[str, Key]:
     """Return every key a stage knows: TRL's config of that stage, ModelConfig, ScriptArguments and ours."""
-    common = class_keys(*SCRIPT_ARGUMENTS) | class_keys(*MODEL_CONFIG) | dataclass_keys(keys.Shared)
+    common = class_keys(*trl_fields.SCRIPT_ARGUMENTS, *trl_fields.MODEL_CONFIG) | dataclass_keys(keys.Shared)
     if stage in TRLS:
         return common | class_keys(*TRLS[stage]) | dataclass_keys(keys.Shared) | dataclass_keys(OURS[stage])
     common = {k: key for k, key in common.items() if k not in TRAINING_ONLY[stage] and not k.startswith("lora_")}

@@ -1,8 +1,7 @@
 """YAML recipe + `--key value` overrides -> a checked `Recipe`; nothing heavy is imported.
 
-A recipe is one flat mapping for one stage. Its keys are those of the installed TRL config of that stage, of TRL's
-ModelConfig and ScriptArguments, and the few of `keys.py`. Every error is one line:
-file, line, key, what was found, what is allowed, the nearest key.
+A recipe is one flat mapping for one stage; `known_keys` tells its keys. Every error is one line: file, line, key, what was
+found, what is allowed, the nearest key.
 """
 
 from __future__ import annotations

@@ -59,7 +59,8 @@ def _import_beside(
     top = name.partition(".")[0]
     file = next((f for f in (folder / top / "__init__.py", folder / f"{top}.py") if f.is_file()), None)
     own = (globals or {}).get("__file__")  # a file that is called as the library it uses means the library
-    if file and not level and top not in sys.builtin_module_names and not (own and file.samefile(own)):
+    means_itself = file and own and file.resolve() == Path(own).resolve()
+    if file and not level and top not in sys.builtin_module_names and not means_itself:
         name = import_file(file).__name__ + name[len(top) :]
     return builtins.__import__(name, globals, locals, fromlist, level)
 

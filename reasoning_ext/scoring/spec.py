@@ -161,7 +161,9 @@ def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
     for name, value in options.items() if not plugin.unread else ():
         if name not in allowed:
             known = [*LAYER_OPTIONS, *allowed]
-            hint = f"allowed: {', '.join(known)}; the nearest is {get_close_matches(name, known, 1, cutoff=0.0)[0]}"
+            hint = (
+                f"allowed: {', '.join(known)}; the nearest is {get_close_matches(str(name), known, 1, cutoff=0.0)[0]}"
+            )
             raise EntryError((*path, name), f"unknown parameter of {plugin.name} (found {name}: {value!r})", hint=hint)
         if not fits(value, allowed[name]):
             what = f"{describe(allowed[name])} ({plugin.name} in {plugin.file.name})"

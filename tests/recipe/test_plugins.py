@@ -7,7 +7,9 @@ import sys
 import pytest
 from conftest import TINY
 
+from reasoning_ext.check.network import OFFLINE, SILENT
 from reasoning_ext.check.show import check_and_print
+from reasoning_ext.cli import main
 from reasoning_ext.data.format import find_format
 from reasoning_ext.data.sources import find_generator
 from reasoning_ext.recipe.load import load_recipe
@@ -243,18 +245,15 @@ def test_check_lists_the_code_before_it_runs(noisy, tmp_path, capfd):
     assert ran(tmp_path) == {"rows", "form", "extra"}
 
 
-def test_without_code_none_runs_and_what_was_not_looked_at_is_said(
-    noisy, tmp_path, rows_file, capsys, monkeypatch, cli
-):
-    done = cli(
-        "check",
-        "--offline",
-        "--no-code",
-        "--json",
-        noisy(reward="{./extra.py: {a: 1}}", more="trust_remote_code: true\n"),
-    )
-    [found] = json.loads(done.out)["recipes"]
-    assert done.code == 0 and ran(tmp_path) == set()
+def test_without_code_none_runs_and_what_was_not_looked_at_is_said(noisy, tmp_path, rows_file, capsys, monkeypatch):
+    for name in (NO_CODE, *OFFLINE, *SILENT):
+        monkeypatch.setenv(name, "")
+    recipe = str(noisy(reward="{./extra.py: {anything: 1}}", more="trust_remote_code: true\n"))
+    monkeypatch.setattr(sys, "argv", ["reasoning-ext", "check", "--offline", "--no-code", "--json", recipe])
+    with pytest.raises(SystemExit) as end:
+        main()
+    [found] = json.loads(capsys.readouterr().out)["recipes"]
+    assert not end.value.code and ran(tmp_path) == set()
     kinds = {what.partition(" ")[0] for what in found["facts"]["code"]}
     assert kinds == {"dataset", "format", "reward", "trust_remote_code"}
     assert "./rows.py" in found["unread"] and "./form.py" in found["unread"]
