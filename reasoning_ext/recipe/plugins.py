@@ -210,7 +210,7 @@ def _of_object(file: Path, module: str | None, name: str) -> Plugin:
     try:
         if (found := getattr(imported(file, module), name, None)) is None:
             functions = ", ".join(_defs(file)) or "none"
-            raise LookupError(f"{file} has no function {name}; it has {functions}")
+            raise LookupError(f"no function {name}; it has {functions}")
         parameters = inspect.signature(found).parameters.values()
     except (Exception, SystemExit) as error:
         said = error.args[0] if isinstance(error, LookupError) and error.args else f"{type(error).__name__}: {error}"
