@@ -7,7 +7,6 @@ found, what is allowed, the nearest key.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -112,10 +111,7 @@ def load_recipes(
     Args:
         paths: YAML files, or folders whose `*.yaml` files are taken in the order of their leading numbers.
         overrides: `{key: value as on the command line}`; each applies to the recipes whose stage knows the key.
-        problems: gets every problem, in the place of the first being raised; wrong keys are left out of the recipes then.
-
-    Raises:
-        UserError: a file is missing or wrong, or no recipe knows an override's key.
+        problems: gets every problem, in the place of the first being raised as a `UserError`; wrong keys are left out then.
     """
     overrides, recipes = overrides or {}, list[Recipe]()
     for path in paths:
@@ -151,21 +147,14 @@ def load_recipe(
     """Load one recipe and check every key and value on its own; what needs several keys is checked in `rules`.
 
     Args:
-        path: the YAML file.
-        overrides: as in `load_recipes`.
+        path, overrides, problems: as in `load_recipes`; what keeps the file from being read at all is raised nevertheless.
         strict: refuse overrides that this stage does not know, instead of leaving them to other recipes.
-        problems: as in `load_recipes`; what keeps the recipe from being read at all is raised nevertheless.
-
-    Raises:
-        UserError: see the module's text.
     """
     values, lines = read_yaml(path)
     stage = values.get("stage")
     if not isinstance(stage, str) or stage not in STAGES:
-        near = difflib.get_close_matches(str(stage), STAGES, 1)
-        hint = f"the nearest is {near[0]}" if near else ""
         found = f"found {_short(stage)}" if "stage" in values else "the key is missing"
-        raise Recipe(path, "", values, {}, lines).error("stage", found, ", ".join(STAGES), hint, code="unknown_stage")
+        raise Recipe(path, "", values, {}, lines).error("stage", found, ", ".join(STAGES), code="unknown_stage")
     keys = stage_keys(stage)
     for key, text in (overrides or {}).items():
         if key in keys or strict:
@@ -227,21 +216,7 @@ def _key_problem(recipe: Recipe, key: str, value: Any) -> Problem | None:
     if (misfit := known.misfit(value)) is None:
         return None
     owner = f" ({known.owner})" if " of " in known.owner else ""  # our own keys' classes say nothing to a user
-    if hint := _hint(value, known):
-        return recipe.problem(key, *misfit, hint + owner, code="wrong_type")
     return recipe.problem(key, misfit[0], misfit[1] + owner, code="wrong_type")
-
-
-def _hint(value: Any, key: Key) -> str:
-    """Say how a value may have been meant."""
-    if isinstance(value, str) and "str" not in key.annotation:
-        return "write it without quotes" if re.fullmatch(r"[-+.\deE]+|true|false|null", value.strip()) else ""
-    if isinstance(value, str) and key.annotation.startswith("list"):
-        return f"write [{value}]"
-    if isinstance(value, str):
-        near = difflib.get_close_matches(value, key.choices, 1)
-        return f"the nearest is {near[0]}" if near else ""
-    return "write it in quotes" if "str" in key.annotation and not isinstance(value, dict | list | None) else ""
 
 
 def _short(value: Any) -> str:

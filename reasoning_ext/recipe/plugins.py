@@ -171,10 +171,8 @@ def _in_module(spelling: str, base: Path) -> tuple[Path, str, str]:
     top, *rest = module.split(".")
     if not all(part.isidentifier() for part in (top, *rest, function)):
         raise LookupError("no dotted name; write pkg.module.function or path/to/file.py:function")
-    spec = None if top == "__main__" else importlib.util.find_spec(top)
-    if spec is None:
-        beside = (base / top).with_suffix(".py").is_file()
-        raise LookupError(f"no module {top}" + (f"; write {top}.py:{function}" if beside else " is installed"))
+    if top == "__main__" or (spec := importlib.util.find_spec(top)) is None:
+        raise LookupError(f"no module {top} is installed; of a file beside the recipe write {base / top}.py:{function}")
     if top == "reasoning_ext" and rest[:1] == ["rewards"]:  # which lies outside its folder
         spec, rest = importlib.util.find_spec("reasoning_ext.rewards") or spec, rest[1:]
     if top in sys.stdlib_module_names or not (rest or spec.submodule_search_locations):

@@ -43,9 +43,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
     if not os.path.isfile(path):  # Path.is_file raises where a name is too long
         beside = [file.name for file in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, beside, 1)
-        there = "neither a file nor a folder" if os.path.lexists(path) and not path.is_symlink() else "no such file"
         hint = f"the nearest is {path.parent / near[0]}" if near else ""
-        raise UserError(Problem(code="no_recipe", file=str(path), found=there, hint=hint))
+        raise UserError(Problem(code="no_recipe", file=str(path), found="there is no such file", hint=hint))
     try:
         text = path.read_bytes().decode()
         if odd := yaml.reader.Reader.NON_PRINTABLE.search(text):

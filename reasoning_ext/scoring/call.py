@@ -204,8 +204,6 @@ class Reward:
         if not isinstance(values, list | tuple) or len(values) != count:
             found = f"{len(values)} values" if hasattr(values, "__len__") else type(values).__name__
             raise ValueError(f"returned {found}, allowed: a list of {count}")
-        if text := next((value for value in values if isinstance(value, str | bytes)), None):
-            raise TypeError(f"returned the text {text!r:.40}, allowed: numbers and None")
         numbers = [None if value is None else float(value) for value in values]
         odd = [value for value in numbers if value is not None and not math.isfinite(value)]
         if odd and len(odd) == len(numbers) - numbers.count(None):

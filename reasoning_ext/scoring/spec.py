@@ -97,10 +97,7 @@ def parse_rewards(entries: list | str | None, base: Path, wrong: list[EntryError
     Args:
         entries: the YAML value.
         base: the recipe's folder, which file paths are relative to.
-        wrong: gets what is wrong with each entry, in the place of the first being raised; there are no rewards then.
-
-    Raises:
-        EntryError: an entry names no function, has an unknown parameter, or a value of the wrong type.
+        wrong: gets an `EntryError` for each wrong entry, in the place of the first being raised; there are no rewards then.
     """
     specs, errors = dict[int, RewardSpec](), list[EntryError]()
     entries = [entries] if isinstance(entries, str) else entries or []
@@ -169,8 +166,7 @@ def _parse_entry(entry: Any, i: int, base: Path) -> RewardSpec:
             what = f"{describe(allowed[name])} ({plugin.name} in {plugin.file.name})"
             raise EntryError((*path, name), f"found {value!r}", what)
     if missing := [name for name in plugin.required if plugin.is_factory and name not in options]:
-        hint = f"{plugin.name} cannot do without it"
-        raise EntryError(path, f"the parameter {missing[0]} is missing", hint=hint)
+        raise EntryError(path, f"the parameter {missing[0]} is missing")
     return RewardSpec(plugin, options=options, **layer)
 
 
