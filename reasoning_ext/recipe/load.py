@@ -216,7 +216,8 @@ def _key_problem(recipe: Recipe, key: str, value: Any) -> Problem | None:
     if (misfit := known.misfit(value)) is None:
         return None
     owner = f" ({known.owner})" if " of " in known.owner else ""  # our own keys' classes say nothing to a user
-    return recipe.problem(key, misfit[0], misfit[1] + owner, code="wrong_type")
+    hint = f"write [{value}]" if isinstance(value, str) and known.annotation.startswith("list") else ""
+    return recipe.problem(key, misfit[0], misfit[1] + owner, hint, code="wrong_type")
 
 
 def _short(value: Any) -> str:

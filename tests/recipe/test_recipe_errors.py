@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from conftest import TINY
 from reasoning_ext.check.keys import check_recipe
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.shown import visible
 from tests.timing import child_seconds
 
 BASE = """\
@@ -122,15 +124,11 @@ def test_mistake(old, new, places, folder, wording):
     assert ", ".join(f"{problem.line} {problem.key}" for problem in found) == places
     assert all(problem.file == "r.yaml" and problem.code and "\n" not in str(problem) for problem in found)
     assert not (folder / "marker").exists()
-    wording(found)
+    wording([re.sub(r"(of \w+) [\d.]+\)", r"\1)", str(problem)) for problem in found])  # without the version
 
 
 def test_every_mistake_is_named_at_once_and_the_first_ends_a_run(folder, cli, tmp_path):
-    text = (
-        BASE.replace("./model", "./modl")
-        .replace("math_answer", "math_anser")
-        .replace("max_tokens: 64", "max_token: 64")
-    )
+    text = BASE.replace("./model", "./modl").replace("math_answer", "math_anser").replace("max_tokens", "max_token")
     text += "learning_ratee: 1\ntemperature: hot\nthink_tags: [a]\nmax_samples: 0\n"
     assert sorted(problem.line for problem in found_in(folder, text)) == [2, 6, 7, 11, 12, 13, 14]
     (tmp_path / "1.yaml").write_text(BASE)
@@ -165,7 +163,7 @@ def test_an_adapter_whose_base_is_gone(base, wrong, folder, wording):
 def test_override(overrides, places, folder, wording):
     found = found_in(folder, BASE, overrides)
     assert ", ".join(f"{problem.line} {problem.key}" for problem in found) == places
-    wording(found)
+    wording([re.sub(r"(of \w+) [\d.]+\)", r"\1)", str(problem)) for problem in found])  # without the version
 
 
 @pytest.mark.parametrize("name", ["grop.yaml", "empty", "/dev/zero", "x" * 300, "a\0b", "pipe"])
@@ -175,7 +173,7 @@ def test_what_is_no_recipe(name, folder, wording):
     (folder / "grpo.yaml").write_text(BASE)
     with pytest.raises(UserError) as error:
         load_recipes([name])
-    wording(error.value)
+    wording(visible(str(error.value)))
 
 
 def test_rows_without_a_column_that_a_reward_needs_and_a_folder_of_another_recipe(folder, tmp_path, cli, wording):
@@ -186,11 +184,8 @@ def test_rows_without_a_column_that_a_reward_needs_and_a_folder_of_another_recip
     (tmp_path / "rows.jsonl").write_text('{"prompt": "1+1", "completion": "2"}\n')
     (tmp_path / "r.yaml").write_text(BASE)
     done = cli("run", "r.yaml")
-    assert (
-        done.code == 2
-        and not {"torch", "transformers", "trl"} & {*done.heavy}
-        and "r.yaml:4: dataset_name: " in done.err
-    )
+    assert done.code == 2 and "r.yaml:4: dataset_name: " in done.err
+    assert not {"torch", "transformers", "trl"} & {*done.heavy}
     wording(done.err)
     open_run(tmp_path / "out", load_recipe(tmp_path / "r.yaml").values, {})
     (tmp_path / "out" / "metrics.jsonl").write_text("{}\n")
