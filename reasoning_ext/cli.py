@@ -2,12 +2,13 @@
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from reasoning_ext.errors import UserError, print_error, refuse_little_memory, system_problem
+from reasoning_ext.errors import UserError, print_error, system_problem
 from reasoning_ext.runs.interrupt import Terminated, handle_signals, stop_at_once
 from reasoning_ext.shown import print
 
@@ -20,24 +21,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
+RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
 
 
 def _version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
-
         print(f"reasoning-ext {version('reasoning-ext')}")
         raise typer.Exit
 
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
+    if context.invoked_subcommand in ("score", "ask", "export"):
+        from reasoning_ext.check.network import settle
 
-
-RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
+        settle([])
 
 
 @app.command(context_settings=_OVERRIDABLE)
@@ -110,9 +112,6 @@ def score(
     ] = None,
 ) -> None:
     """Replay rewards over saved completions."""
-    from reasoning_ext.check.network import settle
-
-    settle([])
     from reasoning_ext.evaluate.replay import score_and_print
 
     score_and_print(completions, recipe, reward or [])
@@ -146,9 +145,6 @@ def ask(
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
 ) -> None:
     """Ask a model, watch it think, and take a vote."""
-    from reasoning_ext.check.network import settle
-
-    settle([])
     from reasoning_ext.evaluate.ask import ask_and_print
 
     ask_and_print(model, question, n, temperature, max_completion_length, seed, system_prompt)
@@ -170,9 +166,6 @@ def export(
     what: Annotated[str, typer.Option(help="hub: upload merged-16bit or adapter.")] = "merged-16bit",
 ) -> None:
     """Export a run for other tools, compared with what was trained."""
-    from reasoning_ext.check.network import settle
-
-    settle([])
     from reasoning_ext.export import export_run
 
     export_run(
@@ -183,19 +176,15 @@ def export(
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Split what stands behind a command into recipes and `--key value` or `--key=value` overrides."""
-    paths: list[str] = []
-    overrides: dict[str, str] = {}
-    rest = iter(arguments)
+    paths, overrides, rest = list[str](), dict[str, str](), iter(arguments)
     for argument in rest:
         if not argument.startswith("--"):
             paths.append(argument)
             continue
         key, equals, value = argument[2:].partition("=")
-        key = key.replace("-", "_")
-        if not equals:
-            value = next(rest, "")
-            if not value or value.startswith("--"):
-                raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
+        key, value = key.replace("-", "_"), value if equals else next(rest, "")
+        if not equals and (not value or value.startswith("--")):
+            raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
         if key in overrides:
             raise UserError(f"--{key}: found twice, allowed: once")
         overrides[key] = value
@@ -210,17 +199,14 @@ def main() -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     handle_signals(stop_at_once)
     try:
-        refuse_little_memory()
         app()
-    except UserError as error:
-        print_error(error)
-        sys.exit(2)
-    except Exception as error:
-        if not (problem := system_problem(error)):
-            raise
-        print_error(problem)
-        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
     except Terminated as stopped:
         sys.exit(stopped.code)
+    except Exception as error:
+        problem = error if isinstance(error, UserError) else system_problem(error)
+        if not problem:
+            raise
+        print_error(problem)
+        sys.exit(2)

@@ -6,7 +6,6 @@ A problem is written as a sentence where it is printed, and nowhere else; `docs/
 import errno
 import os
 import re
-import resource
 import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -14,21 +13,13 @@ from typing import Any, ClassVar, Literal
 from reasoning_ext.shown import unsaid, visible, without_secrets
 
 Level = Literal["error", "warning", "note"]
-# what a limit of the system makes of a call: the errors, the text of those that have no number, the limit
+# what a limit of the system makes of a call: errors, the text of those that have no number, the limit that is asked for
 LIMITS = (
-    ({errno.EMFILE, errno.ENFILE}, "Too many open files", "open files", "ulimit -n", resource.RLIMIT_NOFILE),
-    ({errno.EFBIG}, "File too large", "bytes a file", "ulimit -f", resource.RLIMIT_FSIZE),
-    (
-        {errno.ENOMEM},
-        "failed to map segment|an(no|')t allocate memory",
-        "bytes of memory",
-        "ulimit -v",
-        resource.RLIMIT_AS,
-    ),
-    ({errno.EAGAIN}, "can't start new thread", "processes", "ulimit -u", resource.RLIMIT_NPROC),
+    ({errno.EMFILE, errno.ENFILE}, "Too many open files", "ulimit -n"),
+    ({errno.EFBIG}, "File too large", "ulimit -f"),
+    ({errno.ENOMEM}, "failed to map segment|an(no|')t allocate memory", "ulimit -v"),
+    ({errno.EAGAIN}, "can't start new thread", "ulimit -u"),
 )
-FULL = {errno.ENOSPC, errno.EDQUOT}
-LEAST_MEMORY = 3 * 2**30  # of addresses; with less OpenBLAS and torch fail to load, or try for ever
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +52,7 @@ class Problem:
     @property
     def text(self) -> str:
         """The sentence, without its place."""
-        allowed = f", allowed: {self.allowed}" if self.allowed else ""
-        return f"{self.found}{allowed}{f'; {self.hint}' if self.hint else ''}"
+        return self.found + (self.allowed and f", allowed: {self.allowed}") + (self.hint and f"; {self.hint}")
 
     def __str__(self) -> str:
         """The whole line: file, line and key, as far as they are known, then the sentence."""
@@ -108,9 +98,8 @@ class KeyProblem(UserError):
 
     def __init__(self, key: str | tuple, found: str, allowed: str = "", hint: str = "", code: str = ""):
         self.path = (key,) if isinstance(key, str) else key
-        super().__init__(
-            Problem(code=code or self.code, key=dotted(self.path), found=found, allowed=allowed, hint=hint)
-        )
+        code, name = code or self.code, dotted(self.path)
+        super().__init__(Problem(code=code, key=name, found=found, allowed=allowed, hint=hint))
 
     @property
     def key(self) -> str:
@@ -124,22 +113,8 @@ def dotted(path: tuple) -> str:
 
 
 def print_error(text: object) -> None:
-    """Print an error to standard error as one line; its first word is red on a terminal, unless NO_COLOR is set."""
-    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
-    word = "\033[1;31merror:\033[0m" if colour else "error:"
-    line = visible(str(text)).replace("\n", "\\n").replace("\t", "\\t")
-    print(word, line, file=sys.stderr)
-
-
-def refuse_little_memory() -> None:
-    """Refuse a limit of addresses under which not even the libraries can be loaded.
-
-    Raises:
-        UserError: `ulimit -v` is that low.
-    """
-    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if 0 <= allowed < LEAST_MEMORY:
-        raise UserError(f"found ulimit -v {allowed // 1024}, allowed: {LEAST_MEMORY // 1024} or more, or unlimited")
+    """Print an error to standard error as one line."""
+    print("error:", visible(str(text)).replace("\n", "\\n").replace("\t", "\\t"), file=sys.stderr)
 
 
 def system_problem(error: BaseException) -> str:
@@ -148,27 +123,20 @@ def system_problem(error: BaseException) -> str:
     >>> system_problem(PermissionError(13, "Permission denied", "runs/sft"))
     'Permission denied: runs/sft; see that this user may use it, or choose another place'
     """
-    for each in _chain(error):
+    chain = [error]
+    while (earlier := chain[-1].__cause__ or chain[-1].__context__) and earlier not in chain:
+        chain.append(earlier)
+    for each in chain:
         told = re.search(r"\(os error (\d+)\)", str(each))  # as Rust's libraries write it
         number = each.errno if isinstance(each, OSError) else int(told[1]) if told else None
         number = errno.ENOMEM if isinstance(each, MemoryError) else number
-        what = " ".join(str(each).split())[:200] if number is None or told else os.strerror(number)
+        what = os.strerror(number) if number and not told else " ".join(str(each).split())[:200]
         what += f": {each.filename}" if isinstance(each, OSError) and each.filename else ""
-        for numbers, text, things, name, limit in LIMITS:
+        for numbers, text, limit in LIMITS:
             if number in numbers or (number is None and re.search(text, str(each))):
-                allowed = resource.getrlimit(limit)[0]
-                much = "without a limit" if allowed == resource.RLIM_INFINITY else f"{allowed} {things}"
-                return f"{what}; {name} allows {much}, and this needs more"
-        if number in FULL:
+                return f"{what}; this needs more than the machine has, or than {limit} allows"
+        if number in (errno.ENOSPC, errno.EDQUOT):
             return f"{what}; free some space and run the same command again"
         if each is error and isinstance(each, OSError) and number is not None:
             return f"{what}; see that this user may use it, or choose another place"
     return ""
-
-
-def _chain(error: BaseException) -> list[BaseException]:
-    """Return an exception and those that it was raised from, each once."""
-    found = [error]
-    while (earlier := found[-1].__cause__ or found[-1].__context__) and earlier not in found:
-        found.append(earlier)
-    return found

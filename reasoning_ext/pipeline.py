@@ -5,26 +5,13 @@ import importlib
 import time
 
 from reasoning_ext.check import check
-from reasoning_ext.check.keys import OF_MODELS, Checked, broken_rules
+from reasoning_ext.check.keys import OF_MODELS, broken_rules
 from reasoning_ext.check.named_inputs import code_line, input_sources
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs import folder
 from reasoning_ext.runs.checkpoints import settle
 from reasoning_ext.runs.files import DiskError
-from reasoning_ext.runs.folder import (
-    RunDir,
-    RunDirError,
-    fingerprint,
-    finish,
-    has_begun,
-    is_done,
-    is_main,
-    locked,
-    open_run,
-    other_choice,
-    say,
-    world_size,
-)
 from reasoning_ext.runs.process import free_memory, quiet
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.train.refusals import named_refusals
@@ -49,63 +36,64 @@ def run_recipes(recipes: list[Recipe]) -> int:
             out to be unusable when its stage began.
     """
     checked = []
-    for one in check(recipes, run=True, announce=_say_code):
-        if one.errors and not is_main():
+    for one in check(recipes, run=True, announce=lambda one: _say(one.recipe, code_line(one.code))):
+        if one.errors and not folder.is_main():
             return 2  # the first process says why
         one.refuse()
         for problem in one.problems:
             if problem.level == "warning":
-                say(f"{one.recipe.path.stem}: warning: {problem.key + ': ' if problem.key else ''}{problem.text}")
+                _say(one.recipe, f"warning: {problem.key + ': ' if problem.key else ''}{problem.text}")
         checked.append(one)
     for one in checked:
         with contextlib.ExitStack() as held:
-            code = _run_one(one.recipe, one.specs, held)
-        if code:
-            say(f"{one.recipe.path.stem}: stopped; run the same command again to go on")
-            return code
+            if code := _run_one(one.recipe, one.specs, held):
+                _say(one.recipe, "stopped; run the same command again to go on")
+                return code
     return 0
 
 
-def _say_code(checked: Checked) -> None:
-    say(f"{checked.recipe.path.stem}: {code_line(checked.code)}")
+def _say(recipe: Recipe, text: str) -> None:
+    folder.say(f"{recipe.path.stem}: {text}")
 
 
 def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> int:
     """Run a recipe that has been checked, unless it is done; `held` lets its folder go again."""
-    begun, other = has_begun(recipe.output_dir), other_choice(recipe.output_dir, recipe.values)
+    begun, other = folder.has_begun(recipe.output_dir), folder.other_choice(recipe.output_dir, recipe.values)
     run = _open(recipe, specs, held)
     if run.done:
-        say(f"{recipe.path.stem}: done already, skipped ({run.path})")
+        _say(recipe, f"done already, skipped ({run.path})")
         return 0
     goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
     goes_on += f" {other}" if other else ""
-    say(f"{recipe.path.stem}: " + (goes_on or f"starts in {run.path}"))
+    _say(recipe, goes_on or f"starts in {run.path}")
     started = time.monotonic()
-    code = _run_stage(recipe, run, specs)
-    if code:
+    if code := _run_stage(recipe, run, specs):
         return code
     seconds = time.monotonic() - started
-    if is_main():
-        finish(run.path, seconds)
-    _wait()
-    say(f"{recipe.path.stem}: done in {seconds:.0f} s ({run.path})")
+    if folder.is_main():
+        folder.finish(run.path, seconds)
+    if folder.world_size() > 1:  # the other processes of `accelerate launch` see what the main one wrote
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+    _say(recipe, f"done in {seconds:.0f} s ({run.path})")
     return 0
 
 
-def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> RunDir:
+def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> folder.RunDir:
     """Open a recipe's folder, which the first process keeps to itself as long as `held` is open."""
-    inputs = {what: fingerprint(source) for what, source in input_sources(recipe, specs).items()}
+    inputs = {what: folder.fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
-        if is_main() and not is_done(recipe.output_dir, recipe.values):
-            held.enter_context(locked(recipe.output_dir))
+        if folder.is_main() and not folder.is_done(recipe.output_dir, recipe.values):
+            held.enter_context(folder.locked(recipe.output_dir))
             for line in settle(recipe.output_dir):
-                say(f"{recipe.path.stem}: warning: {line}")
-        return open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
-    except (RunDirError, DiskError) as error:
+                _say(recipe, f"warning: {line}")
+        return folder.open_run(recipe.output_dir, recipe.values, inputs, recipe.path)
+    except (folder.RunDirError, DiskError) as error:
         raise recipe.error("output_dir", str(error)) from error
 
 
-def _run_stage(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
+def _run_stage(recipe: Recipe, run: folder.RunDir, specs: list[RewardSpec]) -> int:
     from reasoning_ext.models.load import prepare_backend
 
     for problem in broken_rules(recipe, OF_MODELS):  # the model of an earlier recipe is there only now
@@ -114,27 +102,13 @@ def _run_stage(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     try:
         prepare_backend(recipe.get("backend"))
         quiet()
-        _disable_caching()
+        importlib.import_module(
+            "datasets"
+        ).disable_caching()  # a cache knows a format by its name, whatever its file says now
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
-        stage = getattr(importlib.import_module(module), function)
         with named_refusals(recipe.values):
-            return stage(recipe, run, *rewards)
+            return getattr(importlib.import_module(module), function)(recipe, run, *rewards)
     except UserError as error:
         raise UserError(recipe.placed(error)) from error
     finally:
         free_memory()
-
-
-def _disable_caching() -> None:
-    """Let nothing that is made of rows come from a cache: it knows a format by its name, whatever its file says now."""
-    import datasets
-
-    datasets.disable_caching()
-
-
-def _wait() -> None:
-    """Let the other processes of `accelerate launch` come this far, so that they see what the main one wrote."""
-    if world_size() > 1:
-        from accelerate import PartialState
-
-        PartialState().wait_for_everyone()

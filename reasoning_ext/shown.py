@@ -13,24 +13,24 @@ from typing import Any
 
 # control characters but newline and tab, marks and overrides of direction, separators, joiners, tags, halves of surrogate pairs
 HIDDEN = re.compile(
-    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff9-\ufffb]"
-    r"|[\ud800-\udfff]|[\U000e0000-\U000e0fff]|\r(?!\n)|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u034f\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f]"
+    r"|[\u3164\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]|\r(?!\n)"
+    r"|(?<![^\x00-\x7f])[\u200c\u200d\ufe00-\ufe0f]"
 )
 SECRET_NAME = re.compile(
-    r"(?:^|[-_.])(?:api[-_]?key|password|passwd|secret|authorization|(?:access|auth|hub|hf|api|bearer)[-_]?token)$|^token$",
-    re.I,
+    r"(?i)(?:^|[-_.])(?:api[-_]?key|password|passwd|secret|authorization|(?:access|auth|hub|hf|api|bearer)[-_]?token)$|^token$"
 )
-SECRETS = (
-    (re.compile(r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"), ""),  # user and password
-    (re.compile(r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+"), r"\1[redacted]"),
-    (re.compile(r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=[\w.~+/=-]{0,200}\d))[\w.~+/=-]{8,}"), r"\1[redacted]"),
-    (re.compile(r"\bsk-(?:(?:proj|ant|svcacct|admin|or)-[\w-]{12,}|[A-Za-z0-9]{20,})|\bnvapi-[\w-]{20,}|\b(?:hf|gsk|r8|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"),
-     "[redacted]"),
-    (re.compile(r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}"), "[redacted]"),
-)  # fmt: skip
-
-# values that stood under secret names: whatever prints them, a reward's error for example, they are not said
-HEARD: set[str] = set()
+SECRETS = {
+    r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])": "",  # user and password
+    r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+": r"\1[redacted]",
+    r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=[\w.~+/=-]{0,200}\d))[\w.~+/=-]{8,}": r"\1[redacted]",
+    r"\bsk-(?:(?:proj|ant|svcacct|admin|or)-[\w-]{12,}|[A-Za-z0-9]{20,})|\bnvapi-[\w-]{20,}": "[redacted]",
+    r"\b(?:hf|gsk|r8|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b": "[redacted]",
+    r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}": "[redacted]",
+}
+HEARD: set[str] = (
+    set()
+)  # values that stood under secret names: whatever prints them, a reward's error for example, they are not said
 LEAST = 8  # characters of a value that is kept secret by itself: "EMPTY" is a key for many a server
 HELD = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")  # in the environment, for values twice as long that are no `<token>`
 COLUMNS = ("rename_columns",)  # keys below which names are those of columns
@@ -54,32 +54,28 @@ def print(*values: object, **kwargs: Any) -> None:
 
 def unsaid(text: str) -> str:
     """Return a text without the secrets that the recipe and the environment hold, however they came to stand in it."""
-    held = {value.strip() for name, value in os.environ.items() if SECRET_NAME.search(name)}
-    long = {value.strip() for name, value in os.environ.items() if name.endswith(HELD) and not value.startswith("<")}
-    held |= {value for value in long if len(value) >= 2 * LEAST}
-    for secret in sorted(HEARD | held, key=len, reverse=True):
+    secrets = {*HEARD}
+    for name, value in os.environ.items():
+        long = name.endswith(HELD) and not value.startswith("<") and len(value.strip()) >= 2 * LEAST
+        secrets |= {value.strip()} if long or SECRET_NAME.search(name) else set()
+    for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "[redacted]") if len(secret) >= LEAST else text
     return text
 
 
-def without_secrets(value: Any) -> Any:
-    """Return a text, or what a recipe holds, without passwords, keys and tokens.
+def without_secrets(value: Any, name: str = "") -> Any:
+    """Return a text, or what a recipe holds under a name, without passwords, keys and tokens.
 
     >>> without_secrets({"base_url": "https://me:secret@host/v1?key=abc", "headers": {"X-API-Key": "abc"}, "eos_token": "</s>"})
     {'base_url': 'https://host/v1?key=[redacted]', 'headers': {'X-API-Key': '[redacted]'}, 'eos_token': '</s>'}
     """
     if isinstance(value, str):
-        for pattern, put in SECRETS:
-            value = pattern.sub(put, value)
+        if value and SECRET_NAME.search(name):
+            HEARD.add(value)
+            return "[redacted]"
+        for pattern, put in SECRETS.items():
+            value = re.sub(pattern, put, value)
         return value
     if isinstance(value, dict):
-        HEARD.update(part for key, part in value.items() if SECRET_NAME.search(str(key)) and isinstance(part, str))
-        return {
-            key: "[redacted]"
-            if SECRET_NAME.search(str(key)) and isinstance(part, str) and part
-            else part
-            if key in COLUMNS
-            else without_secrets(part)
-            for key, part in value.items()
-        }
+        return {key: part if key in COLUMNS else without_secrets(part, str(key)) for key, part in value.items()}
     return [without_secrets(part) for part in value] if isinstance(value, list | tuple) else value

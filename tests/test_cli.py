@@ -1,32 +1,52 @@
 """The command line: what it offers, and that help comes at once."""
 
+import json
+import os
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from reasoning_ext.cli import split_overrides
 from tests.timing import child_seconds
 
 BIN = Path(sys.executable).parent
+COMMANDS = ("run", "check", "list", "schema", "score", "report", "ask", "export")
+# Runs several commands in one process, and says what each printed and which heavy modules were imported.
+SEVERAL = """
+import contextlib, io, json, sys
+from reasoning_ext.cli import main
+done = {}
+for arguments in json.loads(sys.argv[1]):
+    sys.argv = ["reasoning-ext", *arguments]
+    with contextlib.redirect_stdout(io.StringIO()) as said, contextlib.redirect_stderr(said):
+        try:
+            code = main()
+        except SystemExit as end:
+            code = end.code
+    done[" ".join(arguments)] = (code or 0, said.getvalue())
+print(json.dumps([done, [name for name in ("torch", "transformers", "trl", "datasets", "sympy", "peft") if name in sys.modules]]))
+"""
 
 
-def test_help_names_the_commands_and_imports_nothing_heavy(cli):
-    result = cli("--help")
-    assert result.code == 0 and result.heavy == []
-    for command in ("run", "check", "schema", "score", "report", "ask", "export"):
-        assert f" {command} " in result.out
-        assert cli(command, "--help").heavy == []
+def several(cwd, *commands):
+    command = [sys.executable, "-c", SEVERAL, json.dumps([line.split() for line in commands])]
+    wide = os.environ | {"COLUMNS": "80"}
+    return json.loads(subprocess.run(command, cwd=cwd, env=wide, capture_output=True, text=True, check=True).stdout)
 
 
-def test_python_m_is_the_same():
-    out = [
-        subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
-        for command in ([sys.executable, "-m", "reasoning_ext"], [BIN / "reasoning-ext"])
-    ]
-    assert out[0].split("Commands")[1] == out[1].split("Commands")[1]
+def test_help_names_the_commands_and_imports_nothing_heavy(tmp_path):
+    done, heavy = several(
+        tmp_path, "-h", "--help", "--version", *(f"{name} {how}" for name in COMMANDS for how in ("-h", "--help"))
+    )
+    assert heavy == [] and {code for code, _ in done.values()} == {0}
+    assert done["--version"][1].startswith("reasoning-ext ")
+    assert all(f" {name} " in done["-h"][1] for name in COMMANDS) and "..." not in done["-h"][1].split("Commands:")[1]
+    assert all(done[f"{name}-h"] == done[f"{name}--help"] for name in ("", *(f"{name} " for name in COMMANDS)))
+    module = subprocess.run([BIN / "reasoning-ext", "--help"], capture_output=True, text=True, check=True).stdout
+    assert module.split("Commands")[1] == done["--help"][1].split("Commands")[1]
 
 
 def test_help_takes_at_most_one_and_a_half_times_trls():
@@ -34,47 +54,60 @@ def test_help_takes_at_most_one_and_a_half_times_trls():
         return child_seconds(lambda: subprocess.run([BIN / program, "--help"], capture_output=True, check=True))
 
     seconds("trl"), seconds("reasoning-ext")
-    ratios = [seconds("reasoning-ext") / seconds("trl") for _ in range(7)]
+    ratios = [seconds("reasoning-ext") / seconds("trl") for _ in range(3)]
     assert statistics.median(ratios) <= 1.5, ratios
 
 
-def test_overrides_are_split_from_recipes():
-    assert split_overrides(["a.yaml", "--seed", "1", "b.yaml", "--lr=-1"]) == (
-        ["a.yaml", "b.yaml"],
-        {"seed": "1", "lr": "-1"},
-    )
-
-
-def test_the_version_and_short_help(cli):
-    assert cli("--version").out.split()[0] == "reasoning-ext"
-    for arguments in ((), ("check",), ("list",)):
-        assert cli(*arguments, "-h").out == cli(*arguments, "--help").out
-
-
-def test_help_cuts_no_command_s_text_off_on_a_terminal_of_80_columns(cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    assert "..." not in cli("-h").out.split("Commands:")[1]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "name", "place"),
-    [
-        (("rewards",), "math_answer", "math_answer.py:"), (("rewards",), "get_cosine_scaled_reward", "trl"),
-        (("formats",), "gsm8k", "problems.py:"), (("keys",), "learning_rate", "SFTConfig"),
-        (("keys", "eval"), "engine", "recipe.keys"),
-        (("keys", "grpo"), "num_generations", "GRPOConfig"),
-    ],
-)  # fmt: skip
-def test_list_names_what_a_recipe_can_name_and_where_its_text_stands(cli, arguments, name, place):
-    result = cli("list", *arguments)
-    [line] = [line for line in result.out.splitlines() if line.split()[0] == name]
-    assert place in line.rsplit("[", 1)[1] and len(line.split()) > 4 and "torch" not in result.heavy
-
-
-def test_list_knows_recipes_and_stages(cli, tmp_path):
+def test_list_names_what_a_recipe_can_name_and_where_its_text_stands(tmp_path):
     (tmp_path / "recipes" / "mine").mkdir(parents=True)
     (tmp_path / "recipes" / "mine" / "1_sft.yaml").write_text("# What it is for.\nstage: sft\n")
-    assert cli("list", "recipes").out.split() == ["recipes/mine/1_sft.yaml", "What", "it", "is", "for."]
-    assert not any(line.startswith("num_generations ") for line in cli("list", "keys", "sft").out.splitlines())
-    for wrong in (("x",), ("keys", "x"), ("rewards", "sft")):
-        assert cli("list", *wrong).code == 2
+    wrong = ("list x", "list keys x", "list rewards sft")
+    kinds = ("rewards", "formats", "keys", "keys eval", "keys grpo", "keys sft", "recipes")
+    done, heavy = several(tmp_path, *(f"list {kind}" for kind in kinds), *wrong)
+    assert "torch" not in heavy and [done[line][0] for line in wrong] == [2, 2, 2]
+    for kind, name, place in (
+        ("rewards", "math_answer", "math_answer.py:"), ("rewards", "get_cosine_scaled_reward", "trl"),
+        ("formats", "gsm8k", "problems.py:"), ("keys", "learning_rate", "SFTConfig"), ("keys eval", "engine", "recipe.keys"),
+        ("keys grpo", "num_generations", "GRPOConfig"),
+    ):  # fmt: skip
+        [line] = [line for line in done[f"list {kind}"][1].splitlines() if line.split()[0] == name]
+        assert place in line.rsplit("[", 1)[1] and len(line.split()) > 4
+    assert "\nnum_generations " not in done["list keys sft"][1]
+    assert done["list recipes"][1].split() == ["recipes/mine/1_sft.yaml", "What", "it", "is", "for."]
+
+
+CODE = "import reasoning_ext.rewards.math_answer as m; import reasoning_ext.runs.report; print(m.__file__)"
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_the_package_and_works_without_the_source(tmp_path):
+    """`rewards/` is `reasoning_ext.rewards` in a wheel too, and nothing else is put anywhere."""
+    source, site = tmp_path / "source", tmp_path / "site"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
+    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
+    subprocess.run(command, check=True, capture_output=True)
+    [wheel] = tmp_path.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, site], check=True)
+    assert {path.name for path in site.iterdir()} == {"reasoning_ext", "reasoning_ext-0.1.0.dist-info"}
+    assert (site / "reasoning_ext" / "runs" / "templates" / "report.html").is_file()
+    code = f"import sys; sys.path.insert(0, {str(site)!r}); {CODE}"
+    code += "; import runpy; sys.argv = ['x', 'check', '--offline', sys.argv[1]]; runpy.run_module('reasoning_ext')"
+    recipe = source / "recipes" / "tiny" / "2_grpo.yaml"
+    done = subprocess.run([sys.executable, "-c", code, str(recipe)], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout.startswith(str(site / "reasoning_ext" / "rewards" / "math_answer.py")), done.stderr
+    assert done.stdout.split()[-1] == "ok"
+
+
+def test_an_editable_install_finds_a_reward_dropped_into_the_folder(tmp_path):
+    dropped = ROOT / "rewards" / "dropped_by_a_test.py"
+    dropped.write_text("def dropped_by_a_test(completions, **kwargs):\n    return [0.25 for _ in completions]\n")
+    code = (
+        f"{CODE}; from pathlib import Path; from reasoning_ext.scoring.call import build_rewards;"
+        "from reasoning_ext.scoring.spec import parse_rewards;"
+        "print(build_rewards(parse_rewards(['dropped_by_a_test'], Path()))[0](completions=['x']))"
+    )
+    try:
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    finally:
+        dropped.unlink()
+    assert done.stdout.splitlines() == [str(ROOT / "rewards" / "math_answer.py"), "[0.25]"]

@@ -9,9 +9,10 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import shown
-from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.check.network import OFFLINE, SILENT
+from reasoning_ext.cli import main
+from reasoning_ext.errors import KeyProblem, Problem, UserError, print_error
 from reasoning_ext.runs.folder import RunDirError, open_run, refuse_other_recipe
-from reasoning_ext.runs.read import read_run
 from reasoning_ext.shown import visible, without_secrets
 
 PACKAGE = Path(shown.__file__).parent
@@ -40,22 +41,35 @@ def test_whatever_the_package_prints_goes_through_one_function():
         assert not prints or ours or file.name in ("shown.py", "errors.py", "code_tests.py"), file
 
 
-def test_score_check_and_error_lines_show_what_would_command_a_terminal(cli, tmp_path):
-    rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2"} for i in range(2)]
+@pytest.fixture
+def said(tmp_path, monkeypatch, capsys):
+    """Run the command line in this process and in tmp_path; return the exit code and all that is printed."""
+    monkeypatch.chdir(tmp_path)
+    for name in (*OFFLINE, *SILENT):
+        monkeypatch.setenv(name, "1")
+
+    def call(*arguments):
+        monkeypatch.setattr("sys.argv", ["reasoning-ext", *arguments])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return end.value.code or 0, "".join(capsys.readouterr())
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("code", "arguments"),
+    [(0, ["score", "rows.jsonl"]), (2, ["score", f"{EVIL[:-2]}.jsonl"]), (0, ["check", "--offline", "s.yaml"])],
+)
+def test_score_check_and_error_lines_show_what_would_command_a_terminal(code, arguments, said, tmp_path):
+    rows = [{"prompt": "1+1", "completion": f"{EVIL[:-2]} {i}", "answer": "2", "\x1b[2Jcol": "x"} for i in range(2)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    done = cli("score", "rows.jsonl", "--reward", "math_answer")
-    assert done.code == 0 and "\\x1b]52" in done.out and not DANGEROUS & set(done.out + done.err)
-    missing = cli("score", f"{EVIL[:-2]}.jsonl", "--reward", "math_answer")
-    assert missing.code == 2 and "\\x1b" in missing.err and not DANGEROUS & set(missing.out + missing.err)
-    assert missing.err.count("\n") == 1
-    (tmp_path / "data.jsonl").write_text(json.dumps({"prompt": EVIL[:-2], "answer": "2", "\x1b[2Jcol": "x"}) + "\n")
-    recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./data.jsonl", "output_dir": "out",
+    recipe = {"stage": "sample", "model_name_or_path": "m", "dataset_name": "./rows.jsonl", "output_dir": "out",
               "engine": "server", "reward_funcs": ["math_answer"],
               "engine_kwargs": {"base_url": "http://me:hunter2@127.0.0.1:9/v1"}}  # fmt: skip
     (tmp_path / "s.yaml").write_text(yaml.safe_dump(recipe))
-    checked = cli("check", "s.yaml", "--offline")
-    assert "\\x1b" in checked.out and not DANGEROUS & set(checked.out + checked.err)
-    assert "hunter2" not in checked.out + checked.err
+    found, text = said(*arguments, *(["--reward", "math_answer"] if "score" in arguments else []))
+    assert found == code and "\\x1b" in text and not DANGEROUS & set(text) and "hunter2" not in text
 
 
 @pytest.mark.parametrize(
@@ -76,7 +90,7 @@ def test_secrets_in_a_text_are_hidden(text, hidden):
     assert hidden not in str(UserError(text)) + str(KeyProblem("key", text)) + Problem(code="x", found=text).text
 
 
-def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path, monkeypatch):
+def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(said, tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_API_KEY", "of-the-environment")
     (tmp_path / "reward.py").write_text(
         "import os\ndef pays(completions, *, api_key='', **kwargs):\n"
@@ -87,11 +101,9 @@ def test_what_a_recipe_or_the_environment_holds_is_said_by_nobody(cli, tmp_path,
         f"stage: grpo\nmodel_name_or_path: {TINY}/model\ndataset_name: ./rows.jsonl\noutput_dir: out\n"
         "reward_funcs: [./reward.py:pays: {api_key: of-the-recipe}]\n"
     )
-    for arguments in (["check", "--offline", "r.yaml"], ["score", "rows.jsonl", "--recipe", "r.yaml"]):
-        done = cli(*arguments)
-        said = done.out + done.err
-        assert done.code == 2 and "OSError" in said, said
-        assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in said]
+    code, text = said("score", "rows.jsonl", "--recipe", "r.yaml")
+    assert code == 2 and "OSError" in text
+    assert not [secret for secret in ("hunter22", "of-the-recipe", "of-the-environment") if secret in text]
 
 
 def test_what_is_no_secret_stays():
@@ -108,23 +120,18 @@ def test_a_run_goes_on_with_a_recipe_whose_secrets_were_never_written(tmp_path):
     def recipe(password, rate=1.0):
         url = f"http://me:{password}@host/v1"
         judge = {"llm_judge": {"base_url": url, "model": "m", "weight": rate}}
-        return {
-            "stage": "grpo",
-            "reward_funcs": [judge],
-            "engine_kwargs": {"base_url": url, "headers": {"X-Api-Key": password}},
-        }
+        options = {"base_url": url, "headers": {"X-Api-Key": password}}
+        return {"stage": "grpo", "reward_funcs": [judge], "engine_kwargs": options}
 
-    folder = tmp_path / "run"
-    open_run(folder, recipe("hunter2"), {})
-    (folder / "metrics.jsonl").write_text("")
-    for file in folder.iterdir():
-        assert "hunter2" not in file.read_text()
-    assert yaml.safe_load((folder / "recipe.yaml").read_text())["engine_kwargs"]["base_url"] == "http://host/v1"
-    refuse_other_recipe(folder, recipe("hunter2"))
-    refuse_other_recipe(folder, recipe("another1"))  # who has changed the password goes on
+    open_run(tmp_path / "run", recipe("hunter2"), {})
+    (tmp_path / "run" / "metrics.jsonl").write_text("")
+    assert not any("hunter2" in file.read_text() for file in (tmp_path / "run").iterdir())
+    refuse_other_recipe(tmp_path / "run", recipe("another1"))  # who has changed the password goes on
     with pytest.raises(RunDirError) as caught:
-        refuse_other_recipe(folder, recipe("hunter2", 2.0))
+        refuse_other_recipe(tmp_path / "run", recipe("hunter2", 2.0))
     assert "hunter2" not in str(caught.value)
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(recipe("hunter2")))  # by an earlier version
-    found = read_run(folder)
-    assert "hunter2" not in found.recipe_text + str(found.recipe)
+
+
+def test_an_error_is_one_line(capsys):
+    print_error("r.yaml:1: a\nb \x1b]0;title\x07 \ud800")
+    assert capsys.readouterr().err == "error: r.yaml:1: a\\nb \\x1b]0;title\\x07 \\ud800\n"

@@ -11,10 +11,11 @@ from reasoning_ext.check import Look
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.evaluate import ask
+from reasoning_ext.evaluate.replay import score_and_print
 from reasoning_ext.models import load
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.think import content
-from reasoning_ext.think.template import ContractError, find_contract
+from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import load_tokenizer
 from reasoning_ext.train import grpo, sft
 from tests.templates import TEMPLATES, build, save_model, template_text
@@ -76,38 +77,25 @@ def trained_texts(trainer, batch):
     return texts
 
 
-@pytest.mark.parametrize("packing", [False, True], ids=["", "packing"])
-@pytest.mark.parametrize(
-    "name", ["qwen3", "qwen3_5_think", "deepseek_r1_distill", "llama3", "gemma3", "phi3_5", "glm4moe"]
-)
-def test_the_labels_of_a_batch_are_the_exact_traces(run, sft_values, tmp_path, monkeypatch, name, packing):
+LABELS = ["qwen3", "qwen3_5_think", "deepseek_r1_distill", "llama3", "gemma3", "phi3_5", "glm4moe"]
+
+
+@pytest.mark.parametrize(("name", "packing"), [*((name, False) for name in LABELS), ("qwen3", True), ("phi3_5", True)])
+def test_the_labels_of_a_batch_are_the_exact_traces(run, sft_values, tmp_path, monkeypatch, capsys, name, packing):
     tokenizer = build(name)
     contract = find_contract(tokenizer)
     save_model(tmp_path / "model", tokenizer)
     trainer, batch = batch_of(run, monkeypatch, sft_values | {"packing": packing})
     texts = [text.removesuffix(contract.end) for text in trained_texts(trainer, batch)]
-    expected = [contract.native(c).removeprefix(contract.prefix) for c in COMPLETIONS]
-    assert sorted(texts) == sorted(expected)
+    assert sorted(texts) == sorted(contract.native(c).removeprefix(contract.prefix) for c in COMPLETIONS)
     assert trainer.processing_class.pad_token_id not in (contract.end_id, trainer.processing_class.eos_token_id)
     ends = trainer.model.generation_config.eos_token_id
     assert contract.end_id in (ends if isinstance(ends, list) else [ends])
-    if not packing:
-        for labels, mask in zip(batch["labels"], batch["attention_mask"], strict=True):
-            assert [i for i in labels.tolist() if i != -100][-1] == contract.end_id
-            assert (labels[mask == 0] == -100).all() and (labels == -100).any()
-
-
-def test_trained_on_the_answer_alone(run, sft_values, tmp_path, monkeypatch):
-    save_model(tmp_path / "model", build("qwen3"))
-    trainer, batch = batch_of(run, monkeypatch, sft_values | {"train_on": "answer"})
-    expected = ["\n\nThe answer is \\boxed{7}.", "The answer is \\boxed{7}.", "\n\n7"]
-    assert sorted(trained_texts(trainer, batch)) == sorted(text + "<|im_end|>" for text in expected)
-
-
-def test_text_that_would_end_a_turn_is_counted_and_said(run, sft_values, tmp_path, monkeypatch, capsys):
-    save_model(tmp_path / "model", build("qwen3"))
-    batch_of(run, monkeypatch, sft_values)
-    assert "with <|im_end|> or the like in the text, trained on as letters: 3 rows, found 1" in capsys.readouterr().out
+    for labels, mask in zip(batch["labels"], batch["attention_mask"], strict=True) if not packing else ():
+        assert [i for i in labels.tolist() if i != -100][-1] == contract.end_id
+        assert (labels[mask == 0] == -100).all() and (labels == -100).any()
+    if name == "qwen3":  # whose end of a turn stands in a text
+        assert "trained on as letters: 3 rows, found 1" in capsys.readouterr().out
 
 
 def stub_generation(monkeypatch, ids, short, pad_id):
@@ -143,38 +131,24 @@ def grpo_values(tmp_path, prompt="What is 3+4?", **more):
     return {"stage": "grpo", "dataset_name": "./prompts.jsonl", **sizes, **rewards, **more}
 
 
-def response_template(tokenizer):
-    """Give a tokenizer TRL's parser, which takes the thought out of the content."""
-    from trl.chat_template_utils import add_response_schema
-
-    return add_response_schema(tokenizer)
-
-
 CASES = [
-    *(
-        (name, special, False)
-        for name in ("deepseek_r1_distill", "qwen3", "qwen3_5_think")
-        for special in (False, True)
-    ),
-    *((name, False, False) for name in ("gptoss", "phi3_5", "gemma3", "glm4moe", "smolvlm") if name in TEMPLATES),
-    ("qwen3", False, True),
-]
+    ("deepseek_r1_distill", True, False), ("qwen3", False, False), ("qwen3", False, True), ("qwen3_5_think", True, False),
+    *((name, False, False) for name in ("gptoss", "phi3_5", "gemma3", "glm4moe") if name in TEMPLATES),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name, special, parsed", CASES)
 def test_rewards_of_a_training_see_whole_completions(run, tmp_path, monkeypatch, capsys, name, special, parsed):
     import pyarrow.parquet
+    from trl.chat_template_utils import add_response_schema
 
     tokenizer = build(name, special)
-    if parsed:
-        tokenizer = response_template(tokenizer)
+    if parsed:  # TRL's parser takes the thought out of the content
+        tokenizer = add_response_schema(tokenizer)
     contract = find_contract(tokenizer)
     assert contract.parser == parsed
     save_model(tmp_path / "model", tokenizer)
-    good, bad = (
-        written_ids(tokenizer, contract, WHOLE),
-        written_ids(tokenizer, contract, "<think>\n3+4=8\n</think>\n\n8"),
-    )
+    good, bad = (written_ids(tokenizer, contract, text) for text in (WHOLE, "<think>\n3+4=8\n</think>\n\n8"))
     asked = stub_generation(monkeypatch, good, bad, tokenizer.pad_token_id)
     [metrics] = [row for row in run(grpo_values(tmp_path)) if "reward" in row]
     assert metrics["rewards/think_format/mean"] == 1.0 and metrics["rewards/math_answer/mean"] == 0.5
@@ -183,44 +157,32 @@ def test_rewards_of_a_training_see_whole_completions(run, tmp_path, monkeypatch,
     texts = {row["whole"] if contract.changes_text else content(row["completion"]) for row in table}
     answers = {text.split("</think>")[1].strip() for text in texts}
     assert answers == {"The answer is \\boxed{7}.", "8"} and all(text.strip().startswith("<think>") for text in texts)
-    expected = tokenizer.apply_chat_template(
-        contract.messages([{"role": "user", "content": "What is 3+4?"}]), add_generation_prompt=True, tokenize=False
+    asking = contract.messages([{"role": "user", "content": "What is 3+4?"}])
+    prompts = [[i for i in row if i != tokenizer.pad_token_id] for row in asked[0][0].tolist()]
+    assert tokenizer.apply_chat_template(asking, add_generation_prompt=True, tokenize=False) in map(
+        tokenizer.decode, prompts
     )
-    assert expected in [
-        tokenizer.decode([i for i in row if i != tokenizer.pad_token_id]) for row in asked[0][0].tolist()
-    ]
     capsys.readouterr()
-    from reasoning_ext.cli import main
-
-    monkeypatch.setattr("sys.argv", ["reasoning-ext", "score", str(tmp_path / "out"), "--reward", "think_format"])
-    try:
-        main()
-    except SystemExit as end:
-        assert not end.code
+    score_and_print(tmp_path / "out", None, ["think_format"])
     assert "1.0" in capsys.readouterr().out
 
 
-def test_prompts_come_to_trl_in_the_templates_own_form(tmp_path):
-    tokenizer = build("gptoss")
-    save_model(tmp_path / "model", tokenizer)
-    turns = [{"role": "user", "content": "1?"}, {"role": "assistant", "content": "<think>a</think>b"}]
-    rows = [{"prompt": [*turns, {"role": "user", "content": "2?"}], "answer": "7"}]
+def test_prompts_come_to_trl_in_the_templates_own_form():
     from datasets import Dataset
 
-    [row] = grpo.written(Dataset.from_list(rows), find_contract(tokenizer))
-    assert row["prompt"][1]["content"] == "b" and row["prompt"][1][find_contract(tokenizer).field] == "a"
-    text = tokenizer.apply_chat_template(row["prompt"], tokenize=False, add_generation_prompt=True)
-    assert "<think>" not in text
+    contract = find_contract(build("gptoss"))
+    said = zip(("user", "assistant", "user"), ("1?", "<think>a</think>b", "2?"), strict=True)
+    rows = [{"prompt": [{"role": role, "content": text} for role, text in said], "answer": "7"}]
+    [row] = grpo.written(Dataset.from_list(rows), contract)
+    assert row["prompt"][1]["content"] == "b" and row["prompt"][1][contract.field] == "a"
 
 
 def test_a_turns_end_becomes_the_tokenizers_only_where_prompts_stay_the_same():
     tokenizer = build("phi3_5")
     grpo.end_at_turns(tokenizer, find_contract(tokenizer))
     assert tokenizer.eos_token == "<|end|>"
-    text = (
-        "{% for m in messages %}{{ eos_token + m.content + ('<|end|>' if m.role == 'assistant' else '') }}{% endfor %}"
-    )
-    tokenizer = build("phi3_5", text=text)
+    end = "('<|end|>' if m.role == 'assistant' else '')"
+    tokenizer = build("phi3_5", text="{% for m in messages %}{{ eos_token + m.content + " + end + " }}{% endfor %}")
     contract = find_contract(tokenizer)
     grpo.end_at_turns(tokenizer, contract)
     assert tokenizer.eos_token == "<|endoftext|>" and contract.end == "<|end|>"
@@ -229,7 +191,7 @@ def test_a_turns_end_becomes_the_tokenizers_only_where_prompts_stay_the_same():
 Settings = SamplingSettings(max_completion_length=40, temperature=0.0)
 
 
-@pytest.mark.parametrize("name", ["deepseek_r1_distill", "qwen3", "gptoss", "phi3_5"])
+@pytest.mark.parametrize("name", ["deepseek_r1_distill", "gptoss", "phi3_5"])
 def test_generation_stops_at_the_turns_end_and_returns_whole_texts(tmp_path, monkeypatch, name):
     tokenizer = build(name, special_tags=True)
     contract = find_contract(tokenizer)
@@ -242,18 +204,6 @@ def test_generation_stops_at_the_turns_end_and_returns_whole_texts(tmp_path, mon
     assert first.text.endswith("The answer is \\boxed{7}.")
     assert not second.finished or second.ids[-1] == tokenizer.pad_token_id
     assert contract.end_id in asked[0][1]["eos_token_id"]
-
-
-def test_a_prompt_that_a_template_refuses_is_named(tmp_path):
-    refusing = "{% if messages[0].role == 'system' %}{{ raise_exception('No') }}{% endif %}"
-    tokenizer = build("qwen3", text=refusing + template_text("qwen3"))
-    loaded = loaded_model(save_model(tmp_path / "model", tokenizer))
-    prompts = [
-        [{"role": "user", "content": "a"}],
-        [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}],
-    ]
-    with pytest.raises(ContractError, match="row 1: the chat template refuses the prompt: No"):
-        list(TransformersEngine(loaded, 2).generate(prompts, [(0, 0), (1, 0)], Settings))
 
 
 def loaded_model(folder, **options):
@@ -281,33 +231,23 @@ class Answering:
         streamer.end()
 
 
-@pytest.mark.parametrize("special", [False, True], ids=["", "special"])
 @pytest.mark.parametrize("name", ["deepseek_r1_distill", "qwen3", "qwen3_5_think"])
-def test_asking_streams_a_whole_answer_without_the_turns_end(tmp_path, capsys, name, special):
+def test_asking_streams_a_whole_answer_without_the_turns_end_and_a_failure(tmp_path, capsys, name):
     from rich.console import Console
 
-    tokenizer = build(name, special)
+    tokenizer = build(name, True)
     loaded = loaded_model(save_model(tmp_path / "model", tokenizer))
-    ids = written_ids(tokenizer, loaded.contract, WHOLE)
-    answering = namedtuple("L", "model tokenizer contract")(
-        Answering(ids, loaded.model), loaded.tokenizer, loaded.contract
-    )
-    text = ask.stream(answering, tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True), "")
-    assert text == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
+    answering = Answering(written_ids(tokenizer, loaded.contract, WHOLE), loaded.model)
+    held = namedtuple("L", "model tokenizer contract")(answering, loaded.tokenizer, loaded.contract)
+    asked = (tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True), "")
+    assert ask.stream(held, *asked) == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
 
+    def fail(**_):
+        raise MemoryError("too long")
 
-def test_a_failure_of_generation_reaches_who_asks(tmp_path):
-    from rich.console import Console
-
-    loaded = loaded_model(save_model(tmp_path / "model", build("qwen3")))
-
-    class Failing(Answering):
-        def generate(self, **_):
-            raise MemoryError("too long")
-
-    failing = namedtuple("L", "model tokenizer contract")(Failing([], loaded.model), loaded.tokenizer, loaded.contract)
+    answering.generate = fail
     with pytest.raises(MemoryError, match="too long"):
-        ask.stream(failing, loaded.tokenizer("3+4?", return_tensors="pt"), Settings, Console(), "")
+        ask.stream(held, *asked)
 
 
 def test_a_base_model_gets_the_default_template_and_keeps_it(run, sft_values, tmp_path, monkeypatch):

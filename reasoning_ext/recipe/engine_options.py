@@ -80,12 +80,9 @@ class RayOptions:
     engine_kwargs: dict | None = None
 
 
-OPTIONS: dict[str, type] = {
-    "transformers": TransformersOptions,
-    "vllm": VllmOptions,
-    "server": ServerOptions,
-    "ray": RayOptions,
-}
+OPTIONS: dict[str, type] = dict(
+    zip(ENGINES, (TransformersOptions, VllmOptions, ServerOptions, RayOptions), strict=True)
+)
 
 
 def server_problems(options: ServerOptions) -> list[tuple[str, str, str]]:
@@ -96,30 +93,26 @@ def server_problems(options: ServerOptions) -> list[tuple[str, str, str]]:
     if len(set(map(str, urls))) < len(urls):
         allowed = "each once, max_concurrency says how much it is asked"
         problems.append(("base_url", "found an endpoint twice", allowed))
-    numbers = {"max_concurrency": 1, "max_retries": 0, "request_timeout": None, "give_up_seconds": None}
-    for name, least in numbers.items():
-        value = getattr(options, name)
-        allowed = "a number greater than 0" if least is None else f"a whole number of at least {least}"
-        right_type = isinstance(value, int if least is not None else int | float) and not isinstance(value, bool)
-        if not right_type or not (value > 0 if least is None else value >= least):
-            problems.append((name, f"found {value!r}", allowed))
-    if key_problem(options.api_key_env):
-        problems.append(("api_key_env", f"{key_problem(options.api_key_env)}; set it again", ""))
+    for name, least in (("max_concurrency", 1), ("max_retries", 0)):
+        if type(value := getattr(options, name)) is not int or value < least:
+            problems.append((name, f"found {value!r}", f"a whole number of at least {least}"))
+    for name in ("request_timeout", "give_up_seconds"):
+        if type(value := getattr(options, name)) not in (int, float) or not value > 0:
+            problems.append((name, f"found {value!r}", "a number greater than 0"))
+    if problem := key_problem(options.api_key_env):
+        problems.append(("api_key_env", f"{problem}; set it again", ""))
     return problems
 
 
 def _url_problem(url: object) -> tuple[str, str] | None:
     """Return what is wrong with an endpoint's URL; what may be a password is not shown."""
     allowed = "http://host:port/v1 or https://host/v1"
-    if not isinstance(url, str):
-        return f"found {url!r}", allowed
     try:
-        parts = urlsplit(url)
-        found, well_formed = shown_url(url), bool(parts.hostname) and parts.port != 0
+        parts, found = urlsplit(str(url)), f"found {(shown_url(url) if isinstance(url, str) else url)!r}"
+        fits = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and url == str(url).strip()
     except ValueError:
         return "found a URL with a host or port that cannot be", allowed
-    if parts.scheme not in ("http", "https") or not well_formed or parts.query or parts.fragment or url != url.strip():
-        return f"found {found!r}", allowed
-    if parts.path.rstrip("/").endswith("/completions"):
-        return f"found {found!r}", f"{allowed}, the rest is added"
-    return None
+    if not fits or parts.query or parts.fragment:
+        return found, allowed
+    completions = parts.path.rstrip("/").endswith("/completions")
+    return (found, f"{allowed}, the rest is added") if completions else None

@@ -4,10 +4,9 @@
       - {dataset_name: open-r1/Mixture-of-Thoughts, dataset_format: open_r1, num_rows: 600000, task: reasoning}
       - {dataset_name: allenai/tulu-3-sft-mixture, dataset_format: messages, num_rows: 200000, task: chat}
 
-An entry has the recipe's own keys for a data set, and takes what it leaves out from the recipe. `num_rows` takes so many rows,
-drawn with the recipe's seed; with `weight` in every entry, the mixture is as large as it can be in these proportions without
-a row twice. `task` becomes a column, which `when` of a reward asks for. Where an entry streams, all do: `num_rows` takes the
-first so many then, rows come in turns in these proportions, and with weights the first entry that ends ends the mixture.
+An entry has the recipe's own keys for a data set, and takes what it leaves out from the recipe. `num_rows` takes so many rows;
+with `weight` in every entry, the mixture is as large as it can be in these proportions without a row twice. `task` becomes a
+column, which `when` of a reward asks for.
 """
 
 from __future__ import annotations
@@ -56,13 +55,7 @@ class Entry(Recipe):
         """Say what is wrong with a key: within the entry, unless the recipe set it for all entries."""
         path = (path,) if isinstance(path, str) else path
         of_all = path[0] not in self.own and path[0] in self.values
-        place = path if of_all or path[0] == "datasets" else ("datasets", self.index, *path)
-        return super().problem(place, *told, **more)
-
-
-def entry_keys(recipe: Recipe) -> dict[str, Any]:
-    """Return the keys that an entry of `datasets` may have."""
-    return {name: recipe.keys[name] for name in ENTRY_KEYS if name in recipe.keys} | dataclass_keys(MixtureEntry)
+        return super().problem(path if of_all else ("datasets", self.index, *path), *told, **more)
 
 
 def entries(recipe: Recipe) -> list[Recipe]:
@@ -75,44 +68,42 @@ def entries(recipe: Recipe) -> list[Recipe]:
     if listed is None:
         return [recipe]
     if not listed:
-        raise recipe.error("datasets", "found an empty list, allowed: one mapping a data set")
+        raise recipe.error("datasets", "found an empty list", "one mapping a data set")
     for key in OF_ONE:
         if key in recipe.values:
-            raise recipe.error(key, "found beside datasets, allowed: within its entries")
-    known = entry_keys(recipe)
-    found: list[Recipe] = [_entry(recipe, i, entry, known) for i, entry in enumerate(listed)]
+            raise recipe.error(key, "found beside datasets", "within its entries")
+    found: list[Recipe] = [_entry(recipe, i, entry) for i, entry in enumerate(listed)]
     weights = [entry.values.get("weight") for entry in found]
     if any(weights) and not all(weights):
-        raise recipe.error(
-            ("datasets", weights.index(None)), "found no weight, but other entries have one; allowed: all or none"
-        )
+        place = ("datasets", weights.index(None))
+        raise recipe.error(place, "found no weight, but other entries have one", "all or none")
     return found
 
 
-def _entry(recipe: Recipe, index: int, entry: Any, known: dict[str, Any]) -> Entry:
-    if not isinstance(entry, dict):
-        raise recipe.error(("datasets", index), f"found {entry!r}, allowed: a mapping with dataset_name")
-    for key, value in entry.items():
-        place = ("datasets", index, key)
+def _entry(recipe: Recipe, index: int, values: Any) -> Entry:
+    if not isinstance(values, dict):
+        raise recipe.error(("datasets", index), f"found {values!r}", "a mapping with dataset_name")
+    own = dataclass_keys(MixtureEntry)
+    known = {name: recipe.keys[name] for name in ENTRY_KEYS if name in recipe.keys} | own
+    outer = {k: v for k, v in recipe.values.items() if k not in ("datasets", "max_samples", "chat_template_kwargs")}
+    entry = Entry(recipe.path, recipe.stage, outer | values, recipe.keys | own, recipe.lines, index, tuple(values))
+    for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.0)[0]
             found, hint = f"unknown key (found {key}: {value!r})", f"the nearest key of an entry is {near}"
-            raise recipe.error(place, found, hint=hint, code="unknown_key")
+            raise entry.error(key, found, hint=hint, code="unknown_key")
         if misfit := known[key].misfit(value):
-            raise recipe.error(place, *misfit)
+            raise entry.error(key, *misfit)
         if key in ("weight", "num_rows") and value is not None and not (value > 0 and math.isfinite(value)):
-            raise recipe.error(place, f"found {value}, allowed: above 0")
+            raise entry.error(key, f"found {value}", "above 0")
         if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:
-            allowed = f"in an entry of stage {' or '.join(FROM_DATA)}"
-            problem = f"found in an entry, allowed: {allowed}; stage {recipe.stage} has one for all rows"
-            raise recipe.error(place, problem)
-    if not entry.get("dataset_name"):
+            hint = f"stage {recipe.stage} has one for all rows"
+            raise entry.error(key, "found in an entry", f"in an entry of stage {' or '.join(FROM_DATA)}", hint=hint)
+    if not values.get("dataset_name"):
         raise recipe.error(("datasets", index), "the key dataset_name is missing")
-    if entry.get("weight") and entry.get("num_rows"):
-        raise recipe.error(("datasets", index, "num_rows"), "found beside weight, allowed: one of the two")
-    outer = {k: v for k, v in recipe.values.items() if k not in ("datasets", "max_samples", "chat_template_kwargs")}
-    keys = recipe.keys | dataclass_keys(MixtureEntry)
-    return Entry(recipe.path, recipe.stage, outer | entry, keys, recipe.lines, index, tuple(entry))
+    if values.get("weight") and values.get("num_rows"):
+        raise entry.error("num_rows", "found beside weight", "one of the two")
+    return entry
 
 
 def eval_models(recipe: Recipe) -> dict[str, str]:

@@ -19,69 +19,46 @@ PAIR_KINDS = ("right_wrong", "short_long", "steps")  # of what `pairs` counts
 STEP_CHECK = "step_check"  # the reward that pairs of the last kind go by
 FROM_DATA = ("sft", "dpo")  # they train on completions that the data holds
 # What a key decides where that is not what comes out, ours and TRL's; any key that is not here makes another run.
-KINDS = {
-    "watching": {  # what is printed, logged, saved on the way, and told to others
-        "output_dir", "run_name", "report_to", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
-        "disable_tqdm", "log_level", "log_level_replica", "log_on_each_node", "logging_strategy", "logging_first_step",
-        "logging_steps", "logging_nan_inf_filter", "log_completions", "log_completions_hub_repo", "log_unique_prompts",
-        "log_multimodal", "num_completions_to_print", "include_num_input_tokens_seen", "skip_memory_metrics",
-        "save_strategy", "save_steps", "save_total_limit", "save_on_each_node", "push_to_hub", "hub_model_id",
-        "hub_private_repo", "hub_revision", "hub_strategy", "hub_always_push", "max_unreadable_golds",
-        "telemetry",
-    },
-    "speed": {  # how fast, and where
-        "per_device_eval_batch_size", "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory",
-        "dataloader_persistent_workers", "dataloader_prefetch_factor", "ddp_timeout", "torch_empty_cache_steps",
-        "vllm_gpu_memory_utilization", "vllm_enable_sleep_mode", "vllm_server_base_url", "vllm_server_host",
-        "vllm_server_port", "vllm_server_timeout", "vllm_group_port",
-    },
-    "transport": {  # of engine_kwargs: how fast and from where completions come; see `engine_options`
-        "base_url", "max_concurrency", "max_retries", "request_timeout", "give_up_seconds", "api_key_env", "num_workers",
-        "num_gpus", "num_cpus", "batch_size", "address", "max_num_seqs", "enforce_eager",
-    },
-    "choice": {"keep", "diverse", "select", "min_reward", "min_agreement", "pairs", "license"},  # of what was drawn
-    "length": {"max_steps", "num_train_epochs"},  # how long is trained
-}  # fmt: skip
-
-# names of other trainers, or of TRL's older releases -> the key that does it, or what to write
-RENAMED = {
-    "torch_dtype": "dtype",
-    "evaluation_strategy": "eval_strategy",
-    "no_cuda": "use_cpu",
-    "overwrite_output_dir": "remove the folder of output_dir to begin anew",
-    "warmup_ratio": "write warmup_steps: 0.1 for a tenth of all steps, or a whole number of steps",
-    "group_by_length": "write train_sampling_strategy: group_by_length",
-    "cutoff_len": "max_length", "sequence_len": "max_length", "model_max_length": "max_length", "max_seq_len": "max_length",
-    "block_size": "max_length", "max_response_length": "max_completion_length", "max_new_tokens": "max_completion_length",
-    "response_length": "max_completion_length",
-    "lora_rank": "lora_r", "lora_target": "lora_target_modules", "target_modules": "lora_target_modules",
-    "lora_target_linear": "write lora_target_modules: [all-linear]",
-    "finetuning_type": "write use_peft: true for LoRA, leave it out for all weights",
-    "adapter": "write use_peft: true for LoRA, and load_in_4bit: true for QLoRA",
-    "modules_to_save": "lora_modules_to_save", "additional_target": "lora_modules_to_save",
-    "micro_batch_size": "per_device_train_batch_size", "batch_size": "per_device_train_batch_size",
-    "train_batch_size": "per_device_train_batch_size", "eval_batch_size": "per_device_eval_batch_size",
-    "num_epochs": "num_train_epochs", "epochs": "num_train_epochs", "total_epochs": "num_train_epochs",
-    "total_training_steps": "max_steps", "lr": "learning_rate", "lr_scheduler": "lr_scheduler_type",
-    "optimizer": "optim", "grad_clip": "max_grad_norm", "warmup": "warmup_steps", "clip_ratio": "epsilon",
-    "base_model": "model_name_or_path", "model": "model_name_or_path", "model_name": "model_name_or_path",
-    "model_path": "model_name_or_path", "base_model_name_or_path": "model_name_or_path",
-    "dataset": "dataset_name", "datasets_path": "dataset_name", "dataset_path": "dataset_name", "train_files": "dataset_name",
-    "data_path": "dataset_name", "dataset_mixture": "datasets", "split": "dataset_train_split",
-    "template": "chat_template_path", "chat_template": "chat_template_path", "enable_thinking":
-    "write chat_template_kwargs: {enable_thinking: true}",
-    "load_in_4bits": "load_in_4bit", "quantization_bit": "write load_in_4bit: true or load_in_8bit: true",
-    "flash_attention": "write attn_implementation: flash_attention_2",
-    "flash_attn": "write attn_implementation: flash_attention_2",
-    "use_flash_attention_2": "write attn_implementation: flash_attention_2",
-    "sample_packing": "packing", "neat_packing": "packing", "train_on_inputs": "the completion alone is trained on; leave it out",
-    "wandb_project": "write report_to: wandb, and set WANDB_PROJECT in the environment",
-    "use_wandb": "write report_to: wandb", "kl_coef": "beta", "kl_loss_coef": "beta", "pref_beta": "beta",
-    "rollout_n": "num_generations", "num_return_sequences": "num_generations", "reward_functions": "reward_funcs",
-    "rewards": "reward_funcs", "use_vllm_server": "write use_vllm: true and vllm_mode: server", "gpu_memory_utilization":
-    "vllm_gpu_memory_utilization", "stage_type": "stage", "random_state": "seed", "output_path": "output_dir",
-    "max_train_samples": "max_samples", "val_set_size": "write test_size, and eval_strategy: steps",
-}  # fmt: skip
+_KINDS = {
+    # what is printed, logged, saved on the way, and told to others
+    "watching": """
+        output_dir run_name report_to project trackio_space_id trackio_bucket_id trackio_static_space_id disable_tqdm log_level
+        log_level_replica log_on_each_node logging_strategy logging_first_step logging_steps logging_nan_inf_filter
+        log_completions log_completions_hub_repo log_unique_prompts log_multimodal num_completions_to_print
+        include_num_input_tokens_seen skip_memory_metrics save_strategy save_steps save_total_limit save_on_each_node
+        push_to_hub hub_model_id hub_private_repo hub_revision hub_strategy hub_always_push max_unreadable_golds telemetry
+    """,
+    # how fast, and where
+    "speed": """
+        per_device_eval_batch_size dataset_num_proc dataloader_num_workers dataloader_pin_memory
+        dataloader_persistent_workers dataloader_prefetch_factor ddp_timeout torch_empty_cache_steps
+        vllm_gpu_memory_utilization vllm_enable_sleep_mode vllm_server_base_url vllm_server_host vllm_server_port
+        vllm_server_timeout vllm_group_port
+    """,
+    # of engine_kwargs: how fast and from where completions come; see `engine_options`
+    "transport": """
+        base_url max_concurrency max_retries request_timeout give_up_seconds api_key_env num_workers num_gpus num_cpus
+        batch_size address max_num_seqs enforce_eager
+    """,
+    "choice": "keep diverse select min_reward min_agreement pairs license",  # of what was drawn
+    "length": "max_steps num_train_epochs",  # how long is trained
+}
+KINDS = {kind: {*names.split()} for kind, names in _KINDS.items()}
+# what other trainers, and TRL's older releases, call a key whose name here is not the nearest one
+RENAMED = dict(
+    pair.split("=")
+    for pair in """
+torch_dtype=dtype no_cuda=use_cpu grad_clip=max_grad_norm group_by_length=train_sampling_strategy
+cutoff_len=max_length sequence_len=max_length max_seq_len=max_length block_size=max_length
+max_new_tokens=max_completion_length response_length=max_completion_length lora_rank=lora_r finetuning_type=use_peft
+adapter=use_peft clip_ratio=epsilon quantization_bit=load_in_4bit micro_batch_size=per_device_train_batch_size
+batch_size=per_device_train_batch_size train_batch_size=per_device_train_batch_size lr=learning_rate kl_coef=beta
+base_model=model_name_or_path model=model_name_or_path dataset=dataset_name data_path=dataset_name
+train_files=dataset_name dataset_mixture=datasets split=dataset_train_split template=chat_template_path
+enable_thinking=chat_template_kwargs flash_attn=attn_implementation flash_attention=attn_implementation
+sample_packing=packing rollout_n=num_generations num_return_sequences=num_generations
+""".split()
+)
 
 
 @dataclass
@@ -143,7 +120,18 @@ class Trained:
 
 
 @dataclass
-class Supervised(Trained):
+class Preferences(Trained):
+    """Keys of `stage: dpo`.
+
+    Attributes:
+        overlong_rows: what happens to pairs of which a side is over max_length: an error, or they are dropped; none is ever cut.
+    """
+
+    overlong_rows: str = field(default="error", metadata={"choices": ("error", "drop")})
+
+
+@dataclass
+class Supervised(Preferences):
     """Keys of `stage: sft`.
 
     Attributes:
@@ -158,20 +146,8 @@ class Supervised(Trained):
     train_on: str = field(default="completion", metadata={"choices": ("completion", "answer")})
     thought_weight: float = 1.0
     answer_weight: float = 1.0
-    overlong_rows: str = field(default="error", metadata={"choices": ("error", "drop")})
     assistant_turns: str = field(default="last", metadata={"choices": ("last", "all")})
     trace_filters: dict | None = None
-
-
-@dataclass
-class Preferences(Trained):
-    """Keys of `stage: dpo`.
-
-    Attributes:
-        overlong_rows: what happens to pairs of which a side is over max_length: an error, or they are dropped; none is ever cut.
-    """
-
-    overlong_rows: str = field(default="error", metadata={"choices": ("error", "drop")})
 
 
 @dataclass

@@ -2,23 +2,24 @@
 
 import difflib
 
-from reasoning_ext.recipe.keys import RENAMED, STAGES, Evaluation, Preferences, Rollouts, Sampling, Shared, Supervised
-from reasoning_ext.recipe.trl_fields import (
-    DPO_CONFIG,
-    GRPO_CONFIG,
-    MODEL_CONFIG,
-    SCRIPT_ARGUMENTS,
-    SFT_CONFIG,
-    Key,
-    class_keys,
-    dataclass_keys,
-)
+from reasoning_ext.recipe import keys, trl_fields
+from reasoning_ext.recipe.keys import RENAMED, STAGES
+from reasoning_ext.recipe.trl_fields import GRPO_CONFIG, Key, class_keys, dataclass_keys
 
+OURS = dict(
+    zip(STAGES, (keys.Supervised, keys.Rollouts, keys.Preferences, keys.Sampling, keys.Evaluation), strict=True)
+)
+TRLS = {"sft": trl_fields.SFT_CONFIG, "grpo": GRPO_CONFIG, "dpo": trl_fields.DPO_CONFIG}
+# keys of GRPO that a stage which only generates has too, and keys of all stages that it has not
 GENERATION_KEYS = (
     "output_dir", "seed", "use_cpu", "trust_remote_code", "per_device_eval_batch_size", "num_generations",
     "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
     "model_init_kwargs", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl",
 )  # fmt: skip
+TRAINING_ONLY = {
+    "sample": ("use_peft", "use_dora", "use_rslora", "dataset_test_split"),
+    "eval": ("use_peft", "use_dora", "use_rslora", "dataset_train_split", "deduplicate", "decontaminate"),
+}
 MANAGED = {
     "resume_from_checkpoint": "`run` finds the last complete checkpoint in output_dir by itself",
     "hub_token": "a token is read from the environment variable HF_TOKEN alone",
@@ -34,35 +35,20 @@ MANAGED = {
 
 def stage_keys(stage: str) -> dict[str, Key]:
     """Return every key a stage knows: TRL's config of that stage, ModelConfig, ScriptArguments and ours."""
-    common = class_keys(*SCRIPT_ARGUMENTS) | class_keys(*MODEL_CONFIG) | dataclass_keys(Shared)
-    if stage == "sft":
-        return common | class_keys(*SFT_CONFIG) | dataclass_keys(Shared) | dataclass_keys(Supervised)
-    if stage == "dpo":
-        return common | class_keys(*DPO_CONFIG) | dataclass_keys(Preferences)
+    common = class_keys(*trl_fields.SCRIPT_ARGUMENTS, *trl_fields.MODEL_CONFIG) | dataclass_keys(keys.Shared)
+    if stage in TRLS:
+        return common | class_keys(*TRLS[stage]) | dataclass_keys(keys.Shared) | dataclass_keys(OURS[stage])
+    common = {k: key for k, key in common.items() if k not in TRAINING_ONLY[stage] and not k.startswith("lora_")}
     grpo = class_keys(*GRPO_CONFIG)
-    if stage == "grpo":
-        return common | grpo | {"chat_template_kwargs": common["chat_template_kwargs"]} | dataclass_keys(Rollouts)
-    generation = {name: grpo[name] for name in GENERATION_KEYS if name in grpo}
-    training_only = {
-        "dataset_train_split" if stage == "eval" else "dataset_test_split",
-        "use_peft",
-        "use_dora",
-        "use_rslora",
-        *(("deduplicate", "decontaminate") if stage == "eval" else ()),
-    }
-    common = {name: key for name, key in common.items() if name not in training_only and not name.startswith("lora_")}
-    return common | generation | dataclass_keys(Sampling if stage == "sample" else Evaluation)
+    return common | {name: grpo[name] for name in GENERATION_KEYS if name in grpo} | dataclass_keys(OURS[stage])
 
 
 def nearest(key: str, known: list[str], stage: str) -> str:
     """Say which key may have been meant, or which stage has it."""
-    others = [other for other in STAGES if key in stage_keys(other)]
-    if others:
+    if others := [other for other in STAGES if key in stage_keys(other)]:
         return f"stage {', '.join(others)} has this key, stage {stage} has not"
-    if key in RENAMED:
-        name = RENAMED[key]
-        having = ", ".join(other for other in STAGES if name in stage_keys(other))
-        missing = "" if " " in name or name in known else f", which stage {having} has, stage {stage} has not"
-        return name if " " in name else f"its name here is {name}{missing}"
-    near = difflib.get_close_matches(key, known, 1, cutoff=0.0)
-    return f"the nearest key of stage {stage} is {near[0]}"
+    if key not in RENAMED:
+        return f"the nearest key of stage {stage} is {difflib.get_close_matches(key, known, 1, cutoff=0.0)[0]}"
+    name = RENAMED[key]
+    having = ", ".join(other for other in STAGES if name in stage_keys(other))
+    return f"its name here is {name}" + ("" if name in known else f", which stage {having} has, stage {stage} has not")

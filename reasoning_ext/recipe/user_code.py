@@ -1,4 +1,9 @@
-"""Python that a recipe names: which of it was written for recipes, and how a file is imported, if any may be."""
+"""Python that a recipe names: which of it was written for recipes, and how a file is imported, if any may be.
+
+A recipe may come from anybody, and a dotted path could name any function there is. So it has to be one that was written for
+recipes: in one of the homes, in a file of the user's own, or in an installed module whose `REASONING_EXT_PLUGINS = ["name"]`
+lists it. For every other function a file of one's own with `from X import name` does. Nothing is imported to find that out.
+"""
 
 import ast
 import builtins
@@ -36,8 +41,8 @@ def import_file(path: Path) -> Any:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        folder = path.resolve().parent
-        vars(module)["__builtins__"] = {**vars(builtins), "__import__": functools.partial(_import_beside, folder)}
+        beside = functools.partial(_import_beside, path.resolve().parent)
+        vars(module)["__builtins__"] = {**vars(builtins), "__import__": beside}
         sys.modules[name] = module
         try:
             spec.loader.exec_module(module)
@@ -51,17 +56,13 @@ def _import_beside(
     folder: Path, name: str, globals: Any = None, locals: Any = None, fromlist: Any = (), level: int = 0
 ) -> Any:
     """Do what `__import__` does, for a file that may import those beside it."""
-    top, _, rest = name.partition(".")
+    top = name.partition(".")[0]
     file = next((f for f in (folder / top / "__init__.py", folder / f"{top}.py") if f.is_file()), None)
     own = (globals or {}).get("__file__")  # a file that is called as the library it uses means the library
-    if level or file is None or top in sys.builtin_module_names or (own and file.resolve() == Path(own).resolve()):
-        return builtins.__import__(name, globals, locals, fromlist, level)
-    module = import_file(file)
-    whole = importlib.import_module(f"{module.__name__}.{rest}") if rest else module
-    for part in fromlist or () if hasattr(whole, "__path__") else ():
-        if not hasattr(whole, part) and importlib.util.find_spec(f"{whole.__name__}.{part}"):
-            importlib.import_module(f"{whole.__name__}.{part}")
-    return whole if fromlist else module
+    means_itself = file and own and file.resolve() == Path(own).resolve()
+    if file and not level and top not in sys.builtin_module_names and not means_itself:
+        name = import_file(file).__name__ + name[len(top) :]
+    return builtins.__import__(name, globals, locals, fromlist, level)
 
 
 def where(file: Path, error: BaseException) -> str:
@@ -101,21 +102,17 @@ def imported(file: Path, module: str | None) -> Any:
 
 def refuse_library(file: Path, module: str | None, function: str) -> None:
     """Refuse a function of a library, unless it says that it was written for recipes."""
+    of_python = (module or "").partition(".")[0] in sys.stdlib_module_names
     folders = [Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     folders.append(Path(__file__).resolve().parents[1])
-    if not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
+    if not of_python and not any(map(file.is_relative_to, folders)) and not _LIBRARY.search(file.as_posix()):
         return
-    if file.suffix != ".py" or function not in _listed(file):
-        raise LookupError(not_written(file, module, function))
-
-
-def not_written(file: Path, module: str | None, function: str) -> str:
-    """Say that a function was not written for recipes, and what to do."""
-    found = f"{function} of {module or file} was not written for recipes"
-    if module is None or module.partition(".")[0] in sys.stdlib_module_names:
-        return f"{found}, allowed: a function in a file of your own"
-    own = f"a file of your own with `from {module} import {function}`, named as my_file.py:{function}"
-    return f"{found} (its module has no {LISTED} with it), allowed: {own}"
+    if of_python or file.suffix != ".py" or function not in _listed(file):
+        own = "a function in a file of your own"
+        if module and not of_python:
+            own += f" with `from {module} import {function}`, named as my_file.py:{function}"
+        found = f"{function} of {module or file} was not written for recipes"
+        raise LookupError(f"{found} (its module has no {LISTED} with it), allowed: {own}")
 
 
 @cache

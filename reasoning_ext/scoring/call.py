@@ -1,13 +1,13 @@
 """Rewards as TRL calls them: plain functions with the layer's options around them, the same for every reward.
 
-`Reward` completes what the function sees (whole completions, whatever the chat template did to them, the gold under the
-name that TRL's own rewards use), leaves out the rows that do not concern it (`when`, `gate`), runs it in a process that can
-be killed (`isolate`, `timeout`), and counts what goes wrong: an exception, a time-out, a list of the wrong length or a value
-that is no number gives None, a line on standard error and the metric `NAME/errors`. A reward that fails three times in a row
-is broken and stops the run. No closures, so that everything pickles.
+`Reward` completes what the function sees (whole completions, the gold under the name that TRL's own rewards use), leaves out
+the rows that do not concern it (`when`, `gate`), runs it in a process that can be killed (`isolate`, `timeout`), and counts
+what goes wrong: an exception, a time-out, a list of the wrong length or a value that is no number gives None, a line on
+standard error and the metric `NAME/errors`. Three failures in a row stop the run. No closures, so that everything pickles.
 """
 
 import asyncio
+import functools
 import inspect
 import math
 import sys
@@ -19,8 +19,8 @@ from typing import Any
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.trl_fields import fits
 from reasoning_ext.recipe.user_code import where
-from reasoning_ext.scoring.inputs import Extra, Once, StateAtRest, copied, ignore, said
-from reasoning_ext.scoring.spec import SAME_COLUMN, RewardSpec, read_columns
+from reasoning_ext.scoring.inputs import OF_DATA, Extra, Once, copied, state_at_rest
+from reasoning_ext.scoring.spec import RewardSpec, read_columns
 from reasoning_ext.shown import print, without_secrets
 from reasoning_ext.think import WHOLE, content
 from reasoning_ext.think.template import Decoder
@@ -47,7 +47,7 @@ def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 
     rewards = [(AsyncReward if spec.is_async else Reward)(spec, tolerated) for spec in specs]
     columns, owners = read_columns(specs), dict[str, str]()
     for i, reward in enumerate(rewards):
-        reward.columns, reward.owners, reward.logs_columns = columns, owners, i == 0
+        reward.columns, reward.owners, reward.is_first = columns, owners, i == 0
         reward.gate = next((other for other in rewards if other.__name__ == reward.spec.gate), None)
         if not reward.spec.isolate:
             reward.load()
@@ -61,12 +61,9 @@ def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
 
     A batch is decoded once for all of them, and not at all where the trainer's own texts are whole.
     """
-    if decoder.changes_nothing:
-        return
-    whole = Once(decoder)
+    whole = None if decoder.changes_nothing else Once(decoder)
     for reward in rewards:
         reward.whole = whole
-    rewards[0].logs_whole = decoder.contract.changes_text
 
 
 class Reward:
@@ -74,31 +71,26 @@ class Reward:
 
     def __init__(self, spec: RewardSpec, tolerated: int = FAILURES_IN_A_ROW - 1):
         self.__name__ = spec.name
-        self.spec, self.tolerated = spec, tolerated
-        self.whole: Once | None = None  # makes whole completions of token ids; None where they are whole already
+        self.spec, self.tolerated, self.failures = spec, tolerated, 0
         self.gate: Reward | None = None
+        self.whole: Once | None = None  # makes whole completions of token ids; None where they are whole already
         self.columns: set[str] = set()  # of the data, that go into TRL's table, so that `score` can replay the rewards
-        self.logs_columns = False  # the first reward logs them: TRL puts what is logged twice there twice
-        self.owners: dict[str, str] = {}  # the reward that logs a further column, shared by all, for the same reason
-        self.logs_whole = False  # the first reward logs whole completions where TRL's table has something else
-        self.failures = 0
-        self._function: Callable[..., Any] | None = None
+        self.owners: dict[str, str] = {}  # who logs a column of that table, shared by all
+        self.is_first = False  # it logs the data's columns, and whole completions where TRL's table lacks a part
         self._pool: Pool | None = None
         self._seen: tuple[list, dict[str, Any], Values] | None = None
-        self._extra_columns: set[str] = set()
 
     def __call__(self, /, completions: list, **kwargs: Any) -> Values:
         """Score N completions; `kwargs` are TRL's inputs and the data set's columns, N values each."""
-        known = self._known(completions, kwargs)
-        if known is not None:
+        if (known := self._known(completions, kwargs)) is not None:
             return known
-        chosen, part, columns, extra = self._begin(completions, kwargs)
+        rows, given = self._begin(completions, kwargs)
         values: Values = []
         try:
-            values = self._checked(self._call(part, columns), len(part), columns) if chosen else []
+            values = self._checked(self._call(given), len(rows), kwargs) if rows else []
         except (Exception, SystemExit) as error:
-            values = self._failed(error, len(part), columns)
-        return self._end(completions, kwargs, chosen, values, extra)
+            values = self._failed(error, len(rows), kwargs)
+        return self._end(completions, kwargs, rows, values, given)
 
     def load(self) -> None:
         """Import the function, and call one of ours with an empty batch, which checks its parameters.
@@ -106,95 +98,98 @@ class Reward:
         Raises:
             RewardError: that is not possible; found before a model is loaded.
         """
-        doing = "cannot be imported"
+        plugin, doing = self.spec.plugin, "cannot be imported"
         try:
-            function = self.function
-            doing = "refuses its parameters"
-            if (self.spec.plugin.module or "").startswith("reasoning_ext.rewards."):
-                empty: dict[str, Any] = {name: [] for name in (*self.spec.plugin.required, "completions", "prompts")}
-                result = function(**{**empty, **self.spec.options})
-                _ = asyncio.run(result) if inspect.iscoroutine(result) else result
+            function, doing = self.function, "refuses its parameters"
+            if (plugin.module or "").startswith("reasoning_ext.rewards."):
+                empty: dict[str, Any] = {name: [] for name in (*plugin.required, "completions", "prompts")}
+                _waited(function(**empty | self.spec.options))
         except (Exception, SystemExit) as error:
             problem = f"{doing}: {type(error).__name__}: {error}"
-            raise RewardError(f"reward {self.__name__} ({where(self.spec.plugin.file, error)}): {problem}") from error
+            raise RewardError(f"reward {self.__name__} ({where(plugin.file, error)}): {problem}") from error
 
-    @property
+    @functools.cached_property
     def function(self) -> Callable[..., Any]:
         """The function itself, imported at first use."""
-        if self._function is None:
-            loaded = self.spec.plugin.load()
-            self._function = loaded(**self.spec.options) if self.spec.plugin.is_factory else loaded
-            if inspect.iscoroutinefunction(self._function) and not (self.spec.is_async or self.spec.isolate):
-                raise TypeError("a factory of an async function, allowed: isolate: true, or an async def of its own")
-        return self._function
+        loaded = self.spec.plugin.load()
+        function = loaded(**self.spec.options) if self.spec.plugin.is_factory else loaded
+        if inspect.iscoroutinefunction(function) and not (self.spec.is_async or self.spec.isolate):
+            raise TypeError("a factory of an async function, allowed: isolate: true, or an async def of its own")
+        return function
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_function": None, "_pool": None, "_seen": None}
+        kept = {name: value for name, value in vars(self).items() if name != "function"}
+        return kept | {"_pool": None, "_seen": None}
 
     def _known(self, completions: list, kwargs: dict[str, Any]) -> Values | None:
         """Return the values of the batch that was scored last, if it is this one: a gate may have asked before TRL does."""
-        if self._seen is None or self._seen[0] is not completions:
+        if self._seen is None or self._seen[0] is not completions or self._seen[1].keys() != kwargs.keys():
             return None
-        columns = self._seen[1]
-        same = columns.keys() == kwargs.keys() and all(
-            columns[k] is kwargs[k] for k in kwargs if isinstance(kwargs[k], list)
-        )
+        same = all(self._seen[1][name] is value for name, value in kwargs.items() if isinstance(value, list))
         return list(self._seen[2]) if same else None
 
-    def _begin(self, completions: list, kwargs: dict[str, Any]) -> tuple[list[int], list, dict[str, Any], Extra | None]:
-        """Return the rows to score, their completions and columns, and what they are logged with."""
-        self._log_columns(completions, kwargs)
-        chosen = self._chosen(completions, kwargs)
-        whole = self._whole(completions, kwargs) if chosen else completions
-        return chosen, *self._rows(whole, kwargs, chosen)
+    def _begin(self, completions: list, kwargs: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
+        """Log what the data say; return the rows to score, and what the function is given of them."""
+        log, count, ids = kwargs.get("log_extra"), len(completions), kwargs.get("completion_ids")
+        rows = self._rows(completions, kwargs)
+        logs_whole = self.is_first and self.whole is not None and self.whole.decoder.contract.changes_text
+        if self.whole is not None and ids is not None and (rows or logs_whole):
+            completions = self.whole(completions, ids)
+        given = {**kwargs, "completions": completions}
+        if len(rows) < count:
+            of_rows = [name for name, value in given.items() if isinstance(value, list) and len(value) == count]
+            given |= {name: [given[name][i] for i in rows] for name in of_rows}
+        if log is not None:
+            there = logged(self, kwargs)
+            self.owners.update(dict.fromkeys(there, OF_DATA))
+            for column in there if self.is_first else ():
+                log(column, list(kwargs[column]))
+            if logs_whole:
+                log(WHOLE, [content(completion) for completion in completions])
+            given["log_extra"] = Extra(log, self.__name__, self.owners, rows, count)
+        return rows, given
 
     def _end(
-        self, completions: list, kwargs: dict[str, Any], chosen: list[int], values: Values, extra: Extra | None
+        self, completions: list, kwargs: dict[str, Any], rows: list[int], values: Values, given: dict[str, Any]
     ) -> Values:
         """Put the values in their rows' places, and keep them for who asks again."""
-        self._fill(extra)
+        if isinstance(extra := given.get("log_extra"), Extra):
+            extra.fill()
         found: Values = [None] * len(completions)
-        for i, value in zip(chosen, values, strict=True):
+        for i, value in zip(rows, values, strict=True):
             found[i] = value
         self._seen = (completions, kwargs, found)
         return list(found)
 
-    def _chosen(self, completions: list, kwargs: dict[str, Any]) -> list[int]:
+    def _rows(self, completions: list, kwargs: dict[str, Any]) -> list[int]:
         """List the rows that `when` and `gate` leave."""
-        chosen = [
-            i for i in range(len(completions)) if all(kwargs[c][i] in allowed for c, allowed in self.spec.when.items())
-        ]
-        if self.gate is not None and chosen:
+        when = self.spec.when.items()
+        rows = [i for i in range(len(completions)) if all(kwargs[column][i] in allowed for column, allowed in when)]
+        if self.gate is not None and rows:
             opened = self.gate(completions, **kwargs)
-            chosen = [i for i in chosen if (opened[i] or 0.0) > 0]
-        return chosen
+            rows = [i for i in rows if (opened[i] or 0.0) > 0]
+        return rows
 
-    def _arguments(self, completions: list, kwargs: dict[str, Any]) -> dict[str, Any]:
-        aliases = [pair for name, column in SAME_COLUMN.items() for pair in ((name, column), (column, name))]
-        given = {name: kwargs[column] for name, column in aliases if name not in kwargs and column in kwargs}
-        plugin = self.spec.plugin
-        options = {} if plugin.is_factory else self.spec.options
-        settings = plugin.options | dict.fromkeys(plugin.numbers, "float | None")  # no column fills them
-        columns = {name: v for name, v in kwargs.items() if name not in settings or fits(said(v), settings[name])}
-        arguments = {"completions": completions, **columns, **given, **options}
-        return copied(arguments, {})  # so that a reward that edits what it is given changes it for itself alone
+    def _arguments(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Return copies, so that a reward that edits what it is given changes it for itself alone."""
+        plugin, arguments = self.spec.plugin, dict(given)
+        for name in plugin.options.keys() & given.keys():  # a column that no setting can be
+            if not fits([value for value in given[name] if value is not None], plugin.options[name]):
+                del arguments[name]
+        for name, other in (("solution", "answer"), ("answer", "solution")):  # TRL's own rewards call the gold solution
+            if name not in given and other in given:
+                arguments[name] = given[other]
+        return copied(arguments if plugin.is_factory else arguments | self.spec.options, {})
 
-    def _whole(self, completions: list, kwargs: dict[str, Any]) -> list:
-        ids = kwargs.get("completion_ids")
-        return completions if self.whole is None or ids is None else self.whole(completions, ids)
-
-    def _call(self, completions: list, kwargs: dict[str, Any]) -> Any:
-        arguments = self._arguments(completions, kwargs)
+    def _call(self, given: dict[str, Any]) -> Any:
+        arguments = self._arguments(given)
         return self._in_a_worker(arguments) if self.spec.isolate else self.function(**arguments)
 
     def _in_a_worker(self, arguments: dict[str, Any]) -> Any:
         if self._pool is None:
-            self._pool = Pool("reasoning_ext.scoring.isolated:score_isolated", size=1, setup=(self.spec, None))
+            self._pool = Pool("reasoning_ext.scoring.call:score_isolated", size=1, setup=(self.spec, None))
         sent = {name: value for name, value in arguments.items() if name not in (*LOGGERS, "environments")}
-        state = sent.get("trainer_state")
-        if isinstance(state, StateAtRest) and "trainer_state" in self.spec.plugin.takes:
-            _ = state.epoch  # imports transformers here, where no deadline runs
-        if state is not None and vars(state):  # as it is, it would import transformers there
+        if (state := sent.get("trainer_state")) is not None:  # as it is, it would import transformers there
             sent["trainer_state"] = SimpleNamespace(**vars(state) | {"stateful_callbacks": {}})
         [result] = self._pool.map([(self.spec, sent)], self.spec.timeout)
         if isinstance(result, Failure):
@@ -204,45 +199,11 @@ class Reward:
                 arguments[logger](name, value)
         return result["values"]
 
-    def _log_columns(self, completions: list, kwargs: dict[str, Any]) -> None:
-        for column in logged(self, kwargs) if kwargs.get("log_extra") is not None and self.logs_columns else ():
-            kwargs["log_extra"](column, list(kwargs[column]))
-        if self.logs_whole and kwargs.get("log_extra") is not None:
-            whole = [content(completion) for completion in self._whole(completions, kwargs)]
-            kwargs["log_extra"](WHOLE, whole)
-
-    def _rows(
-        self, completions: list, kwargs: dict[str, Any], chosen: list[int]
-    ) -> tuple[list, dict[str, Any], Extra | None]:
-        """Take the chosen rows out of the completions and of every column; what is logged a row goes back to its place."""
-        count = len(completions)
-        part = dict(kwargs)
-        if len(chosen) < count:
-            for name, value in kwargs.items():
-                if isinstance(value, list) and len(value) == count:
-                    part[name] = [value[i] for i in chosen]
-            completions = [completions[i] for i in chosen]
-        extra = None
-        if kwargs.get("log_extra") is not None:
-            extra = part["log_extra"] = Extra(
-                kwargs["log_extra"], self.__name__, self.owners, logged(self, kwargs), chosen, count
-            )
-        return completions, part, extra
-
-    def _fill(self, extra: Extra | None) -> None:
-        """Log None in the columns that this reward logs at other times: TRL would show the last batch's values again."""
-        if extra is not None:
-            self._extra_columns |= extra.logged
-            for column in self._extra_columns - extra.logged:
-                extra.log_extra(column, [None] * extra.count)
-
     def _checked(self, values: Any, count: int, kwargs: dict[str, Any]) -> Values:
         values = values.tolist() if hasattr(values, "tolist") else values
         if not isinstance(values, list | tuple) or len(values) != count:
             found = f"{len(values)} values" if hasattr(values, "__len__") else type(values).__name__
             raise ValueError(f"returned {found}, allowed: a list of {count}")
-        if text := next((value for value in values if isinstance(value, str | bytes)), None):
-            raise TypeError(f"returned the text {text!r:.40}, allowed: numbers and None")
         numbers = [None if value is None else float(value) for value in values]
         odd = [value for value in numbers if value is not None and not math.isfinite(value)]
         if odd and len(odd) == len(numbers) - numbers.count(None):
@@ -250,14 +211,13 @@ class Reward:
         if odd:
             self._count(f"returned {odd[0]}, which is no reward", len(odd), kwargs)
         self.failures = 0
-        return [None if value in odd or value != value else value for value in numbers]
+        return [value if value is not None and math.isfinite(value) else None for value in numbers]
 
     def _failed(self, error: BaseException, count: int, kwargs: dict[str, Any]) -> Values:
         self.failures += 1
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        problem = f"{type(error).__name__}: {error}" + (
-            "" if where.name.startswith("_") else f" ({where.filename}:{where.lineno})"
-        )
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        place = "" if last.name.startswith("_") else f" ({last.filename}:{last.lineno})"
+        problem = f"{type(error).__name__}: {error}{place}"
         if self.failures > self.tolerated:
             often = f" {self.failures} times in a row" if self.failures > 1 else ""
             raise RewardError(f"reward {self.__name__} ({self.spec.plugin.file}): failed{often}: {problem}") from error
@@ -276,15 +236,15 @@ class AsyncReward(Reward):
 
     async def __call__(self, /, completions: list, **kwargs: Any) -> Values:  # type: ignore[override]
         """Score N completions, as `Reward` does."""
-        chosen, part, columns, extra = self._begin(completions, kwargs)
+        rows, given = self._begin(completions, kwargs)
         values: Any = []
         try:
-            values = self.function(**self._arguments(part, columns)) if chosen else []
-            values = await values if inspect.isawaitable(values) else values
-            values = self._checked(values, len(part), columns) if chosen else []
+            if rows:
+                values = self._call(given)
+                values = self._checked(await values if inspect.isawaitable(values) else values, len(rows), kwargs)
         except (Exception, SystemExit) as error:
-            values = self._failed(error, len(part), columns)
-        return self._end(completions, kwargs, chosen, values, extra)
+            values = self._failed(error, len(rows), kwargs)
+        return self._end(completions, kwargs, rows, values, given)
 
 
 def logged(reward: Reward, names: Iterable[str]) -> list[str]:
@@ -292,8 +252,33 @@ def logged(reward: Reward, names: Iterable[str]) -> list[str]:
     return sorted(reward.columns.intersection(names))
 
 
-def call_reward(reward: "Reward", /, **kwargs: Any) -> Values:
+def call_reward(reward: Reward, /, **kwargs: Any) -> Values:
     """Call a reward outside of a trainer, waiting for an asynchronous one."""
-    at_rest = {"trainer_state": StateAtRest(), "log_extra": ignore, "log_metric": ignore}
-    values: Any = reward(**{**at_rest, **kwargs})
+    given = {"trainer_state": state_at_rest(), "log_extra": _ignore, "log_metric": _ignore} | kwargs
+    return _waited(reward(**given))  # type: ignore[arg-type]
+
+
+def score_isolated(item: tuple[RewardSpec, dict[str, Any] | None]) -> dict[str, Any]:
+    """Call a reward in a worker: `(spec, arguments)` -> its values and what it logged; with None, only import it."""
+    spec, arguments = item
+    if not _held:
+        _held.append(Reward(spec))
+        _ = _held[0].function
+    if arguments is None:
+        return {}
+    logged: list[tuple[str, str, Any]] = []
+    for logger in LOGGERS:
+        arguments[logger] = lambda name, value, logger=logger: logged.append((logger, name, value))
+    values = _waited(_held[0].function(**arguments))
+    return {"values": values.tolist() if hasattr(values, "tolist") else values, "logged": logged}
+
+
+_held: list[Reward] = []  # the reward that this worker calls, with whatever it has loaded
+
+
+def _waited(values: Any) -> Any:
     return asyncio.run(values) if inspect.iscoroutine(values) else values
+
+
+def _ignore(name: str, value: Any) -> None:
+    """Stand in for TRL's loggers."""

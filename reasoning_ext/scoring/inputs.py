@@ -2,9 +2,12 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 from reasoning_ext.think.template import Decoder
+
+OF_DATA = ""  # who logs the columns of the data
 
 
 class Once:
@@ -28,59 +31,50 @@ def copied(value: Any, copies: dict[int, Any]) -> Any:
     if not isinstance(value, list | dict):
         return value
     if id(value) not in copies:
-        parts = value.items() if isinstance(value, dict) else enumerate(value)
-        made = {k: copied(v, copies) if isinstance(v, list | dict) else v for k, v in parts}
-        copies[id(value)] = made if isinstance(value, dict) else list(made.values())
+        parts = value.values() if isinstance(value, dict) else value
+        if {list, dict}.isdisjoint(map(type, parts)):  # the ids of a completion, a column of numbers
+            copies[id(value)] = value.copy()
+        elif isinstance(value, dict):
+            copies[id(value)] = {key: copied(part, copies) for key, part in value.items()}
+        else:
+            copies[id(value)] = [copied(part, copies) for part in value]
     return copies[id(value)]
-
-
-def said(column: Any) -> Any:
-    """Return what a column says, without the rows in which it says nothing."""
-    return [value for value in column if value is not None] if isinstance(column, list) else column
 
 
 @dataclass
 class Extra:
-    """TRL's `log_extra` for one reward: rows that it does not see get None, columns that are logged already are left out.
+    """TRL's `log_extra` for one call of a reward: rows that it does not see get None, what another logs is left out.
 
     Attributes:
         log_extra: TRL's.
         name: the reward's.
-        owners: the reward that logs a column, shared by all.
-        there: the columns of the data that are logged already.
-        chosen: the rows, of `count`, that the reward sees.
+        owners: who logs a column, shared by all rewards; TRL puts what is logged twice there twice.
+        rows: those, of `count`, that the reward sees.
         logged: the columns that it has logged.
     """
 
     log_extra: Callable[[str, list], None]
     name: str
     owners: dict[str, str]
-    there: list[str]
-    chosen: list[int]
+    rows: list[int]
     count: int
     logged: set[str] = field(default_factory=set)
 
     def __call__(self, column: str, values: list) -> None:
-        if column in self.there or self.owners.setdefault(column, self.name) != self.name:
-            return
-        whole: list[Any] = [None] * self.count
-        for i, value in zip(self.chosen, values, strict=True):
-            whole[i] = value
-        self.logged.add(column)
-        self.log_extra(column, whole)
+        if self.owners.setdefault(column, self.name) == self.name:
+            whole: list[Any] = [None] * self.count
+            for i, value in zip(self.rows, values, strict=True):
+                whole[i] = value
+            self.logged.add(column)
+            self.log_extra(column, whole)
+
+    def fill(self) -> None:
+        """Log None in the columns that the reward logs at other times: TRL would show the last batch's values again."""
+        for column in {column for column, owner in self.owners.items() if owner == self.name} - self.logged:
+            self.log_extra(column, [None] * self.count)
 
 
-class StateAtRest:
-    """The `TrainerState` of a training that is about to begin; transformers is imported for a reward that looks at it."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what pickle asks for
-            raise AttributeError(name)
-        from transformers import TrainerState
-
-        vars(self).update(vars(TrainerState(epoch=0.0, max_steps=1, num_train_epochs=1)))
-        return vars(self)[name] if name in vars(self) else getattr(TrainerState, name)
-
-
-def ignore(name: str, value: Any) -> None:
-    """Stand in for TRL's loggers."""
+def state_at_rest() -> SimpleNamespace:
+    """Return what rewards read of the `TrainerState` of a training that is about to begin, without importing transformers."""
+    steps = {"epoch": 0.0, "global_step": 0, "max_steps": 1, "num_train_epochs": 1, "best_metric": None}
+    return SimpleNamespace(**steps, log_history=[], is_world_process_zero=True, is_local_process_zero=True)

@@ -8,6 +8,7 @@ import pickle
 import pytest
 
 from reasoning_ext.scoring.call import RewardError, build_rewards, call_reward, decode_with
+from reasoning_ext.scoring.inputs import copied
 from reasoning_ext.scoring.spec import needed_columns, parse_rewards
 from reasoning_ext.think.template import decoder, find_contract
 from tests.templates import build
@@ -47,12 +48,8 @@ def leaves(completions, **kwargs):
     raise SystemExit(5)
 
 def array(completions, **kwargs):
-    import numpy
-    return [numpy.float32(0.5) for _ in completions]
-
-def reads(completions, **kwargs):
-    import subprocess
-    return [float(len(subprocess.run(["cat"], capture_output=True).stdout))]
+    import numpy, subprocess  # what JSON does not know, and what reads an input that never comes
+    return [numpy.float32(len(subprocess.run(["cat"], capture_output=True).stdout)) for _ in completions]
 
 def slow(completions, **kwargs):
     while "hang" in completions:
@@ -60,19 +57,23 @@ def slow(completions, **kwargs):
     if "die" in completions:
         os._exit(7)
     return [2.0 for _ in completions]
+
+def state(completions, trainer_state, **kwargs):
+    given = (trainer_state.epoch, trainer_state.global_step, trainer_state.max_steps, trainer_state.log_history)
+    assert trainer_state.is_world_process_zero and not hasattr(trainer_state, "no_such_thing")
+    return [float(given[0] + given[1] + given[2] + len(given[3])) for _ in completions]
 """
 
 
 @pytest.fixture
 def make(tmp_path):
+    """Build rewards of a file: `name` or `{name: options}` each."""
     (tmp_path / "mine.py").write_text(MINE)
 
     def build(*entries, **options):
-        entries = [
-            {f"./mine.py:{next(iter(e))}": e[next(iter(e))]} if isinstance(e, dict) else f"./mine.py:{e}"
-            for e in entries
-        ]
-        return build_rewards(parse_rewards(entries, tmp_path), **options)
+        named = [entry if isinstance(entry, dict) else {entry: None} for entry in entries]
+        named = [{f"./mine.py:{name}": given for name, given in entry.items()} for entry in named]
+        return build_rewards(parse_rewards(named, tmp_path), **options)
 
     return build
 
@@ -82,21 +83,20 @@ def batch(*completions, **columns):
 
 
 def test_a_gate_lets_through_what_another_reward_pays_for(make):
-    right, long = make("right", {"long": {"gate": "right"}})
+    right, long, later = make("right", {"long": {"gate": "right"}}, {"later": {"gate": "right"}})
     given = batch("7", "xx8", "xxx7", answer=["7", "7", "7"])
     assert long(**given) == [1.0, None, 4.0] and right(**given) == [1.0, 0.0, 1.0]
-    calls = right.function.__globals__["calls"]
-    assert calls == [3]  # asked by the gate and by the trainer, called once
+    assert call_reward(later, **batch("7", "8", answer=["7", "7"])) == [0.5, None]
+    assert right.function.__globals__["calls"] == [3, 2]  # asked by the gate and by the trainer, called once
     assert long(**batch("7", answer=["8"])) == [None]
 
 
 def test_a_gate_looks_at_its_own_batch(make):
     right, long = make("right", {"long": {"gate": "right"}})
-    same = ["7", "7"]
+    same, golds = ["7", "7"], ["7", "7"]
     assert long(completions=same, answer=["7", "8"]) == [1.0, None]
     assert right(completions=same, answer=["8", "7"]) == [0.0, 1.0]
     assert long(completions=same, answer=["8", "7"]) == [None, 1.0]
-    golds = ["7", "7"]
     assert right(completions=["7", "8"], answer=golds) == [1.0, 0.0]
     assert right(completions=["8", "7"], answer=golds) == [0.0, 1.0]
 
@@ -119,20 +119,14 @@ def test_a_batch_is_decoded_once_whatever_the_number_of_rewards(template, decode
         assert len(calls) == decoded * number
 
 
-def test_rows_of_other_tasks_are_left_alone(make, tmp_path):
-    specs = parse_rewards([{"./mine.py:long": {"when": {"task": ["math", "logic"]}}}], tmp_path)
-    assert needed_columns(specs) == {"task": "when of the reward long"}
+def test_rows_of_other_tasks_are_left_alone_and_logged_as_none(make):
     [long] = make({"long": {"when": {"task": ["math", "logic"]}}})
+    assert needed_columns([long.spec]) == {"task": "when of the reward long"}
     table = {}
-    values = long(**batch("a", "bb", "ccc", task=["math", "chat", "logic"]), log_extra=table.__setitem__)
-    assert values == [1.0, None, 3.0] and table == {"length": [1, None, 3], "task": ["math", "chat", "logic"]}
-    assert long(**batch("a", task=["chat"])) == [None]
-
-
-def test_an_async_reward_can_be_gated(make):
-    right, later = make("right", {"later": {"gate": "right"}})
-    assert call_reward(later, **batch("7", "8", answer=["7", "7"])) == [0.5, None]
-    assert right.__name__ == "right"
+    assert long(**batch("a", "b", "ccc", task=["math", "x", "logic"]), log_extra=table.__setitem__) == [1.0, None, 3.0]
+    assert table == {"length": [1, None, 3], "task": ["math", "x", "logic"]}
+    assert long(**batch("a", task=["x"]), log_extra=table.__setitem__) == [None]
+    assert table == {"length": [None], "task": ["x"]}  # and not the last batch's
 
 
 @pytest.mark.parametrize(
@@ -143,59 +137,53 @@ def test_a_schedule(kind, weights, tmp_path):
     assert [spec.weight_at(step) for step in (0, 25, 50, 100, 10**6)] == weights and spec.weight == 1.0
 
 
-def test_an_exception_gives_none_and_is_counted_and_named(make, capsys):
-    [reward] = make("sometimes")
+def test_a_failure_gives_none_and_is_counted_and_the_third_in_a_row_ends_the_run(make, capsys, wording):
+    sometimes, short, odd, leaves = make("sometimes", "short", "odd", "leaves")
     metrics = {}
-    given = batch("a", "bad", "c") | {"log_metric": metrics.__setitem__}
-    assert reward(**given) == [None] * 3 and metrics == {"sometimes/errors": 3.0}
-    assert "reward sometimes: 3 completions without a reward: ValueError: a bad one (" in capsys.readouterr().err
-    assert reward(**batch("a")) == [1.0]
-    for _ in range(2):
-        assert reward(**batch("bad")) == [None]
-    with pytest.raises(
-        RewardError, match=r"reward sometimes \(.*mine.py\): failed 3 times in a row: ValueError: a bad one"
-    ):
-        reward(**batch("bad"))
-
-
-def test_wrong_lengths_and_values_that_are_no_numbers(make):
-    short, odd = make("short", "odd")
-    metrics = {}
+    assert sometimes(**batch("a", "bad", "c"), log_metric=metrics.__setitem__) == [None] * 3
     assert short(**batch("a", "b"), log_metric=metrics.__setitem__) == [None, None]
     assert odd(**batch("a", "nan"), log_metric=metrics.__setitem__) == [1.0, None]
-    assert metrics == {"short/errors": 2.0, "odd/errors": 1.0}
+    assert leaves(**batch("a")) == [None]
+    assert metrics == {"sometimes/errors": 3.0, "short/errors": 2.0, "odd/errors": 1.0}
+    wording(capsys.readouterr().err)
+    assert sometimes(**batch("a")) == [1.0]
+    for reward, bad in ((sometimes, "bad"), (odd, "nan")):  # only numbers that are none count as a failure
+        assert [reward(**batch(bad)) for _ in range(2)] == [[None], [None]]
+        with pytest.raises(RewardError, match="failed 3 times in a row") as error:
+            reward(**batch(bad))
+        wording(error.value)
     [strict] = make("short", tolerated=0)
-    with pytest.raises(RewardError, match="failed: ValueError: returned 1 values, allowed: a list of 2"):
+    with pytest.raises(RewardError, match=r"reward short \(.*mine.py\): failed"):
         strict(**batch("a", "b"))
 
 
 def test_a_reward_in_a_process_of_its_own_is_killed_at_its_deadline(make):
-    [slow] = make({"slow": {"timeout": 1.5}})
+    slow, array, leaves = make({"slow": {"timeout": 1.5}}, {"array": {"timeout": 20}}, {"leaves": {"isolate": True}})
     metrics = {}
     assert slow(**batch("a", "b")) == [2.0, 2.0]
     assert slow(**batch("hang", "b"), log_metric=metrics.__setitem__) == [None, None]
     assert metrics == {"slow/errors": 2.0}
-    assert slow(**batch("die")) == [None]
-    assert slow(**batch("a")) == [2.0]
+    assert slow(**batch("die")) == [None] and slow(**batch("a")) == [2.0]
+    assert array(**batch("a", "b")) == [0.0, 0.0] and leaves(**batch("a")) == [None]
 
 
 def test_what_a_reward_logs_comes_out_of_its_process(make):
-    right, long = make("right", {"long": {"isolate": True, "gate": "right"}})
+    _, long = make("right", {"long": {"isolate": True, "gate": "right"}})
     table, metrics = {}, {}
     given = batch("7", "xx8", "xxx7", answer=["7", "7", "7"], trainer_state=None)
     assert long(**given, log_extra=table.__setitem__, log_metric=metrics.__setitem__) == [1.0, None, 4.0]
     seen = {"seen": ["7", "XX8", "XXX7"], "length": [1, None, 4]}
     assert table == seen | {"answer": ["7", "7", "7"]} and metrics == {"longest": 4.0}
-    assert right.spec.name == "right"
 
 
-def test_columns_of_the_last_batch_are_not_logged_again(make):
-    [long] = make({"long": {"when": {"task": "math"}}})
-    table = {}
-    long(**batch("a", "bb", task=["math", "math"]), log_extra=table.__setitem__)
-    assert table == {"length": [1, 2], "task": ["math", "math"]}
-    long(**batch("a", "bb", task=["chat", "chat"]), log_extra=table.__setitem__)
-    assert table == {"length": [None, None], "task": ["chat", "chat"]}
+@pytest.mark.parametrize("isolate", [False, True])
+def test_a_reward_reads_a_trainers_state_with_and_without_a_trainer(isolate, make):
+    from transformers import TrainerState
+
+    [reward] = make({"state": {"isolate": isolate}})
+    assert call_reward(reward, completions=["x"]) == [1.0]
+    trained = TrainerState(epoch=0.5, global_step=3, max_steps=9, log_history=[{"loss": 1.0}])
+    assert reward(completions=["y"], trainer_state=trained) == [13.5]
 
 
 READERS = """\
@@ -227,31 +215,6 @@ def test_the_gold_and_every_column_that_a_reward_read_are_logged_once(tmp_path):
         assert len(table.pop("math_answer_error")) == 2 and table == columns
 
 
-def test_only_numbers_that_are_none_count_as_a_failure(make):
-    [odd] = make("odd")
-    for _ in range(2):
-        assert odd(**batch("nan", "nan")) == [None, None]
-    with pytest.raises(RewardError, match="failed 3 times in a row: ValueError: returned nan, which is no reward"):
-        odd(**batch("nan"))
-
-
-def test_a_trainers_state_costs_an_isolated_reward_nothing(make):
-    from transformers import TrainerState
-
-    [slow] = make({"slow": {"timeout": 1.5}})
-    assert slow(**batch("a"), trainer_state=TrainerState(global_step=3)) == [2.0]
-
-
-def test_an_exit_is_a_failure(make):
-    leaves, isolated = make("leaves")[0], make({"leaves": {"isolate": True}})[0]
-    assert leaves(**batch("a")) == [None] == isolated(**batch("a"))
-
-
-def test_what_json_does_not_know_comes_out_of_a_process_and_what_it_starts_reads_nothing(make):
-    array, reads = make({"array": {"isolate": True}}, {"reads": {"timeout": 5}})
-    assert array(**batch("a", "b")) == [0.5, 0.5] and reads(**batch("a")) == [0.0]
-
-
 def test_everything_pickles(make):
     rewards = make("right", {"long": {"gate": "right", "isolate": True}}, {"later": {"gate": "right"}})
     given = batch("7", "8", answer=["7", "7"])
@@ -263,7 +226,7 @@ def test_everything_pickles(make):
 
 def test_a_file_that_cannot_be_imported_is_found_at_once(tmp_path):
     (tmp_path / "broken.py").write_text("import no_such_thing\ndef broken(completions, **kwargs): return []\n")
-    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py:1\): cannot be imported: .*no_such_thing"):
+    with pytest.raises(RewardError, match=r"reward broken \(.*broken.py:1\): .*no_such_thing"):
         build_rewards(parse_rewards(["./broken.py"], tmp_path))
 
 
@@ -276,10 +239,7 @@ def edits(completions, prompts, completion_ids, answer, notes, *, words: list = 
     notes[0]["more"] = kwargs["trainer_state"] = 1
     return [float(seen)] * 2
 
-async def edits_later(**kwargs):
-    return edits(**kwargs)
-
-async def edits_later_too(completions, prompts, **kwargs):
+async def edits_later(completions, prompts, **kwargs):
     return edits(completions, prompts, **kwargs)
 
 def sees(completions, prompts, completion_ids, answer, notes, **kwargs):
@@ -288,57 +248,21 @@ def sees(completions, prompts, completion_ids, answer, notes, **kwargs):
 """
 
 
-@pytest.fixture
-def edited(tmp_path):
-    """Score a batch with rewards of which some edit what they are given; returns the values and whether it is as it was."""
+def test_what_a_reward_edits_is_its_own(tmp_path):
     (tmp_path / "edits.py").write_text(EDITS)
-
-    def score(*entries):
-        prompt = [{"role": "user", "content": "?"}]
-        given = {
-            "completions": [[{"role": "assistant", "content": str(i)}] for i in range(2)],
-            "prompts": [prompt, prompt],
-            "completion_ids": [[1, 2], [3]],
-            "answer": ["7", "8"],
-            "notes": [{"deep": [1]}, {"deep": []}],
-        }
-        before = copy.deepcopy(given)
-        values = [call_reward(reward, **given) for reward in build_rewards(parse_rewards(list(entries), tmp_path))]
-        return values, given == before and given["prompts"][0] is prompt
-
-    return score
-
-
-def test_what_a_reward_edits_is_its_own(edited):
-    options = {"words": ["a", "b"]}
-    entries = [{"edits.py:edits": options}, "edits.py:sees", {"edits.py:edits_later_too": {"gate": "sees"}}]
-    assert edited(*entries, "think_format") == ([[4.0, 4.0], [1.0, 1.0], [3.0, 3.0], [0.0, 0.0]], True)
-    assert options == {"words": ["a", "b"]}
-    assert edited({"edits.py:edits": {"isolate": True}}, "edits.py:sees")[0] == [[3.0, 3.0], [1.0, 1.0]]
-
-
-def test_what_is_shared_is_copied_once(edited):
-    from reasoning_ext.scoring.inputs import copied
-
+    prompt, options = [{"role": "user", "content": "?"}], {"words": ["a", "b"]}
+    given = {
+        "completions": [[{"role": "assistant", "content": str(i)}] for i in range(2)],
+        "prompts": [prompt, prompt],
+        "completion_ids": [[1, 2], [3]],
+        "answer": ["7", "8"],
+        "notes": [{"deep": [1]}, {"deep": []}],
+    }
+    before = copy.deepcopy(given)
+    entries = [{"edits.py:edits": options}, "edits.py:sees", {"edits.py:edits_later": {"gate": "sees"}}, "think_format"]
+    values = [call_reward(reward, **given) for reward in build_rewards(parse_rewards(entries, tmp_path))]
+    assert values == [[4.0, 4.0], [1.0, 1.0], [3.0, 3.0], [0.0, 0.0]] and given == before and options["words"]
     ids = [0] * 5
-    made = copied({"ids": [ids] * 3, "text": "x", "pair": (ids,)}, {})
+    made = copied({"ids": [ids] * 3, "text": "x", "pair": (ids,), "none": [None, [1]]}, {})  # what is shared, once
     assert made["ids"][0] is made["ids"][2] is not ids and made["ids"][0] == ids and made["pair"][0] is ids
-
-
-STATE = """
-def state(completions, trainer_state, **kwargs):
-    given = (trainer_state.epoch, trainer_state.global_step, trainer_state.max_steps, trainer_state.log_history)
-    assert trainer_state.is_world_process_zero and not hasattr(trainer_state, "no_such_thing")
-    return [float(given[0] + given[1] + given[2] + len(given[3])) for _ in completions]
-"""
-
-
-@pytest.mark.parametrize("isolate", [False, True])
-def test_a_reward_reads_a_trainers_state_with_and_without_a_trainer(isolate, tmp_path):
-    from transformers import TrainerState
-
-    (tmp_path / "state.py").write_text(STATE)
-    [reward] = build_rewards(parse_rewards([{"state.py": {"isolate": isolate}}], tmp_path))
-    assert call_reward(reward, completions=["x"]) == [1.0]
-    trained = TrainerState(epoch=0.5, global_step=3, max_steps=9, log_history=[{"loss": 1.0}])
-    assert reward(completions=["y"], trainer_state=trained) == [13.5]
+    assert given["prompts"][0] is prompt and made["none"] == [None, [1]]

@@ -16,10 +16,8 @@ def shouts(completions, loud, *, mark="!", log_metric=None, **kwargs):
 
 async def later(completions, **kwargs):
     return [0.5 for _ in completions]
-
-def short(completions, **kwargs):
-    return [1.0]
 """
+OVERLONG = "get_soft_overlong_punishment"
 
 
 @pytest.fixture
@@ -29,11 +27,10 @@ def mine(tmp_path):
 
 
 def test_a_file_beside_the_recipe(mine):
-    specs = parse_rewards([{"./mine.py:shouts": {"weight": 2, "mark": "?"}}], mine)
-    assert (specs[0].name, specs[0].weight, specs[0].options) == ("shouts", 2.0, {"mark": "?"})
-    assert needed_columns(specs) == {"loud": "the reward shouts"}
-    [reward] = build_rewards(specs)
-    assert reward.__name__ == "shouts"
+    [spec] = parse_rewards([{"./mine.py:shouts": {"weight": 2, "mark": "?"}}], mine)
+    assert (spec.name, spec.weight, spec.options) == ("shouts", 2.0, {"mark": "?"})
+    assert needed_columns([spec]) == {"loud": "the reward shouts"}
+    [reward] = build_rewards([spec])
     assert reward(completions=["a?", "b!"], loud=[0, 1], prompts=["", ""], trainer_state=None) == [1.0, 1.0]
     (mine / "reward.pkl").write_bytes(pickle.dumps(reward))
     code = "import pickle; print(pickle.load(open('reward.pkl', 'rb'))(completions=['a?'], loud=[0]))"
@@ -41,15 +38,10 @@ def test_a_file_beside_the_recipe(mine):
     assert child.stdout.strip() == "[1.0]", child.stderr
 
 
-def test_a_dotted_path_and_a_name_are_the_same_function(tmp_path):
-    by_name, by_path = parse_rewards(["think_format"], tmp_path) + parse_rewards(
-        ["reasoning_ext.rewards.think_format.think_format"], tmp_path
-    )
-    assert by_name.plugin.file == by_path.plugin.file
-    assert build_rewards([by_path])[0](completions=["<think>a</think>b"]) == [1.0]
-
-
-def test_trl_rewards_get_the_gold_under_their_own_name(tmp_path):
+def test_rewards_of_ours_by_name_and_path_and_of_trl_with_the_gold_under_their_own_name(tmp_path):
+    names = ["think_format", "reasoning_ext.rewards.think_format.think_format"]
+    by_name, by_path = (parse_rewards([name], tmp_path)[0] for name in names)
+    assert by_name.plugin == by_path.plugin
     specs = parse_rewards(["reasoning_accuracy_reward", "trl.rewards.format_rewards.think_format_reward"], tmp_path)
     assert needed_columns(specs) == {"answer": "the reward reasoning_accuracy_reward"}
     accuracy, form = build_rewards(specs)
@@ -59,12 +51,11 @@ def test_trl_rewards_get_the_gold_under_their_own_name(tmp_path):
 
 
 def test_a_factory_of_trl_is_called_with_its_parameters(tmp_path):
-    entry = {"get_soft_overlong_punishment": {"max_completion_len": 100, "soft_punish_cache": 20}}
-    [reward] = build_rewards(parse_rewards([entry], tmp_path))
-    assert reward(completions=["x"], completion_ids=[[1] * 90]) == [-0.5]
-    assert pickle.loads(pickle.dumps(reward))(completions=["x"], completion_ids=[[1] * 90]) == [-0.5]
-    with pytest.raises(EntryError, match="the parameter max_completion_len is missing"):
-        parse_rewards(["get_soft_overlong_punishment"], tmp_path)
+    [reward] = build_rewards(
+        parse_rewards([{OVERLONG: {"max_completion_len": 100, "soft_punish_cache": 20}}], tmp_path)
+    )
+    again = pickle.loads(pickle.dumps(reward))
+    assert [r(completions=["x"], completion_ids=[[1] * 90]) for r in (reward, again)] == [[-0.5], [-0.5]]
 
 
 def test_an_async_reward_stays_async(mine):
@@ -76,51 +67,36 @@ def test_an_async_reward_stays_async(mine):
     assert call_reward(reward, completions=["a"]) == [0.5] and call_reward(plain, completions=["a"]) == [0.0]
 
 
+def options(**given):
+    return [{"think_format": given}]
+
+
 @pytest.mark.parametrize(
-    ("entries", "path", "problem"),
+    ("entries", "path"),
     [
-        (["./nope.py:f"], (0, "./nope.py:f"), "no file ./nope.py"),
-        (["./mine.py:nope"], (0, "./mine.py:nope"), "has no function nope; it has shouts, later, short"),
-        (["no_such_package.f"], (0, "no_such_package.f"), "no module no_such_package is installed"),
-        (["think_format", "think_format"], (1,), "found think_format twice"),
-        ([["think_format"]], (0,), "allowed: a name"),
-        ([{"think_format": 3}], (0, "think_format"), "found 3, allowed: parameters"),
-        ([{"think_format": {"weight": True}}], (0, "think_format", "weight"), "found True, allowed: a finite number"),
-        (
-            [{"think_format": {"gate": "math_answer"}}],
-            (0, "think_format", "gate"),
-            "allowed: another reward of this list",
-        ),
-        (["math_answer", {"think_format": {"gate": "think_format"}}], (1, "think_format", "gate"), "math_answer"),
-        (["./mine.py:later", {"think_format": {"gate": "later"}}], (1, "think_format", "gate"), "found 'later'"),
-        ([{"think_format": {"when": "math"}}], (0, "think_format", "when"), "columns and their values"),
-        ([{"think_format": {"timeout": 0}}], (0, "think_format", "timeout"), "seconds a batch, above 0"),
-        ([{"think_format": {"isolate": 1}}], (0, "think_format", "isolate"), "true or false"),
-        ([{"think_format": {"schedule": {"linear": {0: 1}}}}], (0, "think_format", "schedule"), "linear or steps"),
-        (
-            [{"think_format": {"schedule": {"cosine": {0: 1, 5: 2}}}}],
-            (0, "think_format", "schedule"),
-            "linear or steps",
-        ),
-        (
-            [{"think_format": {"schedule": {"linear": {0: 1, "a": 2}}}}],
-            (0, "think_format", "schedule"),
-            "linear or steps",
-        ),
-        (
-            [{"think_format": {"weight": 1, "schedule": {"linear": {0: 1, 9: 2}}}}],
-            (0, "think_format", "schedule"),
-            "found beside weight",
-        ),
+        (["./nope.py:f"], (0, "./nope.py:f")),
+        (["no_such_package.f"], (0, "no_such_package.f")),
+        ([OVERLONG], (0, OVERLONG)),
+        (["think_format", "think_format"], (1,)),
+        ([["think_format"]], (0,)),
+        ([{"think_format": 3}], (0, "think_format")),
+        (options(weight=True), (0, "think_format", "weight")),
+        (options(gate="math_answer"), (0, "think_format", "gate")),
+        (["math_answer", *options(gate="think_format")], (1, "think_format", "gate")),
+        (["./mine.py:later", *options(gate="later")], (1, "think_format", "gate")),
+        (options(when="math"), (0, "think_format", "when")),
+        (options(when={"prompts": "a"}), (0, "think_format", "when")),
+        (options(timeout=0), (0, "think_format", "timeout")),
+        (options(isolate=1), (0, "think_format", "isolate")),
+        (options(isolate=False, timeout=5), (0, "think_format", "isolate")),
+        (options(schedule={"linear": {0: 1}}), (0, "think_format", "schedule")),
+        (options(schedule={"cosine": {0: 1, 5: 2}}), (0, "think_format", "schedule")),
+        (options(schedule={"linear": {0: 1, "a": 2}}), (0, "think_format", "schedule")),
+        (options(weight=1, schedule={"linear": {0: 1, 9: 2}}), (0, "think_format", "schedule")),
     ],
 )
-def test_what_is_wrong_is_said_with_its_place(entries, path, problem, mine):
+def test_what_is_wrong_is_said_with_its_place(entries, path, mine, wording):
     with pytest.raises(EntryError) as error:
         parse_rewards(entries, mine)
-    assert error.value.path == ("reward_funcs", *path) and problem in str(error.value)
-
-
-def test_a_file_with_a_syntax_error_is_named_with_its_line(mine):
-    (mine / "broken.py").write_text("def f(:\n    pass\n")
-    with pytest.raises(EntryError, match=r"broken\.py:1"):
-        parse_rewards(["./broken.py:f"], mine)
+    assert error.value.path == ("reward_funcs", *path)
+    wording(error.value)

@@ -6,7 +6,6 @@ import itertools
 import pytest
 
 from reasoning_ext.evaluate import ask
-from reasoning_ext.evaluate.ask import vote_line
 from reasoning_ext.scoring import votes
 from reasoning_ext.scoring.votes import same_answers
 
@@ -29,31 +28,26 @@ def test_groups_come_with_the_commonest_first_and_without_what_says_nothing():
     "texts",
     [
         ["x = 42", "The answer is 42.", "41", "<think>a", r"\boxed{42.0}"],
-        ["5 km", "5", "5 cm", "7"],  # 5 is equal to two that are not equal
+        ["5 km", "5", "5 cm", "7"],
         ["A", "(A) 12", "12"],
     ],
 )
 def test_the_order_of_the_completions_does_not_matter(texts):
-    found = set()
+    found = set()  # 5 is equal to two that are not equal
     for order in itertools.permutations(texts):
-        groups = same_answers(order)
-        found.add(tuple(sorted(tuple(sorted(order[i] for i in group)) for group in groups)))
+        found.add(tuple(sorted(tuple(sorted(order[i] for i in group)) for group in same_answers(order))))
     assert len(found) == 1
 
 
-LINES = {
-    "each answer once, as most write it": (
-        ["x = 42", "The answer is 42.", "41", r"\boxed{42}"],
-        "vote: 42 (3 of 4), 41 (1 of 4)",
-    ),
-    "fractions": (["0.5", r"\boxed{1/2}", "1/2", "2"], "vote: 1/2 (3 of 4), 2 (1 of 4)"),
-    "no answer comes last": (["<think>a", "<think>b", PROSE, "7"], "vote: 7 (1 of 4), (no answer) (3 of 4)"),
-    "words": (["The answer is **Paris**.", "Paris", "Rome"], "vote: Paris (2 of 3), Rome (1 of 3)"),
-    "none at all": (["<think>a", ""], "vote: (no answer) (2 of 2)"),
-}
-
-
-@pytest.mark.parametrize("name", LINES)
-def test_the_vote_in_words(name):
-    completions, line = LINES[name]
-    assert vote_line(completions) == line
+@pytest.mark.parametrize(
+    ("completions", "line"),
+    [
+        (["x = 42", "The answer is 42.", "41", r"\boxed{42}"], "vote: 42 (3 of 4), 41 (1 of 4)"),
+        (["0.5", r"\boxed{1/2}", "1/2", "2"], "vote: 1/2 (3 of 4), 2 (1 of 4)"),
+        (["<think>a", "<think>b", PROSE, "7"], "vote: 7 (1 of 4), (no answer) (3 of 4)"),
+        (["The answer is **Paris**.", "Paris", "Rome"], "vote: Paris (2 of 3), Rome (1 of 3)"),
+        (["<think>a", ""], "vote: (no answer) (2 of 2)"),
+    ],
+)
+def test_the_vote_in_words(completions, line):
+    assert ask.vote_line(completions) == line
