@@ -21,7 +21,9 @@ def test_a_wheel_holds_the_package_and_works_without_the_source(tmp_path):
         names = archive.namelist()
         archive.extractall(tmp_path / "site")
     assert {name.split("/")[0] for name in names} == {"reasoning_ext", "reasoning_ext-0.1.0.dist-info"}
-    assert "reasoning_ext/rewards/math_answer.py" in names and "reasoning_ext/runs/templates/report.html" in names
+    assert "reasoning_ext/rewards/math_answer.py" in names and {
+        f"reasoning_ext/runs/templates/{name}" for name in ("report.html", "card.md")
+    } <= set(names)
     code = f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); {CODE}"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(tmp_path / "site" / "reasoning_ext" / "rewards" / "math_answer.py")
