@@ -15,19 +15,9 @@ import jinja2
 
 from reasoning_ext import think
 from reasoning_ext.errors import UserError
-from reasoning_ext.runs import figures
+from reasoning_ext.runs import figures, read
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS
-from reasoning_ext.runs.read import (
-    Run,
-    columns,
-    find_runs,
-    in_training,
-    key_of,
-    problems_of,
-    read_run,
-    weights_of,
-)
 from reasoning_ext.shown import visible
 
 PAGE = "report.html"
@@ -45,47 +35,48 @@ def write_report(runs: list[Path], output: Path | None) -> str:
         runs: the folders; one without a run is a `UserError`.
         output: the HTML file; None is `report.html` in the given folder.
     """
-    found = [read_run(path) for path in find_runs(runs)]
+    found = [read.read_run(path) for path in read.find_runs(runs)]
     common = runs[0] if len(runs) == 1 else Path(os.path.commonpath([path.resolve() for path in runs]))
     target = output or common / PAGE
     target = target / PAGE if target.is_dir() else target
-    # JSON can hold half a surrogate pair, which no file can.
-    write_whole(target, render(found).encode("utf-8", "replace").decode("utf-8"))
+    write_whole(target, render(found))
     return f"report  {target}  ({len(found)} run{'s' * (len(found) != 1)})"
 
 
 def save_curves(run: Path, output: Path) -> None:
     """Write a GRPO run's reward, accuracy, share of thoughts and mean length as one PNG, for a README."""
-    if not figures.save_grpo_png(read_run(run).metrics, output):
+    if not figures.save_grpo_png(read.read_run(run).metrics, output):
         raise UserError(f"save_curves: found no reward in {run / METRICS}, allowed: the folder of a GRPO run")
 
 
-def render(runs: list[Run]) -> str:
+def render(runs: list[read.Run]) -> str:
     """Make the page of some runs that have been read."""
     loader = jinja2.FileSystemLoader(Path(__file__).parent / "templates")
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    for shows in (number, split_text, text, problems_of, columns, key_of):
+    for shows in (number, split_text, text, read.problems_of, read.columns, read.key_of):
         environment.filters[shows.__name__] = shows
     environment.filters["duration"] = lambda seconds: timedelta(seconds=round(seconds))
     environment.tests["interval"] = is_interval
-    ways = [(run, key_of(run.recipe.get("output_dir", "./"))) for run in runs]
+    ways = [(run, read.key_of(run.recipe.get("output_dir", "./"))) for run in runs]
     made = {key: run for run, own in ways for key in (own, str(run.path.resolve())) if key}
-    samples = [(run, extremes(run.samples, weights_of(run.recipe))) for run in runs]
+    samples = [(run, extremes(run.samples, read.weights_of(run.recipe))) for run in runs]
     page = environment.get_template(PAGE).render(
         runs=runs,
         made=made,
         seconds=sum(run.seconds or 0 for run in runs),
         verdicts=[verdict for run in runs for verdict in verdicts(run, made)],
         trained=[(run, curves) for run in runs if (curves := figures.curves(run.stage, run.metrics))],
-        evals=[(run, in_training(run.results)) for run in runs if run.results],
-        problems=problems_of({f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}),
+        evals=[(run, read.in_training(run.results)) for run in runs if run.results],
+        problems=read.problems_of(
+            {f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}
+        ),
         compared=[(run, found) for run in runs if (found := compared_problems(run.answers))],
         samples=[(run, found) for run, found in samples if found],
     )
     return visible(page)
 
 
-def verdicts(evaluation: Run, made: dict[str, Run]) -> list[dict[str, Any]]:
+def verdicts(evaluation: read.Run, made: dict[str, read.Run]) -> list[dict[str, Any]]:
     """Say what training did: each evaluated model beside the evaluated one that it was trained from, if there is one.
 
     Returns:
@@ -94,12 +85,12 @@ def verdicts(evaluation: Run, made: dict[str, Run]) -> list[dict[str, Any]]:
         begins with has no entry of its own.
     """
     models, results = evaluation.models, evaluation.results
-    evaluated = {key_of(name): label for label, name in models.items() if label in results and key_of(name)}
+    evaluated = {read.key_of(name): label for label, name in models.items() if label in results and read.key_of(name)}
     rows = []
     for label in results:
-        name, before = key_of(models.get(label, "./")), None
+        name, before = read.key_of(models.get(label, "./")), None
         for _ in made:  # a chain of models is no longer than the runs, and a recipe may name itself
-            name = key_of(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
+            name = read.key_of(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
             before = before or (evaluated.get(name) if evaluated.get(name) != label else None)
         pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in COMPARED]
         pairs = [(f, old if is_interval(old) else None, new) for f, old, new in pairs if is_interval(new)]
