@@ -29,12 +29,9 @@ OPTIONAL = {"unsloth", "vllm", "ray", "reasoning_gym"}  # the extras: a module m
 # A pattern that a function builds from its variables is tried with these values of them, or left out for a reason.
 BUILT: dict[tuple[str, str], dict[str, Any] | str] = {
     ("reasoning_ext/check/memory/parts.py", "targeted"): "the recipe's own pattern, on our short names of parts",
-    ("reasoning_ext/data/tokens.py", "_around"): {
-        "tokens": ["<|im_start|>", "<|im_end|>", "<think>", "</think>", "  "]
+    ("reasoning_ext/data/tokens.py", "_cut"): {
+        "pattern": r"(?<=<)(?=\|im_end\|>)|(?<=<)(?=/s>)|(<\|im_start\|>|<\|im_end\|>|<think>|</think>|\ \ )"
     },
-    ("reasoning_ext/data/tokens.py", "_pieces"): {"ends": ("<|im_end|>", "</s>", "<|endoftext|>")},
-    ("reasoning_ext/errors.py", "system_problem"): "the module's own words, one after another",
-    ("reasoning_ext/models/weights.py", "_cause"): {"mark": "_orig_mod"},
     ("rewards/choice_answer.py", "_marked"): {"texts": r"the\ cat\ and\ the\ dog|the\ cat|aa|a|\(x\ \+\ 1\)\^2"},
 }
 Found = dict[re.Pattern[str], set[str]]  # patterns, and the operations that they are used with

@@ -74,7 +74,10 @@ def format_rows(
     rows = rows.rename_columns(rename) if rename else rows
     columns = [rename.get(name, name) for name in columns]
     convert = _converter(plugin, system_prompt, options or {}, turns)
-    made, more = (row for i, one in enumerate(rows) for row in convert(one, i)), {}
+    raw = (
+        dict(zip(batch, row, strict=True)) for batch in rows.iter(BATCH) for row in zip(*batch.values(), strict=True)
+    )
+    made, more = (row for i, one in enumerate(raw) for row in convert(one, i)), {}
     if hasattr(rows, "num_rows"):
         try:
             more = {"features": features_of(made), "desc": f"Formatting as {plugin.name}"}

@@ -193,7 +193,7 @@ def _read_files(files: list[str], split: str, streaming: bool) -> Dataset:
     split = "train" + "".join(split.partition("[")[1:])
     if kind_of(Path(files[0])) == "parquet":
         if not sum(pq.read_metadata(file).num_rows for file in files):
-            raise DataError("dataset_name", f"{files[0]} has no rows")
+            raise DataError("dataset_name", f"{files[0]} is empty: there are no rows")
         return datasets.load_dataset("parquet", data_files={"train": files}, split=split, streaming=streaming)
     rows = table(files)
     if split != "train":

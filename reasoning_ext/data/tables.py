@@ -62,7 +62,7 @@ def table(files: list[str]) -> Dataset:
         found = f"{seen[0]}: here or shortly before, values of other kinds than in earlier rows in the column {error}"
         raise DataError("dataset_name", found, hint="write all as text, or leave the column out") from error
     if not features:
-        raise DataError("dataset_name", f"{files[0]} has no rows")
+        raise DataError("dataset_name", f"{files[0]} is empty: there are no rows")
     stamps = tuple((Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files)
     return Dataset.from_generator(_rows, features=features, gen_kwargs={"files": files, "stamps": stamps})
 
