@@ -51,7 +51,7 @@ def base_of(adapter: str) -> str:
 def adapter_base(adapter: str) -> str:
     """Return an adapter's base, or raise KeyProblem where that is an adapter itself, of which PEFT leaves one out."""
     if is_adapter(base := base_of(adapter)):
-        problem = f"found {adapter}, whose base {base} is an adapter itself; name the folder of `reasoning-ext export`"
+        problem = f"found {adapter}: its base {base} is an adapter itself; name the folder of `reasoning-ext export`"
         raise KeyProblem("model_name_or_path", problem)
     return base
 
@@ -82,18 +82,25 @@ def put_adapter(model: Any, folder: str, trainable: bool = False) -> Any:
 
 
 def compare_adapter(model: Any, folder: str) -> None:
-    """Raise ValueError where an adapter on a model and its file differ in their tensors, of which PEFT only warns."""
+    """Raise ValueError where an adapter on a model and its file differ, of which PEFT only warns."""
+    import torch
     from peft import get_peft_model_state_dict
     from peft.utils.save_and_load import load_peft_weights
 
-    saved = {*load_peft_weights(folder, device="cpu")}
+    saved = load_peft_weights(folder, device="cpu")
     # where embeddings were resized, PEFT writes modules that were trained whole twice, and reads them once
-    saved = {name for name in saved if WHOLE not in name or name.replace(WHOLE, ".") not in saved}
-    wanted = {*get_peft_model_state_dict(model, save_embedding_layers=False)}
-    lost = saved - wanted - {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    if off := sorted(lost | (wanted - saved)):
-        problem = f"{len(lost)} tensors of {folder} have no place in its base, and {len(wanted - saved)} are not there"
-        raise ValueError(f"{problem} ({off[0]})")
+    saved = {name: t for name, t in saved.items() if WHOLE not in name or name.replace(WHOLE, ".") not in saved}
+    loaded = get_peft_model_state_dict(model, save_embedding_layers=False)
+    there = dict(model.named_parameters(remove_duplicate=False)) | loaded
+    for what, names in (
+        ("no place in its base", saved.keys() - there.keys()),
+        ("no weights", loaded.keys() - saved.keys()),
+    ):
+        if names:
+            raise ValueError(f"found {what} for {min(names)} ({len(names)} tensors in all)")
+    for name, tensor in saved.items():
+        if not torch.equal(there[name].float().cpu(), tensor.to(there[name].dtype).float()):
+            raise ValueError(f"loaded wrongly: {name} differs from the file")
 
 
 def compute_as_saved(model: Any, adapter: str) -> None:

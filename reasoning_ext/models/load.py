@@ -23,7 +23,7 @@ from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
 from reasoning_ext.runs.folder import fingerprint
 from reasoning_ext.think.template import find_contract
-from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer
+from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -129,14 +129,13 @@ def prepare_backend(backend: str, standby: bool = False) -> None:
 
 def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     from accelerate import PartialState
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
     from trl import get_peft_config, get_quantization_config
 
     peft_config = get_peft_config(config) if options.trainable else None
     if options.from_scratch:
         return Loaded(*random_model(name, config, options), peft_config)
-    revision = base_revision(name, config.model_revision)
-    tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+    tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     base, device = adapters.adapter_base(name) if adapters.is_adapter(name) else name, PartialState().device
     arguments = {
         "dtype": config.dtype,

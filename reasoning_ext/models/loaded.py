@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.think.template import Contract
+from reasoning_ext.think.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -59,12 +60,13 @@ def random_model(
     name: str, config: ModelConfig, options: LoadOptions
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Build random weights from a folder's config, and load the tokenizer that lies there."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM
 
-    arguments = {"trust_remote_code": options.trust_remote_code, "revision": base_revision(name, config.model_revision)}
-    shape, dtype = AutoConfig.from_pretrained(name, **arguments), None if config.dtype == "auto" else config.dtype
+    revision, trust = base_revision(name, config.model_revision), options.trust_remote_code
+    shape = AutoConfig.from_pretrained(name, revision=revision, trust_remote_code=trust)
+    dtype = None if config.dtype == "auto" else config.dtype
     model = AutoModelForCausalLM.from_config(shape, dtype=dtype, attn_implementation=config.attn_implementation)
-    return model, AutoTokenizer.from_pretrained(name, **arguments)
+    return model, read_tokenizer(name, revision, trust)
 
 
 def base_revision(name: str, revision: str | None) -> str | None:

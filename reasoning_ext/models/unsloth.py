@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
+from reasoning_ext.think.tokenizer import read_tokenizer
 
 if TYPE_CHECKING:
     from trl import ModelConfig
@@ -84,7 +85,6 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
     Raises ModelError where what the recipe says cannot be kept: bits that this machine does not have, a base's
     revision.
     """
-    from transformers import AutoTokenizer
     from unsloth import FastLanguageModel
 
     with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +98,7 @@ def load_unsloth(name: str, config: ModelConfig, options: LoadOptions) -> Loaded
             problem = f"found {revision}, which Unsloth does not pass on to the base of {name}"
             raise ModelError("model_revision", f"{problem}; leave it out, or write backend: trl")
         model, _ = FastLanguageModel.from_pretrained(**(_load_arguments(name, config, options) | options.init_kwargs))
-        revision = base_revision(name, config.model_revision)
-        tokenizer = AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=options.trust_remote_code)
+        tokenizer = read_tokenizer(name, base_revision(name, config.model_revision), options.trust_remote_code)
     layers = {type(module).__name__ for module in model.modules()}
     for bits, layer in (
         (4, "Linear4bit"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -41,13 +43,26 @@ def load_tokenizer(
 
 
 def _read(name: str, key: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
-    from transformers import AutoTokenizer
-
     try:
-        return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
+        return read_tokenizer(name, revision, trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
         reason = " ".join(str(error).split())[:200]
         raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
+
+
+def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:
+    """Return a tokenizer as it is saved, a copy of one's own; its files are read once while they stay the same."""
+    files = sorted(Path(name).iterdir()) if Path(name).is_dir() else []
+    stats = [(file.name, file.stat()) for file in files if file.exists()]
+    state = tuple((file, stat.st_mtime_ns, stat.st_size) for file, stat in stats)
+    return copy.deepcopy(_cached(name, revision, trust_remote_code, state))
+
+
+@functools.lru_cache(maxsize=8)
+def _cached(name: str, revision: str | None, trust_remote_code: bool, state: tuple) -> Any:
+    from transformers import AutoTokenizer
+
+    return AutoTokenizer.from_pretrained(name, revision=revision, trust_remote_code=trust_remote_code)
 
 
 def prepare_tokenizer(tokenizer: Any, chat_template_path: str | None = None) -> Any:
