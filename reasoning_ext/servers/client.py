@@ -159,7 +159,7 @@ class Server:
     def _judged(self, endpoint: Endpoint, began: float, response: Any) -> Any:
         """Note what a response says of its endpoint, and give it the status that it should have."""
         found, data, status = response.extensions, read_body(response), response.status_code
-        if status == 200 and (reply := read_reply(data)):
+        if response.is_success and (reply := read_reply(data)):
             found["reply"], self.served, self.answered_at = reply, True, time.monotonic()
             endpoint.failed_at, endpoint.failing_since = -math.inf, math.inf
             return response
@@ -167,7 +167,7 @@ class Server:
         said = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
         endpoint.problem = f"answered {status}: {redacted(said, self.api_key_env)}"
         found["said"] = endpoint.said
-        if status == 200:
+        if response.is_success:
             response.status_code = status = error_status(data) or (404 if is_page else 502)
             found["error"] = f"http {status}" if error_status(data) or is_page else NO_REPLY
         if status == 408 or status >= 500:

@@ -169,6 +169,7 @@ NO_PATH, NO_KEY = "/v1 on most servers", "from the environment variable OPENAI_A
         ((200, {"Content-Type": "text/event-stream"}, "data: 7"), "data: 7", NO_PATH),
         ((307, {"Location": "https://me:hunter2@other/v1/chat/completions"}, ""), "elsewhere, https://other/v1", ""),
         ((200, {}, '{"detail": "quota exceeded"}'), "quota exceeded", ""),
+        ((201, {}, '{"id": "queued"}'), "answered 201: .*queued", ""),
         ((404, {}, "the model m does not exist"), "answered 404: the model m does not exist", ""),
     ],
 )  # fmt: skip
