@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.recipe.engine_options import ServerOptions, server_problems
+from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
 from reasoning_ext.think.template import Contract
@@ -35,21 +35,15 @@ OTHER_TAGS = (
 )
 # tokens at a text's end that a server should have left out
 END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z")
-LOOK_SECONDS = 10.0  # that `reachable` waits for one token
 
 
 class ServerEngine:
     """Answers prompts through one or several endpoints that serve the same model; see `base.Engine`.
 
-    Args:
-        model: what the server calls it.
-        options: of the engine; an EngineError is raised for one that cannot work.
-        think_tags: the tags that the model writes around a thought, where they are not `<think>`.
+    `model` is what the server calls it; `think_tags` are what it writes around a thought, where that is not `<think>`.
     """
 
     def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
-        for name, found, allowed in server_problems(options):
-            raise EngineError("engine_kwargs", f"{name}: {found}", allowed)
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()  # under way
@@ -159,12 +153,10 @@ def reachable(model: str, options: ServerOptions) -> str:
 
     Endpoints that are down do not matter while another is there, and one that is slow counts as there.
     """
-    for name, found, allowed in server_problems(options):
-        return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
     from reasoning_ext.servers.client import FaultError, RefusedError, Server
 
     async def look(url: str) -> FaultError | None:
-        async with aclosing(Server([url], options.api_key_env, LOOK_SECONDS)) as server:
+        async with aclosing(Server([url], options.api_key_env, options.request_timeout)) as server:
             fault = await server.probe(model)
         return None if fault and fault.error == "time-out" else fault
 

@@ -61,7 +61,6 @@ class Endpoint:
 
     url: str  # up to and with `/v1`, without a slash at the end
     active: int = 0  # tries under way
-    sent: int = 0  # tries so far
     failed_at: float = -math.inf  # when a try last failed, if none was answered since
     failing_since: float = math.inf  # when they began to
     problem: str = ""  # what the last failure was
@@ -135,14 +134,14 @@ class Server:
         """Send one try of the SDK's, `once`, to the endpoint that answers and has the least to do, and judge the response."""
         began = time.monotonic()
         recently = began - ALONE_SECONDS
-        endpoint = min(self.endpoints, key=lambda one: (one.failed_at > recently, one.active, one.sent))
+        endpoint = min(self.endpoints, key=lambda one: (one.failed_at > recently, one.active))
         request.url = httpx.URL(endpoint.url + request.url.path)
         for name in [name for name in request.headers if name.startswith(UNSENT)]:
             del request.headers[name]
         if not api_key(self.api_key_env):
             del request.headers["authorization"]
         request.headers["host"] = request.url.netloc.decode("ascii")
-        endpoint.active, endpoint.sent = endpoint.active + 1, endpoint.sent + 1
+        endpoint.active += 1
         try:
             async with asyncio.timeout(request.extensions["timeout"]["read"]):
                 response = await once()
