@@ -15,7 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.engines.base import Completion, Key, SamplingSettings, key_seed
 from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
@@ -24,7 +24,6 @@ from reasoning_ext.think.template import Contract
 if TYPE_CHECKING:
     from reasoning_ext.engines.in_flight import InFlight
 
-OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
 OTHER_TAGS = (
     *((f"<{name}>", f"</{name}>") for name in ("thought", "thinking", "reasoning", "seed:think")),
     ("[THINK]", "[/THINK]"),
@@ -52,15 +51,7 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys with one request each, in a thread of the engine's own; see `base.Engine` and `request_body`.
-
-        Raises:
-            EngineError: see `in_flight`; what arrived before is yielded first.
-        """
-        given = settings.generation_kwargs
-        for name in OURS:
-            if name in given and (name != "seed" or given[name] is not None):  # some servers refuse a seed
-                raise EngineError("generation_kwargs", f"found {name!r}, which the engine sets itself; take it out")
+        """Answer keys with one request each, in a thread of the engine's own; see `in_flight` for how that may end."""
         from reasoning_ext.engines.in_flight import InFlight
 
         def body(key: Key) -> dict[str, Any]:
