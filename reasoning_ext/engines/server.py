@@ -155,9 +155,12 @@ def reachable(model: str, options: ServerOptions) -> str:
         return await asyncio.gather(*map(look, options.urls()))
 
     faults = asyncio.run(look_at_all())
-    refused = next((fault for fault in faults if isinstance(fault, RefusedError)), None)
-    if refused:
-        is_key = refused.error in ("http 401", "http 403")
-        return refused.said + f"; the key is read from the environment variable {options.api_key_env}" * is_key
+    for (
+        fault
+    ) in faults:  # another status, such as 400, is for what else the request says, which the recipe may leave out
+        if isinstance(fault, RefusedError) and fault.error in ("http 401", "http 403", "http 404"):
+            return fault.advice(options.api_key_env)
+    if any(fault is None or isinstance(fault, RefusedError) for fault in faults):
+        return ""
     problems = "; ".join(fault.said for fault in faults if fault)
-    return f"nobody answers: {problems}; start it, or set base_url to one that runs" if all(faults) else ""
+    return f"nobody answers: {problems}; start it, or set base_url to one that runs"

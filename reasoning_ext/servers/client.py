@@ -54,6 +54,12 @@ class FaultError(Exception):
 class RefusedError(FaultError):
     """The request would be refused again: `error` is `http 404`, for example, also where a page came."""
 
+    def advice(self, api_key_env: str) -> str:
+        """Return what the server said, and what to look at where its status tells that."""
+        key = f"; the key is read from the environment variable {api_key_env}"
+        path = "" if "model" in self.said.lower() else "; base_url has to end with /v1 on most servers"
+        return self.said + {"http 401": key, "http 403": key, "http 404": path}.get(self.error, "")
+
 
 @dataclass(eq=False)
 class Endpoint:

@@ -405,7 +405,7 @@ def test_a_server_is_reachable_when_it_gives_a_token(serve, monkeypatch):
     assert problem.startswith(f"nobody answers: {gone} gave no answer: ConnectError") and "hunter2" not in problem
 
 
-@pytest.mark.parametrize(("status", "reached"), [(401, False), (503, False), (429, True)])
+@pytest.mark.parametrize(("status", "reached"), [(401, False), (503, False), (429, True), (400, True)])
 def test_a_server_that_refuses_everything(serve, monkeypatch, status, reached):
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     server = serve(probe=(status, {"Retry-After-Ms": "20"}, f"no\n{KEY}"))
