@@ -144,8 +144,12 @@ class InFlight:
 
     async def _is_last(self, fault: FaultError, began: float) -> bool:
         """Tell whether a request that failed is to blame for it; else it is sent again. Raises as `_answer`."""
-        if isinstance(fault, RefusedError) or (fault.error == NO_REPLY and not self.answered):
-            raise _refused(fault, self.options.api_key_env)
+        if isinstance(fault, RefusedError):
+            is_model = fault.error == "http 404" and "model" in fault.said.lower()
+            key = "model_name_or_path" if is_model else "engine_kwargs"
+            raise EngineError(key, fault.advice(self.options.api_key_env))
+        if fault.error == NO_REPLY and not self.answered:
+            raise EngineError("engine_kwargs", fault.said)
         if fault.error != TOO_EARLY:
             return self._server.answered_at > began or await self._answers()
         patience = self.options.give_up_seconds + 2 * self.options.request_timeout
@@ -170,11 +174,3 @@ class InFlight:
     def _given_up(self, what: str, advice: str = "look into the server's log") -> EngineError:
         problems = "".join(f", {endpoint.said}" for endpoint in self._server.endpoints if endpoint.problem)
         return EngineError("engine_kwargs", f"{what}{problems}; {advice}, and run again to go on")
-
-
-def _refused(fault: FaultError, api_key_env: str) -> EngineError:
-    if fault.error == "http 404" and "model" in fault.said.lower():
-        return EngineError("model_name_or_path", fault.said)
-    key = f"; the key is read from the environment variable {api_key_env}"
-    hints = {"http 401": key, "http 403": key, "http 404": "; base_url has to end with /v1 on most servers"}
-    return EngineError("engine_kwargs", fault.said + hints.get(fault.error, ""))

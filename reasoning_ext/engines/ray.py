@@ -33,11 +33,8 @@ class RayEngine:
         self._options, self._opens = options, partial(opens, options.engine, source, own)
         self._workers: list[Any] = []  # from the first keys on
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
-        try:
-            import ray
-        except ImportError as error:
-            problem = f"found ray, which cannot be imported here ({error}); pip install 'reasoning-ext[ray]'"
-            raise EngineError("engine", f"{problem} or write another engine") from error
+        import ray
+
         self._started = not ray.is_initialized()
         if self._started:
             address = options.address or "local"

@@ -15,8 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
-from reasoning_ext.recipe.engine_options import ServerOptions, server_problems
+from reasoning_ext.engines.base import Completion, Key, SamplingSettings, key_seed
+from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
 from reasoning_ext.think.template import Contract
@@ -24,7 +24,6 @@ from reasoning_ext.think.template import Contract
 if TYPE_CHECKING:
     from reasoning_ext.engines.in_flight import InFlight
 
-OURS = ("model", "messages", "n", "stream", "seed")  # fields of a request that generation_kwargs cannot set
 OTHER_TAGS = (
     *((f"<{name}>", f"</{name}>") for name in ("thought", "thinking", "reasoning", "seed:think")),
     ("[THINK]", "[/THINK]"),
@@ -35,21 +34,15 @@ OTHER_TAGS = (
 )
 # tokens at a text's end that a server should have left out
 END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z")
-LOOK_SECONDS = 10.0  # that `reachable` waits for one token
 
 
 class ServerEngine:
     """Answers prompts through one or several endpoints that serve the same model; see `base.Engine`.
 
-    Args:
-        model: what the server calls it.
-        options: of the engine; an EngineError is raised for one that cannot work.
-        think_tags: the tags that the model writes around a thought, where they are not `<think>`.
+    `model` is what the server calls it; `think_tags` are what it writes around a thought, where that is not `<think>`.
     """
 
     def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
-        for name, found, allowed in server_problems(options):
-            raise EngineError("engine_kwargs", f"{name}: {found}", allowed)
         self.model, self.options = model, options
         self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
         self._runs: set[InFlight] = set()  # under way
@@ -58,15 +51,7 @@ class ServerEngine:
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
     ) -> Iterator[list[Completion]]:
-        """Answer keys with one request each, in a thread of the engine's own; see `base.Engine` and `request_body`.
-
-        Raises:
-            EngineError: see `in_flight`; what arrived before is yielded first.
-        """
-        given = settings.generation_kwargs
-        for name in OURS:
-            if name in given and (name != "seed" or given[name] is not None):  # some servers refuse a seed
-                raise EngineError("generation_kwargs", f"found {name!r}, which the engine sets itself; take it out")
+        """Answer keys with one request each, in a thread of the engine's own; see `in_flight` for how that may end."""
         from reasoning_ext.engines.in_flight import InFlight
 
         def body(key: Key) -> dict[str, Any]:
@@ -159,12 +144,10 @@ def reachable(model: str, options: ServerOptions) -> str:
 
     Endpoints that are down do not matter while another is there, and one that is slow counts as there.
     """
-    for name, found, allowed in server_problems(options):
-        return f"{name}: {found}" + (f", allowed: {allowed}" if allowed else "")
     from reasoning_ext.servers.client import FaultError, RefusedError, Server
 
     async def look(url: str) -> FaultError | None:
-        async with aclosing(Server([url], options.api_key_env, LOOK_SECONDS)) as server:
+        async with aclosing(Server([url], options.api_key_env, options.request_timeout)) as server:
             fault = await server.probe(model)
         return None if fault and fault.error == "time-out" else fault
 
@@ -172,9 +155,12 @@ def reachable(model: str, options: ServerOptions) -> str:
         return await asyncio.gather(*map(look, options.urls()))
 
     faults = asyncio.run(look_at_all())
-    refused = next((fault for fault in faults if isinstance(fault, RefusedError)), None)
-    if refused:
-        is_key = refused.error in ("http 401", "http 403")
-        return refused.said + f"; the key is read from the environment variable {options.api_key_env}" * is_key
+    for (
+        fault
+    ) in faults:  # another status, such as 400, is for what else the request says, which the recipe may leave out
+        if isinstance(fault, RefusedError) and fault.error in ("http 401", "http 403", "http 404"):
+            return fault.advice(options.api_key_env)
+    if any(fault is None or isinstance(fault, RefusedError) for fault in faults):
+        return ""
     problems = "; ".join(fault.said for fault in faults if fault)
-    return f"nobody answers: {problems}; start it, or set base_url to one that runs" if all(faults) else ""
+    return f"nobody answers: {problems}; start it, or set base_url to one that runs"

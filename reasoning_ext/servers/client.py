@@ -54,6 +54,12 @@ class FaultError(Exception):
 class RefusedError(FaultError):
     """The request would be refused again: `error` is `http 404`, for example, also where a page came."""
 
+    def advice(self, api_key_env: str) -> str:
+        """Return what the server said, and what to look at where its status tells that."""
+        key = f"; the key is read from the environment variable {api_key_env}"
+        path = "" if "model" in self.said.lower() else "; base_url has to end with /v1 on most servers"
+        return self.said + {"http 401": key, "http 403": key, "http 404": path}.get(self.error, "")
+
 
 @dataclass(eq=False)
 class Endpoint:
@@ -61,7 +67,6 @@ class Endpoint:
 
     url: str  # up to and with `/v1`, without a slash at the end
     active: int = 0  # tries under way
-    sent: int = 0  # tries so far
     failed_at: float = -math.inf  # when a try last failed, if none was answered since
     failing_since: float = math.inf  # when they began to
     problem: str = ""  # what the last failure was
@@ -135,14 +140,14 @@ class Server:
         """Send one try of the SDK's, `once`, to the endpoint that answers and has the least to do, and judge the response."""
         began = time.monotonic()
         recently = began - ALONE_SECONDS
-        endpoint = min(self.endpoints, key=lambda one: (one.failed_at > recently, one.active, one.sent))
+        endpoint = min(self.endpoints, key=lambda one: (one.failed_at > recently, one.active))
         request.url = httpx.URL(endpoint.url + request.url.path)
         for name in [name for name in request.headers if name.startswith(UNSENT)]:
             del request.headers[name]
         if not api_key(self.api_key_env):
             del request.headers["authorization"]
         request.headers["host"] = request.url.netloc.decode("ascii")
-        endpoint.active, endpoint.sent = endpoint.active + 1, endpoint.sent + 1
+        endpoint.active += 1
         try:
             async with asyncio.timeout(request.extensions["timeout"]["read"]):
                 response = await once()
@@ -159,7 +164,7 @@ class Server:
     def _judged(self, endpoint: Endpoint, began: float, response: Any) -> Any:
         """Note what a response says of its endpoint, and give it the status that it should have."""
         found, data, status = response.extensions, read_body(response), response.status_code
-        if status == 200 and (reply := read_reply(data)):
+        if response.is_success and (reply := read_reply(data)):
             found["reply"], self.served, self.answered_at = reply, True, time.monotonic()
             endpoint.failed_at, endpoint.failing_since = -math.inf, math.inf
             return response
@@ -167,7 +172,7 @@ class Server:
         said = f"it is elsewhere, {shown_url(to)}" if response.is_redirect and to else response.text
         endpoint.problem = f"answered {status}: {redacted(said, self.api_key_env)}"
         found["said"] = endpoint.said
-        if status == 200:
+        if response.is_success:
             response.status_code = status = error_status(data) or (404 if is_page else 502)
             found["error"] = f"http {status}" if error_status(data) or is_page else NO_REPLY
         if status == 408 or status >= 500:
