@@ -42,6 +42,7 @@ class RunRecorder(TrainerCallback):
     def __init__(self, run: RunDir, stage: str, trainer: Any, interrupt: Interrupt):
         self.path, self.stage, self.trainer, self.interrupt = run.path, stage, trainer, interrupt
         self.resumed_step, self.started = step_of(run.checkpoint) if run.checkpoint else 0, time.monotonic()
+        self.counted = (self.started, math.inf if run.checkpoint else 0.0)  # when, and how many tokens by then
         if run.checkpoint and hasattr(trainer, COUNT):
             setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
 
@@ -56,13 +57,17 @@ class RunRecorder(TrainerCallback):
             raise AlreadyTrained
 
     def on_log(self, args: Any, state: TrainerState, control: Any, logs: dict | None = None, **kwargs: Any) -> None:
-        """Append a log, and print it where no progress bar does, with the time left at this process's mean pace."""
+        """Append a log, and print it where no progress bar does, with the pace and the time left at this process's mean one."""
         if not state.is_world_process_zero or not logs:
             return
         seconds = time.monotonic() - self.started
         append_lines(self.path / METRICS, [{"step": state.global_step, "seconds": round(seconds, 2), **logs}])
         shown = [f"{key} {float(logs[key]):.4g}" for key in SHOWN if logs.get(key) is not None]
         if shown and not sys.stdout.isatty():
+            if tokens := logs.get("num_tokens"):
+                then, before = self.counted
+                self.counted = (self.started + seconds, tokens)
+                shown += [f"{(tokens - before) / (self.started + seconds - then):.0f} tokens/s"] if tokens > before else []
             done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
             if done > 0 and left > 0:
                 shown.append(f"{timedelta(seconds=round(seconds / done * left))} left")
