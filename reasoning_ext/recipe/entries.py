@@ -91,14 +91,14 @@ def _entry(recipe: Recipe, index: int, values: Any) -> Entry:
         if key not in known:
             near = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.0)[0]
             found, hint = f"unknown key (found {key}: {value!r})", f"the nearest key of an entry is {near}"
-            raise entry.error(key, found, hint=hint, code="unknown_key")
+            raise entry.error((key,), found, hint=hint, code="unknown_key")
         if misfit := known[key].misfit(value):
-            raise entry.error(key, *misfit)
+            raise entry.error((key,), *misfit)
         if key in ("weight", "num_rows") and value is not None and not (value > 0 and math.isfinite(value)):
-            raise entry.error(key, f"found {value}", "above 0")
+            raise entry.error((key,), f"found {value}", "above 0")
         if key == "chat_template_kwargs" and recipe.stage not in FROM_DATA:
             hint = f"stage {recipe.stage} has one for all rows"
-            raise entry.error(key, "found in an entry", f"in an entry of stage {' or '.join(FROM_DATA)}", hint=hint)
+            raise entry.error((key,), "found in an entry", f"in an entry of stage {' or '.join(FROM_DATA)}", hint=hint)
     if not values.get("dataset_name"):
         raise recipe.error(("datasets", index), "the key dataset_name is missing")
     if values.get("weight") and values.get("num_rows"):

@@ -84,13 +84,14 @@ class Reward:
         """Score N completions; `kwargs` are TRL's inputs and the data set's columns, N values each."""
         if (known := self._known(completions, kwargs)) is not None:
             return known
-        rows, given = self._begin(completions, kwargs)
+        rows, given, extra = self._begin(completions, kwargs)
         values: Values = []
         try:
             values = self._checked(self._call(given), len(rows), kwargs) if rows else []
         except (Exception, SystemExit) as error:
             values = self._failed(error, len(rows), kwargs)
-        return self._end(completions, kwargs, rows, values, given)
+        extra.fill()
+        return self._end(completions, kwargs, rows, values)
 
     def load(self) -> None:
         """Import the function, and call one of ours with an empty batch, which checks its parameters.
@@ -128,8 +129,8 @@ class Reward:
         same = all(self._seen[1][name] is value for name, value in kwargs.items() if isinstance(value, list))
         return list(self._seen[2]) if same else None
 
-    def _begin(self, completions: list, kwargs: dict[str, Any]) -> tuple[list[int], dict[str, Any]]:
-        """Log what the data say; return the rows to score, and what the function is given of them."""
+    def _begin(self, completions: list, kwargs: dict[str, Any]) -> tuple[list[int], dict[str, Any], Extra]:
+        """Log what the data say; return the rows to score, what the function is given of them, and its `log_extra`."""
         log, count, ids = kwargs.get("log_extra"), len(completions), kwargs.get("completion_ids")
         rows = self._rows(completions, kwargs)
         logs_whole = self.is_first and self.whole is not None and self.whole.decoder.contract.changes_text
@@ -139,6 +140,7 @@ class Reward:
         if len(rows) < count:
             of_rows = [name for name, value in given.items() if isinstance(value, list) and len(value) == count]
             given |= {name: [given[name][i] for i in rows] for name in of_rows}
+        extra = Extra(log or _ignore, self.__name__, self.owners, rows, count)
         if log is not None:
             there = logged(self, kwargs)
             self.owners.update(dict.fromkeys(there, OF_DATA))
@@ -146,20 +148,14 @@ class Reward:
                 log(column, list(kwargs[column]))
             if logs_whole:
                 log(WHOLE, [content(completion) for completion in completions])
-            given["log_extra"] = Extra(log, self.__name__, self.owners, rows, count)
-        return rows, given
+            given["log_extra"] = extra
+        return rows, given, extra
 
-    def _end(
-        self, completions: list, kwargs: dict[str, Any], rows: list[int], values: Values, given: dict[str, Any]
-    ) -> Values:
+    def _end(self, completions: list, kwargs: dict[str, Any], rows: list[int], values: Values) -> Values:
         """Put the values in their rows' places, and keep them for who asks again."""
-        if isinstance(extra := given.get("log_extra"), Extra):
-            extra.fill()
-        found: Values = [None] * len(completions)
-        for i, value in zip(rows, values, strict=True):
-            found[i] = value
-        self._seen = (completions, kwargs, found)
-        return list(found)
+        found = dict(zip(rows, values, strict=True))
+        self._seen = (completions, kwargs, [found.get(i) for i in range(len(completions))])
+        return list(self._seen[2])
 
     def _rows(self, completions: list, kwargs: dict[str, Any]) -> list[int]:
         """List the rows that `when` and `gate` leave."""
@@ -236,15 +232,16 @@ class AsyncReward(Reward):
 
     async def __call__(self, /, completions: list, **kwargs: Any) -> Values:  # type: ignore[override]
         """Score N completions, as `Reward` does."""
-        rows, given = self._begin(completions, kwargs)
-        values: Any = []
+        rows, given, extra = self._begin(completions, kwargs)
+        values: Values = []
         try:
             if rows:
-                values = self._call(given)
-                values = self._checked(await values if inspect.isawaitable(values) else values, len(rows), kwargs)
+                made = self._call(given)
+                values = self._checked(await made if inspect.isawaitable(made) else made, len(rows), kwargs)
         except (Exception, SystemExit) as error:
             values = self._failed(error, len(rows), kwargs)
-        return self._end(completions, kwargs, rows, values, given)
+        extra.fill()
+        return self._end(completions, kwargs, rows, values)
 
 
 def logged(reward: Reward, names: Iterable[str]) -> list[str]:
