@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from reasoning_ext.errors import UserError, print_error, system_problem
+from reasoning_ext.errors import UserError, print_error, refuse_little_memory, system_problem
 from reasoning_ext.runs.interrupt import Terminated, handle_signals, stop_at_once
 from reasoning_ext.shown import print
 
@@ -199,6 +199,7 @@ def main() -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     handle_signals(stop_at_once)
     try:
+        refuse_little_memory()
         app()
     except KeyboardInterrupt:
         sys.exit(130)

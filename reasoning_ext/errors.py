@@ -6,6 +6,7 @@ A problem is written as a sentence where it is printed, and nowhere else; `docs/
 import errno
 import os
 import re
+import resource
 import sys
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -20,6 +21,7 @@ LIMITS = (
     ({errno.ENOMEM}, "failed to map segment|an(no|')t allocate memory", "ulimit -v"),
     ({errno.EAGAIN}, "can't start new thread", "ulimit -u"),
 )
+LEAST_MEMORY = 3 * 2**30  # bytes of addresses
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,8 +115,21 @@ def dotted(path: tuple) -> str:
 
 
 def print_error(text: object) -> None:
-    """Print an error to standard error as one line."""
-    print("error:", visible(str(text)).replace("\n", "\\n").replace("\t", "\\t"), file=sys.stderr)
+    """Print an error to standard error as one line; its first word is red on a terminal, unless NO_COLOR is set."""
+    colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+    word = "\033[1;31merror:\033[0m" if colour else "error:"
+    print(word, visible(str(text)).replace("\n", "\\n").replace("\t", "\\t"), file=sys.stderr)
+
+
+def refuse_little_memory() -> None:
+    """Refuse a limit of addresses under which OpenBLAS and torch fail to load, or try for ever.
+
+    Raises:
+        UserError: `ulimit -v` is that low.
+    """
+    allowed = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if 0 <= allowed < LEAST_MEMORY:
+        raise UserError(f"found ulimit -v {allowed // 1024}, allowed: {LEAST_MEMORY // 1024} or more, or unlimited")
 
 
 def system_problem(error: BaseException) -> str:

@@ -1,5 +1,6 @@
 """The whole pipeline on the tiny model: run, skip, stop and go on, killed and go on, hand over, two processes."""
 
+import functools
 import json
 import logging
 import os
@@ -13,12 +14,16 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT, TINY
+from transformers import AutoTokenizer
 
+from reasoning_ext.check.keys import check_keys
+from reasoning_ext.data.sources import load_rows
 from reasoning_ext.errors import UserError
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.checkpoints import COMPLETE
 from reasoning_ext.runs.folder import DONE
+from reasoning_ext.scoring.spec import parse_rewards
 
 pytestmark = pytest.mark.slow
 RUN = ["-m", "reasoning_ext", "run"]
@@ -26,6 +31,7 @@ SMALL = {
     "max_steps": "4", "save_steps": "2", "max_samples": "32", "num_generations": "4", "per_device_train_batch_size": "16",
     "max_completion_length": "24",
 }  # fmt: skip
+MOST = {"check_keys": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}  # calls in a run of all recipes
 STAGES = ["1_sft", "2_grpo", "3_sample", "4_distill", "5_student_on_traces", "6_eval"]
 
 
@@ -39,21 +45,38 @@ def rows_of(file):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder in which all of recipes/tiny has run, with few steps; every answer counts as right, to have rows to distil."""
-    from transformers import AutoTokenizer
+    """A folder in which all of recipes/tiny has run, with few steps; every answer counts as right, to have rows to distil.
 
-    folder, counts, load = tmp_path_factory.mktemp("pipeline"), [], AutoTokenizer.from_pretrained
+    `counts.json` has how often what costs time was read.
+    """
+    folder, counts = tmp_path_factory.mktemp("pipeline"), dict.fromkeys(MOST, 0)
     for recipe in TINY.glob("*.yaml"):
         text = recipe.read_text().replace("./", f"{TINY}/").replace("min_reward: 1.0", "min_reward: 0.0")
         (folder / recipe.name).write_text(text)
+
+    def counted(function):
+        @functools.wraps(function)
+        def call(*args, **kwargs):
+            counts[function.__name__] += 1
+            return function(*args, **kwargs)
+
+        return call
+
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(
-            AutoTokenizer, "from_pretrained", lambda *args, **more: counts.append(args) or load(*args, **more)
-        )
+        patch.setattr(AutoTokenizer, "from_pretrained", counted(AutoTokenizer.from_pretrained))
+        for function in (check_keys, parse_rewards, load_rows):
+            for module in [each for each in sys.modules.values() if vars(each).get(function.__name__) is function]:
+                patch.setattr(module, function.__name__, counted(function))
         assert run_recipes(load_recipes(["."], SMALL)) == 0
-    assert len(counts) <= 6  # one a recipe, for check and stage together
+    (folder / "counts.json").write_text(json.dumps(counts))
     return folder
+
+
+def test_what_a_run_is_made_of_is_read_once_or_twice(finished):
+    """One check a recipe; rows a slice before and whole in the stage, but those that an earlier recipe makes; six tokenizers."""
+    counts = json.loads((finished / "counts.json").read_text())
+    assert all(0 < counts[name] <= most for name, most in MOST.items()), counts
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from conftest import TINY
 
 from reasoning_ext import cli as command_line
 from reasoning_ext.check import rules
+from reasoning_ext.errors import print_error
 
 RECIPE = f"""\
 stage: sft
@@ -99,3 +100,19 @@ def test_files_that_may_not_be_as_large_as_the_model_end_a_run_in_a_line(tmp_pat
     )  # fmt: skip
     assert done.returncode == 2 and "Traceback" not in done.stderr and "ulimit -f" in done.stderr.splitlines()[-1]
     assert not (tmp_path / "out" / "DONE").exists()
+
+
+def test_too_little_memory_for_the_libraries_is_said_before_they_are_loaded(ends, monkeypatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (2**30, 2**30))
+    code, said = ends()
+    assert (code, said.count("\n")) == (2, 1) and "ulimit -v" in said
+
+
+def test_an_error_is_red_on_a_terminal_alone(monkeypatch, capsys):
+    red = "\033[1;31merror:"
+    for terminal, unwanted, coloured in ((True, "", True), (True, "1", False), (False, "", False)):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal)
+        monkeypatch.setenv("NO_COLOR", unwanted)
+        monkeypatch.setenv("TERM", "xterm")
+        print_error("x")
+        assert (red in capsys.readouterr().err) == coloured
