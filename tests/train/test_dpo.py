@@ -292,5 +292,5 @@ def test_a_sample_run_gives_each_stage_its_own_file(tmp_path):
     put(tmp_path / "sft.jsonl", [{"prompt": "1+1", "completion": "2"}])
     assert load_rows(str(tmp_path), tmp_path, stage="dpo").column_names == ["prompt", "chosen", "rejected"]
     assert load_rows(str(tmp_path), tmp_path, stage="sft").column_names == ["prompt", "completion"]
-    with pytest.raises(DataError, match=r"without prompts\.jsonl, which stage grpo reads"):
+    with pytest.raises(DataError, match=r"prompts\.jsonl"):
         load_rows(str(tmp_path), tmp_path, stage="grpo")
