@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 from reasoning_ext.errors import Problem
@@ -65,25 +66,21 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
         if not found or any(one in values for one in parts) is works or recipe.refused(*found):
             continue
         overridden = any(recipe.lines.get((key,)) == 0 for key in found)
-        key_now, value_now = next(iter(found.items()))
-        hint = f"write {key_now}: {' or '.join(map(_written, values))}" if works else f"write another {key_now}"
-        for key in _matching(recipe, names):
+        decider, now = next(iter(found.items()))
+        hint = f"write {decider}: {' or '.join(map(written, values))}" if works else f"write another {decider}"
+        for key in [
+            key for key, value in recipe.values.items() if value and any(fnmatch(key, n) for n in names.split())
+        ]:
             if key in told or (overridden and recipe.lines.get((key,)) != 0):
                 continue
             told.add(key)
             if key == "max_seq_length":
                 hint = f"write {'max_length' if recipe.stage in FROM_DATA else 'max_completion_length'}"
-            beside = f"found {_written(recipe.values[key])} with {key_now}: {_written(value_now)}"
+            beside = f"found {written(recipe.values[key])} with {decider}: {written(now)}"
             yield recipe.problem(key, f"{beside}, where it does nothing", hint=f"leave it out, or {hint}")
 
 
-def _matching(recipe: Recipe, names: str) -> list[str]:
-    """Return the keys that the recipe sets, of those named."""
-    exact, starts = names.split(), tuple(name[:-1] for name in names.split() if name.endswith("*"))
-    keys = [key for key, value in recipe.values.items() if value]
-    return [key for key in keys if key in exact or (starts and key.startswith(starts))]
-
-
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value as a recipe does, of a long one the beginning."""
     text = " ".join(str(value).split())[:100]
     return text.lower() if isinstance(value, bool) or value is None else text

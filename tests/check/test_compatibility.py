@@ -7,10 +7,7 @@ from conftest import ROOT
 
 from reasoning_ext.check.compatibility import LOWEST, version_findings
 
-VERSIONS = {
-    "trl": "1.16.0", "transformers": "5.23.0", "peft": "0.21.2", "accelerate": "1.15.0", "datasets": "5.2.0",
-    "bitsandbytes": "0.50.2",
-}  # fmt: skip
+VERSIONS = {"trl": "1.16.0", "transformers": "5.23.0", "peft": "0.21.2", "datasets": "5.2.0", "bitsandbytes": "0.50.2"}
 
 
 @pytest.fixture
@@ -33,14 +30,11 @@ def installed(tmp_path, monkeypatch):
     [
         ({}, "trl", True, []),
         ({"trl": "1.14.0"}, "trl", False, []),
-        ({"trl": "1.17.0"}, "trl", False, ["warning"]),
         ({"trl": "1.17.0.dev0"}, "trl", False, ["warning"]),
         ({"trl": "1.15.0"}, "trl", False, ["warning"]),
         ({"trl": "1.13.0"}, "trl", False, ["error"]),
-        ({"transformers": "5.7.0"}, "trl", False, ["error"]),
         ({"peft": None}, "trl", False, ["error"]),
         ({"peft": "unknown", "trl": "unknown"}, "trl", False, []),
-        ({"bitsandbytes": None}, "trl", False, []),
         ({"bitsandbytes": None}, "trl", True, ["error"]),
         ({}, "unsloth", False, ["note"]),
         ({"unsloth": "2026.10.9"}, "unsloth", False, ["error"]),
@@ -55,11 +49,8 @@ def test_versions_outside_of_what_was_tested_are_named(installed, changes, backe
     assert all(number in finding.text for number in changes.values() if number for finding in found if "1.1" in number)
 
 
-def test_an_engine_that_is_not_installed_is_a_note(installed):
-    installed()
-    assert [finding.level for finding in version_findings("trl", True)] == ["note"]
-
-
-def test_the_lowest_versions_are_those_that_the_package_asks_for():
+def test_the_lowest_versions_are_those_that_the_package_asks_for(installed):
     text = (ROOT / "pyproject.toml").read_text()
     assert all(f'"{package}>={lowest}' in text for package, lowest in LOWEST.items())
+    installed()
+    assert [finding.level for finding in version_findings("trl", True)] == ["note"]  # no vLLM here

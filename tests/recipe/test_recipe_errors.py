@@ -92,15 +92,6 @@ CASES = {
     "too few reward_weights": (
         "", "reward_weights: [1.0]", "r.yaml:11: reward_weights: found 1 weights, allowed: 2, one a reward",
     ),
-    "generation batch": (
-        "per_device_train_batch_size: 8", "per_device_train_batch_size: 2\ngeneration_batch_size: 10",
-        "r.yaml:10: generation_batch_size: found 10; the batch must be a multiple of num_generations 4, 8 for example",
-    ),
-    "batch": (
-        "per_device_train_batch_size: 8", "per_device_train_batch_size: 6",
-        "r.yaml:8: num_generations: found 4 with a generation batch of 6 (per_device_train_batch_size 6 x 1 steps x 1 "
-        "processes); the batch must be a multiple of num_generations 4, 8 for example",
-    ),
     "one generation": (
         "num_generations: 4", "num_generations: 1",
         "r.yaml:8: num_generations: found 1, allowed: 2 or more, because GRPO compares a prompt's completions",
@@ -120,7 +111,7 @@ CASES = {
     ),
     "4-bit weights without an adapter": (
         "from_scratch: true", "load_in_4bit: true",
-        "r.yaml:3: load_in_4bit: found true without use_peft: true; an adapter can be trained on such weights, they cannot",
+        "r.yaml:3: load_in_4bit: found true with use_peft: false; an adapter can be trained on such weights, they cannot",
     ),
     "gen_kwargs without a generator": (
         "", "gen_kwargs: {num_rows: 3}",
@@ -296,7 +287,7 @@ def test_all_mistakes_in_an_sft_recipe(folder):
     text += "thought_weight: -1\nanswer_weight: .inf\ntrace_filters: {min_token: 3, max_repetition: x}\nload_in_8bit: true\n"
     lines = [line.split(": found")[0] for line in in_one_go(folder, text)]
     assert lines == [
-        "8: load_in_8bit", "5: thought_weight", "6: answer_weight",
+        "5: thought_weight", "6: answer_weight", "8: load_in_8bit",
         "7: trace_filters.min_token: unknown filter (found min_token: 3); the nearest is min_tokens",
         "7: trace_filters.max_repetition",
     ]  # fmt: skip
