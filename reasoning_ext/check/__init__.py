@@ -12,8 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.check.advice import default_findings
-from reasoning_ext.check.compatibility import version_findings
+from reasoning_ext.check.advice import default_findings, version_findings
 from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.golds import read_golds, try_recipe_rewards
 from reasoning_ext.check.keys import Checked, broken_rules, check_folder, check_recipe, outputs, parse

@@ -7,7 +7,7 @@ recipe is in `RULES`; what asks the disk for what the recipe names is in `named_
 import difflib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -206,11 +206,16 @@ def wrong_filter(recipe: Recipe) -> Problems:
     given = recipe.values.get("trace_filters") or {}
     known = dataclass_keys(TraceFilters)
     for key in [key for key in given if key not in known]:
-        near = difflib.get_close_matches(str(key), list(known), 1, cutoff=0.0)[0]
-        found = f"unknown filter (found {key}: {given[key]!r})"
-        yield recipe.problem(("trace_filters", key), found, hint=f"the nearest is {near}")
+        yield unknown_name(recipe, ("trace_filters", key), "filter", given[key], known)
     if wrong := filters_problem(TraceFilters(**{key: given[key] for key in given if key in known})):
         yield recipe.problem(("trace_filters", wrong[0]), *wrong[1:])
+
+
+def unknown_name(recipe: Recipe, path: tuple, what: str, value: object, known: Iterable[str]) -> Problem:
+    """Say that a mapping has a key which it cannot have, and the nearest of those that it can."""
+    near = difflib.get_close_matches(str(path[-1]), [*known], 1, cutoff=0.0)
+    hint = f"the nearest is {near[0]}" if near else "it has none"
+    return recipe.problem(path, f"unknown {what} (found {path[-1]}: {value!r})", hint=hint)
 
 
 def launched_without_training(recipe: Recipe) -> Problems:

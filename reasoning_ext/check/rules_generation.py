@@ -5,13 +5,12 @@ Every rule is a generator, named after what it forbids, as in `rules`; it asks f
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_ext.errors import Problem
+from reasoning_ext.check.rules import Problems, unknown_name
 from reasoning_ext.recipe.engine_options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.recipe.entries import asks_server
 from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK
@@ -19,7 +18,6 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.scoring.spec import RewardSpec
 
-Problems = Iterator[Problem]
 OUT = "leave it out"
 # generation_kwargs that would undo what every engine decides by itself, and what to do instead
 DECIDED = {
@@ -32,10 +30,8 @@ DECIDED = {
 }
 SENT = ("model", "messages", "stream")  # and in a server's requests
 VLLM_KEYS = "vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size vllm_model_impl"
-WEIGHTS = (
-    "attn_implementation max_seq_length bnb_4bit_quant_type bnb_4bit_quant_storage use_bnb_nested_quant load_in_8bit"
-)
-WEIGHTS += " model_init_kwargs"
+OF_BITS = "load_in_8bit bnb_4bit_quant_type bnb_4bit_quant_storage use_bnb_nested_quant"
+WEIGHTS = f"attn_implementation max_seq_length model_init_kwargs {OF_BITS}"
 # keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does
 UNREAD = {
     "transformers": VLLM_KEYS,
@@ -64,9 +60,7 @@ def _option_problems(recipe: Recipe, engine: Any, given: dict[Any, Any], place: 
     for name, value in given.items() if engine in [*OPTIONS] else ():
         path = (*place, name)
         if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 1, cutoff=0.0)
-            found = f"unknown option of engine {engine} (found {name}: {value!r})"
-            yield recipe.problem(path, found, hint=f"the nearest is {near[0]}" if near else "it has none")
+            yield unknown_name(recipe, path, f"option of engine {engine}", value, known)
         elif misfit := known[name].misfit(value):
             yield recipe.problem(path, misfit[0], f"{misfit[1]} (engine {engine})")
         elif engine != "server" and known[name].annotation in ("int", "float"):
@@ -145,8 +139,7 @@ def wrong_pairs(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     for kind, count in (recipe.values.get("pairs") or {}).items():
         place = ("pairs", kind)
         if kind not in PAIR_KINDS:
-            near = difflib.get_close_matches(str(kind), PAIR_KINDS, 1, cutoff=0.0)[0]
-            yield recipe.problem(place, f"unknown kind (found {kind}: {count!r})", hint=f"the nearest is {near}")
+            yield unknown_name(recipe, place, "kind", count, PAIR_KINDS)
         elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
             yield recipe.problem(place, f"found {count!r}", "pairs a prompt, 0 or more")
         elif kind == "steps" and count and STEP_CHECK not in [spec.name for spec in specs]:

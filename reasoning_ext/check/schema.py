@@ -1,24 +1,28 @@
-"""The JSON Schema of a recipe, for editors: completion, hover texts and errors while a recipe is written.
+"""What a recipe can hold and name: a JSON Schema for editors, which complete and check by it, and lines for `list`.
 
-Made from the same `Key`s that `load_recipe` checks with, so that a new TRL or a new key of ours changes the schema by
-itself; nothing heavy is imported. It is a draft-07 schema: the YAML language server of VS Code has had that draft's
-if/then and `const` for years.
-
-What JSON Schema cannot say is left to `check`: that 1.0 is no integer, that a key's line comes twice, what a reward's
-schedule may be, and whatever needs several keys or the data. `load_recipe` takes command-line overrides, so no key but
-`stage` is required.
+Made from the same `Key`s that `load_recipe` checks with, so that a new TRL or a new key of ours changes it by itself; nothing
+heavy is imported. The schema is of draft-07, which the YAML language server of VS Code has had for years. What it cannot say
+is left to `check`: that 1.0 is no integer, what a reward's schedule may be, and whatever needs several keys or the data.
 """
 
+import ast
 import json
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.filters import TraceFilters
+from reasoning_ext.data.format import FORMATS
+from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
 from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
-from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, schema_of
-from reasoning_ext.scoring.spec import LAYER_OPTIONS, RewardSpec
+from reasoning_ext.recipe.load import expand
+from reasoning_ext.recipe.plugins import functions_at
+from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, first_sentence, schema_of
+from reasoning_ext.scoring.spec import HOMES, LAYER_OPTIONS, RewardSpec
 
+KINDS = ("rewards", "formats", "recipes", "keys")
 DRAFT = "http://json-schema.org/draft-07/schema#"
 # where a recipe writes an option in another shape than RewardSpec holds it in
 WRITTEN: dict[str, dict[str, Any]] = {
@@ -29,10 +33,7 @@ WRITTEN: dict[str, dict[str, Any]] = {
 
 
 def recipe_schema() -> dict[str, Any]:
-    """Return the JSON Schema (draft-07) of a recipe for the installed TRL and transformers.
-
-    Every stage is an object of its keys that allows no others, chosen by the value of `stage`; what stages have in common is
-    a definition.
+    """Return the schema of a recipe for the installed TRL and transformers; what stages have in common is a definition.
 
     Raises:
         LookupError: the installed TRL or transformers lacks a file or class that keys are read from.
@@ -60,11 +61,7 @@ def recipe_schema() -> dict[str, Any]:
 
 
 def schema_text() -> str:
-    """Return the schema as text with sorted keys and a final newline, the same for the same installed versions.
-
-    Raises:
-        LookupError: as in `recipe_schema`.
-    """
+    """Return it as text with sorted keys and a final newline, the same for the same installed versions."""
     return json.dumps(recipe_schema(), indent=1, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -98,3 +95,35 @@ def _value_schema(key: Key, keys: dict[str, Key]) -> dict[str, Any]:
 def _mapping(keys: dict[str, Key], *required: str) -> dict[str, Any]:
     properties = {name: _described(schema_of(key.annotation, key.choices), key) for name, key in keys.items()}
     return {"type": "object", "additionalProperties": False, "properties": properties, "required": list(required)}
+
+
+def listed(kind: str, stage: str | None = None) -> Iterator[str]:
+    """Yield a line each for one of `KINDS`, or the keys of a stage: a name, what it does, where its text stands.
+
+    Raises:
+        UserError: there is no such kind or stage, or no folder `recipes` here.
+    """
+    if kind not in KINDS:
+        raise UserError(f"list: found {kind}, allowed: {', '.join(KINDS)}")
+    if stage is not None and (kind != "keys" or stage not in STAGES):
+        raise UserError(f"list: found {kind} {stage}, allowed: keys, and one of {', '.join(STAGES)}")
+    if kind == "recipes":
+        if not Path("recipes").is_dir():
+            raise UserError("list: found no folder recipes here, allowed: the folder of a checkout of reasoning-ext")
+        for group in sorted(path for path in Path("recipes").iterdir() if path.is_dir()):
+            for file in expand(group):
+                yield f"{file!s:<34} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('#').strip()}"
+    elif kind == "keys":
+        keys = {name: key for one in reversed([stage] if stage else STAGES) for name, key in stage_keys(one).items()}
+        for name in sorted(keys.keys() - MANAGED.keys()):
+            key = keys[name]
+            default = "" if key.default is None else f" Default: {key.default}."
+            place = key.owner if " of " in key.owner else f"{key.owner} of reasoning_ext.recipe.keys"
+            yield _line(name, key.text + default, place)
+    else:
+        for name, file, node in functions_at(HOMES if kind == "rewards" else [FORMATS]):
+            yield _line(name, first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
+
+
+def _line(name: str, text: str, place: str) -> str:
+    return f"{name:<34} {text}  [{place}]"

@@ -22,7 +22,6 @@ CASES = {
     "engine: vllm\nvllm_gpu_memory_utilization: 0.5\ndtype: bfloat16\nload_in_4bit: true": {},
     # arguments that the engine decides
     "generation_kwargs: {seed: 3, typical_p: 0.9}": {"generation_kwargs.seed": "3"},
-    "generation_kwargs: {seed: null}": {"generation_kwargs.seed": "None"},
     SERVER + "generation_kwargs: {seed: null, max_tokens: null, max_completion_tokens: 512, stop: [x]}": {},
     SERVER + "generation_kwargs: {max_tokens: 9, n: null, stream: true}": {
         "generation_kwargs.max_tokens": "9", "generation_kwargs.n": "None", "generation_kwargs.stream": "True",
@@ -44,31 +43,24 @@ CASES = {
         "attn_implementation": "sdpa", "max_seq_length": "4096", "bnb_4bit_quant_type": "fp4",
     },
     "engine: vllm\nload_in_8bit: true\nmodel_init_kwargs: {a: 1}": {"load_in_8bit": "True", "model_init_kwargs": "{'a': 1}"},
-    "engine: ray\nattn_implementation: sdpa": {"attn_implementation": "sdpa"},  # over vLLM
     SERVER + "load_in_4bit: true\nmodel_revision: main\ndtype: bfloat16\ntrust_remote_code: true\nload_in_8bit: false": {
         "load_in_4bit": "True", "model_revision": "main", "dtype": "bfloat16", "trust_remote_code": "True",
     },
     # engine_kwargs
     "engine: vllm\nengine_kwargs: {max_num_seq: 8}": {"engine_kwargs.max_num_seq": "max_num_seq: 8"},
-    "engine_kwargs: {batch: 8}": {"engine_kwargs.batch": "batch: 8"},
     "engine: vllm\nengine_kwargs: {max_num_seqs: many}": {"engine_kwargs.max_num_seqs": "'many'"},
     RAY + "{num_workers: 0, num_gpus: -1, num_cpus: 0}": {"engine_kwargs.num_workers": "0", "engine_kwargs.num_gpus": "-1"},
     RAY + "{num_gpus: .inf, num_cpus: .nan}": {"engine_kwargs.num_gpus": "inf", "engine_kwargs.num_cpus": "nan"},
     RAY + "{engine: vllm, engine_kwargs: {max_num_seq: 8}}": {"engine_kwargs.engine_kwargs.max_num_seq": "max_num_seq: 8"},
-    RAY + "{engine: server}": {"engine_kwargs.engine": "'server'"},
     RAY + "{engine: [vllm]}": {"engine_kwargs.engine": "['vllm']"},
     "engine: server\nengine_kwargs: {base_url: h/v1}": {"engine_kwargs.base_url": "'h/v1'"},
-    "engine: vllm\nfrom_scratch: true": {"from_scratch": "true"},
     "engine: vllm\nbackend: unsloth": {"backend": "unsloth"},
     SERVER + "max_prompt_length: 100": {"max_prompt_length": "100"},
     # selection
     "max_generations: 8": {"max_generations": "8"},  # without adaptive
-    "adaptive: true\nmin_generations: 0": {"min_generations": "0"},
     "adaptive: true\nmin_generations: 5\nmax_generations: 3": {"min_generations": "5", "max_generations": "3"},
     "keep: 5": {"keep": "5"},
-    "diverse: 5": {"diverse": "5"},
     "diverse: 2\nkeep: 2": {"diverse": "2"},
-    "min_agreement: 1.5": {"min_agreement": "1.5"},
     "temperature: 0.0": {"temperature": "0"},  # the same four times
     "pairs: {right_wrongs: 1}": {"pairs.right_wrongs": "right_wrongs: 1"},
     "pairs: {right_wrong: true, short_long: -1}": {"pairs.right_wrong": "True", "pairs.short_long": "-1"},

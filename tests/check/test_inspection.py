@@ -108,12 +108,6 @@ def test_what_is_found(check, text, rows, level, key, code, said):
     assert any(problem.level == "error" for problem in problems) == (level == "error")
 
 
-def test_a_csv_without_names_of_columns(check):
-    [error] = check(SFT.replace("jsonl", "csv"), rows__csv="1+1,2\n2+2,4\n").errors
-    assert (error.line, error.key, error.code) == (4, "dataset_name", "missing_column")
-    assert error.text.endswith("the first line of a CSV file names its columns")
-
-
 def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
     text = GRPO + "rename_columns: {question: prompt}\ndataset_format: ./f.py:f\n"
     form = "def f(row):\n    return {'prompt': row['prompt'], 'answer': row['gold']}\n"
@@ -124,17 +118,14 @@ def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
         assert result.errors == [] and result.facts["golds"].startswith("20 read, 0 of them")
 
 
-def test_who_forgets_the_chat_template_is_told_what_is_used(check):
-    (check.folder / "model" / "chat_template.jinja").unlink()
-    assert told(check()) == {"error": [], "warning": [], "note": ["chat_template_path"]}
-
-
 def test_what_a_template_does_with_thoughts_is_told(check):
     own, empty = SFT + "chat_template_path: ./t.jinja\n", "<|assistant|><think>\n\n</think>\n\n"
 
     def begins(text):
         return template(lambda whole: whole.replace("-%}<|assistant|>{%- endif", f"-%}}{text}{{%- endif"))
 
+    (check.folder / "model" / "chat_template.jinja").unlink()
+    assert told(check()) == {"error": [], "warning": [], "note": ["chat_template_path"]}  # what is used is said
     result = check(own, t__jinja=begins("<|assistant|><think>\n"))
     assert result.inspection.contract.prefix.startswith("<think>") and told(result)["error"] == []
     assert told(check(own, t__jinja=begins(empty)))["warning"] == ["chat_template_path"]
@@ -212,7 +203,6 @@ def test_filters_by_length_wait_for_the_tokenizer(check):
         (SFT, {"rows": 100, "fitting_share": 0.5}, "8 rows a step, 21 optimizer steps, 3.0 epochs"),
         (SFT + "packing: true\nmax_length: 50\n", {"rows": 100, "mean_length": 20.0},
          "8 rows a step, 2000 tokens an epoch, 15 optimizer steps, 3.0 epochs"),
-        (SFT + "max_steps: 26\n", {"rows": 100}, "8 rows a step, 26 optimizer steps, 2.0 epochs"),
         (SFT, {}, "8 rows a step"),
         (GRPO, {"rows": 16}, "8 completions a step, 2 prompts x 4, 5 optimizer steps, 0.62 epochs"),
         (GRPO.replace("max_steps: 5\n", "gradient_accumulation_steps: 2\nsteps_per_generation: 4\nnum_iterations: 2\n"),
@@ -225,14 +215,11 @@ def test_filters_by_length_wait_for_the_tokenizer(check):
          + "num_generations: 4\n", {"rows": 10}, "100 completions of 10 prompts"),
     ],
 )  # fmt: skip
-def test_the_arithmetic_of_batches(text, facts, found, write_recipe):
+def test_the_arithmetic_of_batches(text, facts, found, write_recipe, monkeypatch):
     assert batch_line(batch_facts(load_recipe(write_recipe(text)), facts)) == found
-
-
-def test_more_processes_take_more(write_recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert batch_facts(load_recipe(write_recipe(SFT)), {"rows": 100})["rows_a_step"] == 16
-    assert batch_facts(load_recipe(write_recipe(GRPO)), {"rows": 100})["prompts_a_step"] == 4
+    more = batch_facts(load_recipe(write_recipe(text)), {})
+    assert not more or max(more.get("rows_a_step", 0), more.get("completions_a_step", 0)) == 2 * int(found.split()[0])
 
 
 def test_the_tokenizer_is_that_of_the_model_that_the_first_recipe_starts_from(check):
