@@ -37,17 +37,9 @@ def default_findings(recipe: Recipe) -> list[Problem]:
         elif lora and value < LORA_RATES[recipe.stage] and rate in left_out:
             tell("note", rate, ", TRL's default for all weights; an adapter takes about ten times of it")
         elif not lora and value >= FULL_RATE_LIMIT and not any(map(recipe.get, other)):
-            tell(
-                "warning",
-                rate,
-                " for all weights, which is a rate for LoRA; write use_peft: true, or 1.0e-6 for example",
-            )
+            tell("warning", rate, " for all weights, a rate for LoRA; write use_peft: true, or 1.0e-6 for example")
     if recipe.stage == "sft" and recipe.get("packing") and recipe.get("packing_strategy") == "wrapped":
-        tell(
-            "warning",
-            "packing_strategy",
-            ", which cuts rows anywhere and lets each see the one before it; leave it out",
-        )
+        tell("warning", "packing_strategy", ", which lets each row see the one before it; leave it out")
     if length in left_out and (recipe.get(length) or SHORT_COMPLETIONS + 1) <= SHORT_COMPLETIONS:
         tell("note", length, ", the default, where thoughts that are cut off count as wrong; write 2048 for example")
     if recipe.stage == "grpo" and recipe.get("use_vllm") and recipe.get("vllm_importance_sampling_correction"):

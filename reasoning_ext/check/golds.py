@@ -39,9 +39,7 @@ def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tu
     most = max(trial.total(table[GOLD], weights) for table in tables)
     if not untried and (least := recipe.values.get("min_reward")) is not None and most < least:
         text = f"the gold itself earns {most:g}, so that min_reward {least:g} may accept nothing"
-        found.append(
-            Problem(code="min_reward_too_high", level="warning", key="min_reward", found=text, hint="lower it")
-        )
+        found.append(Problem(code="min_reward_too_high", level="warning", key="min_reward", found=text))
     return means(tables), found
 
 
@@ -75,9 +73,7 @@ def _untold(specs: list[RewardSpec], rows: list[dict[str, Any]], tables: list[Ta
         bad = [i for i in tried if spec.name not in _telling(specs, tables[i])]
         judges = "answer" in spec.columns
         if all(paid[spec.name] is None for paid in mean.values()):
-            why = (
-                f"it gave None for every completion of {len(tried)} rows{f' (gate: {spec.gate})' if spec.gate else ''}"
-            )
+            why = f"it gave None for all of {len(tried)} rows" + (f" (gate: {spec.gate})" if spec.gate else "")
             why = why if tried else f"no row with a gold has one of the values of its when, {spec.when}"
             text = f"{spec.name} was tried on nothing: {why}"
             found.append(_found("warning" if judges else "note", text, code="not_tried"))
@@ -134,9 +130,8 @@ def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) 
         if not whole and recipe.stage != "eval":
             golds = {i: gold for i, gold in golds.items() if has_gold(gold)}
         if spec.when and not golds:
-            problems.append(
-                _found("error", f"{spec.name}: no row has a value of when: {spec.when}", code="when_without_rows")
-            )
+            text = f"{spec.name}: no row has a value of when: {spec.when}"
+            problems.append(_found("error", text, code="when_without_rows"))
             continue
         numbers, read = [*golds], [*golds.values()]
         kinds, bad = Counter[str](map(kind, read)), unreadable(read)

@@ -68,10 +68,8 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
         overridden = any(recipe.lines.get((key,)) == 0 for key in found)
         decider, now = next(iter(found.items()))
         hint = f"write {decider}: {' or '.join(map(written, values))}" if works else f"write another {decider}"
-        for key in [
-            key for key, value in recipe.values.items() if value and any(fnmatch(key, n) for n in names.split())
-        ]:
-            if key in told or (overridden and recipe.lines.get((key,)) != 0):
+        for key in [key for key in recipe.values if any(fnmatch(key, name) for name in names.split())]:
+            if not recipe.values[key] or key in told or (overridden and recipe.lines.get((key,)) != 0):
                 continue
             told.add(key)
             if key == "max_seq_length":

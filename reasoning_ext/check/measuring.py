@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -36,11 +37,9 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
     if trained:
         _measure_answers(checked, found)
     else:
-        kwargs = recipe.get("chat_template_kwargs")
-        numbered = zip(found.numbers, found.rows, strict=True)
-        found.lengths = [
-            prompt_length(found.tokenizer, found.contract, row, number, kwargs) for number, row in numbered
-        ]
+        length = partial(prompt_length, found.tokenizer, found.contract)
+        kwargs, numbered = recipe.get("chat_template_kwargs"), zip(found.numbers, found.rows, strict=True)
+        found.lengths = [length(row, number, kwargs) for number, row in numbered]
         checked.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
     limit: Any = recipe.get(key) if key in recipe.keys else None
     fitting = [length for length in found.lengths if not limit or length <= limit]
@@ -48,9 +47,8 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
     if over := len(found.lengths) - len(fitting):
         dropped = bool(fitting) and (not trained or recipe.get("overlong_rows") == "drop")
         default = "" if key in recipe.values else "left out, so it is TRL's default: "
-        text = (
-            f"{default}{over} of {len(found.lengths)} {'rows' if trained else 'prompts'} are longer than {key} {limit}"
-        )
+        what = f"{len(found.lengths)} {'rows' if trained else 'prompts'}"
+        text = f"{default}{over} of {what} are longer than {key} {limit}"
         also = ", or write overlong_rows: drop" if trained and fitting else ""
         does = " and will be dropped; raise it to keep them" if dropped else f"; raise {key}{also}"
         text = f"{text} (the longest {max(found.lengths)}){does}"

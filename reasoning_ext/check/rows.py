@@ -68,18 +68,15 @@ def inspect(checked: Checked, model: str | None, hub: bool, whole: bool = True, 
         rows: the data set is at hand; else the tokenizer alone is looked at.
     """
     checked.inspection = found = Inspection()
-    looks: list[Callable] = [
-        partial(_read_weights, checked.recipe),
-        partial(_read_tokenizer, checked, found, model, hub),
-    ]
-    reads: list[Callable] = [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, checked.recipe)]
-    measures: list[Callable] = [partial(measure, checked, found, model)]
-    reads, measures = (reads, measures) if rows else ([], [])
+    recipe, looks, reads = checked.recipe, list[Callable](), list[Callable]()
+    looks += [partial(_read_weights, recipe), partial(_read_tokenizer, checked, found, model, hub)]
+    reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, recipe)] if rows else []
+    measures: list[Callable] = [partial(measure, checked, found, model)] if rows else []
     for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
         try:
             step()
         except UserError as error:
-            checked.add([_placed(checked.recipe, error)])
+            checked.add([_placed(recipe, error)])
         if checked.errors and not whole:  # before anything heavy is imported
             break
     return found

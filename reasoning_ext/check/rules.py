@@ -5,6 +5,7 @@ recipe is in `RULES`; what asks the disk for what the recipe names is in `named_
 """
 
 import difflib
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator
@@ -131,11 +132,11 @@ def unfit_together(recipe: Recipe) -> Problems:
             found = f"found {written(recipe.get(key))} with {beside or f'stage: {recipe.stage}'}"
             yield recipe.problem(key, found, hint=hint)
     weighed = [key for key in ("thought_weight", "answer_weight") if recipe.stage == "sft" and recipe.get(key) != 1]
-    for key in weighed:
-        for other, fine in UNWEIGHTED.items():
-            if recipe.values.get(other, fine) != fine:
-                found = f"found {recipe.get(key)} with {other}: {recipe.values[other]}"
-                yield recipe.problem(key, found, f"{other}: {fine}")
+    for key, (other, fine) in itertools.product(weighed, UNWEIGHTED.items()):
+        if recipe.values.get(other, fine) != fine:
+            yield recipe.problem(
+                key, f"found {recipe.get(key)} with {other}: {recipe.values[other]}", f"{other}: {fine}"
+            )
     if any(entry.get("dataset_streaming") for entry in entries(recipe)):
         if recipe.stage not in TRAINED:
             yield recipe.problem("dataset_streaming", "found true", "false in a stage that goes over its rows again")
@@ -196,9 +197,7 @@ def unfit_template_arguments(recipe: Recipe) -> Problems:
     if tags is not None and not (
         len(tags) == 2 and all(isinstance(tag, str) and tag.strip() for tag in tags) and tags[0] != tags[1]
     ):
-        yield recipe.problem(
-            "think_tags", f"found {tags}", "the opening and the closing tag, [<reasoning>, </reasoning>]"
-        )
+        yield recipe.problem("think_tags", f"found {tags}", "an opening and a closing tag, [<reasoning>, </reasoning>]")
 
 
 def wrong_filter(recipe: Recipe) -> Problems:

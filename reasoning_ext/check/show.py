@@ -202,19 +202,15 @@ def _parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple
     if recipe.stage == "dpo":
         pair = tokenize_pair(found.tokenizer, found.contract, row, 0, kwargs)
         sides = {"prompt": idle, "chosen": ("made more likely", "bold green"), "rejected": ("made less likely", "red")}
-        return [
-            (k, said, decode(found.tokenizer, getattr(pair, f"{k}_ids")), look) for k, (said, look) in sides.items()
-        ]
+        texts = {name: decode(found.tokenizer, getattr(pair, f"{name}_ids")) for name in sides}
+        return [(name, said, texts[name], style) for name, (said, style) in sides.items()]
     text = render_row(found.tokenizer, found.contract, row, kwargs)
     thought = 0 if recipe.get("train_on") == "answer" else recipe.get("thought_weight")
     weights = {"prompt": 0, "thought": thought, "answer": recipe.get("answer_weight")}
     parts = []
     for name, weight in weights.items():
-        done = (
-            f"trained on{f', weight {weight:g}' if weight != 1 else ''}",
-            "green" if name == "thought" else "bold green",
-        )
-        said, style = done if weight else idle
+        said = f"trained on{f', weight {weight:g}' if weight != 1 else ''}"
+        said, style = (said, "green" if name == "thought" else "bold green") if weight else idle
         parts += [(name, said, part, style)] if (part := getattr(text, name)) else []
     return parts
 

@@ -61,9 +61,8 @@ def trainer_findings(recipe: Recipe, run: bool = False) -> list[Problem]:
 
 def _sampling(recipe: Recipe) -> None:
     """Build what transformers draws tokens with, as far as the recipe sets it; what is 0 or null is left out there."""
-    if "temperature" not in recipe.keys or (
-        recipe.get("use_vllm") if recipe.stage == "grpo" else recipe.get("engine") != "transformers"
-    ):
+    key, here = ("use_vllm", False) if recipe.stage == "grpo" else ("engine", "transformers")
+    if "temperature" not in recipe.keys or recipe.get(key) != here:
         return
     if recipe.stage == "grpo" and recipe.get("temperature") == 0:
         raise KeyProblem("temperature", "found 0, allowed: above 0, because GRPO compares completions that differ")
@@ -185,9 +184,7 @@ def _adapter(recipe: Recipe) -> None:
             end = one if key == "lora_modules_to_save" else f".{one}"
             if not any(part == one or part.endswith(end) for part in parts):
                 known = {".".join(part.split(".")[-2 if parts is weights else -1 :]) for part in parts} - {""}
-                raise KeyProblem(
-                    key, f"found {one}, which the model has not, allowed: {', '.join(sorted(known))[:400]}"
-                )
+                raise KeyProblem(key, f"found {one}, which the model has not", ", ".join(sorted(known))[:400])
     tuned = getattr(import_module(f"trl.trainer.{recipe.stage}_trainer"), "BaseTunerLayer", ())
     if recipe.get("backend") == "trl" and isinstance(adapted.get_output_embeddings(), tuned):
         problem = "found the output layer, whose adapter TRL would not train, allowed: in lora_modules_to_save"

@@ -166,9 +166,8 @@ def _within(seconds: float, reward: Reward, /, **inputs: Any) -> Values:
     thread.join(seconds)
     if not box:
         count = len(inputs["completions"])
-        raise RewardError(
-            f"reward {reward.__name__}: no answer for {count} completions in {seconds:g} s; give it a timeout"
-        )
+        text = f"no answer for {count} completions in {seconds:g} s; give it a timeout"
+        raise RewardError(f"reward {reward.__name__}: {text}")
     if "error" in box:
         raise box["error"]
     return box["values"]

@@ -165,9 +165,8 @@ def _read(statement: ast.AnnAssign, types: str, text: str) -> tuple[str, Any, tu
     made = arguments.get("default_factory")
     default = _literal(made.body if isinstance(made, ast.Lambda) else arguments.get("default", statement.value))
     metadata = arguments.get("metadata")
-    named = (
-        dict(zip(map(_literal, metadata.keys), metadata.values, strict=True)) if isinstance(metadata, ast.Dict) else {}
-    )
+    told = zip(metadata.keys, metadata.values, strict=True) if isinstance(metadata, ast.Dict) else ()
+    named = {_literal(name): value for name, value in told}
     in_enum = [member for part in annotation.split("|") for member in enumerations().get(part.strip(), ())]
     choices = tuple(in_enum or _literal(named.get("choices")) or ())
     if "str" in annotation:
