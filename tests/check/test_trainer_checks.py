@@ -16,8 +16,8 @@ from reasoning_ext.train.refusals import named_refusals
 HEAD = f"stage: sft\nmodel_name_or_path: {TINY}/model\nfrom_scratch: true\ndataset_name: ./rows.jsonl\noutput_dir: runs/none\n"
 
 
-def recipe(tmp_path, text: str):
-    (tmp_path / "r.yaml").write_text(HEAD + text)
+def recipe(tmp_path, text, stage="sft"):
+    (tmp_path / "r.yaml").write_text(HEAD.replace("stage: sft", f"stage: {stage}") + text)
     return load_recipe(tmp_path / "r.yaml")
 
 
@@ -45,34 +45,44 @@ def recipe(tmp_path, text: str):
         ("use_peft: true\nlora_target_modules: ['(']", "lora_target_modules"),
         ("optim: adamw_torch\noptim_args: nonsense", "optim"),
         ("load_best_model_at_end: true\nsave_strategy: steps\neval_strategy: epoch", "load_best_model_at_end"),
+        ("attn_implementation: flash_attention_2", None),
+        ("attn_implementation: kernels-community/flash-attn", None),
+        ("", None),
+        ("use_peft: true", None),
+        (
+            "use_peft: true\nlora_target_modules: [all-linear]\nlora_modules_to_save: [lm_head, embed_tokens, norm]",
+            None,
+        ),
+        ("use_peft: true\nlora_target_modules: [self_attn.q_proj, layers.1.mlp.up_proj]", None),
+        ("use_peft: true\nlora_dropout: 0.0\nlora_target_parameters: [mlp.up_proj.weight]", None),
+        ("report_to: [none]", None),
+        ("""gradient_checkpointing_kwargs: '{"use_reentrant": false}'""", None),
+        ("lr_scheduler_type: cosine", None),
+        ("optim: adamw_8bit", None),
+        ("reward_funcs: [math_answer]\ntemperature: -1", "temperature"),
+        ("reward_funcs: [math_answer]\ntop_p: 2", "top_p"),
+        ("reward_funcs: [math_answer]\ntop_k: -3", "top_k"),
+        ("reward_funcs: [math_answer]\nmin_p: 3", "min_p"),
+        ("reward_funcs: [math_answer]\nrepetition_penalty: 0", "repetition_penalty"),
+        ("reward_funcs: [math_answer]\ntemperature: 1\ntop_p: 1.0\ntop_k: 0\nmin_p: 0.1\nrepetition_penalty: 1", None),
+        ("reward_funcs: [math_answer]\nnum_generations: 5", "num_generations"),
+        ("reward_funcs: [math_answer]\ngeneration_batch_size: 12", "generation_batch_size"),
+        ("reward_funcs: [math_answer]\ngeneration_batch_size: 16\nsteps_per_generation: 2", "generation_batch_size"),
+        ("reward_funcs: [math_answer]\ntemperature: 0", "temperature"),  # GRPO does not compare one answer with itself
     ],
 )
 def test_what_a_trainer_refuses_is_found_without_weights(tmp_path, text, key):
-    if key.startswith("activation_checkpointing") and key not in class_keys(*SFT_CONFIG):
+    if key and key.startswith("activation_checkpointing") and key not in class_keys(*SFT_CONFIG):
         pytest.skip("TRL 1.14 has no such key")
-    found = trainer_findings(recipe(tmp_path, text + "\n"))
-    assert [(finding.level, finding.key) for finding in found] == [("error", key)]
-    assert "\n" not in found[0].text
+    made = recipe(tmp_path, text + "\n", "grpo" if text.startswith("reward_funcs") else "sft")
+    found = trainer_findings(made)
+    assert [(finding.level, finding.key) for finding in found] == ([("error", key)] if key else [])
+    assert not found or "\n" not in found[0].text
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "attn_implementation: flash_attention_2",
-        "attn_implementation: kernels-community/flash-attn",
-        "",
-        "use_peft: true",
-        "use_peft: true\nlora_target_modules: [all-linear]\nlora_modules_to_save: [lm_head, embed_tokens, norm]",
-        "use_peft: true\nlora_target_modules: [self_attn.q_proj, layers.1.mlp.up_proj]",
-        "use_peft: true\nlora_dropout: 0.0\nlora_target_parameters: [mlp.up_proj.weight]",
-        "report_to: [none]",
-        """gradient_checkpointing_kwargs: '{"use_reentrant": false}'""",
-        "lr_scheduler_type: cosine",
-        "optim: adamw_8bit",
-    ],
-)
-def test_what_a_trainer_takes_is_no_finding(tmp_path, text):
-    assert trainer_findings(recipe(tmp_path, text + "\n")) == []
+def test_what_draws_the_tokens_is_asked_of_samples_too(tmp_path):
+    sampled = recipe(tmp_path, "reward_funcs: [math_answer]\ntop_p: 2\n", "sample")
+    assert [found.key for found in trainer_findings(sampled)] == ["top_p"]
 
 
 def test_what_several_processes_do_is_judged_where_they_run(tmp_path):
@@ -128,31 +138,3 @@ def test_a_check_leaves_the_process_as_it_was(tmp_path):
     before = dict(os.environ)
     assert trainer_findings(recipe(tmp_path, "fp16: true\n")) == []
     assert dict(os.environ) == before and PartialState._shared_state == {}
-
-
-GRPO = HEAD.replace("stage: sft", "stage: grpo") + "reward_funcs: [math_answer]\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "key"),
-    [
-        ("temperature: -1", "temperature"),
-        ("top_p: 2", "top_p"),
-        ("top_k: -3", "top_k"),
-        ("min_p: 3", "min_p"),
-        ("repetition_penalty: 0", "repetition_penalty"),
-        ("temperature: 1\ntop_p: 1.0\ntop_k: 0\nmin_p: 0.1\nrepetition_penalty: 1", None),
-        ("num_generations: 5", "num_generations"),
-        ("generation_batch_size: 12", "generation_batch_size"),
-        ("generation_batch_size: 16\nsteps_per_generation: 2", "generation_batch_size"),
-    ],
-)
-def test_what_completions_cannot_be_drawn_with(tmp_path, text, key):
-    for stage in ("grpo", "sample") if "generation" not in text else ("grpo",):
-        (tmp_path / "r.yaml").write_text(f"{GRPO.replace('grpo', stage)}{text}\n")
-        assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ([key] if key else [])
-
-
-def test_grpo_does_not_compare_one_answer_with_itself(tmp_path):
-    (tmp_path / "r.yaml").write_text(GRPO + "temperature: 0\n")
-    assert [found.key for found in trainer_findings(load_recipe(tmp_path / "r.yaml"))] == ["temperature"]
