@@ -48,6 +48,11 @@ IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("activation_offloading", "use_cpu", (True,)),
     ("fsdp_config", "fsdp", (None, "", False)),
     ("dataloader_persistent_workers dataloader_prefetch_factor", "dataloader_num_workers", (0,)),
+    ("vllm_*", "engine", ("transformers", "server")),
+    ("attn_implementation max_seq_length bnb_4bit_* use_bnb_nested_quant", "engine", ("vllm", "server")),
+    ("load_in_8bit model_init_kwargs", "engine", ("vllm", "server")),
+    ("load_in_4bit model_revision dtype trust_remote_code", "engine", ("server",)),
+    ("max_prompt_length chat_template_path", "engine", ("server",)),  # which keeps the tokenizer to itself
 )
 
 
@@ -57,11 +62,11 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
     A key that is null, false or 0 asks for nothing, and what the command line switches off (`--use_peft false`) leaves its keys
     in the file without a fault.
     """
-    if "engine" in recipe.keys and recipe.get("engine") != "transformers":
-        return  # `rules_generation` says what an engine does not read
     told = set()
     for names, deciding, values, works in [*((*rule, True) for rule in NEEDS), *((*rule, False) for rule in IDLE)]:
         found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
+        if found.get("engine") == "ray":  # which runs another one
+            found["engine"] = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
         parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
         if not found or any(one in values for one in parts) is works or recipe.refused(*found):
             continue

@@ -67,6 +67,8 @@ TOGETHER: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool], dict[str, Any
     (("dpo",), "beta", lambda beta: not 0 < beta < math.inf, {}, "write a number above 0, 0.1 for example"),
     (("dpo",), "loss_type", lambda kinds: kinds == [], {}, "write one or more, [sigmoid] for example"),
     (("dpo",), "train_sampling_strategy", ("group_by_length", "batch_rebalance").__contains__, {}, "write random or sequential"),
+    (("sample",), "min_generations", bool, {"adaptive": False}, "write adaptive: true"),
+    (("sample",), "max_generations", bool, {"adaptive": False}, "write adaptive: true"),
     (("dpo",), "sync_ref_model", bool, {"use_peft": True}, "there is no reference model to sync"),
     (("dpo",), "sync_ref_model", bool, {"precompute_ref_log_probs": True}, "there is no reference model to sync"),
 )  # fmt: skip
@@ -125,9 +127,8 @@ def out_of_bounds(recipe: Recipe) -> Problems:
 def unfit_together(recipe: Recipe) -> Problems:
     """A value that cannot work in this stage, or not beside another key's value."""
     for stages, key, unfit, others, hint in TOGETHER:
-        if recipe.stage not in stages or recipe.refused(key, *others) or not unfit(recipe.get(key)):
-            continue
-        if all(recipe.get(other) == value for other, value in others.items()):
+        fits = recipe.stage not in stages or key not in recipe.values or not unfit(recipe.values[key])
+        if not fits and all(recipe.get(other) == value for other, value in others.items()):
             beside = " and ".join(f"{other}: {written(value)}" for other, value in others.items())
             found = f"found {written(recipe.get(key))} with {beside or f'stage: {recipe.stage}'}"
             yield recipe.problem(key, found, hint=hint)

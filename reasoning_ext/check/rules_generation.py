@@ -29,15 +29,6 @@ DECIDED = {
     "do_sample": "write temperature, where 0 takes the likeliest tokens",
 }
 SENT = ("model", "messages", "stream")  # and in a server's requests
-VLLM_KEYS = "vllm_gpu_memory_utilization vllm_max_model_length vllm_tensor_parallel_size vllm_model_impl"
-OF_BITS = "load_in_8bit bnb_4bit_quant_type bnb_4bit_quant_storage use_bnb_nested_quant"
-WEIGHTS = f"attn_implementation max_seq_length model_init_kwargs {OF_BITS}"
-# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does
-UNREAD = {
-    "transformers": VLLM_KEYS,
-    "vllm": WEIGHTS,
-    "server": f"{WEIGHTS} {VLLM_KEYS} load_in_4bit model_revision dtype trust_remote_code",
-}
 
 
 def wrong_engine_option(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
@@ -70,7 +61,7 @@ def _option_problems(recipe: Recipe, engine: Any, given: dict[Any, Any], place: 
 
 
 def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
-    """A key that the engine cannot serve, does not read, or decides by itself."""
+    """A key that the engine cannot serve, or decides by itself."""
     if "engine" not in recipe.keys:
         return
     engine = recipe.get("engine")
@@ -79,9 +70,6 @@ def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
         yield recipe.problem("backend", f"found unsloth with engine: {engine}", "trl", "the engine loads the model")
     if inner in ("vllm", "server") and recipe.get("from_scratch"):
         yield recipe.problem("from_scratch", f"found true with engine: {engine}", "with transformers")
-    for key in UNREAD[inner].split() if inner in [*UNREAD] else ():
-        if key in recipe.keys and (value := recipe.values.get(key)):  # null, false and empty ask for nothing
-            yield recipe.problem(key, f"found {value} with engine: {engine}, which does not read it", hint=OUT)
     arguments = recipe.get("generation_kwargs")
     decided = DECIDED | (dict.fromkeys(SENT, OUT) if engine == "server" else {})
     for name, value in arguments.items() if isinstance(arguments, dict) else ():
@@ -92,13 +80,8 @@ def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
 
 
 def needs_tokenizer(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
-    """A key or a reward that needs the tokenizer or the tokens, which a server keeps to itself."""
-    if not asks_server(recipe):
-        return
-    for key in ("max_prompt_length", "chat_template_path"):
-        if key in recipe.keys and recipe.values.get(key) is not None:
-            yield recipe.problem(key, f"found {recipe.values[key]} with engine: server", "where the tokenizer is here")
-    for i, spec in enumerate(specs):
+    """A reward that needs the ids of the tokens, which a server keeps to itself."""
+    for i, spec in enumerate(specs if asks_server(recipe) else ()):
         if "completion_ids" in spec.plugin.required and not spec.plugin.is_factory:
             found = f"{spec.name} needs the ids of the tokens, which a server does not tell"
             yield recipe.problem(("reward_funcs", i), found, hint="write engine: vllm or transformers, or leave it out")
@@ -118,9 +101,6 @@ def contradictory_selection(recipe: Recipe, specs: list[RewardSpec]) -> Problems
     """Stage `sample` is told to keep, or to draw, what the other numbers do not leave."""
     if recipe.stage != "sample" or (each := recipe.get("num_generations") or 0) < 1:
         return
-    for key in ("min_generations", "max_generations"):
-        if (recipe.values.get(key) or 0) >= 1 and not recipe.get("adaptive"):
-            yield recipe.problem(key, f"found {recipe.values[key]} without adaptive: true", hint="write that")
     for key, least in (("max_generations", each), ("num_generations", 3 if recipe.get("min_agreement") else 1)):
         if isinstance(value := recipe.get(key), int) and value < least:
             yield recipe.problem(key, f"found {value}", f"{least} or more, for what else is asked of a prompt")

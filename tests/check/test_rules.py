@@ -46,9 +46,9 @@ CASES = {
     "engine: vllm\nattn_implementation: sdpa\nmax_seq_length: 4096\nbnb_4bit_quant_type: fp4\nper_device_eval_batch_size: 3": {
         "attn_implementation": "sdpa", "max_seq_length": "4096", "bnb_4bit_quant_type": "fp4",
     },
-    "engine: vllm\nload_in_8bit: true\nmodel_init_kwargs: {a: 1}": {"load_in_8bit": "True", "model_init_kwargs": "{'a': 1}"},
+    "engine: vllm\nload_in_8bit: true\nmodel_init_kwargs: {a: 1}": {"load_in_8bit": "true", "model_init_kwargs": "{'a': 1}"},
     SERVER + "load_in_4bit: true\nmodel_revision: main\ndtype: bfloat16\ntrust_remote_code: true\nload_in_8bit: false": {
-        "load_in_4bit": "True", "model_revision": "main", "dtype": "bfloat16", "trust_remote_code": "True",
+        "load_in_4bit": "true", "model_revision": "main", "dtype": "bfloat16", "trust_remote_code": "true",
     },
     # engine_kwargs
     "engine: vllm\nengine_kwargs: {max_num_seq: 8}": {"engine_kwargs.max_num_seq": "max_num_seq: 8"},
