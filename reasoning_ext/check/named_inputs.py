@@ -22,28 +22,31 @@ from reasoning_ext.scoring.spec import HOMES, RewardSpec
 Problems = Iterator[Problem]
 
 
+def _data(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return what is said of each data set, and of those that must not be trained on, by what a lineage calls them."""
+    found, mixed = {}, recipe.values.get("datasets") is not None
+    with contextlib.suppress(UserError):  # which is said elsewhere
+        found = {f"dataset{f' {i + 1}' * mixed}": entry.values for i, entry in enumerate(entries(recipe))}
+    for i, one in enumerate(recipe.values.get("decontaminate") or []):
+        found[f"decontaminate {i + 1}"] = one if isinstance(one, dict) else {"dataset_name": one}
+    return found
+
+
 def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     """Return everything a run is made of, `{what: path or name}`, for its lineage."""
     sources = {}
     if recipe.values.get("model_name_or_path"):
         sources["model"] = recipe.local(recipe.values["model_name_or_path"])
     sources |= {f"model {label}": recipe.local(name) for label, name in eval_models(recipe).items()}
-    mixed = bool(recipe.values.get("datasets"))
-    named = [("", f" {i + 1}" if mixed else "", entry.values) for i, entry in enumerate(entries(recipe))]
-    named += [("decontaminate ", str(i + 1), values) for i, values in enumerate(_decontaminated(recipe))]
-    for what, number, values in named:
+    for what, values in _data(recipe).items():
         name, form = values["dataset_name"], values.get("dataset_format")
-        file = str(find_generator(name, recipe.folder).file) if is_generator(name) else recipe.local(name)
-        sources[f"{what or 'dataset'}{number}"] = file
+        sources[what] = str(find_generator(name, recipe.folder).file) if is_generator(name) else recipe.local(name)
         if form:
-            sources[f"{what}format{' ' if what else ''}{number}"] = str(find_format(form, recipe.folder).file)
+            own = what.replace("dataset", "format").replace("decontaminate", "decontaminate format")
+            sources[own] = str(find_format(form, recipe.folder).file)
     if recipe.values.get("chat_template_path"):
         sources["chat template"] = recipe.local(recipe.values["chat_template_path"])
     return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
-
-
-def _decontaminated(recipe: Recipe) -> list[dict[str, Any]]:
-    return [one if isinstance(one, dict) else {"dataset_name": one} for one in recipe.values.get("decontaminate") or []]
 
 
 def named_code(recipe: Recipe) -> dict[str, str]:
@@ -53,10 +56,7 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     for entry in [listed] if isinstance(listed, str) else listed or []:
         spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
-    named = _decontaminated(recipe)
-    with contextlib.suppress(UserError):  # which is said elsewhere
-        named += [entry.values for entry in entries(recipe)]
-    for values in named:
+    for values in _data(recipe).values():
         name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
         if is_generator(name):
             files[f"dataset {name}"] = code_file(name, [], recipe.folder)
