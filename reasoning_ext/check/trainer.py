@@ -73,7 +73,7 @@ def _sampling(recipe: Recipe) -> None:
 
 
 def _names(recipe: Recipe) -> None:
-    """Refuse names of packages, attention and arguments that are looked up only when a training begins."""
+    """Refuse names of packages, attention, compilers and arguments that are looked up only when a training begins."""
     for key, package in PACKAGES.items():
         if recipe.get(key) and find_spec(package) is None:
             raise KeyProblem(key, f"found {recipe.get(key)}, but {package} is not installed here")
@@ -82,6 +82,10 @@ def _names(recipe: Recipe) -> None:
         from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
         _one_of("attn_implementation", attention, ["eager", *ALL_ATTENTION_FUNCTIONS.valid_keys()])
+    if (mode := recipe.get("torch_compile_mode")) is not None:
+        import torch._inductor
+
+        _one_of("torch_compile_mode", mode, ["default", *torch._inductor.list_mode_options()])
     for key in ("gradient_checkpointing_kwargs", "activation_checkpointing_kwargs"):
         for name in given if isinstance(given := recipe.values.get(key), dict) else ():
             from torch.utils.checkpoint import checkpoint

@@ -38,6 +38,7 @@ def recipe(tmp_path, text, stage="sft"):
         ("use_peft: true\nlora_target_parameters: [experts.gate_up_proj]", "lora_target_parameters"),
         ("attn_implementation: flash_atention", "attn_implementation"),
         ("gradient_checkpointing_kwargs: {nonsense: 1}", "gradient_checkpointing_kwargs"),
+        ("torch_compile_mode: fastest", "torch_compile_mode"),
         ("adam_beta1: 1.5", "adam_beta1"),
         ("accelerator_config: {nonsense: 1}", "accelerator_config"),
         ("max_steps: 2\naccelerator_config: missing.json", "accelerator_config"),
