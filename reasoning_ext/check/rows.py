@@ -230,7 +230,7 @@ def _sample(rows: Any) -> tuple[list[int], list[dict[str, Any]]]:
     if step > 1:
         names = [name for name in ("prompt", "completion", *SIDES) if name in rows.column_names]
         tables = rows.select_columns(names).with_format("arrow").iter(1000)
-        letters = [len(str(row)) for table in tables for row in table.to_pylist()]
+        letters = [table.slice(i, 1).nbytes for table in tables for i in range(table.num_rows)]
         chosen |= {*sorted(range(rows.num_rows), key=letters.__getitem__)[-LONGEST:]}
     return sorted(chosen), list(rows.select(sorted(chosen)))
 
