@@ -43,7 +43,7 @@ from reasoning_ext.data import sources
 counted(sources, "load_rows"), counted(spec, "parse_rewards"), counted(transformers.AutoTokenizer, "from_pretrained")
 from reasoning_ext import check
 from reasoning_ext.check import keys
-counted(check, "check_keys"), counted(keys, "check_keys")
+counted(check, "check_recipe"), counted(keys, "check_recipe")
 from reasoning_ext.cli import main
 try:
     main()
@@ -90,7 +90,7 @@ def run(tmp_path, monkeypatch, capsys):
 def test_what_a_run_is_made_of_is_read_once_or_twice(finished):
     """One check a recipe; rows a slice before and whole in the stage, but those that an earlier recipe makes; six tokenizers."""
     counts = json.loads((finished / "counts.json").read_text())
-    most = {"check_keys": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}
+    most = {"check_recipe": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}
     assert counts.keys() == most.keys() and all(counts[name] <= most[name] for name in most), counts
 
 

@@ -18,6 +18,10 @@ if TYPE_CHECKING:
     from reasoning_ext.check.rows import Inspection
 
 
+LENGTH_BIAS = 1.5  # one side of the pairs is so many times as long as the other
+NORMED = {"sigmoid_norm", "ipo"}  # losses of DPO that divide by the tokens
+
+
 def measure(checked: Checked, found: Inspection, model: str | None) -> None:
     """Tokenize the sampled rows as the stage will, and judge their lengths and what is trained on.
 
@@ -61,6 +65,7 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
     """Measure rows that are trained on as they are, or pairs, and judge what their answers are made of."""
     recipe, totals, count = checked.recipe, Counter[str](), len(found.rows)
     pairs, kwargs = recipe.stage == "dpo", recipe.get("chat_template_kwargs")
+    what = "chosen answers" if pairs else "rows"
     loss = LossOptions() if pairs else LossOptions(recipe.get("train_on"))
     for number, row in zip(found.numbers, found.rows, strict=True):
         made: Any
@@ -68,7 +73,9 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
             made = tokenize_pair(found.tokenizer, found.contract, row, number, kwargs)
             prompt, chosen, rejected = map(len, (made.prompt_ids, made.chosen_ids, made.rejected_ids))
             found.lengths.append(prompt + max(chosen, rejected))
-            totals.update(all=2 * prompt + chosen + rejected, trained=chosen + rejected)
+            totals.update(
+                all=2 * prompt + chosen + rejected, trained=chosen + rejected, chosen=chosen, rejected=rejected
+            )
         else:
             made = tokenize_row(found.tokenizer, found.contract, row, number, loss, kwargs)
             found.lengths.append(len(made.input_ids))
@@ -80,8 +87,14 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
         text = f"{inexact} of {count} rows come back changed from the tokenizer; use one that keeps them"
         checked.note("model_name_or_path", text, level="error", code="changed_text")
     if torn := totals["torn"]:
-        text = f"{torn} of {count} rows have a thought that is not closed, or closed and never opened"
+        text = f"{torn} of {count} {what} have a thought that is not closed, or closed and never opened"
         checked.note("dataset_name", text, level="warning", code="torn_thought")
+    sides = totals["chosen"], totals["rejected"]
+    normed = not pairs or recipe.get("ld_alpha") is not None or NORMED & {*(recipe.get("loss_type") or ())}
+    if not normed and max(sides) >= LENGTH_BIAS * min(sides):  # DPO sums over tokens, and learns length with all else
+        text = f"chosen answers have {sides[0]} tokens, rejected ones {sides[1]}, so that"
+        text += f" {'longer' if sides[0] > sides[1] else 'shorter'} answers are taught too; loss_type: [sigmoid_norm] divides"
+        checked.note("dataset_name", text, level="warning", code="uneven_pairs")
 
 
 def _is_torn(completion: str) -> bool:
