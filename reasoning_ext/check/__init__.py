@@ -1,4 +1,4 @@
-"""Is this recipe all right? Everything that can be known without weights and without a GPU, asked once by `run` and `check`.
+"""Is this recipe all right? All that can be known without weights and a GPU, asked once by `run` and `check`.
 
 First comes what the recipes alone tell; rows and tokenizer are read only where that has no error, so that a typo is answered
 at once. Nothing is written and nothing is trained.
@@ -72,7 +72,7 @@ def check(
 
 
 def beside(recipe: Recipe) -> list[Recipe]:
-    """Return the recipes whose outputs this one may name: those before it in its folder, and a pipeline in the folder above."""
+    """Return the recipes whose outputs this one may name: those before it, and a pipeline in the folder above."""
     above: list[Path] = []
     with contextlib.suppress(UserError):  # no recipe there
         above = [file for file in expand(recipe.folder.resolve().parent) if file.name[0].isdigit()]
@@ -86,7 +86,7 @@ def beside(recipe: Recipe) -> list[Recipe]:
 
 
 def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callable[[Checked], None] | None) -> None:
-    """Say what code a recipe names, import what could not be read without being run, and see whether it is what it should be."""
+    """Say what code a recipe names, import what could not be read without, and see whether it is what it should be."""
     if not checked.code or checked.errors:
         return
     if announce:
@@ -174,7 +174,7 @@ class Look:
         return f"not read, since that would run code: {', '.join(makes)}" if no_code() and makes else ""
 
     def _try_rewards(self, rows: Any) -> None:
-        """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
+        """Try the rewards on made-up completions; before a run what is wrong is a warning."""
         if no_code() and any(what.startswith("reward") for what in self.checked.code):
             self.checked.note("reward_funcs", "not tried, since no code of the recipe's is run", code="no_code")
             return
@@ -194,7 +194,7 @@ class Look:
                 self.checked.note(key, text, level="error", code="too_few_rows")
 
     def _plan(self) -> None:
-        """Plan the memory, and hold it against the card; before a run that is a warning, since a plan is no measurement."""
+        """Plan the memory, and hold it against the card; before a run that is a warning."""
         checked, recipe, options = self.checked, self.recipe, self.options
         facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
         checked.cost = cost_line(recipe, facts, options.rate)

@@ -78,7 +78,7 @@ def version_findings(backend: str, use_vllm: bool, quantized: bool = False) -> l
 
 
 def _installed(package: str) -> Version | None:
-    """Return the installed version, None where the package is missing; one that cannot be compared is as new as need be."""
+    """Return the installed version, None for none; one that cannot be compared is as new as need be."""
     try:
         return Version(version(package))
     except PackageNotFoundError:

@@ -31,7 +31,7 @@ class Generation:
 
 
 def generation_of(recipe: Recipe, processes: int | None = None) -> Generation:
-    """Read GRPO's batches off a recipe of that stage, for so many processes that train together, else those of this launch."""
+    """Read GRPO's batches off a recipe of that stage, for so many processes, else those of this launch."""
     batch = recipe.get("per_device_train_batch_size") * (processes or world_size())
     accumulation = recipe.get("gradient_accumulation_steps")
     steps = recipe.get("steps_per_generation") or accumulation
@@ -85,7 +85,7 @@ def _rows(recipe: Recipe, rows: int, facts: dict[str, Any]) -> tuple[dict[str, A
 
 
 def _grpo(recipe: Recipe, rows: int, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The same for GRPO: a generation's prompts are drawn whole, and each batch of it is trained on `num_iterations` times."""
+    """The same for GRPO: prompts are drawn whole, and each batch is trained on `num_iterations` times."""
     made = generation_of(recipe)
     found = {
         "prompts_a_step": round(made.step / made.each, 2),

@@ -66,7 +66,7 @@ def _telling(specs: list[RewardSpec], table: Table) -> set[str]:
 
 
 def _untold(specs: list[RewardSpec], rows: list[dict[str, Any]], tables: list[Table]) -> list[Problem]:
-    """Name the rewards that were tried on nothing, and golds that one does not tell from a wrong answer or from nothing."""
+    """Name the rewards that were tried on nothing, and golds that one does not tell from a wrong answer."""
     found, mean = [], means(tables)
     for spec in specs:
         tried = [i for i, row in enumerate(rows) if _applies(spec, row)]

@@ -85,7 +85,7 @@ OF_RUNS = (rules_generation.missing_engine, unsloth_not_installed)
 
 
 def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]]], *arguments: Any) -> list[Problem]:
-    """Return what breaks rules, each with its rule's name for a code; what a rule reads the recipe with may raise one too."""
+    """Return what breaks rules, each with its rule's name for a code, and what is raised while they read."""
     found: list[Problem] = []
     for rule in rules:
         try:
@@ -97,7 +97,7 @@ def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]
 
 
 def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True, wrong: Iterable[Problem] = ()) -> Checked:
-    """Hold the keys of one recipe against every rule, see that what it names is there, and read its rewards; no code is run.
+    """Hold one recipe against every rule, see that what it names is there, and read its rewards; no code is run.
 
     Args:
         recipe: a recipe whose keys have been checked one by one.

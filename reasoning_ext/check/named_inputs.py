@@ -1,4 +1,4 @@
-"""What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
+"""What a recipe names, models, data, templates, formats: is it there and finished, and what is a run made of."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -50,7 +50,7 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
 
 
 def named_code(recipe: Recipe) -> dict[str, str]:
-    """Return the Python that a recipe has imported, beside ours and TRL's, `{what: file or model}`; nothing is imported."""
+    """Return the Python that a recipe has imported, but ours and TRL's, `{what: file or model}`; here none is."""
     files: dict[str, Path | None] = {}
     listed = recipe.values.get("reward_funcs")
     for entry in [listed] if isinstance(listed, str) else listed or []:
@@ -145,7 +145,7 @@ def _in_folder(path: Path) -> bool:
 
 
 def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
-    """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
+    """Say that the base which an adapter names is not here, or nothing; the hub's names are left alone."""
     if not (folder / ADAPTER).is_file():
         return ""
     try:
@@ -222,7 +222,7 @@ def _test_size_problems(recipe: Recipe, name: str) -> Problems:
         yield recipe.problem("test_size", f"found {size} with {name}", hint=why)
 
 
-# they take the resolved output_dirs of earlier recipes, and whether the recipe is about to run, so that its model is finished
+# they take the resolved output_dirs of earlier recipes, and whether the recipe is about to run, its model finished
 RULES: tuple[Callable[[Recipe, set[Path], bool], Problems], ...] = (
     unusable_model, unusable_template, unusable_data_set,
 )  # fmt: skip

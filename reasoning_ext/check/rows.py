@@ -120,7 +120,7 @@ def _placed(recipe: Recipe, error: UserError) -> Problem:
 
 
 def _read_weights(recipe: Recipe) -> None:
-    """Hold the weights that lie in folders against their configs; those that an earlier recipe has yet to make are not there."""
+    """Hold the weights that lie in folders against their configs; others are yet to be made."""
     if asks_server(recipe):
         return
     arguments = recipe.get("trust_remote_code"), recipe.get("model_init_kwargs"), recipe.get("from_scratch")

@@ -37,9 +37,9 @@ REQUIRED = {
 BOUNDS = (
     ("1 or more", 1, math.inf, (
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps generation_batch_size "
-        "steps_per_generation num_iterations max_samples max_length max_seq_length max_prompt_length max_completion_length "
-        "keep diverse min_generations max_generations precompute_ref_batch_size dataloader_prefetch_factor dataset_num_proc "
-        "pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps num_generations lora_r"
+        "steps_per_generation num_iterations max_samples max_length max_seq_length max_prompt_length keep diverse lora_r "
+        "max_completion_length min_generations max_generations precompute_ref_batch_size dataloader_prefetch_factor "
+        "dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps num_generations"
     )),
     ("0 or more", 0, math.inf, (
         "learning_rate weight_decay max_grad_norm warmup_steps lora_dropout dataloader_num_workers neftune_noise_alpha "
@@ -50,7 +50,7 @@ BOUNDS = (
     ("a share above 0 and up to 1", 1e-12, 1, "vllm_gpu_memory_utilization min_agreement"),
 )  # fmt: skip
 ANSWERING = ("num_generations", "max_completion_length", "per_device_eval_batch_size")
-ALL_WEIGHTS = {"use_peft": False}
+ALL_WEIGHTS, OF_LENGTHS = {"use_peft": False}, ("group_by_length", "batch_rebalance")
 # stages, a key, its values that cannot work, those of other keys beside them, what to do
 TOGETHER: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool], dict[str, Any], str], ...] = (
     (("sft", "grpo", "dpo", "sample", "eval"), "load_in_8bit", bool, {"load_in_4bit": True}, "take one of them"),
@@ -63,10 +63,10 @@ TOGETHER: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool], dict[str, Any
     (("sft",), "thought_weight", lambda weight: weight != 1, {"train_on": "answer"}, "the thought is not trained on"),
     (TRAINED, "max_steps", lambda steps: steps == 0, {}, "write 1 or more, or -1 for what num_train_epochs says"),
     (TRAINED, "num_train_epochs", lambda epochs: not epochs > 0, {"max_steps": -1}, "write a number above 0"),
-    (("dpo",), "from_scratch", bool, {}, "the reference is the model that it starts from; train it with stage sft first"),
+    (("dpo",), "from_scratch", bool, {}, "it would be its own reference; train it with stage sft first"),
     (("dpo",), "beta", lambda beta: not 0 < beta < math.inf, {}, "write a number above 0, 0.1 for example"),
     (("dpo",), "loss_type", lambda kinds: kinds == [], {}, "write one or more, [sigmoid] for example"),
-    (("dpo",), "train_sampling_strategy", ("group_by_length", "batch_rebalance").__contains__, {}, "write random or sequential"),
+    (("dpo",), "train_sampling_strategy", OF_LENGTHS.__contains__, {}, "write random or sequential"),
     (("sample",), "min_generations", bool, {"adaptive": False}, "write adaptive: true"),
     (("sample",), "max_generations", bool, {"adaptive": False}, "write adaptive: true"),
     (("dpo",), "sync_ref_model", bool, {"use_peft": True}, "there is no reference model to sync"),
@@ -146,7 +146,7 @@ def unfit_together(recipe: Recipe) -> Problems:
 
 
 def batch_that_does_not_divide(recipe: Recipe) -> Problems:
-    """GRPO's generation batch is no multiple of what it is divided by in several processes; in one TRL's config says it."""
+    """GRPO's generation batch does not divide among several processes; in one TRL's config says it."""
     made = generation_of(recipe) if recipe.stage == "grpo" and world_size() > 1 else None
     if made and all(vars(made).values()) and (made.size % made.batch or made.size % made.each):
         found = f"found {made.each} with a generation batch of {made.size} in {world_size()} processes"

@@ -174,7 +174,7 @@ def _length_line(checked: Checked, found: Inspection) -> str:
 
 
 def _print_rows(recipe: Recipe, found: Inspection, count: int) -> None:
-    """Print so many rows whole as the model will see them, or one shortened: what is trained on in colour, or the columns."""
+    """Print so many rows whole as the model will see them, or one shortened; what is trained on is in colour."""
     from rich.console import Console
     from rich.text import Text
 

@@ -1,6 +1,6 @@
 """What a trainer would refuse when it is built, found without weights.
 
-Built as `run` will build them: TRL's config, the trackers, the optimizer with its schedule, and the adapter on the meta device.
+Built as `run` will: TRL's config, the trackers, the optimizer with its schedule, the adapter on the meta device.
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ def _left_as_found() -> Iterator[None]:
 
 
 def _config(recipe: Recipe) -> None:
-    """Build TRL's config without what depends on the card, and from it the trackers, the optimizer for a weight, its schedule."""
+    """Build TRL's config but for the card, and from it the trackers, an optimizer and its schedule."""
     import torch
     from transformers import Trainer, get_scheduler
     from transformers.integrations import integration_utils as trackers

@@ -1,4 +1,4 @@
-r"""Rewards tried on a few real rows before any model is loaded: what do they pay for the right answer, and for what else.
+r"""Rewards tried on a few real rows before any model is loaded: what they pay for the right answer, and for what else.
 
 For each row nine completions are made up, one that gives the gold as it stands and eight that should earn less. Five are
 wrong beyond dispute: nothing at all, a wrong answer with and without a thought, the gold inside the thought alone, a flood
@@ -93,7 +93,7 @@ def _boxed(answer: str) -> str:
 
 
 def wrong_answers(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Find an answer for each row that is wrong beyond dispute: another row's gold if one differs in value, else one made up."""
+    """Find a wrong answer for each row: another row's gold if one differs in value, else one made up."""
     golds, found, rules = [golds_of(row["answer"]) for row in rows], [], Rules(base_may_be_omitted=True)
     for i, own in enumerate(golds):
         others = dict.fromkeys(texts[0] for texts in (*golds[i + 1 :], *golds[:i]) if texts[0] != own[0])

@@ -38,7 +38,7 @@ KINDS = dict(TYPES.values())
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a recipe: what it may hold, its default, the class it belongs to, and what its documentation says first."""
+    """One key of a recipe: what it may hold, its default, its class, and what its documentation says first."""
 
     name: str
     annotation: str
@@ -83,7 +83,7 @@ def class_keys(*classes: tuple[str, str, str]) -> dict[str, Key]:
 
 @cache
 def dataclass_keys(cls: type) -> dict[str, Key]:
-    """Return the `Key`s of one of our own dataclasses, whose annotations are strings and whose docstring has `Attributes:`."""
+    """Return the `Key`s of one of our own dataclasses; their texts stand below `Attributes:` in its docstring."""
     texts: dict[str, str] = {}
     for base in reversed(cls.__mro__[:-1]):
         section = re.search(r"^Attributes:\n((?:[ \t]+.*\n?|\n)+)", inspect.cleandoc(base.__doc__ or ""), re.MULTILINE)
@@ -99,7 +99,7 @@ def dataclass_keys(cls: type) -> dict[str, Key]:
 
 
 def schema_of(annotation: str, choices: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return the JSON Schema of an annotation, in which a string is one of the choices; what it leaves open gives `{}`."""
+    """Return the JSON Schema of an annotation, whose strings are the choices; what it leaves open gives `{}`."""
     options = _options(ast.parse(annotation, mode="eval").body, choices)
     distinct = [option for i, option in enumerate(options) if option not in options[:i]]
     if {} in distinct:
@@ -179,7 +179,7 @@ def _read(statement: ast.AnnAssign, types: str, text: str) -> tuple[str, Any, tu
 
 
 def _choices_in(text: str) -> tuple[str, ...]:
-    """Find the allowed values in a field's documentation: a bulleted list of quoted values, "one of ..." or the like."""
+    """Find the allowed values in a field's documentation: a list of quoted values, "one of ..." or the like."""
     if bullets := re.findall(r'^[^\S\n]*+- (?:`\w+` or )?`"([^`"]+)"`', text, re.MULTILINE):
         return tuple(bullets)
     quoted = r"""`["']([^`"']++)["']`"""
