@@ -89,7 +89,7 @@ def list_(
     stage: Annotated[str | None, typer.Argument(help="keys: of this stage alone.")] = None,
 ) -> None:
     """List what a recipe can name, and where its text stands."""
-    from reasoning_ext.check.listing import listed
+    from reasoning_ext.check.schema import listed
 
     for line in listed(kind, stage):
         print(line)

@@ -16,7 +16,7 @@ import pytest
 from conftest import ROOT, TINY
 from transformers import AutoTokenizer
 
-from reasoning_ext.check.keys import check_keys
+from reasoning_ext.check.keys import check_recipe
 from reasoning_ext.data.sources import load_rows
 from reasoning_ext.errors import UserError
 from reasoning_ext.pipeline import run_recipes
@@ -31,7 +31,7 @@ SMALL = {
     "max_steps": "4", "save_steps": "2", "max_samples": "32", "num_generations": "4", "per_device_train_batch_size": "16",
     "max_completion_length": "24",
 }  # fmt: skip
-MOST = {"check_keys": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}  # calls in a run of all recipes
+MOST = {"check_recipe": 6, "parse_rewards": 6, "load_rows": 11, "from_pretrained": 6}  # calls in a run of all recipes
 STAGES = ["1_sft", "2_grpo", "3_sample", "4_distill", "5_student_on_traces", "6_eval"]
 
 
@@ -65,7 +65,7 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(AutoTokenizer, "from_pretrained", counted(AutoTokenizer.from_pretrained))
-        for function in (check_keys, parse_rewards, load_rows):
+        for function in (check_recipe, parse_rewards, load_rows):
             for module in [each for each in sys.modules.values() if vars(each).get(function.__name__) is function]:
                 patch.setattr(module, function.__name__, counted(function))
         assert run_recipes(load_recipes(["."], SMALL)) == 0

@@ -1,4 +1,4 @@
-"""Is this recipe all right? Everything that can be known without weights and without a GPU, asked once by `run` and `check`.
+"""Is this recipe all right? All that can be known without weights and a GPU, asked once by `run` and `check`.
 
 First comes what the recipes alone tell; rows and tokenizer are read only where that has no error, so that a typo is answered
 at once. Nothing is written and nothing is trained.
@@ -12,30 +12,34 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.check.advice import default_findings
-from reasoning_ext.check.compatibility import version_findings
+from reasoning_ext.check.advice import default_findings, version_findings
 from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.golds import read_golds, try_recipe_rewards
-from reasoning_ext.check.keys import Checked, check_folder, check_keys, outputs, read_signatures
+from reasoning_ext.check.keys import Checked, broken_rules, check_folder, check_recipe, outputs, parse
 from reasoning_ext.check.lineage import forgotten, overlap_findings
 from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_card, report_memory
-from reasoning_ext.check.named_inputs import named_code
+from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
 from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
-from reasoning_ext.errors import Level, Problem, UserError
+from reasoning_ext.errors import Problem, UserError
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
-from reasoning_ext.recipe.user_code import no_code, without_code
+from reasoning_ext.recipe.user_code import no_code
 from reasoning_ext.runs import folder
 
 
 def check(
-    recipes: list[Recipe], run: bool = False, offline: bool = False, others: Callable[[Recipe], list[Recipe]] | None = None,
-    announce: Callable[[Checked], None] | None = None, options: MemoryOptions | None = None, wrong: Iterable[Problem] = (),
-) -> Iterator[Checked]:  # fmt: skip
+    recipes: list[Recipe],
+    run: bool = False,
+    offline: bool = False,
+    others: Callable[[Recipe], list[Recipe]] | None = None,
+    announce: Callable[[Checked], None] | None = None,
+    options: MemoryOptions | None = None,
+    wrong: Iterable[Problem] = (),
+) -> Iterator[Checked]:
     """Check recipes in the order in which they would run, all of their keys before any row.
 
     Args:
@@ -48,34 +52,27 @@ def check(
         options: how the memory is planned; None: against the card that is found.
         wrong: what was wrong with recipes when they were read.
     """
-    found = [Checked(recipe, code=named_code(recipe)) for recipe in recipes]
-    before = [[*recipes[:i], *(others(recipe) if others else [])] for i, recipe in enumerate(recipes)]
-    for checked, made in zip(found, before, strict=True):
-        checked.add(problem for problem in wrong if problem.file == str(checked.recipe.path))
-        with without_code() if checked.code else contextlib.nullcontext():
-            check_keys(checked, outputs(made), run)
-        check_folder(checked, made if run else [])
-    for number in range(2) if run else ():
-        if lost := [checked for checked in found if checked.errors]:
+    pairs = []
+    for i, recipe in enumerate(recipes):
+        made = [*recipes[:i], *(others(recipe) if others else [])]
+        pairs.append((check_recipe(recipe, outputs(made), run, [p for p in wrong if p.file == str(recipe.path)]), made))
+        check_folder(pairs[-1][0], made if run else [])
+    if run:
+        for checked, made in pairs if not any(checked.errors for checked, _ in pairs) else ():
+            _read_code(checked, made, run, None if folder.has_begun(checked.recipe.output_dir) else announce)
+        if lost := [checked for checked, _ in pairs if checked.errors]:
             yield lost[0]
             return
-        for checked, made in zip(found, before, strict=True) if number == 0 else ():
-            _read_code(checked, made, run, announce)
-    if run:
         _prepare_backends(recipes)
-    for checked, made in zip(found, before, strict=True):
+    for checked, made in pairs:
         if not run:
             _read_code(checked, made, run, announce)
-        if not run or not folder.has_begun(checked.recipe.output_dir):
-            made = [other for other in made if other.values.get("output_dir")]
-            Look(checked, made, run, offline, options or MemoryOptions()).look()
-        elif folder.is_main() and not folder.is_done(checked.recipe.output_dir, checked.recipe.values):
-            _look_at_rows(checked, made)
+        Look(checked, [o for o in made if o.values.get("output_dir")], run, offline, options or MemoryOptions()).look()
         yield checked
 
 
 def beside(recipe: Recipe) -> list[Recipe]:
-    """Return the recipes whose outputs this one may name: those before it in its folder, and a pipeline in the folder above."""
+    """Return the recipes whose outputs this one may name: those before it, and a pipeline in the folder above."""
     above: list[Path] = []
     with contextlib.suppress(UserError):  # no recipe there
         above = [file for file in expand(recipe.folder.resolve().parent) if file.name[0].isdigit()]
@@ -89,11 +86,14 @@ def beside(recipe: Recipe) -> list[Recipe]:
 
 
 def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callable[[Checked], None] | None) -> None:
-    """Say what code a recipe names, and see whether that is what it should be."""
-    if checked.code and not checked.errors:
-        if announce and not (run and folder.has_begun(checked.recipe.output_dir)):
-            announce(checked)
-        read_signatures(checked, outputs(made), run)
+    """Say what code a recipe names, import what could not be read without, and see whether it is what it should be."""
+    if not checked.code or checked.errors:
+        return
+    if announce:
+        announce(checked)
+    if any(spec.plugin.unread for spec in checked.specs):
+        parse(checked)
+    checked.add(broken_rules(checked.recipe, [unusable_data_set], {path.resolve() for path in outputs(made)}, run))
 
 
 def _prepare_backends(recipes: list[Recipe]) -> None:
@@ -103,12 +103,6 @@ def _prepare_backends(recipes: list[Recipe]) -> None:
 
     for recipe in recipes:
         prepare_backend(recipe.get("backend"), any(wants_standby(recipe.values) for recipe in recipes))
-
-
-def _look_at_rows(checked: Checked, made: list[Recipe]) -> None:
-    """Read the first rows of a run that goes on."""
-    if not reads_earlier(checked.recipe, outputs(made)):
-        checked.add(inspect(checked.recipe, checked.specs, None, hub=True, whole=False).errors)
 
 
 class Look:
@@ -121,44 +115,42 @@ class Look:
     def look(self) -> None:
         """Look at everything that the errors so far leave; before a run, at nothing more once there is one."""
         checked, recipe = self.checked, self.recipe
-        if self.run and not folder.is_main():
+        if self.run and (not folder.is_main() or folder.is_done(recipe.output_dir, recipe.values)):
             return
-        stopped = bool(checked.errors)
+        if self.run and folder.has_begun(recipe.output_dir):  # it goes on, and what it was told then is not told again
+            if not reads_earlier(recipe, outputs(self.earlier)):
+                inspect(checked, None, hub=True, whole=False)
+            return
         quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
+        stopped = bool(checked.errors)
         checked.add(version_findings(recipe.get("backend"), bool(recipe.values.get("use_vllm")), quantized))
         checked.add(default_findings(recipe))
-        if not stopped and not self.run:
-            stopped = self._check_trainer()
-        if stopped:
+        if stopped or (not self.run and self._lacks_trainer()):
             checked.unread = "not read, because of the errors"
             return
         checked.add(forgotten(recipe, self.earlier))
         self._read()
-        if self.run and (checked.errors or self._check_trainer()):
+        if self.run and (checked.errors or self._lacks_trainer()):
             return
         checked.facts["batch"] = batch_facts(recipe, checked.facts)
         self._check_enough()
         self._plan()
 
-    def _check_trainer(self) -> bool:
+    def _lacks_trainer(self) -> bool:
         found = trainer_findings(self.recipe, self.run)
         self.checked.add(found)
         return any(problem.level == "error" for problem in found)
 
     def _read(self) -> None:
         """Read rows and tokenizer, try the rewards."""
-        checked, recipe = self.checked, self.recipe
+        checked, recipe, before = self.checked, self.recipe, len(self.checked.errors)
         checked.unread = self._why_unread()
-        makers = {str(other.output_dir.resolve()): other for other in self.earlier}
-        source = tokenizer_source(recipe, makers)
-        found = inspect(recipe, checked.specs, source, not self.offline, not self.run, rows=not checked.unread)
-        checked.inspection = found
-        checked.facts |= found.facts
-        checked.add(found.findings)
-        checked.add(found.errors)
-        if not self.run and not self.offline and found.errors and on_hub(recipe):
+        source = tokenizer_source(recipe, {str(other.output_dir.resolve()): other for other in self.earlier})
+        found = inspect(checked, source, not self.offline, not self.run, rows=not checked.unread)
+        read = len(checked.errors) == before and not checked.unread
+        if not self.run and not self.offline and not read and on_hub(recipe):
             checked.note("", "check --offline leaves out what only the hub has", code="hub")
-        if not self.run and not checked.unread and not found.errors:
+        if not self.run and read:
             counts, findings = overlap_findings(recipe, found.prepared.rows, self.earlier, not self.offline)
             checked.facts |= {"in_training_data": counts} if counts else {}
             checked.add(findings)
@@ -182,32 +174,27 @@ class Look:
         return f"not read, since that would run code: {', '.join(makes)}" if no_code() and makes else ""
 
     def _try_rewards(self, rows: Any) -> None:
-        """Try the rewards on made-up completions; before a run what is wrong is a warning: whoever runs it may know why."""
+        """Try the rewards on made-up completions; before a run what is wrong is a warning."""
         if no_code() and any(what.startswith("reward") for what in self.checked.code):
             self.checked.note("reward_funcs", "not tried, since no code of the recipe's is run", code="no_code")
             return
-        table, found = try_recipe_rewards(self.recipe, self.checked.specs, rows)
-        self.checked.facts["rewards"] = table
+        self.checked.facts["rewards"], found = try_recipe_rewards(self.recipe, self.checked.specs, rows)
         self.checked.add(replace(one, level="warning") if one.level == "error" and self.run else one for one in found)
 
     def _check_enough(self) -> None:
         """Refuse fewer rows than one batch or one generation takes, as the stage will."""
-        checked, recipe = self.checked, self.recipe
-        rows = checked.facts.get("rows") if not self.run else None
-        if rows is None:
-            return
-        batch = recipe.get("per_device_train_batch_size") * folder.world_size() if recipe.stage in FROM_DATA else 0
-        if rows < batch and recipe.get("dataloader_drop_last"):
-            found = f"found true with {rows} rows and batches of {batch}, of which none is full"
-            checked.note("dataloader_drop_last", found, "leave it out", level="error", code="too_few_rows")
-        prompts = checked.facts["batch"].get("prompts_a_generation", 0)
-        if rows < prompts:
-            found = f"found {rows} rows, but one generation takes {prompts} prompts"
-            key = "datasets" if recipe.values.get("datasets") else "dataset_name"
-            checked.note(key, found, "use more rows or smaller batches", level="error", code="too_few_rows")
+        recipe, rows = self.recipe, self.checked.facts.get("rows") if not self.run else None
+        drops = recipe.stage in FROM_DATA and recipe.get("dataloader_drop_last")
+        batch = recipe.get("per_device_train_batch_size") * folder.world_size() if drops else 0
+        prompts = self.checked.facts["batch"].get("prompts_a_generation", 0)
+        data = "datasets" if recipe.values.get("datasets") else "dataset_name"
+        for key, needed in (("dataloader_drop_last", batch), (data, prompts)):
+            if rows is not None and rows < needed:
+                text = f"found {rows} rows, but one batch takes {needed}; use more rows or smaller batches"
+                self.checked.note(key, text, level="error", code="too_few_rows")
 
     def _plan(self) -> None:
-        """Plan the memory, and hold it against the card; before a run that is a warning, since a plan is no measurement."""
+        """Plan the memory, and hold it against the card; before a run that is a warning."""
         checked, recipe, options = self.checked, self.recipe, self.options
         facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
         checked.cost = cost_line(recipe, facts, options.rate)
@@ -217,9 +204,8 @@ class Look:
         lengths = checked.inspection.lengths if checked.inspection and recipe.stage not in FROM_DATA else []
         checked.memory = report_memory(recipe, self.earlier, card, self.offline, max(lengths, default=None))
         if options.card and checked.memory.plan is None:
-            found = f"no plan for {options.card.name}: {checked.memory.why}"
-            checked.note("model_name_or_path", found, level="warning", code="no_plan")
+            text = f"no plan for {options.card.name}: {checked.memory.why}"
+            checked.note("model_name_or_path", text, level="warning", code="no_plan")
         if checked.memory.fits is False and card is not None:
-            found = f"the plan does not fit {card.name}: {checked.memory.short()}"
-            level: Level = "warning" if self.run else "error"
-            checked.note(checked.memory.blamed(), found, level=level, code="does_not_fit")
+            text = f"the plan does not fit {card.name}: {checked.memory.short()}"
+            checked.note(checked.memory.blamed(), text, level="warning" if self.run else "error", code="does_not_fit")

@@ -1,116 +1,87 @@
-"""What a recipe's numbers will do to its result though nobody would guess it: rates, batches, beta, truncation, sampling.
+"""What nobody would guess: what a recipe's numbers do to its result, and which of the installed versions were tested.
 
-A default is read off the installed classes, and told of only where the recipe leaves its key out and while it is the one that
-surprises, so that a note goes away by itself when TRL changes it.
+A default is read off the installed classes, and told of only where the recipe leaves its key out. pip holds the packages to
+what each declares; here stand the ranges that our tests ran on.
 """
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from importlib.metadata import PackageNotFoundError, version
 
-from reasoning_ext.check.cost import generation_of
+from packaging.version import InvalidVersion, Version
+
 from reasoning_ext.errors import Level, Problem
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
 
 FULL_RATE_LIMIT = 5e-5  # full fine-tuning of a pretrained model; LoRA takes about ten times its rate
 LORA_RATE_LIMIT = 1e-6
-# Below the first a rate is a full fine-tuning's; then an example for an adapter, and one for all weights.
-RATES = {"sft": (1e-4, "2.0e-4", "1.0e-5"), "grpo": (5e-6, "1.0e-5", "1.0e-6"), "dpo": (5e-6, "1.0e-5", "5.0e-7")}
-SHORT_ROWS, SHORT_COMPLETIONS, FEW_PROMPTS, STRONG_PULL = 2048, 1024, 4, 0.1
+LORA_RATES = {"sft": 1e-4, "grpo": 5e-6, "dpo": 5e-6}  # below it is a rate for all weights
+SHORT_COMPLETIONS = 1024
+LOWEST = {"trl": "1.14", "transformers": "5.8", "peft": "0.19", "datasets": "4.4", "bitsandbytes": "0.49"}
+TOO_NEW = {"trl": "1.17", "unsloth": "1.16"}  # TRL, by backend: Unsloth rewrites its source when it is imported
+FAILS = "1.15"  # its fused LM head is a Triton kernel without a fallback; Unsloth replaces it
 UNCUT = {"top_p": (1, 1.0), "top_k": (0, -1, None), "min_p": (0, None)}  # every token can be drawn
 
 
 def default_findings(recipe: Recipe) -> list[Problem]:
-    """Return notes on defaults that surprise, and warnings of values that do not fit each other.
+    """Return warnings of values that do not fit each other, and notes on defaults that surprise, each with its key."""
+    found: list[Problem] = []
+    rate, length, left_out = "learning_rate", "max_completion_length", recipe.keys.keys() - recipe.values.keys()
 
-    Args:
-        recipe: a recipe whose keys and values have been checked one by one.
+    def tell(level: Level, key: str, text: str) -> None:
+        found.append(Problem(code="surprising_value", level=level, key=key, found=f"found {recipe.get(key)}{text}"))
 
-    Returns:
-        warnings, then notes; each has the key to write and what it does now.
+    if recipe.stage in TRAINED:
+        value, lora, other = recipe.get(rate), recipe.get("use_peft"), ("from_scratch", "use_cpu")
+        if lora and value < LORA_RATE_LIMIT:
+            tell("warning", rate, " with use_peft: true, at which an adapter hardly moves; write 1.0e-5 for example")
+        elif lora and value < LORA_RATES[recipe.stage] and rate in left_out:
+            tell("note", rate, ", TRL's default for all weights; an adapter takes about ten times of it")
+        elif not lora and value >= FULL_RATE_LIMIT and not any(map(recipe.get, other)):
+            tell("warning", rate, " for all weights, a rate for LoRA; write use_peft: true, or 1.0e-6 for example")
+    if recipe.stage == "sft" and recipe.get("packing") and recipe.get("packing_strategy") == "wrapped":
+        tell("warning", "packing_strategy", ", which lets each row see the one before it; leave it out")
+    if length in left_out and (recipe.get(length) or SHORT_COMPLETIONS + 1) <= SHORT_COMPLETIONS:
+        tell("note", length, ", the default, where thoughts that are cut off count as wrong; write 2048 for example")
+    if recipe.stage == "grpo" and recipe.get("use_vllm") and recipe.get("vllm_importance_sampling_correction"):
+        for key in [key for key in UNCUT if key in recipe.values and recipe.values[key] not in UNCUT[key]]:
+            text = " with use_vllm: true; vLLM's probabilities are of the tokens that it leaves in, TRL's of all, which"
+            tell("warning", key, f"{text} biases the importance weights; leave it out")
+    return found
+
+
+def version_findings(backend: str, use_vllm: bool, quantized: bool = False) -> list[Problem]:
+    """Compare the installed versions with those that were tested, for a backend, a recipe with vLLM, or one with 4 or 8 bits.
+
+    An error is what is missing or too old, or a TRL that Unsloth does not know; a warning a TRL that was never tested, or the
+    one that fails; a note a backend or an engine that is not here, since a check may run elsewhere.
     """
-    found = [finding for check in CHECKS for finding in check(recipe)]
-    return sorted(found, key=lambda finding: finding.level == "note")
+    found = []
+
+    def tell(level: Level, text: str, key: str = "") -> None:
+        found.append(Problem(code="untested_version", level=level, key=key, found=text))
+
+    for package, lowest in LOWEST.items():
+        has = _installed(package)
+        if (has is None or has < Version(lowest)) and (package != "bitsandbytes" or quantized):
+            tell("error", f"found {package} {has}, allowed: {lowest} or later; pip install '{package}>={lowest}'")
+    for package in [name for name, used in (("unsloth", backend == "unsloth"), ("vllm", use_vllm)) if used]:
+        if _installed(package) is None:
+            tell("note", f"{package} is not installed here; `run` will ask for pip install 'reasoning-ext[{package}]'")
+    trl, with_unsloth = _installed("trl") or Version("0"), backend == "unsloth" and _installed("unsloth") is not None
+    most = TOO_NEW["unsloth" if with_unsloth else "trl"]
+    if trl >= Version(f"{most}.dev0"):
+        text = f"found trl {trl}, tested with backend {backend}: below {most}; pip install 'trl<{most}'"
+        tell(*(("error", text, "backend") if with_unsloth else ("warning", text)))
+    if not with_unsloth and str(trl).startswith(FAILS):
+        tell("warning", f"trl {trl} trains no stage sft without CUDA or XPU; pip install 'trl<{most},!={FAILS}.*'")
+    return found
 
 
-def _problem(level: Level, key: str, found: str) -> Problem:
-    return Problem(code="surprising_value", level=level, key=key, found=found)
-
-
-def _get(recipe: Recipe, key: str, only_silent: bool = False) -> Any:
-    """Return a key's value or default; None where the stage has no such key, or where the recipe must be silent and is not."""
-    absent = key not in recipe.keys or (only_silent and key in recipe.values)
-    return None if absent else recipe.get(key)
-
-
-def _note(key: str, value: Any, text: str) -> Problem:
-    return _problem(
-        "note", key, f"left out, so it is {str(value).lower() if isinstance(value, bool) else value}: {text}"
-    )
-
-
-def _rate(recipe: Recipe) -> Iterator[Problem]:
-    rate, lora, key = _get(recipe, "learning_rate"), _get(recipe, "use_peft"), "learning_rate"
-    if recipe.stage not in TRAINED or not isinstance(rate, int | float):
-        return
-    low, example, full = RATES[recipe.stage]
-    if lora and rate < LORA_RATE_LIMIT:
-        text = f"found {rate:g} with use_peft: true, at which an adapter hardly moves; write {example} for example"
-        yield _problem("warning", key, text)
-    elif lora and rate < low and key not in recipe.values:
-        text = f"a rate for all weights; an adapter takes about ten times of it, {example} for example"
-        yield _note(key, rate, text)
-    elif not lora and rate >= FULL_RATE_LIMIT and not _get(recipe, "from_scratch") and not _get(recipe, "use_cpu"):
-        text = f"found {rate:g} for all weights, which is a rate for LoRA; write use_peft: true, or {full} for example"
-        yield _problem("warning", key, text)
-
-
-def _truncation(recipe: Recipe) -> Iterator[Problem]:
-    length = _get(recipe, "max_length", only_silent=True)
-    if (
-        length and length <= SHORT_ROWS and _get(recipe, "overlong_rows") == "drop"
-    ):  # else they stop the run by themselves
-        text = "longer rows, which are the longest thoughts, are left out; write what most rows take, 4096 for example"
-        yield _note("max_length", length, text)
-    length = _get(recipe, "max_completion_length", only_silent=True)
-    if length and length <= SHORT_COMPLETIONS:
-        text = "thoughts that are cut off there have no answer and count as wrong; write 2048 for example"
-        yield _note("max_completion_length", length, text)
-    if _get(recipe, "mask_truncated_completions", only_silent=True) is False:
-        text = "completions that are cut off teach as if they had ended so; write true to leave them out of the loss"
-        yield _note("mask_truncated_completions", False, text)
-    if _get(recipe, "packing") and _get(recipe, "packing_strategy") == "wrapped":
-        text = "found wrapped, which cuts rows anywhere and lets each see the one before it; leave it out"
-        yield _problem("warning", "packing_strategy", text)
-
-
-def _batch(recipe: Recipe) -> Iterator[Problem]:
-    steps = _get(recipe, "gradient_accumulation_steps", only_silent=True)
-    if recipe.stage != "grpo" or steps is None or not _get(recipe, "num_generations"):
-        return
-    batch = generation_of(recipe)
-    if (prompts := batch.step / batch.each) < FEW_PROMPTS:
-        of = f"{prompts:g} prompt{'s' * (prompts != 1)} x {batch.each} completions"
-        yield _note("gradient_accumulation_steps", steps, f"a step learns from {of}; write 8 for example")
-
-
-def _beta(recipe: Recipe) -> Iterator[Problem]:
-    beta = _get(recipe, "beta", only_silent=True)
-    if recipe.stage == "grpo" and beta == 0:
-        text = "nothing holds the model near its start; that is usual, and write 0.04 for example if it drifts"
-        yield _note("beta", beta, text)
-    elif recipe.stage == "dpo" and beta and beta >= STRONG_PULL:
-        text = "it multiplies a sum over all tokens, so that pairs of long thoughts count as settled soon; write 0.02 for these"
-        yield _note("beta", beta, text)
-
-
-def _sampling(recipe: Recipe) -> Iterator[Problem]:
-    if not (_get(recipe, "use_vllm") and _get(recipe, "vllm_importance_sampling_correction")):
-        return
-    for key, uncut in UNCUT.items():
-        if key in recipe.values and recipe.values[key] not in uncut:
-            text = "vLLM's probabilities are of the tokens that it leaves in, TRL's of all, which biases the importance weights"
-            yield _problem("warning", key, f"found {recipe.values[key]} with use_vllm: true; {text}; leave it out")
-
-
-CHECKS: tuple[Callable[[Recipe], Iterator[Problem]], ...] = (_rate, _truncation, _batch, _beta, _sampling)
+def _installed(package: str) -> Version | None:
+    """Return the installed version, None for none; one that cannot be compared is as new as need be."""
+    try:
+        return Version(version(package))
+    except PackageNotFoundError:
+        return None
+    except InvalidVersion:
+        return Version(LOWEST.get(package, "0"))

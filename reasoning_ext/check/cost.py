@@ -11,21 +11,13 @@ from reasoning_ext.runs.folder import world_size
 
 @dataclass(frozen=True)
 class Generation:
-    """GRPO's batches, in completions.
+    """GRPO's batches, in completions."""
 
-    Attributes:
-        batch: of one forward pass, in all processes.
-        accumulation: batches of an optimizer step.
-        steps: batches of a generation, where `generation_batch_size` does not say how large one is.
-        size: of one generation.
-        each: of one prompt.
-    """
-
-    batch: int
-    accumulation: int
-    steps: int
-    size: int
-    each: int
+    batch: int  # of one forward pass, in all processes
+    accumulation: int  # batches of an optimizer step
+    steps: int  # batches of a generation, where `generation_batch_size` does not say how large one is
+    size: int  # of one generation
+    each: int  # of one prompt
 
     @property
     def step(self) -> int:
@@ -39,12 +31,7 @@ class Generation:
 
 
 def generation_of(recipe: Recipe, processes: int | None = None) -> Generation:
-    """Read GRPO's batches off a recipe.
-
-    Args:
-        recipe: of stage grpo, its numbers 1 or more.
-        processes: that train together; None: those of this launch.
-    """
+    """Read GRPO's batches off a recipe of that stage, for so many processes, else those of this launch."""
     batch = recipe.get("per_device_train_batch_size") * (processes or world_size())
     accumulation = recipe.get("gradient_accumulation_steps")
     steps = recipe.get("steps_per_generation") or accumulation
@@ -53,29 +40,21 @@ def generation_of(recipe: Recipe, processes: int | None = None) -> Generation:
 
 
 def batch_facts(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
-    """Count what a step and an epoch take.
+    """Count what a step and an epoch take, from `rows`, `mean_length` in tokens and `fitting_share` where rows were read.
 
-    Args:
-        recipe: a recipe without errors.
-        facts: of its rows where they were read: `rows`, `mean_length` in tokens, `fitting_share` of the rows.
-
-    Returns:
-        sft, and dpo, whose rows are pairs: `rows_a_step`, `tokens_an_epoch`, `optimizer_steps`, `epochs`. grpo:
-        `prompts_a_step`, `completions_a_step`, `completions_a_prompt`, `prompts_a_generation`, `optimizer_steps`, `epochs`.
-        sample and eval: `prompts`, `completions`. What is not known is left out.
+    What is returned is, as far as it is known, for sft, and for dpo, whose rows are pairs, `rows_a_step`, `tokens_an_epoch`,
+    `optimizer_steps` and `epochs`; for grpo `prompts_a_step`, `completions_a_step`, `completions_a_prompt`,
+    `prompts_a_generation`, `optimizer_steps` and `epochs`; for sample and eval `prompts` and `completions`.
     """
-    rows = facts.get("rows")
-    rows = round(rows * facts.get("fitting_share", 1)) if rows else None
+    rows = round((facts.get("rows") or 0) * facts.get("fitting_share", 1))
     if recipe.stage not in TRAINED:
-        return _generated(recipe, rows)
+        each = recipe.get("num_generations")  # of an evaluation one more is greedy
+        each = (each + 1) * len(recipe.get("models") or [""]) if recipe.stage == "eval" else each
+        return {"prompts": rows, "completions": rows * each} if rows else {}
     found, an_epoch = (_grpo if recipe.stage == "grpo" else _rows)(recipe, rows, facts)
-    steps = recipe.get("max_steps")
-    if steps is None or steps <= 0:
-        steps = math.ceil(recipe.get("num_train_epochs") * an_epoch) if an_epoch else None
-    if steps:
-        found["optimizer_steps"] = steps
-        if an_epoch:
-            found["epochs"] = round(steps / an_epoch, 2)
+    steps = recipe.get("max_steps") if recipe.get("max_steps") > 0 else 0
+    if steps := steps or math.ceil(recipe.get("num_train_epochs") * an_epoch):
+        found |= {"optimizer_steps": steps} | ({"epochs": round(steps / an_epoch, 2)} if an_epoch else {})
     return found
 
 
@@ -90,46 +69,29 @@ def batch_line(facts: dict[str, Any]) -> str:
     elif "completions" in facts:
         parts.append(f"{facts['completions']} completions of {facts['prompts']} prompts")
     names = ("rows_a_step", "tokens_an_epoch", "optimizer_steps", "epochs")
-    parts += [f"{facts[name]} {name.replace('_', ' ')}" for name in names if name in facts]
-    return ", ".join(parts)
+    return ", ".join([*parts, *(f"{facts[name]} {name.replace('_', ' ')}" for name in names if name in facts)])
 
 
-def _rows(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
+def _rows(recipe: Recipe, rows: int, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
     """Return the facts and how many optimizer steps an epoch has, 0 where it is not known."""
     batch = recipe.get("per_device_train_batch_size") * world_size()
     accumulation = recipe.get("gradient_accumulation_steps")
     found: dict[str, Any] = {"rows_a_step": batch * accumulation}
-    if not rows:
-        return found, 0
-    if facts.get("mean_length"):
-        found["tokens_an_epoch"] = round(rows * facts["mean_length"])
+    if tokens := round(rows * (facts.get("mean_length") or 0)):
+        found["tokens_an_epoch"] = tokens
     if recipe.stage == "sft" and recipe.get("packing"):
-        if not recipe.get("max_length") or "tokens_an_epoch" not in found:
-            return found, 0
-        rows = math.ceil(found["tokens_an_epoch"] / recipe.get("max_length"))
+        rows = math.ceil(tokens / (recipe.get("max_length") or math.inf))
     return found, math.ceil(math.ceil(rows / batch) / accumulation)
 
 
-def _grpo(recipe: Recipe, rows: int | None, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
-    """The same for GRPO: a generation's prompts are drawn whole, and each batch of it is trained on `num_iterations` times."""
+def _grpo(recipe: Recipe, rows: int, facts: dict[str, Any]) -> tuple[dict[str, Any], int]:
+    """The same for GRPO: prompts are drawn whole, and each batch is trained on `num_iterations` times."""
     made = generation_of(recipe)
-    prompts = made.step / made.each
     found = {
-        "prompts_a_step": int(prompts) if prompts.is_integer() else round(prompts, 2),
+        "prompts_a_step": round(made.step / made.each, 2),
         "completions_a_step": made.step,
         "completions_a_prompt": made.each,
         "prompts_a_generation": made.prompts,
     }
-    if not rows:
-        return found, 0
     batches = rows // made.prompts * (made.size // made.batch) * recipe.get("num_iterations")
-    return found, max(1, math.ceil(batches / made.accumulation))
-
-
-def _generated(recipe: Recipe, rows: int | None) -> dict[str, Any]:
-    if not rows:
-        return {}
-    each = recipe.get("num_generations")
-    if recipe.stage == "eval":  # one more is greedy
-        return {"prompts": rows, "completions": rows * (each + 1) * len(recipe.get("models") or [""])}
-    return {"prompts": rows, "completions": rows * each}
+    return found, max(1, math.ceil(batches / made.accumulation)) if rows else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from fnmatch import fnmatch
 from typing import Any
 
 from reasoning_ext.errors import Problem
@@ -47,6 +48,11 @@ IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("activation_offloading", "use_cpu", (True,)),
     ("fsdp_config", "fsdp", (None, "", False)),
     ("dataloader_persistent_workers dataloader_prefetch_factor", "dataloader_num_workers", (0,)),
+    ("vllm_*", "engine", ("transformers", "server")),
+    ("attn_implementation max_seq_length bnb_4bit_* use_bnb_nested_quant", "engine", ("vllm", "server")),
+    ("load_in_8bit model_init_kwargs", "engine", ("vllm", "server")),
+    ("load_in_4bit model_revision dtype trust_remote_code", "engine", ("server",)),
+    ("max_prompt_length chat_template_path", "engine", ("server",)),  # which keeps the tokenizer to itself
 )
 
 
@@ -56,34 +62,28 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
     A key that is null, false or 0 asks for nothing, and what the command line switches off (`--use_peft false`) leaves its keys
     in the file without a fault.
     """
-    if "engine" in recipe.keys and recipe.get("engine") != "transformers":
-        return  # `rules_generation` says what an engine does not read
     told = set()
     for names, deciding, values, works in [*((*rule, True) for rule in NEEDS), *((*rule, False) for rule in IDLE)]:
         found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
+        if found.get("engine") == "ray":  # which runs another one
+            found["engine"] = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
         parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
         if not found or any(one in values for one in parts) is works or recipe.refused(*found):
             continue
         overridden = any(recipe.lines.get((key,)) == 0 for key in found)
-        key_now, value_now = next(iter(found.items()))
-        hint = f"write {key_now}: {' or '.join(map(_written, values))}" if works else f"write another {key_now}"
-        for key in _matching(recipe, names):
-            if key in told or (overridden and recipe.lines.get((key,)) != 0):
+        decider, now = next(iter(found.items()))
+        hint = f"write {decider}: {' or '.join(map(written, values))}" if works else f"write another {decider}"
+        for key in [key for key in recipe.values if any(fnmatch(key, name) for name in names.split())]:
+            if not recipe.values[key] or key in told or (overridden and recipe.lines.get((key,)) != 0):
                 continue
             told.add(key)
             if key == "max_seq_length":
                 hint = f"write {'max_length' if recipe.stage in FROM_DATA else 'max_completion_length'}"
-            beside = f"found {_written(recipe.values[key])} with {key_now}: {_written(value_now)}"
+            beside = f"found {written(recipe.values[key])} with {decider}: {written(now)}"
             yield recipe.problem(key, f"{beside}, where it does nothing", hint=f"leave it out, or {hint}")
 
 
-def _matching(recipe: Recipe, names: str) -> list[str]:
-    """Return the keys that the recipe sets, of those named."""
-    exact, starts = names.split(), tuple(name[:-1] for name in names.split() if name.endswith("*"))
-    keys = [key for key, value in recipe.values.items() if value]
-    return [key for key in keys if key in exact or (starts and key.startswith(starts))]
-
-
-def _written(value: Any) -> str:
+def written(value: Any) -> str:
+    """Write a value as a recipe does, of a long one the beginning."""
     text = " ".join(str(value).split())[:100]
     return text.lower() if isinstance(value, bool) or value is None else text

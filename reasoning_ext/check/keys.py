@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -12,6 +13,7 @@ from reasoning_ext.check import named_inputs, rules, rules_generation, rules_mod
 from reasoning_ext.errors import Level, Problem, UserError
 from reasoning_ext.recipe.keys import EVAL_REWARDS, TRAINED
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.user_code import without_code
 from reasoning_ext.runs import folder
 from reasoning_ext.scoring.spec import EntryError, RewardSpec, parse_rewards
 
@@ -61,22 +63,9 @@ class Checked:
         placed = map(self.recipe.placed, problems)
         self.problems += [problem for problem in dict.fromkeys(placed) if problem not in self.problems]
 
-    def note(self, key: str, found: str, hint: str = "", *, code: str, level: Level = "note") -> None:
+    def note(self, key: str, found: str, *, code: str, level: Level = "note") -> None:
         """Add one."""
-        self.add([Problem(code=code, level=level, key=key, found=found, hint=hint)])
-
-
-def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True) -> Checked:
-    """Check the keys of one recipe, and that what it names is there.
-
-    Args:
-        recipe: a recipe whose keys have been checked one by one.
-        made: the output_dirs of the recipes that run before this one.
-        run: as in `check`.
-    """
-    checked = Checked(recipe)
-    check_keys(checked, made, run)
-    return checked
+        self.add([Problem(code=code, level=level, key=key, found=found)])
 
 
 def unsloth_not_installed(recipe: Recipe) -> Iterator[Problem]:
@@ -94,7 +83,7 @@ OF_RUNS = (rules_generation.missing_engine, unsloth_not_installed)
 
 
 def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]]], *arguments: Any) -> list[Problem]:
-    """Return what breaks rules, each with its rule's name for a code; what a rule reads the recipe with may raise one too."""
+    """Return what breaks rules, each with its rule's name for a code, and what is raised while they read."""
     found: list[Problem] = []
     for rule in rules:
         try:
@@ -105,31 +94,32 @@ def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]
     return found
 
 
-def check_keys(checked: Checked, made: Iterable[Path], run: bool) -> None:
-    """Hold a recipe against every rule and read its rewards; `made` and `run` are those of `check_recipe`."""
-    recipe, made = checked.recipe, {Path(path).resolve() for path in made}
-    checked.add(broken_rules(recipe, OF_KEYS[:2]))  # what is missing, then what is named, then what must agree
-    checked.add(broken_rules(recipe, named_inputs.RULES, made, run))
-    checked.add(broken_rules(recipe, OF_KEYS[2:]))
-    checked.add(broken_rules(recipe, OF_RUNS) if run else [])
-    _parse(checked)
+def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True, wrong: Iterable[Problem] = ()) -> Checked:
+    """Hold one recipe against every rule, see that what it names is there, and read its rewards; no code is run.
+
+    Args:
+        recipe: a recipe whose keys have been checked one by one.
+        made: the output_dirs of the recipes that run before this one.
+        run: as in `check`.
+        wrong: what was found before.
+    """
+    checked, made = Checked(recipe, code=named_inputs.named_code(recipe)), {Path(path).resolve() for path in made}
+    checked.add(wrong)
+    with without_code() if checked.code else contextlib.nullcontext():
+        checked.add(broken_rules(recipe, OF_KEYS[:2]))  # what is missing, then what is named, then what must agree
+        checked.add(broken_rules(recipe, named_inputs.RULES, made, run))
+        checked.add(broken_rules(recipe, (*OF_KEYS[2:], *(OF_RUNS if run else ()))))
+        parse(checked)
+    return checked
 
 
-def _parse(checked: Checked) -> None:
+def parse(checked: Checked) -> None:
     """Read the rewards, once."""
     recipe, wrong = checked.recipe, list[EntryError]()
-    listed = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else []
-    checked.specs = parse_rewards(listed or (EVAL_REWARDS if recipe.stage == "eval" else []), recipe.folder, wrong)
+    listed = recipe.values.get("reward_funcs") or (EVAL_REWARDS if recipe.stage == "eval" else [])
+    checked.specs = parse_rewards(listed, recipe.folder, wrong)
     checked.add(wrong)
     checked.add(broken_rules(recipe, OF_REWARDS[1:] if wrong else OF_REWARDS, checked.specs))
-
-
-def read_signatures(checked: Checked, made: Iterable[Path], run: bool) -> None:
-    """Import what could not be read without being run, and see whether it is a reward, a format or a generator."""
-    if any(spec.plugin.unread for spec in checked.specs):
-        _parse(checked)
-    made = {Path(path).resolve() for path in made}
-    checked.add(broken_rules(checked.recipe, [named_inputs.unusable_data_set], made, run))
 
 
 def outputs(recipes: list[Recipe]) -> list[Path]:
@@ -143,17 +133,14 @@ def check_folder(checked: Checked, earlier: list[Recipe]) -> None:
     if not recipe.values.get("output_dir") or checked.errors:
         return
     if recipe.output_dir in outputs(earlier):
-        found = f"found {recipe.output_dir}, which an earlier recipe writes to"
-        checked.add([recipe.problem("output_dir", found, "one a recipe", code="same_output_dir")])
-    backends = {other.get("backend") for other in (*earlier, recipe) if other.stage in TRAINED}
-    if earlier and len(backends) > 1:
-        found = "found trl and unsloth among these recipes"
-        hint = "Unsloth patches TRL, so run them one by one"
-        checked.add([earlier[0].problem("backend", found, hint=hint, code="two_backends")])
+        checked.note("output_dir", "an earlier recipe writes to it, too", level="error", code="same_output_dir")
+    if len({other.get("backend") for other in (*earlier, recipe) if other.stage in TRAINED}) > 1 and earlier:
+        text = "found trl and unsloth among these recipes; Unsloth patches TRL, so run them one by one"
+        checked.note("backend", text, level="error", code="two_backends")
     try:
         folder.refuse_other_recipe(recipe.output_dir, recipe.values)
     except folder.RunDirError as error:
-        checked.add([recipe.problem("output_dir", str(error), code=error.problem.code)])
+        checked.note("output_dir", str(error), level="error", code=error.problem.code)
         return
     if other := folder.other_choice(recipe.output_dir, recipe.values):
         checked.note("output_dir", f"{recipe.output_dir} goes on {other}", code="goes_on")

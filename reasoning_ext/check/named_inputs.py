@@ -1,8 +1,9 @@
-"""What a recipe names, a model, data, a chat template, formats: is it there, is it finished, and what is a run made of."""
+"""What a recipe names, models, data, templates, formats: is it there and finished, and what is a run made of."""
 
 import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from reasoning_ext.data.format import FORMATS, find_format, format_names
 from reasoning_ext.data.gym import is_gym
@@ -21,41 +22,41 @@ from reasoning_ext.scoring.spec import HOMES, RewardSpec
 Problems = Iterator[Problem]
 
 
+def _data(recipe: Recipe) -> dict[str, dict[str, Any]]:
+    """Return what is said of each data set, and of those that must not be trained on, by what a lineage calls them."""
+    found, mixed = {}, recipe.values.get("datasets") is not None
+    with contextlib.suppress(UserError):  # which is said elsewhere
+        found = {f"dataset{f' {i + 1}' * mixed}": entry.values for i, entry in enumerate(entries(recipe))}
+    for i, one in enumerate(recipe.values.get("decontaminate") or []):
+        found[f"decontaminate {i + 1}"] = one if isinstance(one, dict) else {"dataset_name": one}
+    return found
+
+
 def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     """Return everything a run is made of, `{what: path or name}`, for its lineage."""
     sources = {}
     if recipe.values.get("model_name_or_path"):
         sources["model"] = recipe.local(recipe.values["model_name_or_path"])
     sources |= {f"model {label}": recipe.local(name) for label, name in eval_models(recipe).items()}
-    for i, entry in enumerate(entries(recipe)):
-        mark, name = f" {i + 1}" if recipe.values.get("datasets") else "", entry.values["dataset_name"]
-        file = str(find_generator(name, recipe.folder).file) if is_generator(name) else entry.local(name)
-        sources[f"dataset{mark}"] = file
-        if entry.values.get("dataset_format"):
-            sources[f"format{mark}"] = str(find_format(entry.values["dataset_format"], recipe.folder).file)
-    for i, item in enumerate(recipe.get("decontaminate") or [] if "decontaminate" in recipe.keys else []):
-        values = {"dataset_name": item} if isinstance(item, str) else item
-        name = values["dataset_name"]
-        sources[f"decontaminate {i + 1}"] = name.partition(":")[0] if is_generator(name) else recipe.local(name)
-        if values.get("dataset_format"):
-            sources[f"decontaminate format {i + 1}"] = str(find_format(values["dataset_format"], recipe.folder).file)
+    for what, values in _data(recipe).items():
+        name, form = values["dataset_name"], values.get("dataset_format")
+        sources[what] = str(find_generator(name, recipe.folder).file) if is_generator(name) else recipe.local(name)
+        if form:
+            own = what.replace("dataset", "format").replace("decontaminate", "decontaminate format")
+            sources[own] = str(find_format(form, recipe.folder).file)
     if recipe.values.get("chat_template_path"):
         sources["chat template"] = recipe.local(recipe.values["chat_template_path"])
     return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
 
 
 def named_code(recipe: Recipe) -> dict[str, str]:
-    """Return the Python that a recipe has imported, beside ours and TRL's, `{what: file or model}`; nothing is imported."""
+    """Return the Python that a recipe has imported, but ours and TRL's, `{what: file or model}`; here none is."""
     files: dict[str, Path | None] = {}
-    listed = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
+    listed = recipe.values.get("reward_funcs")
     for entry in [listed] if isinstance(listed, str) else listed or []:
         spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
-    others = recipe.get("decontaminate") or [] if "decontaminate" in recipe.keys else []
-    named = [item if isinstance(item, dict) else {"dataset_name": item} for item in others]
-    with contextlib.suppress(UserError):  # which is said elsewhere
-        named += [entry.values for entry in entries(recipe)]
-    for values in named:
+    for values in _data(recipe).values():
         name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
         if is_generator(name):
             files[f"dataset {name}"] = code_file(name, [], recipe.folder)
@@ -76,17 +77,13 @@ def code_line(code: dict[str, str]) -> str:
 
 def shown_path(file: Path) -> str:
     """Write a file's path as short as it can be."""
-    here = Path.cwd()
-    return str(file.relative_to(here) if file.is_relative_to(here) else file)
+    return str(file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file)
 
 
 def model_chain(recipe: Recipe, earlier: dict[str, Recipe], name: str | None = None) -> list[tuple[str, Recipe | None]]:
     """Return what a model comes down from, itself first: `(name, the recipe that is yet to make it)`, down to whole weights.
 
-    Args:
-        recipe: the recipe that names it.
-        earlier: `{resolved output_dir: recipe}` of the recipes that come before it.
-        name: one of the models of an evaluation; None: the recipe's model.
+    `earlier` are the recipes before it by resolved output_dir, `name` one of the models of an evaluation, else the recipe's.
     """
     name = name or recipe.values.get("model_name_or_path")
     if not name:
@@ -105,29 +102,21 @@ def model_chain(recipe: Recipe, earlier: dict[str, Recipe], name: str | None = N
 
 
 def unusable_model(recipe: Recipe, made: set[Path], run: bool) -> Problems:
-    """A model that is not there, not finished, or no model; a hub name is not looked up.
-
-    Args:
-        recipe: the recipe.
-        made: the resolved output_dirs of the recipes that run before it.
-        run: the recipe is about to run, so that a run it names must have finished.
-    """
-    models = eval_models(recipe)
-    if recipe.stage == "eval" and isinstance(recipe.get("models"), list) and len(models) < len(recipe.get("models")):
+    """A model that is not there, not finished, or no model; a hub name is not looked up."""
+    models, hint = eval_models(recipe), "write models: {label: path, ...}"
+    listed = recipe.values.get("models") if "models" in recipe.keys else None
+    if isinstance(listed, list) and len(models) < len(listed):
         found = f"found two models called {next(iter(models))}" if models else "found a model without a name"
-        yield recipe.problem("models", found, hint="write models: {label: path, ...}")
+        yield recipe.problem("models", found, hint=hint)
     if any(not isinstance(label, str) for label in models):
         yield recipe.problem("models", f"found the labels {list(models)}", "names", "write a number in quotes")
     if recipe.stage == "eval" and not models and not recipe.refused("models", "model_name_or_path"):
-        hint = "write models: {label: path, ...} or model_name_or_path"
-        yield recipe.problem("models", "the key is missing", hint=hint)
+        yield recipe.problem("models", "the key is missing", hint=f"{hint} or model_name_or_path")
     names: dict[tuple, object] = {("models", label): name for label, name in models.items()}
-    if not recipe.values.get("models"):
+    if not listed:
         names = {("model_name_or_path",): recipe.values.get("model_name_or_path")}
     for place, name in names.items():
-        if name is None or asks_server(recipe):
-            continue  # said already, or a name that only the server knows
-        if problem := _model_problem(recipe, name, made, run):
+        if name is not None and not asks_server(recipe) and (problem := _model_problem(recipe, name, made, run)):
             yield recipe.problem(place, problem)
 
 
@@ -136,59 +125,54 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
     if not isinstance(name, str):
         return f"found {name!r}, allowed: a hub name or a path"
     path = Path(recipe.local(name))
-    if path.resolve() in made:
-        return ""
-    in_folder = (
-        len(path.parts) > 1 and Path(path.parts[0]).is_dir()
-    )  # as runs/first: no hub name, though it looks like one
-    source = local_source(recipe.local(name)) or (path if in_folder or path.parts[0] == "runs" else None)
-    if source is None:
+    source = local_source(str(path)) or (path if _in_folder(path) else None)
+    if source is None or path.resolve() in made:
         return ""
     if not source.exists():
         return f"found {name}, but there is no such folder; run the recipe that makes it first"
     if not source.is_dir():
         return f"found {name}, a file, allowed: a folder with a model, or a hub name"
-    if is_run(source):
-        if problem := unfinished(source, name) if run else damage(source, name):
-            return problem
-    elif not any((source / file).is_file() for file in CONFIGS):
-        return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
-    if problem := json_problem(source, name):
+    if is_run(source) and (problem := unfinished(source, name) if run else damage(source, name)):
         return problem
-    return _base_problem(name, source, made)
+    if not is_run(source) and not any((source / file).is_file() for file in CONFIGS):
+        return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
+    return json_problem(source, name) or _base_problem(name, source, made)
+
+
+def _in_folder(path: Path) -> bool:
+    """Tell whether it is a path, as runs/first, though it looks like a name of the hub's."""
+    return path.parts[:1] == ("runs",) or (len(path.parts) > 1 and Path(path.parts[0]).is_dir())
 
 
 def _base_problem(name: str, folder: Path, made: set[Path]) -> str:
-    """Say that the base which an adapter names lies on no disk, or nothing; a name that may be the hub's is left alone."""
-    file = folder / ADAPTER
-    if not file.is_file():
+    """Say that the base which an adapter names is not here, or nothing; the hub's names are left alone."""
+    if not (folder / ADAPTER).is_file():
         return ""
     try:
         base = base_of(str(folder))
     except KeyProblem as problem:
         return str(problem).replace(str(folder), name)
-    if Path(base).exists() or Path(base).resolve() in made:
-        return ""
     path = Path(base)
-    in_folder = len(path.parts) > 1 and (Path(path.parts[0]).is_dir() or path.parts[0] == "runs")
-    if local_source(base) is None and not in_folder and path.name not in (MERGED, RANDOM):
+    away = local_source(base) is None and not _in_folder(path) and path.name not in (MERGED, RANDOM)
+    if away or path.exists() or path.resolve() in made:
         return ""
     where = "" if path.is_absolute() else f" (relative paths count from {Path.cwd()})"
-    mend = f"start where it was trained, or mend base_model_name_or_path in {file}"
+    mend = f"start where it was trained, or mend base_model_name_or_path in {folder / ADAPTER}"
     return f"found {name}, an adapter whose base {base} is not there{where}; {mend}"
 
 
 def unusable_template(recipe: Recipe, made: set[Path], run: bool) -> Problems:
     """A chat template whose file is not there or is no text."""
     name = recipe.values.get("chat_template_path")
-    source = local_source(recipe.local(name)) if name else None
-    if name and Path(name).suffix in (".jinja", ".j2"):
-        source = Path(recipe.local(name))
+    if not name:
+        return
+    jinja = Path(name).suffix in (".jinja", ".j2")
+    source = Path(recipe.local(name)) if jinja else local_source(recipe.local(name))
     if source is None:
         return
     if not source.exists():
         yield recipe.problem("chat_template_path", f"found {name}, but there is no such file ({source.resolve()})")
-    elif source.is_file():
+    elif jinja:
         try:
             source.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
@@ -198,8 +182,9 @@ def unusable_template(recipe: Recipe, made: set[Path], run: bool) -> Problems:
 def unusable_data_set(recipe: Recipe, made: set[Path], run: bool) -> Problems:
     """A data set that is not there, or a format or a generator of rows that is none; a hub name is not looked up."""
     for entry in entries(recipe):
-        if entry.values.get("dataset_name"):
-            yield from _source_problems(entry, made)
+        if name := entry.values.get("dataset_name"):
+            yield from _test_size_problems(entry, name)
+            yield from _source_problems(entry, name, made)
         try:
             find_format(entry.get("dataset_format"), recipe.folder)
         except LookupError as error:
@@ -207,18 +192,16 @@ def unusable_data_set(recipe: Recipe, made: set[Path], run: bool) -> Problems:
             yield entry.problem("dataset_format", found, hint=f"formats: {', '.join(format_names())}")
 
 
-def _source_problems(recipe: Recipe, made: set[Path]) -> Problems:
-    name = recipe.values["dataset_name"]
-    yield from _test_size_problems(recipe, name)
+def _source_problems(recipe: Recipe, name: str, made: set[Path]) -> Problems:
     if is_generator(name):
         try:
             find_generator(name, recipe.folder)
         except LookupError as error:
             yield recipe.problem("dataset_name", f"found {name}: {error.args[0]}")
         return
-    source = local_source(recipe.local(name)) or (Path(name) if Path(name).parts[0] == "runs" else None)
     if "gen_kwargs" in recipe.values and not is_gym(name):
         yield recipe.problem("gen_kwargs", f"found with {name}", "with a Python file that makes the rows")
+    source = local_source(recipe.local(name)) or (Path(name) if Path(name).parts[0] == "runs" else None)
     if source is not None and not source.exists() and source.resolve() not in made:
         yield recipe.problem("dataset_name", f"found {name}, but there is no such file or folder ({source.resolve()})")
 
@@ -226,21 +209,20 @@ def _source_problems(recipe: Recipe, made: set[Path]) -> Problems:
 def _test_size_problems(recipe: Recipe, name: str) -> Problems:
     """Yield what is wrong with `test_size`; that there are enough rows is seen when they are read."""
     size = recipe.get("test_size")
-    if size is None:
-        return
-    what = "a Python file" if is_generator(name) else "reasoning_gym" if is_gym(name) else ""
-    if not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
-        yield recipe.problem("test_size", f"found {size}", "a share between 0 and 1, or a number of rows")
-    elif what:
-        hint = f"{what} makes a split test by itself; leave it out"
-        yield recipe.problem("test_size", f"found {size} with {name}", hint=hint)
+    why = ""
+    if size is not None and not (0 < size < 1 or (isinstance(size, int) and size >= 1)):
+        why = "write a share between 0 and 1, or a number of rows"
+    elif is_generator(name) or is_gym(name):
+        why = "a Python file or task that makes a split test by itself"
     elif is_sampled(Path(recipe.local(name))):
-        hint = "hold rows out of the prompts that it answers, with test_size in its recipe"
-        yield recipe.problem("test_size", f"found {size} with the sample run {name}", hint=hint)
+        why = "a sample run; hold rows out of the prompts that it answers, with test_size in its recipe"
     elif recipe.get("dataset_streaming"):
-        yield recipe.problem("test_size", f"found {size} with dataset_streaming: true", "where all rows are read")
+        why = "which must be read whole; leave out dataset_streaming"
+    if size is not None and why:
+        yield recipe.problem("test_size", f"found {size} with {name}", hint=why)
 
 
+# they take the resolved output_dirs of earlier recipes, and whether the recipe is about to run, its model finished
 RULES: tuple[Callable[[Recipe, set[Path], bool], Problems], ...] = (
     unusable_model, unusable_template, unusable_data_set,
 )  # fmt: skip

@@ -23,26 +23,17 @@ HUB_SECONDS = 8.0
 
 
 def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
-    """Switch reports off unless a recipe wants them, and the hub where it is needed and does not answer.
+    """Switch reports off unless a recipe wants them, and the hub where one needs it and it does not answer.
 
-    Args:
-        recipes: what is to be run or checked.
-        offline: the hub is not asked anyway.
-
-    Returns:
-        whether the hub is not to be asked.
+    Returns whether the hub is not to be asked, as it is with `offline` anyway.
     """
     if not any(recipe.get("telemetry") for recipe in recipes):
         os.environ.update(SILENT)
-    if (
-        not offline
-        and not any(os.environ.get(name) for name in OFFLINE)
-        and any(_needs_hub(recipe, recipes) for recipe in recipes)
-    ):
-        problem = _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-        if problem:
-            print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
-            offline = True
+    asked = not offline and not any(os.environ.get(name) for name in OFFLINE)
+    asked = asked and any(_needs_hub(recipe, recipes) for recipe in recipes)
+    if asked and (problem := _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")):
+        print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
+        offline = True
     if offline:
         os.environ.update(dict.fromkeys(OFFLINE, "1"))
     return offline
@@ -62,20 +53,19 @@ def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
 
 def _hub_problem(url: str) -> str:
     """Ask the hub once, and say why it cannot be asked, or nothing."""
-    found = [f"the hub, {without_secrets(url)}, does not answer (timed out)"]
+    found = ["does not answer (timed out)"]
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=HUB_SECONDS).close()
+            found.append("")
+        except urllib.error.HTTPError as error:
+            found.append(f"answers {error.code}" if error.code >= 500 else "")
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            found.append(f"does not answer ({getattr(error, 'reason', error)})")
+
     # by itself a time limit holds for each of its addresses, and for none of their names
-    asking = threading.Thread(target=lambda: found.append(_asked(url)), daemon=True)
+    asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(HUB_SECONDS)
-    return found[-1]
-
-
-def _asked(url: str) -> str:
-    try:
-        request = urllib.request.Request(url, method="HEAD")
-        with urllib.request.urlopen(request, timeout=HUB_SECONDS):
-            return ""
-    except urllib.error.HTTPError as error:
-        return f"the hub, {without_secrets(url)}, answers {error.code}" if error.code >= 500 else ""
-    except (OSError, ValueError, http.client.HTTPException) as error:
-        return f"the hub, {without_secrets(url)}, does not answer ({getattr(error, 'reason', error)})"
+    return found[-1] and f"the hub, {without_secrets(url)}, {found[-1]}"

@@ -5,13 +5,12 @@ Every rule is a generator, named after what it forbids, as in `rules`; it asks f
 
 from __future__ import annotations
 
-import difflib
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_ext.errors import Problem
+from reasoning_ext.check.rules import Problems, unknown_name
 from reasoning_ext.recipe.engine_options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.recipe.entries import asks_server
 from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK
@@ -19,49 +18,17 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.scoring.spec import RewardSpec
 
-Problems = Iterator[Problem]
-NEEDS_IDS = "completion_ids"
+OUT = "leave it out"
 # generation_kwargs that would undo what every engine decides by itself, and what to do instead
 DECIDED = {
+    **dict.fromkeys("num_beams eos_token_id pad_token_id use_cache max_time stop_strings".split(), OUT),
+    **dict.fromkeys("return_dict_in_generate custom_generate logits_processor".split(), OUT),
+    **dict.fromkeys("n num_return_sequences".split(), "write num_generations"),
+    **dict.fromkeys("max_new_tokens max_length max_tokens".split(), "write max_completion_length"),
     "seed": "write the recipe's seed",
-    "n": "write num_generations",
-    "num_return_sequences": "write num_generations",
-    "max_new_tokens": "write max_completion_length",
-    "max_length": "write max_completion_length",
-    "max_tokens": "write max_completion_length",
     "do_sample": "write temperature, where 0 takes the likeliest tokens",
-    "num_beams": "leave it out, each completion is drawn by itself",
-    "eos_token_id": "leave it out, a completion ends where the model's turn does",
-    "pad_token_id": "leave it out, the tokenizer's is taken",
-    "use_cache": "leave it out, the engine keeps the cache",
-    "max_time": "leave it out, a completion that is cut off by the clock is another one each time",
-    "stop_strings": "leave it out, or write stop with engine: server",
-    "return_dict_in_generate": "leave it out",
-    "custom_generate": "leave it out",
-    "logits_processor": "leave it out",
 }
-SENT = dict.fromkeys(("model", "messages", "stream"), "leave it out")  # and in a server's requests
-MAY_BE_ZERO = ("num_gpus", "num_cpus")
-STEPS_KIND = "steps"
-OUT = "leave it out"
-VLLM_KEYS = dict.fromkeys(
-    ("vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl"), OUT
-)
-WEIGHTS = dict.fromkeys(
-    ("attn_implementation", "max_seq_length", "bnb_4bit_quant_type", "bnb_4bit_quant_storage", "use_bnb_nested_quant"),
-    OUT,
-)
-SERVERS_OWN = ("load_in_4bit", "load_in_8bit", "model_revision", "model_init_kwargs", "dtype", "trust_remote_code")
-# keys of the stages that an engine never looks at, so that who writes one would be mistaken about what it does; what to do
-UNREAD: dict[str, dict[str, str]] = {
-    "transformers": VLLM_KEYS,
-    "vllm": WEIGHTS
-    | {
-        "load_in_8bit": "write load_in_4bit, or name weights that are stored so",
-        "model_init_kwargs": "write engine_kwargs: {engine_args: ...}",
-    },
-    "server": WEIGHTS | VLLM_KEYS | dict.fromkeys(SERVERS_OWN, OUT),
-}
+SENT = ("model", "messages", "stream")  # and in a server's requests
 
 
 def wrong_engine_option(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
@@ -78,22 +45,33 @@ def wrong_engine_option(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
             yield recipe.problem(("engine_kwargs", name), found, allowed)
 
 
+def _option_problems(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tuple) -> Problems:
+    """Yield what is wrong with an engine's options: unknown names, values of the wrong type, numbers below 1."""
+    known = dataclass_keys(OPTIONS[engine]) if isinstance(engine, str) and engine in OPTIONS else {}
+    for name, value in given.items() if engine in [*OPTIONS] else ():
+        path = (*place, name)
+        if name not in known:
+            yield unknown_name(recipe, path, f"option of engine {engine}", value, known)
+        elif misfit := known[name].misfit(value):
+            yield recipe.problem(path, misfit[0], f"{misfit[1]} (engine {engine})")
+        elif engine != "server" and known[name].annotation in ("int", "float"):
+            zero = name in ("num_gpus", "num_cpus")
+            if not (math.isfinite(value) and (value >= 0 if zero else value > 0)):
+                yield recipe.problem(path, f"found {value}", "0 or more" if zero else "above 0")
+
+
 def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
-    """A key that the engine cannot serve, does not read, or decides by itself."""
+    """A key that the engine cannot serve, or decides by itself."""
     if "engine" not in recipe.keys:
         return
-    engine, given = recipe.get("engine"), recipe.get("engine_kwargs") or {}
-    inner = given.get("engine", "vllm") if engine == "ray" else engine
+    engine = recipe.get("engine")
+    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm") if engine == "ray" else engine
     if recipe.get("backend") == "unsloth" and engine != "transformers":
         yield recipe.problem("backend", f"found unsloth with engine: {engine}", "trl", "the engine loads the model")
     if inner in ("vllm", "server") and recipe.get("from_scratch"):
         yield recipe.problem("from_scratch", f"found true with engine: {engine}", "with transformers")
-    name = f"{engine} over {inner}" if engine == "ray" else engine
-    for key, todo in UNREAD.get(inner, {}).items() if isinstance(inner, str) else ():
-        if key in recipe.keys and (value := recipe.values.get(key)):  # null, false and empty ask for nothing
-            yield recipe.problem(key, f"found {value} with engine: {name}, which does not read it", hint=todo)
     arguments = recipe.get("generation_kwargs")
-    decided = DECIDED | (SENT if engine == "server" else {})
+    decided = DECIDED | (dict.fromkeys(SENT, OUT) if engine == "server" else {})
     for name, value in arguments.items() if isinstance(arguments, dict) else ():
         taken_out = engine == "server" and value is None and name not in ("n", *SENT)  # a field that it does not know
         if name in decided and not taken_out:
@@ -102,93 +80,56 @@ def unfit_for_engine(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
 
 
 def needs_tokenizer(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
-    """A key or a reward that needs the tokenizer or the tokens, which a server keeps to itself."""
-    if not asks_server(recipe):
-        return
-    for key in ("max_prompt_length", "chat_template_path"):
-        if key in recipe.keys and recipe.values.get(key) is not None:
-            yield recipe.problem(key, f"found {recipe.values[key]} with engine: server", "where the tokenizer is here")
-    for i, spec in enumerate(specs):
-        if NEEDS_IDS in spec.plugin.required and not spec.plugin.is_factory:
+    """A reward that needs the ids of the tokens, which a server keeps to itself."""
+    for i, spec in enumerate(specs if asks_server(recipe) else ()):
+        if "completion_ids" in spec.plugin.required and not spec.plugin.is_factory:
             found = f"{spec.name} needs the ids of the tokens, which a server does not tell"
-            hint = "write engine: vllm or transformers, or leave it out"
-            yield recipe.problem(("reward_funcs", i), found, hint=hint)
+            yield recipe.problem(("reward_funcs", i), found, hint="write engine: vllm or transformers, or leave it out")
 
 
 def missing_engine(recipe: Recipe) -> Problems:
     """The engine's package is not installed; asked before a run, since a recipe may be for elsewhere."""
-    if "engine" not in recipe.keys:
-        return
-    engine = recipe.get("engine")
-    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
-    for package in (engine, inner) if engine == "ray" else (engine,):
-        if package in ("vllm", "ray") and find_spec(package) is None:
+    engine = recipe.get("engine") if "engine" in recipe.keys else None
+    inner = (recipe.get("engine_kwargs") or {}).get("engine", "vllm") if engine == "ray" else engine
+    for package in ("vllm", "ray"):
+        if package in (engine, inner) and find_spec(package) is None:
             hint = f"pip install 'reasoning-ext[{package}]', or write transformers"
             yield recipe.problem("engine", f"found {engine}, but {package} is not installed", hint=hint)
 
 
-def _option_problems(recipe: Recipe, engine: Any, given: dict[Any, Any], place: tuple) -> Problems:
-    """Yield what is wrong with an engine's options: unknown names, values of the wrong type, numbers below 1."""
-    if not isinstance(engine, str) or engine not in OPTIONS:
-        return
-    known = dataclass_keys(OPTIONS[engine])
-    for name, value in given.items():
-        path = (*place, name)
-        if name not in known:
-            near = difflib.get_close_matches(str(name), list(known), 1, cutoff=0.0)
-            found = f"unknown option of engine {engine} (found {name}: {value!r})"
-            yield recipe.problem(path, found, hint=f"the nearest is {near[0]}" if near else "it has none")
-        elif misfit := known[name].misfit(value):
-            yield recipe.problem(path, misfit[0], f"{misfit[1]} (engine {engine})")
-        elif engine != "server" and known[name].annotation in ("int", "float"):
-            zero = name in MAY_BE_ZERO
-            if not (math.isfinite(value) and (value >= 0 if zero else value > 0)):
-                yield recipe.problem(path, f"found {value}", "0 or more" if zero else "above 0")
-
-
 def contradictory_selection(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """Stage `sample` is told to keep, or to draw, what the other numbers do not leave."""
-    if recipe.stage != "sample":
+    if recipe.stage != "sample" or (each := recipe.get("num_generations") or 0) < 1:
         return
-    each, keep, diverse = (recipe.get(key) for key in ("num_generations", "keep", "diverse"))
-    for key in ("min_generations", "max_generations"):
-        value = recipe.get(key)
-        if key in recipe.values and value is not None and value >= 1 and not recipe.get("adaptive"):
-            found = f"found {value} without adaptive: true, which it belongs to"
-            yield recipe.problem(key, found, hint="write that, or leave it out")
-    if isinstance(most := recipe.get("max_generations"), int) and most < (each or 0):
-        yield recipe.problem("max_generations", f"found {most}", f"num_generations {each} or more")
-    if isinstance(least := recipe.get("min_generations"), int) and least > (each or least):
-        yield recipe.problem("min_generations", f"found {least}", f"num_generations {each} or fewer")
-    if diverse is not None and "keep" in recipe.values:
-        yield recipe.problem("diverse", f"found {diverse} beside keep: {keep}", "one of the two")
-    enough = diverse or keep
-    if isinstance(enough, int) and isinstance(each, int) and enough > each:
-        yield recipe.problem("diverse" if diverse else "keep", f"found {enough}", f"num_generations {each} or fewer")
-    if recipe.get("min_agreement") is not None and isinstance(each, int) and each < 3:
-        yield recipe.problem("num_generations", f"found {each} with min_agreement", "3 or more, which can agree")
-    if recipe.get("temperature") == 0 and isinstance(each, int) and each > 1:
+    for key, least in (("max_generations", each), ("num_generations", 3 if recipe.get("min_agreement") else 1)):
+        if isinstance(value := recipe.get(key), int) and value < least:
+            yield recipe.problem(key, f"found {value}", f"{least} or more, for what else is asked of a prompt")
+    for key in ("min_generations", "diverse" if recipe.get("diverse") else "keep"):
+        if isinstance(value := recipe.get(key), int) and value > each:
+            yield recipe.problem(key, f"found {value}", f"num_generations {each} or fewer")
+    if recipe.get("diverse") is not None and "keep" in recipe.values:
+        yield recipe.problem("diverse", f"found {recipe.get('diverse')} beside keep", "one of the two")
+    if recipe.get("temperature") == 0 and each > 1:
         found = f"found 0 with num_generations {each}, which would all be the same"
-        yield recipe.problem("temperature", found, hint="write 1.0, or 1")
+        yield recipe.problem("temperature", found, hint="write 1.0, or 1 generation")
 
 
 def wrong_pairs(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """pairs has an unknown kind, no number of pairs, or pairs by steps without the reward that judges steps."""
-    for kind, count in (recipe.get("pairs") or {}).items() if recipe.stage == "sample" else ():
+    for kind, count in (recipe.values.get("pairs") or {}).items():
         place = ("pairs", kind)
         if kind not in PAIR_KINDS:
-            near = difflib.get_close_matches(str(kind), PAIR_KINDS, 1, cutoff=0.0)[0]
-            yield recipe.problem(place, f"unknown kind (found {kind}: {count!r})", hint=f"the nearest is {near}")
+            yield unknown_name(recipe, place, "kind", count, PAIR_KINDS)
         elif isinstance(count, bool) or not isinstance(count, int) or count < 0:
             yield recipe.problem(place, f"found {count!r}", "pairs a prompt, 0 or more")
-        elif kind == STEPS_KIND and count and STEP_CHECK not in [spec.name for spec in specs]:
+        elif kind == "steps" and count and STEP_CHECK not in [spec.name for spec in specs]:
             found = f"found {count} without the reward {STEP_CHECK}, which says whose steps hold"
             yield recipe.problem(place, found, hint="add it to reward_funcs, with weight: 0.0 to measure alone")
 
 
 def wrong_difficulty(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """difficulty is not two pass rates, the lower one first."""
-    bounds = recipe.get("difficulty") if "difficulty" in recipe.keys else None
+    bounds = recipe.values.get("difficulty")
     if bounds is None:
         return
     numbers = [b for b in bounds if isinstance(b, int | float) and not isinstance(b, bool) and 0 <= b <= 1]

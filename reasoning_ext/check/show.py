@@ -1,18 +1,9 @@
 """`reasoning-ext check`: what `check` finds, as one screen a recipe or as one JSON document.
 
-`--json` prints one document, also where there are errors:
-
-    {"ok": whether there is no error,
-     "errors": [what could not be read as a recipe, a line each],
-     "recipes": [{"recipe": path, "stage": stage, "ok": ..., "unread": why no row was read, or "",
-                  "findings": [{"code": see docs/problems.md, "level": "error" | "warning" | "note",
-                                "key": the recipe's key or "", "line": number or null,
-                                "text": what was found and what to change}],
-                  "facts": {"columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
-                            "context", "lengths", "think_contract", "in_training_data": each where it is known,
-                            "batch": see `cost.batch_facts`, "golds": text, "rewards": {completion: {reward: value}},
-                            "code": {what: file or model} of the Python that it names,
-                            "memory": see `memory.check.MemoryReport.as_dict`, sizes in bytes}}]}
+`--json` prints {"ok": ..., "errors": [what could not be read as a recipe, a line each], "recipes": [see `document`]}, also
+where there are errors. Facts are "columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
+"context", "lengths", "think_contract" and "in_training_data" where they are known; "batch" of `cost.batch_facts`, "golds" as a
+text, "rewards" as {completion: {reward: value}}, "code" as {what: file or model}, and "memory" in bytes.
 """
 
 from __future__ import annotations
@@ -23,13 +14,13 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.check import beside, check, trial
+from reasoning_ext.check import beside, check
 from reasoning_ext.check.cost import batch_line
 from reasoning_ext.check.keys import Checked
 from reasoning_ext.check.memory.check import MemoryOptions
 from reasoning_ext.check.named_inputs import code_line, shown_path
 from reasoning_ext.check.rows import Inspection
-from reasoning_ext.errors import Problem, UserError, print_error
+from reasoning_ext.errors import Problem, print_error
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.scoring.spec import reward_weights
@@ -39,15 +30,18 @@ if TYPE_CHECKING:
     from reasoning_ext.think.template import Contract
 
 LEVELS = ("error", "warning", "note")
-BARS = "▁▂▃▄▅▆▇█"
 ROW_LIMIT = 400  # characters of each part of a row, where rows are not asked for with --show
 
 
 def check_and_print(
-    recipes: list[Recipe], wrong: list[Problem], offline: bool, show: int, as_json: bool,
+    recipes: list[Recipe],
+    wrong: list[Problem],
+    offline: bool,
+    show: int,
+    as_json: bool,
     options: MemoryOptions | None = None,
-) -> int:  # fmt: skip
-    """Check recipes one after another and print what each will do.
+) -> int:
+    """Check recipes one after another, print what each will do, and return 2 where an error was found, else 0.
 
     Args:
         recipes: the recipes; those beside them in their folder count as run before, if their number is lower.
@@ -56,25 +50,26 @@ def check_and_print(
         show: print so many rows as they come out.
         as_json: print one JSON document and nothing else.
         options: how the memory is planned; None: against the card that is found.
-
-    Returns:
-        2 where an error was found, else 0.
     """
     if not as_json and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letters gets question marks
-    found, announced = list[Checked](), set[int]()
+    found, headed = list[Checked](), set[int]()
+    lost = [problem for problem in wrong if problem.file not in {str(recipe.path) for recipe in recipes}]
 
-    def announce(checked: Checked) -> None:
-        announced.add(id(checked))
-        _print_head(checked)
+    def head(checked: Checked) -> None:
+        headed.add(id(checked))
+        print(f"{checked.recipe.path}: stage {checked.recipe.stage}, backend {checked.recipe.get('backend')}")
+        if checked.code and not checked.errors:
+            print(f"  {code_line(checked.code)}", flush=True)
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
-        tell = None if as_json else announce
-        for checked in check(recipes, False, offline, beside, tell, options, wrong):
+        for checked in check(recipes, False, offline, beside, None if as_json else head, options, wrong):
             found.append(checked)
-            if not as_json:
-                print_checked(checked, show, headed=id(checked) in announced)
-    lost = [problem for problem in wrong if problem.file not in {str(recipe.path) for recipe in recipes}]
+            if as_json:
+                continue
+            if id(checked) not in headed and (checked.inspection or any(p.level != "error" for p in _ordered(checked))):
+                head(checked)
+            _print_checked(checked, show, all(problem.file for problem in lost))
     ok = not lost and not any(checked.errors for checked in found)
     if as_json:
         whole = {"ok": ok, "errors": [str(problem) for problem in lost], "recipes": [*map(document, found)]}
@@ -85,9 +80,8 @@ def check_and_print(
 
 
 def document(checked: Checked) -> dict[str, Any]:
-    """Return what was found of a recipe for `check --json`; the module's text says what there is."""
-    found, recipe = checked.inspection, checked.recipe
-    facts = {"batch": {}, "golds": "", "rewards": {}, **checked.facts, "code": checked.code}
+    """Return what was found of a recipe for `check --json`."""
+    found, facts = checked.inspection, {"batch": {}, "golds": "", "rewards": {}, **checked.facts, "code": checked.code}
     if found and found.lengths:
         facts["lengths"] = length_facts(found.lengths)
     if found and found.contract:
@@ -95,8 +89,8 @@ def document(checked: Checked) -> dict[str, Any]:
     if checked.memory:
         facts["memory"] = checked.memory.as_dict()
     return {
-        "recipe": str(recipe.path),
-        "stage": recipe.stage,
+        "recipe": str(checked.recipe.path),
+        "stage": checked.recipe.stage,
         "ok": not checked.errors,
         "unread": checked.unread,
         "findings": [problem.as_dict() for problem in _ordered(checked)],
@@ -110,28 +104,14 @@ def _ordered(checked: Checked) -> list[Problem]:
     return sorted(kept, key=lambda problem: LEVELS.index(problem.level))
 
 
-def _print_head(checked: Checked) -> None:
-    print(f"{checked.recipe.path}: stage {checked.recipe.stage}, backend {checked.recipe.get('backend')}")
-    if checked.code and not checked.errors:
-        print(f"  {code_line(checked.code)}", flush=True)
-
-
-def print_checked(checked: Checked, show: int, headed: bool) -> None:
-    """Print a check on one screen; errors go to standard error, a line each.
-
-    Args:
-        checked: the check.
-        show: print so many rows whole; 0: one row, shortened.
-        headed: its first line stands there already.
-    """
-    told = [problem for problem in _ordered(checked) if problem.level != "error"]
-    if not headed and (checked.inspection is not None or told):
-        _print_head(checked)
+def _print_checked(checked: Checked, show: int, well: bool) -> None:
+    """Print a check on one screen; errors go to standard error, a line each."""
     if checked.inspection is not None:
         _print_body(checked, checked.inspection, show)
-    for problem in told:
-        print(f"  {problem.level}: {problem.key + ': ' if problem.key else ''}{problem.text}")
-    if not checked.errors:
+    for problem in _ordered(checked):
+        if problem.level != "error":
+            print(f"  {problem.level}: {problem.key + ': ' if problem.key else ''}{problem.text}")
+    if well and not checked.errors:
         print("  ok")
     sys.stdout.flush()
     for problem in checked.errors:
@@ -139,57 +119,40 @@ def print_checked(checked: Checked, show: int, headed: bool) -> None:
 
 
 def _print_body(checked: Checked, found: Inspection, show: int) -> None:
-    """Print what a recipe will do, on one screen."""
     recipe, facts = checked.recipe, checked.facts
-    if checked.specs:
-        weights = reward_weights(recipe.values.get("reward_weights"), checked.specs)
-        shown = [f"{s.name} x {w:g} ({_place(s.plugin)})" for s, w in zip(checked.specs, weights, strict=True)]
-        print("  rewards: " + ", ".join(shown))
-    if checked.unread:
-        print(f"  data: {checked.unread}")
-    for line in found.prepared.lines():
-        print(f"  data: {line}")
+    weights = reward_weights(recipe.values.get("reward_weights"), checked.specs) if checked.specs else []
+    places = [spec.plugin.module or shown_path(spec.plugin.file) for spec in checked.specs]
+    shown = [f"{s.name} x {w:g} ({at})" for s, w, at in zip(checked.specs, weights, places, strict=True)]
+    lines = {"rewards": ", ".join(shown), "data": checked.unread}
+    for what, line in [*lines.items(), *(("data", line) for line in found.prepared.lines())]:
+        if line:
+            print(f"  {what}: {line}")
     if facts.get("columns"):
         print(f"  columns: {', '.join(facts['columns'])}")
     if found.contract is not None:
-        print(f"  thoughts: {describe(found.contract, recipe.stage)}")
+        print(f"  thoughts: {_describe(found.contract)}")
     if found.lengths:
-        print(f"  {length_line(recipe, found)}")
-    print_rows(recipe, found, max(1, show), full=show > 0)
+        print(f"  {_length_line(checked, found)}")
+    _print_rows(recipe, found, show)
     if facts.get("golds"):
         print(f"  golds: {facts['golds']}")
     if facts.get("rewards"):
         print("  rewards tried with made-up completions, means over the rows:")
-        trial.print_table(facts["rewards"])
-    if line := batch_line(facts.get("batch", {})):
-        print(f"  batch: {line}")
-    if checked.cost:
-        print(f"  {checked.cost}")
-    for line in checked.memory.lines() if checked.memory else ():
+    for what, paid in facts.get("rewards", {}).items():
+        said = (f"{name} {'-' if value is None else format(value, '.2g')}" for name, value in paid.items())
+        print(f"    {what:30s} {'  '.join(said)}")
+    batch = batch_line(facts.get("batch", {}))
+    memory = checked.memory.lines() if checked.memory else []
+    for line in filter(None, (f"batch: {batch}" if batch else "", checked.cost, *memory)):
         print(f"  {line}")
 
 
-def _place(plugin: Any) -> str:
-    """Return where a reward comes from, as short as it can be."""
-    return plugin.module or shown_path(plugin.file)
-
-
-def describe(contract: Contract, stage: str) -> str:
+def _describe(contract: Contract) -> str:
     """Say in one line what a chat template does with thoughts and what ends a turn."""
     opened = contract.open.strip()
-    begin = (
-        f"the prompt opens {opened}" if contract.prefix
-        else "the prompt closes an empty thought" if contract.closed
-        else f"the model opens {opened} itself"
-    )  # fmt: skip
-    fate = {"refused": "the template refuses thoughts of earlier turns"}
-    parts = [
-        begin, f"{contract.end!r} ends a turn", fate.get(contract.history, f"thoughts of earlier turns are {contract.history}"),
-    ]  # fmt: skip
-    if stage in FROM_DATA and (contract.target != "kept" or contract.adds_empty):
-        does = "add an empty thought" if contract.target == "kept" else "lose the thought"
-        parts.append(f"the template would {does} in what is trained on, so only prompts are rendered by it")
-    return "; ".join(parts)
+    begin = f"the prompt opens {opened}" if contract.prefix else f"the model opens {opened} itself"
+    begin = "the prompt closes an empty thought" if contract.closed else begin
+    return f"{begin}; {contract.end!r} ends a turn; thoughts of earlier turns are {contract.history}"
 
 
 def length_facts(lengths: list[int]) -> dict[str, int]:
@@ -199,39 +162,29 @@ def length_facts(lengths: list[int]) -> dict[str, int]:
     return dict(zip(("shortest", "median", "percentile_95", "longest"), (ordered[i] for i in at), strict=True))
 
 
-def length_line(recipe: Recipe, found: Inspection) -> str:
-    """Write lengths, and the limit that they are held against, as one line with a histogram."""
+def _length_line(checked: Checked, found: Inspection) -> str:
+    recipe = checked.recipe
     named = {"sft": ("rows", "max_length"), "dpo": ("pairs, of each the longer side", "max_length")}
     what, key = named.get(recipe.stage, ("prompts", "max_prompt_length"))
-    shown = {name.replace("percentile_95", "95 %"): n for name, n in length_facts(found.lengths).items()}
-    facts = ", ".join(f"{name} {value}" for name, value in shown.items())
+    facts = ", ".join(f"{name.replace('percentile_95', '95 %')} {n}" for name, n in length_facts(found.lengths).items())
     limit = recipe.get(key) if key in recipe.keys else None
-    rows, measured = found.facts.get("rows"), len(found.lengths)
-    of = f"{measured} of {rows}" if rows and rows > measured else str(measured)
-    held = f", {key} {limit}" if limit else ""
-    return f"tokens of {of} {what}: {facts}{held}  |{histogram(found.lengths)}|"
+    rows, measured = checked.facts.get("rows") or 0, len(found.lengths)
+    of = f"{measured} of {rows}" if rows > measured else str(measured)
+    return f"tokens of {of} {what}: {facts}" + (f", {key} {limit}" if limit else "")
 
 
-def histogram(lengths: list[int], bins: int = 24) -> str:
-    """Draw lengths as one line of bars, from the shortest to the longest."""
-    low, high = min(lengths), max(lengths)
-    counts = [0] * bins
-    for length in lengths:
-        counts[min(bins - 1, (length - low) * bins // max(1, high - low))] += 1
-    top = max(counts)
-    return "".join(BARS[max(0, -(-count * (len(BARS) - 1) // top))] if count else " " for count in counts)
-
-
-def print_rows(recipe: Recipe, found: Inspection, count: int, full: bool) -> None:
-    """Print rows as the model will see them: the prompt, then what is trained on in colour, or the columns."""
+def _print_rows(recipe: Recipe, found: Inspection, count: int) -> None:
+    """Print so many rows whole as the model will see them, or one shortened; what is trained on is in colour."""
     from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True)
-    limit = 10**6 if full else ROW_LIMIT
-    for number, row in list(zip(found.numbers, found.rows, strict=True))[:count]:
+    console, limit = Console(highlight=False, soft_wrap=True), 10**6 if count else ROW_LIMIT
+    for number, row in list(zip(found.numbers, found.rows, strict=True))[: max(1, count)]:
         console.print(f"  row {number}:", markup=False)
-        parts = _trained_parts(recipe, found, row) if recipe.stage in FROM_DATA and found.contract is not None else []
+        parts = []
+        if recipe.stage in FROM_DATA and found.contract is not None:
+            with contextlib.suppress(ValueError):  # an error says that it cannot be rendered
+                parts = _parts(recipe, found, row)
         for name, said, text, style in parts:
             console.print(Text(f"    {name} ({said}): ").append(_short(repr(text)[1:-1], limit), style=style))
         for name, value in row.items() if not parts else ():
@@ -239,44 +192,27 @@ def print_rows(recipe: Recipe, found: Inspection, count: int, full: bool) -> Non
             console.print(visible(f"    {name}: {_short(shown, limit)}"), markup=False)
 
 
-def _trained_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return `(part, whether it is trained on, its text, its style)` of a row; none where it cannot be rendered."""
-    from reasoning_ext.think.render import render_row
-
-    if recipe.stage == "dpo":
-        return _pair_parts(recipe, found, row)
-    try:
-        text = render_row(found.tokenizer, found.contract, row, recipe.get("chat_template_kwargs"))
-    except ValueError:
-        return []  # an error says so
-    weights = {"prompt": 0, "thought": recipe.get("thought_weight"), "answer": recipe.get("answer_weight")}
-    if recipe.get("train_on") == "answer":
-        weights["thought"] = 0
-    colours = {"thought": "green", "answer": "bold green"}
-    parts = []
-    for name, part in (("prompt", text.prompt), ("thought", text.thought), ("answer", text.answer)):
-        weight = weights[name]
-        said = "not trained on" if not weight else "trained on" + (f", weight {weight:g}" if weight != 1 else "")
-        if part:
-            parts.append((name, said, part, colours[name] if weight else "dim"))
-    return parts
-
-
-def _pair_parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Return the parts of a pair as it is trained on, decoded from its tokens."""
+def _parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return `(part, what is done with it, its text, its style)` of a row, or of a pair as its tokens are decoded."""
     from reasoning_ext.data.tokens import tokenize_pair
+    from reasoning_ext.think.render import render_row
     from reasoning_ext.think.template import decode
 
-    try:
-        pair = tokenize_pair(found.tokenizer, found.contract, row, 0, recipe.get("chat_template_kwargs"))
-    except UserError:
-        return []  # an error says so
-    parts = (
-        ("prompt", "not trained on", pair.prompt_ids, "dim"),
-        ("chosen", "made more likely", pair.chosen_ids, "bold green"),
-        ("rejected", "made less likely", pair.rejected_ids, "red"),
-    )
-    return [(name, said, decode(found.tokenizer, ids), style) for name, said, ids, style in parts]
+    kwargs, idle = recipe.get("chat_template_kwargs"), ("not trained on", "dim")
+    if recipe.stage == "dpo":
+        pair = tokenize_pair(found.tokenizer, found.contract, row, 0, kwargs)
+        sides = {"prompt": idle, "chosen": ("made more likely", "bold green"), "rejected": ("made less likely", "red")}
+        texts = {name: decode(found.tokenizer, getattr(pair, f"{name}_ids")) for name in sides}
+        return [(name, said, texts[name], style) for name, (said, style) in sides.items()]
+    text = render_row(found.tokenizer, found.contract, row, kwargs)
+    thought = 0 if recipe.get("train_on") == "answer" else recipe.get("thought_weight")
+    weights = {"prompt": 0, "thought": thought, "answer": recipe.get("answer_weight")}
+    parts = []
+    for name, weight in weights.items():
+        said = f"trained on{f', weight {weight:g}' if weight != 1 else ''}"
+        said, style = (said, "green" if name == "thought" else "bold green") if weight else idle
+        parts += [(name, said, part, style)] if (part := getattr(text, name)) else []
+    return parts
 
 
 def _short(text: str, limit: int) -> str:

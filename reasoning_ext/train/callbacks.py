@@ -67,7 +67,9 @@ class RunRecorder(TrainerCallback):
             if tokens := logs.get("num_tokens"):
                 then, before = self.counted
                 self.counted = (self.started + seconds, tokens)
-                shown += [f"{(tokens - before) / (self.started + seconds - then):.0f} tokens/s"] if tokens > before else []
+                shown += (
+                    [f"{(tokens - before) / (self.started + seconds - then):.0f} tokens/s"] if tokens > before else []
+                )
             done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
             if done > 0 and left > 0:
                 shown.append(f"{timedelta(seconds=round(seconds / done * left))} left")

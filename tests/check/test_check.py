@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from reasoning_ext.check import check as check_all
-from reasoning_ext.check.show import _plain, check_and_print
+from reasoning_ext.check.show import check_and_print
 from reasoning_ext.cli import app
 from reasoning_ext.recipe.load import load_recipes
 
@@ -51,53 +51,29 @@ main()
 """
 
 
-def test_the_recipes_are_found():
-    assert len(RECIPES) >= 14
-
-
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
-def test_check_accepts_the_recipe(recipe, tmp_path, monkeypatch):
+def test_check_accepts_the_recipe_whose_header_has_its_command(recipe, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # --offline sets both; this has them taken back after the test
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)  # so that what lies in runs/ has no say
     result = CliRunner().invoke(app, ["check", "--offline", str(recipe)])
-    assert result.exception is None, result.exception
-    assert result.exit_code == 0
+    assert result.exit_code == 0, result.exception
     lines = result.stdout.splitlines()
     assert lines[0].startswith(f"{recipe}: stage ")
     assert lines[-1].strip() == "ok"
     assert sum(1 + len(line) // 120 for line in lines) <= 42  # one screen
+    header = recipe.read_text(encoding="utf-8").split("\nstage:")[0].splitlines()
+    assert all(line.startswith("#") for line in header) and any(line.startswith("# Expect:") for line in header)
+    assert "reasoning-ext run recipes/" in " ".join(header)
 
 
 def test_the_examples_pass_after_the_recipe_that_they_start_from(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     examples = sorted((ROOT / "examples").rglob("*.yaml"))
-    assert len(examples) >= 2
+    assert len(examples) >= 2 and len(RECIPES) >= 14
     for example in examples:
         assert check_and_print(load_recipes([FIRST, example], {"max_samples": "300"}), [], True, 0, False) == 0
     assert capsys.readouterr().err == ""
-
-
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
-def test_the_header_has_its_command_and_the_number_to_expect(recipe):
-    header = recipe.read_text(encoding="utf-8").split("\nstage:")[0].splitlines()
-    assert all(line.startswith("#") for line in header)
-    assert "reasoning-ext run recipes/" in " ".join(header)
-    assert any(line.startswith("# Expect:") for line in header)
-
-
-def test_a_typo_ends_in_one_line_and_exit_code_2(tmp_path):
-    recipe = tmp_path / "1_sft.yaml"
-    recipe.write_text(
-        f"stage: sft\nmodel_name_or_path: {ROOT}/recipes/tiny/model\nfrom_scratch: true\n"
-        f"dataset_name: {ROOT}/recipes/tiny/last_digit.py\nlerning_rate: 1e-3\noutput_dir: {tmp_path}/run\n"
-    )
-    command = [sys.executable, "-m", "reasoning_ext", "check", "--offline", str(recipe)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert done.returncode == 2 and done.stdout == ""
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"error: {recipe}:5: lerning_rate: unknown key (found lerning_rate: 0.001)")
-    assert line.endswith("the nearest key of stage sft is learning_rate")
 
 
 @pytest.fixture
@@ -124,7 +100,7 @@ def check(folder, capsys):
     return call
 
 
-def test_what_is_trained_on_can_be_told_without_colours(check):
+def test_what_is_trained_on_can_be_told_without_colours(check, monkeypatch):
     _, out, _ = check(r=SFT)
     assert "\x1b" not in out
     assert "    prompt (not trained on): <|user|>0+1<|assistant|>\n" in out
@@ -133,15 +109,9 @@ def test_what_is_trained_on_can_be_told_without_colours(check):
     assert "thought (not trained on)" in out and "answer (trained on)" in out
     _, out, _ = check(r=SFT + "thought_weight: 0.5\nanswer_weight: 2.0\n")
     assert "thought (trained on, weight 0.5)" in out and "answer (trained on, weight 2)" in out
-
-
-def test_what_is_trained_on_is_green_on_a_terminal(check, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("TERM", "xterm")
-    _, out, _ = check(r=SFT)
-    assert "\x1b[32m<think>0 and 1</think>\x1b[0m" in out and "\x1b[1;32m1<|end|>\x1b[0m" in out
-    _, out, _ = check(r=SFT + "train_on: answer\n")
-    assert "\x1b[2m<think>0 and 1</think>\x1b[0m" in out
+    assert "\x1b[32m<think>0 and 1</think>\x1b[0m" in check(r=SFT)[1]
 
 
 def test_show_prints_rows_whole_and_one_shortened_row_without_it(check, folder):
@@ -159,28 +129,15 @@ def test_json_is_one_document_whatever_a_reward_prints(check):
     assert code == 2 and list(document) == ["ok", "errors", "recipes"] and document["ok"] is False
     assert "nor this" in err and "this must not" in err
     [recipe] = document["recipes"]
-    assert list(recipe) == ["recipe", "stage", "ok", "unread", "findings", "facts"]
     assert (recipe["recipe"], recipe["stage"], recipe["ok"], recipe["unread"]) == ("r.yaml", "grpo", False, "")
     first = {"code": "reward_failed", "level": "error", "key": "reward_funcs", "line": 6, "text": ""}
     assert recipe["findings"][0] | {"text": ""} == first
     assert recipe["facts"]["golds"].startswith("9 read, 0") and recipe["facts"]["batch"]["prompts_a_step"] == 2
-
-
-def test_json_has_null_for_numbers_that_are_none():
-    assert _plain({"a": (float("nan"), -float("inf"), 1.5, 2), 3: {"b": [None, "x"]}}) == {
-        "a": [None, None, 1.5, 2], "3": {"b": [None, "x"]},
-    }  # fmt: skip
-
-
-def test_json_of_a_good_recipe_has_every_fact(check):
     code, out, _ = check(r=GRPO.replace(", ./mine.py:odd", "").replace("rows.jsonl", "mine.py:rows"), as_json=True)
     document = json.loads(out)
     assert (code, document["ok"], document["errors"]) == (0, True, [])
-    assert set(document["recipes"][0]["facts"]) == {
-        "columns", "rows", "steps", "duplicates", "mean_length", "fitting_share", "context", "lengths", "think_contract",
-        "batch", "golds", "rewards", "memory", "code",
-    }  # fmt: skip
-    assert {finding["level"] for finding in document["recipes"][0]["findings"]} <= {"warning", "note"}
+    facts = "batch code columns context duplicates fitting_share golds lengths mean_length memory rewards rows steps"
+    assert sorted(document["recipes"][0]["facts"]) == [*facts.split(), "think_contract"]
 
 
 def test_json_is_valid_where_recipes_cannot_be_read(check):
@@ -198,10 +155,20 @@ def test_json_is_valid_where_recipes_cannot_be_read(check):
     assert all("b.yaml" not in finding["text"] for finding in recipe["findings"])
 
 
-def test_a_broken_recipe_beside_a_good_one_hides_neither(check):
+def test_a_broken_recipe_beside_a_good_one_hides_neither(check, folder):
     code, out, err = check(a="stage: sft\n  x: [\n", b=SFT)
     assert code == 2 and out.startswith("b.yaml: stage sft") and out.endswith("  ok\n")
-    assert err == "error: a.yaml:2: this YAML cannot be read: mapping values are not allowed here\n"
+    assert err.startswith("error: a.yaml:2: ") and len(err.splitlines()) == 1
+    assert check(paths=["model"])[:2] == (2, "")  # a folder without recipes
+
+
+def test_a_typo_on_the_command_line_is_one_line_and_nothing_is_ok(folder, capsys):
+    (folder / "r.yaml").write_text(SFT)
+    errors = []
+    recipes = load_recipes(["r.yaml"], {"lerning_rate": "1"}, errors)
+    assert check_and_print(recipes, errors, True, 0, False) == 2
+    printed = capsys.readouterr()
+    assert "  ok" not in printed.out and printed.err.startswith("error: --lerning_rate: unknown key")
 
 
 def test_notes_do_not_hide_errors_and_warnings_have_their_recipe(check):
@@ -210,20 +177,8 @@ def test_notes_do_not_hide_errors_and_warnings_have_their_recipe(check):
     assert len(err.splitlines()) == 1
     code, out, err = check(r=SFT.replace("from_scratch: true\n", "") + "learning_rate: 1.0\nlerning_rate: 1\n")
     lines = out.splitlines()
-    assert lines[0] == "r.yaml: stage sft, backend trl" and lines[1].startswith("  warning: learning_rate: found 1 ")
-    assert code == 2 and len(lines) == 2 and len(err.splitlines()) == 1
-
-
-def test_a_folder_without_recipes_is_one_line(check, folder):
-    code, out, err = check(paths=["model"])
-    assert (code, out) == (2, "") and err.startswith("error: model: no recipe in this folder")
-
-
-def test_an_earlier_recipe_without_an_output_dir_is_no_traceback(check):
-    later = SFT.replace("./model", "out").replace("output_dir: out", "output_dir: out2")
-    code, out, err = check(**{"1": SFT.replace("output_dir: out", "output_dir:"), "2": SFT, "3": later})
-    assert code == 2 and out.count("  ok\n") == 2
-    assert err.startswith("error: 1.yaml:5: output_dir: the key is missing") and len(err.splitlines()) == 1
+    assert lines[0] == "r.yaml: stage sft, backend trl" and lines[1].startswith("  warning: learning_rate: found 1")
+    assert code == 2 and len(lines) == 2 and err.startswith("error: r.yaml:6: lerning_rate: unknown key")
 
 
 def test_a_terminal_without_these_letters_is_no_traceback(check, monkeypatch):
@@ -231,7 +186,7 @@ def test_a_terminal_without_these_letters_is_no_traceback(check, monkeypatch):
     monkeypatch.setattr(sys, "stdout", terminal)
     code, *_ = check(r=SFT)
     terminal.flush()
-    assert code == 0 and b"max_length 1024  |?" in terminal.buffer.getvalue()
+    assert code == 0 and b"max_length 1024" in terminal.buffer.getvalue()
 
 
 def test_offline_asks_the_network_for_nothing(folder):
@@ -258,8 +213,8 @@ def test_the_first_process_alone_reads_rows(rank, check, folder, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     [checked] = check_all(load_recipes(["r.yaml"]), run=True)
     assert [problem.code for problem in checked.errors] == (["missing_column"] if rank == "0" else [])
+    (folder / "r.yaml").write_text(SFT.replace("rows.jsonl", "none.jsonl"))
     if rank == "1":
-        (folder / "r.yaml").write_text(SFT.replace("rows.jsonl", "none.jsonl"))
         assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 2  # the first process says why
 
 
@@ -267,10 +222,10 @@ def test_a_run_is_stopped_by_what_check_finds_and_told_its_warnings(check, folde
     from reasoning_ext import pipeline
 
     (folder / "r.yaml").write_text(SFT + "max_length: 18\n")
-    with pytest.raises(ValueError, match=r"r.yaml:6: max_length: 7 of 16 rows are longer than max_length 18"):
+    with pytest.raises(ValueError, match=r"r.yaml:6: max_length: 7 of 16 rows"):
         pipeline.run_recipes(load_recipes(["r.yaml"]))
     assert not (folder / "out").exists()
     (folder / "r.yaml").write_text(SFT + "max_length: 18\noverlong_rows: drop\n")
     monkeypatch.setattr(pipeline, "_run_one", lambda *_: 0)
     assert pipeline.run_recipes(load_recipes(["r.yaml"])) == 0
-    assert capsys.readouterr().out.startswith("r: warning: max_length: 7 of 16 rows are longer")
+    assert capsys.readouterr().out.startswith("r: warning: max_length: 7 of 16 rows")

@@ -8,8 +8,8 @@ from conftest import TINY
 
 from reasoning_ext.check import check as check_all
 from reasoning_ext.check.cost import batch_facts, batch_line
-from reasoning_ext.check.rows import inspect, tokenizer_source
-from reasoning_ext.check.show import document, histogram, length_facts
+from reasoning_ext.check.rows import tokenizer_source
+from reasoning_ext.check.show import document
 from reasoning_ext.recipe.load import load_recipe
 
 SFT = """\
@@ -48,12 +48,10 @@ def check(tmp_path, monkeypatch):
     return call
 
 
-def said(result, level):
-    """Return `key: text` of a result's findings of one level."""
-    found = [problem for problem in result.problems if problem.level == level]
-    if level == "error":
-        return [str(problem).partition("r.yaml")[2] for problem in found]
-    return [f"{problem.key}: {problem.text}" for problem in found]
+def told(result):
+    """Return the keys of a result's errors, warnings and notes."""
+    return {level: [problem.key for problem in result.problems if problem.level == level]
+            for level in ("error", "warning", "note")}  # fmt: skip
 
 
 def template(change):
@@ -62,7 +60,7 @@ def template(change):
 
 def test_a_good_recipe_has_nothing_to_complain_of(check):
     result = check()
-    assert (said(result, "error"), said(result, "warning"), said(result, "note")) == ([], [], [])
+    assert result.problems == []
     facts = document(result)["facts"]
     assert facts["columns"] == ["prompt", "completion", "answer"] and facts["rows"] == 16
     assert facts["lengths"] == {"shortest": 32, "median": 32, "percentile_95": 35, "longest": 35}
@@ -71,61 +69,42 @@ def test_a_good_recipe_has_nothing_to_complain_of(check):
     assert facts["batch"] == {"rows_a_step": 8, "tokens_an_epoch": 531, "optimizer_steps": 6, "epochs": 3.0}
 
 
-def told(result):
-    """Return the keys of a result's errors, warnings and notes."""
-    return {level: [problem.key for problem in result.problems if problem.level == level]
-            for level in ("error", "warning", "note")}  # fmt: skip
-
-
 AGAIN = [dict(row, prompt=row["prompt"].replace(" ", "  ").upper()) for row in SFT_ROWS[:3]]
 OTHER = [dict(row, completion="<think>x</think>y") for row in SFT_ROWS[:3]]  # another answer is no duplicate in SFT
 EMPTY = [*SFT_ROWS, dict(LONG, completion="")]
 TORN = ["<think>1+1=2 2", "x</think>3", "<think>a</think>b<think>c</think>d", "the tags <think> and </think>", "plain"]
 DROP = SFT + "overlong_rows: drop\n"
-CASES = [  # name, recipe, rows, level, key, what is said
-    ("rows over the limit", SFT, [*SFT_ROWS, LONG], "error", "max_length", "1 of 17 rows are longer than max_length 1024"),
-    ("rows that will be dropped", DROP, [*SFT_ROWS, LONG], "warning", "max_length", "will be dropped"),
-    ("no row that fits", DROP + "max_length: 8\n", SFT_ROWS, "error", "max_length", "; raise max_length"),
-    ("no gold column", GRPO, [{"prompt": "1?", "completion": "2", "label": "2"}], "error", "dataset_name",
-     "the reward math_answer needs the column answer; after formatting there are prompt, completion, label"),
-    ("an empty file", SFT, [], "error", "dataset_name", "rows.jsonl is empty"),
-    ("prompts over the limit", GRPO + "max_prompt_length: 21\n", SFT_ROWS, "warning", "max_prompt_length", "6 of 16 prompts"),
-    ("no prompt that fits", GRPO + "max_prompt_length: 3\n", SFT_ROWS, "error", "max_prompt_length", "but all prompts"),
-    ("a short context", GRPO.replace("56", "240"), SFT_ROWS, "warning", "max_completion_length", "up to 262 tokens will come"),
-    ("duplicates", SFT, SFT_ROWS + AGAIN, "note", "deduplicate", "3 of 19 rows repeat an earlier row"),
-    ("dropped duplicates", SFT + "deduplicate: exact\n", SFT_ROWS + AGAIN, "", "deduplicate", ""),
-    ("other answers", SFT, SFT_ROWS + OTHER, "", "deduplicate", ""),
-    ("other answers to a prompt", GRPO, SFT_ROWS + OTHER, "note", "deduplicate", "3 of 19 rows repeat an earlier prompt"),
-    ("held-out rows", SFT + "eval_strategy: steps\neval_steps: 5\n", SFT_ROWS, "error", "dataset_test_split", "has one split"),
-    ("too few prompts", GRPO.replace("size: 8", "size: 128"), SFT_ROWS, "error", "dataset_name", "takes 32 prompts"),
-    ("just enough prompts", GRPO.replace("size: 8", "size: 64"), SFT_ROWS, "", "dataset_name", ""),
-    ("no batch", SFT + "per_device_train_batch_size: 0\n", SFT_ROWS, "error", "per_device_train_batch_size", "1 or more"),
-    ("torn thoughts", SFT, [{"prompt": f"{i}?", "completion": text} for i, text in enumerate(TORN)], "warning", "dataset_name",
-     "2 of 5 completions"),
-    ("no golds", SFT + "trace_filters: {correct: true}\n", [{**row, "answer": None} for row in SFT_ROWS], "warning",
-     "trace_filters", "16 of 16 rows have no gold"),
-    ("golds", SFT + "trace_filters: {correct: true}\n", SFT_ROWS, "", "trace_filters", ""),
-    ("an unknown token", SFT + "pad_token: <|nowhere|>\n", SFT_ROWS, "error", "pad_token", "found <|nowhere|>"),
-    ("a known token", SFT + "eos_token: <|end|>\n", SFT_ROWS, "", "eos_token", ""),
-    ("sets on the hub", SFT + "decontaminate: [org/questions]\n", SFT_ROWS, "note", "decontaminate", "org/questions on the hub"),
+CASES = [  # recipe, rows, level, key, code, a part of what is said
+    (SFT, [*SFT_ROWS, LONG], "error", "max_length", "too_long", "1 of 17 rows"),
+    (DROP, [*SFT_ROWS, LONG], "warning", "max_length", "too_long", "1 of 17 rows"),
+    (DROP + "max_length: 8\n", SFT_ROWS, "error", "max_length", "too_long", "; raise max_length"),
+    (GRPO, [{"prompt": "1?", "completion": "2", "label": "2"}], "error", "dataset_name", "missing_column", "math_answer"),
+    (SFT, [], "error", "dataset_name", "unusable_data", "rows.jsonl is empty"),
+    (GRPO + "max_prompt_length: 21\n", SFT_ROWS, "warning", "max_prompt_length", "too_long", "6 of 16 prompts"),
+    (GRPO + "max_prompt_length: 3\n", SFT_ROWS, "error", "max_prompt_length", "too_long", "16 of 16 prompts"),
+    (GRPO.replace("56", "240"), SFT_ROWS, "warning", "max_completion_length", "too_long", "up to 262 tokens will come"),
+    (SFT, SFT_ROWS + AGAIN, "note", "deduplicate", "repeated_rows", "3 of 19 rows repeat an earlier row"),
+    (SFT + "deduplicate: exact\n", SFT_ROWS + AGAIN, "", "deduplicate", "", ""),
+    (SFT, SFT_ROWS + OTHER, "", "deduplicate", "", ""),
+    (GRPO, SFT_ROWS + OTHER, "note", "deduplicate", "repeated_rows", "earlier prompt"),
+    (SFT + "eval_strategy: steps\neval_steps: 5\n", SFT_ROWS, "error", "dataset_test_split", "unusable_data", ""),
+    (GRPO.replace("size: 8", "size: 128"), SFT_ROWS, "error", "dataset_name", "too_few_rows", "takes 32"),
+    (GRPO.replace("size: 8", "size: 64"), SFT_ROWS, "", "dataset_name", "", ""),
+    (SFT, [{"prompt": f"{i}?", "completion": text} for i, text in enumerate(TORN)], "warning", "dataset_name", "torn_thought",
+     "2 of 5"),
+    (SFT + "pad_token: <|nowhere|>\n", SFT_ROWS, "error", "pad_token", "wrong_value", "<|nowhere|>"),
+    (SFT + "eos_token: <|end|>\n", SFT_ROWS, "", "eos_token", "", ""),
+    (SFT + "decontaminate: [org/questions]\n", SFT_ROWS, "note", "decontaminate", "hub", "org/questions"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    ("text", "rows", "level", "key", "found"), [case[1:] for case in CASES], ids=[c[0] for c in CASES]
-)
-def test_what_is_found(check, text, rows, level, key, found):
-    result = check(text, rows)
-    levels = [name for name, keys in told(result).items() if key in keys]
-    assert level in levels if level else not levels
-    assert not level or any(f"{key}: " in one and found in one for one in said(result, level))
-    assert bool(told(result)["error"]) == (level == "error")
-
-
-def test_a_csv_without_names_of_columns(check):
-    [error] = said(check(SFT.replace("jsonl", "csv"), rows__csv="1+1,2\n2+2,4\n"), "error")
-    assert ":4: dataset_name: prompt_completion needs the column prompt; the data set has 1+1, 2" in error
-    assert error.endswith("the first line of a CSV file names its columns")
+@pytest.mark.parametrize(("text", "rows", "level", "key", "code", "said"), CASES)
+def test_what_is_found(check, text, rows, level, key, code, said):
+    problems = check(text, rows).problems
+    found = [(problem.level, problem.code) for problem in problems if problem.key == key]
+    assert found == ([(level, code)] if level else [])
+    assert any(said in problem.text for problem in problems if problem.key == key) or not level
+    assert any(problem.level == "error" for problem in problems) == (level == "error")
 
 
 def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
@@ -133,14 +112,9 @@ def test_a_run_does_not_stumble_over_rows_that_it_will_drop(check):
     form = "def f(row):\n    return {'prompt': row['prompt'], 'answer': row['gold']}\n"
     rows = [{"question": f"What comes after {a}?", "gold": str(a + 1) if a % 2 else None} for a in range(40)]
     for whole in (True, False):
-        assert said(check(rows=EMPTY, whole=whole), "error") == []
+        assert check(rows=EMPTY, whole=whole).errors == []
         result = check(text, rows, whole=whole, f__py=form)
-        assert said(result, "error") == [] and result.facts["golds"].startswith("20 read, 0 of them")
-
-
-def test_who_forgets_the_chat_template_is_told_what_is_used(check):
-    (check.folder / "model" / "chat_template.jinja").unlink()
-    assert told(check()) == {"error": [], "warning": [], "note": ["chat_template_path"]}
+        assert result.errors == [] and result.facts["golds"].startswith("20 read, 0 of them")
 
 
 def test_what_a_template_does_with_thoughts_is_told(check):
@@ -149,6 +123,8 @@ def test_what_a_template_does_with_thoughts_is_told(check):
     def begins(text):
         return template(lambda whole: whole.replace("-%}<|assistant|>{%- endif", f"-%}}{text}{{%- endif"))
 
+    (check.folder / "model" / "chat_template.jinja").unlink()
+    assert told(check()) == {"error": [], "warning": [], "note": ["chat_template_path"]}  # what is used is said
     result = check(own, t__jinja=begins("<|assistant|><think>\n"))
     assert result.inspection.contract.prefix.startswith("<think>") and told(result)["error"] == []
     assert told(check(own, t__jinja=begins(empty)))["warning"] == ["chat_template_path"]
@@ -164,8 +140,8 @@ def test_a_broken_template_is_the_templates_fault_and_the_rows_are_read_neverthe
         assert told(result)["error"] == ["chat_template_path", "dataset_name"]
     refuses = "{% if messages[0].content == '1?' %}{{ raise_exception('no ones') }}{% endif %}" + template(str)
     for text in (SFT, GRPO):
-        errors = said(check(text + own, [*SFT_ROWS, LONG], t__jinja=refuses), "error")
-        assert any("dataset_name: row 16: the chat template refuses the prompt: no ones" in error for error in errors)
+        errors = check(text + own, [*SFT_ROWS, LONG], t__jinja=refuses).errors
+        assert any(e.key == "dataset_name" and "row 16" in e.text and "no ones" in e.text for e in errors)
 
 
 CONTEXTS = [
@@ -180,13 +156,13 @@ def test_the_models_context_is_held_against_the_longest_row(config, found, check
     file = check.folder / "model" / "config.json"
     kept = {key: value for key, value in json.loads(file.read_text()).items() if "max_pos" not in key}
     file.write_text(json.dumps(kept | config if config else config))
-    warnings = [text for text in said(check(), "warning") if "context" in text]
+    warnings = [problem.text for problem in check().problems if "context" in problem.text]
     assert len(warnings) == bool(found) and all(f"the model's context is {found}" in text for text in warnings)
 
 
 def test_a_stream_is_looked_at_without_being_read_whole(check):
     result = check(SFT + "dataset_streaming: true\nmax_steps: 4\n")
-    assert result.errors == [] and len(result.inspection.rows) == 16 and result.inspection.facts["rows"] is None
+    assert result.errors == [] and len(result.inspection.rows) == 16 and result.facts["rows"] is None
     assert result.facts.get("batch", {}) == {"rows_a_step": 8, "optimizer_steps": 4}
 
 
@@ -199,7 +175,7 @@ def test_what_only_the_hub_has_is_left_out_offline(check):
     long = "If a train leaves the station at noon and drives nine hours at ninety, how far does it come?"
     text = SFT + "decontaminate: [org/questions, ./bench.jsonl]\n"
     result = check(text, [*SFT_ROWS, dict(LONG, prompt=long)], bench__jsonl=json.dumps({"problem": long}) + "\n")
-    assert result.errors == [] and result.inspection.facts["rows"] == 16
+    assert result.errors == [] and result.facts["rows"] == 16
 
 
 def test_a_sample_goes_over_the_whole_data_set_and_has_the_longest_row(check):
@@ -210,13 +186,6 @@ def test_a_sample_goes_over_the_whole_data_set_and_has_the_longest_row(check):
     assert found.rows[found.numbers.index(6003)]["completion"][0]["content"] == "y" * 10
 
 
-def test_filters_by_length_wait_for_the_tokenizer(check):
-    """A hub model offline has no tokenizer to count with; the rows are not measured by something else meanwhile."""
-    check(SFT.replace("./model", "nobody/nothing") + "trace_filters: {min_tokens: 500, require_thought: true}\n")
-    found = inspect(load_recipe(check.folder / "r.yaml"), [], "nobody/nothing", hub=False)
-    assert [step["step"] for step in found.facts["steps"]][1:] == ["trace_filters.require_thought"]
-
-
 @pytest.mark.parametrize(
     ("text", "facts", "found"),
     [
@@ -225,7 +194,6 @@ def test_filters_by_length_wait_for_the_tokenizer(check):
         (SFT, {"rows": 100, "fitting_share": 0.5}, "8 rows a step, 21 optimizer steps, 3.0 epochs"),
         (SFT + "packing: true\nmax_length: 50\n", {"rows": 100, "mean_length": 20.0},
          "8 rows a step, 2000 tokens an epoch, 15 optimizer steps, 3.0 epochs"),
-        (SFT + "max_steps: 26\n", {"rows": 100}, "8 rows a step, 26 optimizer steps, 2.0 epochs"),
         (SFT, {}, "8 rows a step"),
         (GRPO, {"rows": 16}, "8 completions a step, 2 prompts x 4, 5 optimizer steps, 0.62 epochs"),
         (GRPO.replace("max_steps: 5\n", "gradient_accumulation_steps: 2\nsteps_per_generation: 4\nnum_iterations: 2\n"),
@@ -238,14 +206,11 @@ def test_filters_by_length_wait_for_the_tokenizer(check):
          + "num_generations: 4\n", {"rows": 10}, "100 completions of 10 prompts"),
     ],
 )  # fmt: skip
-def test_the_arithmetic_of_batches(text, facts, found, write_recipe):
+def test_the_arithmetic_of_batches(text, facts, found, write_recipe, monkeypatch):
     assert batch_line(batch_facts(load_recipe(write_recipe(text)), facts)) == found
-
-
-def test_more_processes_take_more(write_recipe, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
-    assert batch_facts(load_recipe(write_recipe(SFT)), {"rows": 100})["rows_a_step"] == 16
-    assert batch_facts(load_recipe(write_recipe(GRPO)), {"rows": 100})["prompts_a_step"] == 4
+    more = batch_facts(load_recipe(write_recipe(text)), {})
+    assert not more or max(more.get("rows_a_step", 0), more.get("completions_a_step", 0)) == 2 * int(found.split()[0])
 
 
 def test_the_tokenizer_is_that_of_the_model_that_the_first_recipe_starts_from(check):
@@ -263,12 +228,6 @@ def test_the_tokenizer_is_that_of_the_model_that_the_first_recipe_starts_from(ch
     assert tokenizer_source(second, loop) in (None, "out")
 
 
-def test_lengths_and_their_picture():
-    lengths = [*range(1, 101)]
-    assert length_facts(lengths) == {"shortest": 1, "median": 51, "percentile_95": 96, "longest": 100}
-    assert histogram([5]) == "█" + " " * 23 and histogram([1, 1, 1, 1, 2], 2) == "█▃"
-
-
 PAYS_ALL = (
     "def mine(completions, answer, **kwargs):\n    return [1.0 if '{sign}' in str(c) else 0.0 for c in completions]\n"
 )
@@ -276,13 +235,7 @@ PAYS_ALL = (
 
 def test_rewards_that_pay_for_something_else_stop_check_and_are_a_warning_before_a_run(check):
     text = GRPO.replace("[math_answer]", "[./mine.py:mine]")
-    refused = check(text, mine__py=PAYS_ALL.format(sign="think"))
-    assert "the right answer must earn the most" in refused.errors[0].text
+    [error] = check(text, mine__py=PAYS_ALL.format(sign="think")).errors
+    assert error.code == "wrong_answer_paid"
     run = check(text, mine__py=PAYS_ALL.format(sign="think"), whole=False)
-    assert run.errors == [] and any("must earn the most" in text for text in said(run, "warning"))
-
-
-def test_a_reward_that_wants_another_form_is_no_error(check):
-    text = GRPO.replace("[math_answer]", "[./other.py:mine]")
-    result = check(text, other__py=PAYS_ALL.format(sign="nothing has this"))
-    assert result.errors == [] and any("see whether yours takes that form" in text for text in said(result, "warning"))
+    assert run.errors == [] and "wrong_answer_paid" in [problem.code for problem in run.problems]

@@ -33,28 +33,18 @@ def recipe(tmp_path, monkeypatch):
     return make
 
 
-@pytest.mark.parametrize(("values", "silent"), [({}, True), ({"telemetry": False}, True), ({"telemetry": True}, False)])
+@pytest.mark.parametrize(("values", "silent"), [({}, True), ({"telemetry": True}, False)])
 def test_reports_are_off_unless_a_recipe_wants_them(recipe, values, silent):
     settle([recipe(**values)])
     assert all((name in os.environ) == silent for name in SILENT)
 
 
-@pytest.mark.parametrize(
-    ("arguments", "does"),
-    [
-        (["score", "f"], "evaluate.replay.score_and_print"),
-        (["ask", "m", "?"], "evaluate.ask.ask_and_print"),
-        (["export", "r"], "export.export_run"),
-    ],
-)
-def test_commands_without_a_recipe_report_nothing(monkeypatch, arguments, does):
+def test_commands_without_a_recipe_report_nothing(monkeypatch):
     for name in SILENT:
         monkeypatch.setenv(name, "unset")
     seen = {}
-    monkeypatch.setattr(
-        f"reasoning_ext.{does}", lambda *a, **k: seen.update({name: os.environ[name] for name in SILENT})
-    )
-    assert CliRunner().invoke(app, arguments).exit_code == 0 and seen == SILENT
+    monkeypatch.setattr("reasoning_ext.evaluate.ask.ask_and_print", lambda *a, **k: seen.update(os.environ))
+    assert CliRunner().invoke(app, ["ask", "m", "?"]).exit_code == 0 and seen.items() >= SILENT.items()
 
 
 def test_the_hub_is_not_asked_where_everything_is_here(recipe, monkeypatch):
@@ -62,9 +52,7 @@ def test_the_hub_is_not_asked_where_everything_is_here(recipe, monkeypatch):
     assert settle([recipe()]) is False and settle([recipe(model_name_or_path="a/b")], offline=True) is True
 
 
-@pytest.mark.parametrize(
-    ("how", "offline"), [("silent", True), (503, True), (401, False), (404, False), ("refused", True)]
-)
+@pytest.mark.parametrize(("how", "offline"), [("silent", True), (503, True), (404, False), ("refused", True)])
 def test_a_hub_that_does_not_answer_costs_one_line(recipe, monkeypatch, capsys, how, offline):
     asked, done = [], threading.Event()
 
@@ -94,35 +82,16 @@ def test_a_hub_that_does_not_answer_costs_one_line(recipe, monkeypatch, capsys, 
     assert all((os.environ.get(name) == "1") == offline for name in OFFLINE)
 
 
-def test_the_deadline_of_the_hub_is_that_of_all_its_addresses_and_any_reply_is_one_line(monkeypatch):
-    done = threading.Event()
-    monkeypatch.setattr(network, "HUB_SECONDS", 0.2)
-    monkeypatch.setattr(network.urllib.request, "urlopen", lambda *a, **k: done.wait(60))
-    assert "does not answer" in network._hub_problem("http://host")
-    done.set()
-    monkeypatch.setattr(network, "HUB_SECONDS", 30)
-    monkeypatch.undo()
-    assert "does not answer" in network._hub_problem("http://exa mple.com")
-
-
-def test_trl_is_told_before_it_is_imported(tmp_path):
+def test_trl_is_told_before_it_is_imported(recipe, tmp_path):
+    recipe(model_name_or_path="a/b", dataset_name="c/d")
     code = (
         "import sys; from pathlib import Path; from reasoning_ext.recipe.load import load_recipe\n"
-        "from reasoning_ext.check.network import _needs_hub, settle\n"
-        "recipe = load_recipe(Path('r.yaml')); settle([recipe]); assert _needs_hub(recipe, []) is True\n"
-        "assert 'huggingface_hub' not in sys.modules\n"
-    )
-    (tmp_path / "r.yaml").write_text(
-        yaml.safe_dump({"stage": "sft", "model_name_or_path": "a/b", "dataset_name": "c/d", "output_dir": "o"})
-    )
-    environment = {k: v for k, v in os.environ.items() if k not in (*SILENT, *OFFLINE)} | {
-        "HF_ENDPOINT": "http://127.0.0.1:1"
-    }
-    code += (
+        "from reasoning_ext.check.network import settle\n"
+        "assert settle([load_recipe(Path('r.yaml'))]) and 'huggingface_hub' not in sys.modules\n"
         "sent = []\nimport huggingface_hub.utils._telemetry as t, huggingface_hub.constants as c\n"
         "t.Thread = lambda *a, **k: sent.append(1)\nt.send_telemetry('trl/sft')\n"
         "assert not sent and c.HF_HUB_OFFLINE and c.HF_HUB_DISABLE_TELEMETRY\n"
     )
+    environment = dict(os.environ) | {"HF_ENDPOINT": "http://127.0.0.1:1"}
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("\n") == 1
+    assert done.returncode == 0 and done.stderr.count("\n") == 1, done.stderr
