@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 from reasoning_ext.verifier.answers import final_answer, final_words
-from reasoning_ext.verifier.exact import decide, value
+from reasoning_ext.verifier.exact import decide
 from reasoning_ext.verifier.golds import as_text, read_gold
+from reasoning_ext.verifier.numbers import value
 from reasoning_ext.verifier.pool import Failure, Pool
 from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
 from reasoning_ext.verifier.words import is_words, same_words
@@ -30,18 +31,20 @@ class Verdict(NamedTuple):
 
 
 class Rules(NamedTuple):
-    """What else an answer must be, or may be.
+    """What else an answer must be, or may be."""
 
-    Attributes:
-        evaluated: a value, and not an expression that still has to be worked out.
-        base_may_be_omitted: without the base that its question names.
-    """
-
-    evaluated: bool = False
-    base_may_be_omitted: bool = False
+    evaluated: bool = False  # a value, and not an expression that still has to be worked out
+    base_may_be_omitted: bool = False  # without the base that its question names
 
 
-_Case = tuple[str, str | None, bool, bool, bool]  # gold, text, asked for per cent, base named, to be evaluated
+class _Case(NamedTuple):
+    gold: str
+    text: str | None
+    percent: bool  # is asked for
+    base: bool  # is named, and may be omitted
+    evaluated: bool
+
+
 _NO_RULES = Rules()
 _RIGHT, _WRONG = Verdict(True), Verdict(False)
 _pool = Pool("reasoning_ext.verifier.compare:compare", memory_mb=MEMORY_MB, clock="processor")
@@ -85,24 +88,19 @@ def judge_all(
         N verdicts. A gold that cannot be read, a time-out and an exception are errors; an answer that cannot be read is
         wrong.
     """
-    asked = questions if questions and (any(questions) or rules != _NO_RULES) else [""] * len(golds)
-    named = rules.base_may_be_omitted
-    cases = [
-        (
-            as_text(gold),
-            text,
-            bool(question and text and ("%" in text or "per" in text) and asks_for_percent(question)),
-            bool(named and question and names_base(question)),
-            rules.evaluated,
-        )
-        for gold, text, question in zip(golds, texts, asked, strict=True)
-    ]
-    verdicts = [*map(_judged.get, cases)]
-    new = dict.fromkeys(case for case, verdict in zip(cases, verdicts, strict=True) if verdict is None)
-    if not new:
-        return verdicts  # type: ignore[return-value]
-    found = _judge_new(list(new), seconds)
-    return [verdict or found[case] for case, verdict in zip(cases, verdicts, strict=True)]
+    asked = questions or [""] * len(golds)
+    cases = [_case(as_text(gold), text, why, rules) for gold, text, why in zip(golds, texts, asked, strict=True)]
+    known = {case: _judged[case] for case in cases if case in _judged}
+    if new := dict.fromkeys(case for case in cases if case not in known):
+        known |= _judge_new([*new], seconds)
+    return [known[case] for case in cases]
+
+
+def _case(gold: str, text: str | None, question: str, rules: Rules) -> _Case:
+    if not question:
+        return _Case(gold, text, False, False, rules.evaluated)
+    percent = bool(text and ("%" in text or "per" in text) and asks_for_percent(question))
+    return _Case(gold, text, percent, rules.base_may_be_omitted and names_base(question), rules.evaluated)
 
 
 def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
@@ -110,37 +108,28 @@ def _judge_new(cases: list[_Case], seconds: float) -> dict[_Case, Verdict]:
     found: dict[_Case, Verdict] = {}
     waiting: dict[_Case, list[tuple[str, str]]] = {}
     for case in cases:
-        given, text, percent, base, evaluated = case
-        gold = read_gold(given)
-        answer = None
-        if gold and text is not None:
-            answer = final_words(text) if gold.words else final_answer(text, gold.many)
+        gold, answer = read_gold(case.gold), None
+        if gold and case.text is not None:
+            answer = final_words(case.text) if gold.words else final_answer(case.text, gold.many)
         if gold is None or answer is None:
             found[case] = _WRONG if gold else Verdict(None, NO_GOLD)
         elif gold.words:
             found[case] = _RIGHT if same_words(gold.text, answer) else _WRONG
-        elif evaluated and not is_worked_out(answer, gold.text):
+        elif case.evaluated and not is_worked_out(answer, gold.text):
             found[case] = _WRONG
         else:
-            waiting[case] = [(gold.text, answer), *_meant(gold.text, answer, percent, base)]
+            waiting[case] = [(gold.text, answer)]
+            if case.percent and "%" in answer and "%" not in gold.text:
+                waiting[case].append((gold.text, answer.replace("%", "").strip()))
+            if case.base and answer.isalnum() and (base := base_of(gold.text)):
+                waiting[case].append((gold.text, f"{answer}_{base}"))
     known = _compare_all([pair for pairs in waiting.values() for pair in pairs], seconds)
     for case, pairs in waiting.items():
-        verdicts = [known[pair] for pair in pairs]
-        found[case] = max(verdicts, key=lambda one: (one.right is True, one.right is None))
+        found[case] = max((known[pair] for pair in pairs), key=lambda one: (one.right is True, one.right is None))
     for case, verdict in found.items():
-        if len(case[1] or "") <= _CACHED_CHARACTERS:
+        if len(case.text or "") <= _CACHED_CHARACTERS:
             _keep(_judged, case, verdict)
     return found
-
-
-def _meant(gold: str, answer: str, percent: bool, base_named: bool) -> list[tuple[str, str]]:
-    """Return what else an answer may mean, given its question: `60%` 60, and `204` 204 in the base that is named."""
-    meant = []
-    if percent and "%" in answer and "%" not in gold:
-        meant.append((gold, answer.replace("%", "").strip()))
-    if base_named and answer.isalnum() and (base := base_of(gold)):
-        meant.append((gold, f"{answer}_{base}"))
-    return meant
 
 
 def _compare_all(pairs: list[tuple[str, str]], seconds: float) -> dict[tuple[str, str], Verdict]:
@@ -149,11 +138,12 @@ def _compare_all(pairs: list[tuple[str, str]], seconds: float) -> dict[tuple[str
     hard = []
     for pair in dict.fromkeys(pairs):
         same = decide(*pair)
-        verdict = _compared.get(pair) if same is None else _RIGHT if same else _WRONG
-        if verdict is None:
-            hard.append(pair)
+        if same is not None:
+            found[pair] = _RIGHT if same else _WRONG
+        elif pair in _compared:
+            found[pair] = _compared[pair]
         else:
-            found[pair] = verdict
+            hard.append(pair)
     for pair, result in zip(hard, _pool.map(hard, seconds) if hard else (), strict=True):
         found[pair] = Verdict(None, str(result)) if isinstance(result, Failure) else _RIGHT if result else _WRONG
         _keep(_compared, pair, found[pair])
@@ -171,12 +161,8 @@ def _keep(cache: dict, key: Any, verdict: Verdict) -> None:
 def alike(texts: Sequence[str | None], seconds: float = SECONDS) -> list[int | None]:
     r"""Group texts by the answers that they give, for a vote: `0.5`, `\frac12` and `1/2` are one.
 
-    Args:
-        texts: N texts after the thought; None where no answer was given.
-        seconds: processor time a comparison.
-
     Returns:
-        N numbers, for each text the index of the first text that gives the same answer, None where it gives none.
+        For each text the index of the first text that gives the same answer, None where it gives none.
 
     >>> alike(["It is 0.5", r"\boxed{\frac12}", "I cannot tell.", r"\boxed{2}"])
     [0, 0, None, 3]
@@ -184,26 +170,18 @@ def alike(texts: Sequence[str | None], seconds: float = SECONDS) -> list[int | N
     answers = [None if text is None else said(text) for text in texts]
     leader_of: dict[str, str] = {}
     for answer in dict.fromkeys(answer for answer in answers if answer is not None):
-        leaders = [other for other, leader in leader_of.items() if other == leader]
-        leader_of[answer] = _leader(answer, leaders, seconds)
+        leaders = dict.fromkeys(leader_of.values())
+        leader_of[answer] = _leader(answer, [*leaders], seconds)
     return [None if answer is None else answers.index(leader_of[answer]) for answer in answers]
 
 
 def _leader(answer: str, leaders: list[str], seconds: float) -> str:
-    """Return the answer among others that equals one, or the answer itself; the workers get only what is not decided here."""
-    hard = []
-    for other in leaders:
-        ways = [decide(other, answer), decide(answer, other)]
-        if same_words(other, answer) or True in ways:
-            return other
-        if ways == [None, None] and not is_words(answer):
-            hard.append(other)
-    for pairs in ([(other, answer) for other in hard], [(answer, other) for other in hard]):
-        known = _compare_all(pairs, seconds)
-        same = next((other for other, pair in zip(hard, pairs, strict=True) if known[pair].right), None)
-        if same is not None:
-            return same
-    return answer
+    """Return the answer among others that equals one, or the answer itself."""
+    same = next((other for other in leaders if same_words(other, answer)), None)
+    if same is not None or is_words(answer):
+        return same or answer
+    known = _compare_all([pair for other in leaders for pair in ((other, answer), (answer, other))], seconds)
+    return next((one for one in leaders if known[one, answer].right or known[answer, one].right), answer)
 
 
 def said(text: str) -> str | None:
@@ -212,9 +190,10 @@ def said(text: str) -> str | None:
     >>> said(r"So it is \boxed{42}."), said("The capital is Paris."), said("I do not know.")
     ('42', 'Paris', None)
     """
-    found = final_answer(text)
-    words = None if found else final_words(text)
-    return found or (words if words and is_words(words) and not _REFUSES.search(words) else None)
+    if found := final_answer(text):
+        return found
+    words = final_words(text)
+    return words if words and is_words(words) and not _REFUSES.search(words) else None
 
 
 _REFUSES = re.compile(r"\b(?:I|we|cannot|can't|unsure|sorry)\b", re.IGNORECASE)
@@ -222,11 +201,7 @@ _LOST_BACKSLASH = re.compile(r"\t(?:ext|imes|heta|an\b|frac|o\b|riangle)|\r(?:ig
 
 
 def kind(gold: Any) -> Literal["number", "formula", "words", "none"]:
-    r"""Tell what a gold is: a rational number, words, a formula (or anything else that is compared), or no gold at all.
-
-    >>> [kind(gold) for gold in ("42", r"\sqrt{2}", "no solution", "forty two")]
-    ['number', 'formula', 'words', 'none']
-    """
+    """Tell what a gold is: a rational number, words, a formula (or anything else that is compared), or no gold at all."""
     read = read_gold(as_text(gold))
     if read is None:
         return "none"
@@ -234,23 +209,11 @@ def kind(gold: Any) -> Literal["number", "formula", "words", "none"]:
 
 
 def unreadable(golds: Sequence[Any]) -> list[tuple[int, str]]:
-    """Find the golds that no answer can be compared with, before any training.
-
-    Args:
-        golds: all gold answers.
-
-    Returns:
-        `(index, reason)` for each of them. Numbers and words are read here, everything else by the workers, equal golds once.
-    """
+    """Find the golds that no answer can be compared with, before any training, as `(index, reason)`."""
     texts = [as_text(gold) for gold in golds]
     read = [None if _LOST_BACKSLASH.search(text) else read_gold(text) for text in texts]
-    hard = list(
-        {gold.text: None for gold in read if gold and not gold.words and not value(gold.text) and len(gold.text) > 1}
-    )
+    formulas = (gold.text for gold in read if gold and not gold.words and len(gold.text) > 1 and not value(gold.text))
+    hard = [*dict.fromkeys(formulas)]
     results = dict(zip(hard, _pool.map([(text, None) for text in hard], SECONDS) if hard else (), strict=True))
-    bad = []
-    for i, gold in enumerate(read):
-        result = NO_GOLD if gold is None else results.get(gold.text, True)
-        if result is not True:
-            bad.append((i, str(result) if result else AS_TEXT))
-    return bad
+    reasons = [NO_GOLD if gold is None else results.get(gold.text, True) for gold in read]
+    return [(i, str(reason) if reason else AS_TEXT) for i, reason in enumerate(reasons) if reason is not True]

@@ -125,9 +125,8 @@ def _equal_decimals(left: Tree, right: Tree, shown: list[Number | None]) -> bool
             return False
         found.append(plain or Number(close or Fraction(0)))
     exactly = [exact(folded(tree)) for tree in (left, right)]
-    if None not in exactly or any(n.unit for n in found):
-        return same(found[0], found[1])
-    return equal_numbers(left, right)
+    decimal = None not in exactly or any(n.unit for n in found)
+    return same(found[0], found[1]) if decimal else equal_numbers(left, right)
 
 
 def fraction(tree: Tree) -> Fraction | None:
@@ -251,9 +250,7 @@ def are_solutions(equation: list[str], roots: list[str]) -> bool | None:
 
 
 _SYMPY = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh",
-    "artanh": "atanh", "Re": "re", "Im": "im", "abs": "Abs", "ceil": "ceiling", "sgn": "sign", "max": "Max", "min": "Min",
-    "mod": "Mod", "ln": "log",
+    "Re": "re", "Im": "im", "abs": "Abs", "ceil": "ceiling", "sgn": "sign", "max": "Max", "min": "Min", "mod": "Mod", "ln": "log",
 }  # fmt: skip
 _WITH_TWO: dict[str, Callable[..., Any]] = {
     "+": lambda *parts: sympy.Add(*parts), "-": lambda a: -a, "*": lambda *parts: sympy.Mul(*parts),

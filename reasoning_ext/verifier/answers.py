@@ -78,9 +78,6 @@ def final_answer(text: str, many: bool = False) -> str | None:
         text: the text after the thought.
         many: several boxes that belong together are one list; without it, boxes that stand side by side contradict each
             other, and the list they make is no single answer either.
-
-    >>> final_answer(r"So it is \boxed{41}. No wait, \boxed{\text{**42.**}}"), final_answer("The answer is 1,000 apples.")
-    ('42', '1,000 apples')
     """
     start = text.rfind(r"\boxed{")
     simple = _SIMPLE_END.match(text, start) if start >= 0 else None
@@ -122,11 +119,7 @@ def _is_wordy(text: str) -> bool:
 
 
 def final_words(text: str) -> str | None:
-    """Return the answer that a text gives to a question whose gold is words: its box, its statement, or all of a short text.
-
-    >>> final_words("So the answer is **New York**."), final_words("There is no solution.")
-    ('New York', 'no solution')
-    """
+    """Return the answer that a text gives to a question whose gold is words: its box, its statement, or all of a short text."""
     text = prepared(text)
     found = _boxed(text, False)
     if found and (plainly := _PLAINLY.match(clean(found))) and not _OPPOSITE[plainly[1].lower()].search(found):
@@ -265,10 +258,9 @@ def _from_line(line: str, many: bool, weak: bool) -> str | None:
     bare = bare.rstrip("!") if not weak and bare[-2:-1].isdigit() else bare  # The answer is 42!
     if bare and not weak and not prose.is_prose(bare) and not prose.DELIMITED.search(bare):
         return re.sub(r"^(?:minus|negative)\s+(?=\d)", "-", bare, flags=re.IGNORECASE)
-    first = next(
-        (m for m in (prose.PLAIN.match(line), prose.TUPLE.match(line)) if m and prose.is_number_in_prose(line, m)), None
-    )
-    if first and not weak:
+    starts = (prose.PLAIN.match(line), prose.TUPLE.match(line)) if not weak else ()
+    first = next((match for match in starts if match and prose.is_number_in_prose(line, match)), None)
+    if first:
         return None if prose.CHANGED.match(line, first.end()) else first.group() + prose.alternative(line, first.end())
     found = prose.last(line, many, undelimited=not weak)
     word = re.fullmatch(r"(?:the\s++)?([A-Za-z][\w-]*+(?:'[\w-]++)*+)[.!*\"']*+", line)

@@ -81,11 +81,7 @@ _ALIGNMENT = re.compile(r"\\(?:begin|end)\s*\{(?:align(?:ed)?|gather(?:ed)?|equa
 
 @lru_cache(maxsize=16384)
 def clean(text: str) -> str:
-    r"""Take away what does not change an answer.
-
-    >>> clean(r"\left( \dfrac{1}{2},\, \mathbf{3} \right)."), clean("**1,000 %**"), clean(r"\text{East}")
-    ('( \\frac{1}{2}, 3 )', '1,000 %', 'East')
-    """
+    r"""Take away what does not change an answer."""
     if _PLAIN.fullmatch(text) or _COUNTED.fullmatch(text):
         return text
     text = unicodedata.normalize("NFC", text)

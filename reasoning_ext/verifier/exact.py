@@ -5,14 +5,11 @@ written (`numbers`, `values.exact`), with their units, and lists of them, in ord
 """
 
 import re
-from contextlib import suppress
-from datetime import date, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
 from reasoning_ext.verifier.formula import letters, read
-from reasoning_ext.verifier.numbers import DECIMAL_COMMA, Number, number, same, same_in_base, split_unit
-from reasoning_ext.verifier.rational import exact
+from reasoning_ext.verifier.numbers import DATE, DECIMAL_COMMA, number, same, same_in_base, split_unit, value
 from reasoning_ext.verifier.units import unit_key
 
 _INTEGER = re.compile(r"(?=-?\d)(-?)0*+((?!0)\d{1,3}(?:,\d{3})+|\d*)(?:\.0*+)?")  # 1,000 and 1000.0 are 1000
@@ -25,15 +22,9 @@ _COMMA = re.compile(
 _EQUALS = re.compile(r"(?<![<>!:\\])=(?!=)|\\approx(?![A-Za-z])|\\equiv(?![A-Za-z])")
 COMMA, SEMICOLON, COLON = re.compile(","), re.compile(";"), re.compile(":")
 _COLON = re.compile(r":(?!=)")
-_CLOCK = re.compile(
-    r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:\s*+(?:\\text\s*+\{\s*+)?([ap])\.?\s*+m\.?\s*+\}?)?", re.IGNORECASE
-)
 _DENIES = re.compile(r"\b(?:not?|wrong|incorrect|false|never|(?:less|more) than|at (?:most|least))\b", re.IGNORECASE)
 PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a length
-_DATE = re.compile(
-    r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}|[A-Za-z]{3,9}\.? \d{1,2}(?:,? \d{4})?|\d{1,2} [A-Za-z]{3,9}(?:,? \d{4})?"
-)
-_DATE_FORMS = ("%Y-%m-%d", "%m/%d/%Y", "%Y/%m/%d", "%B %d %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y")
+_CLOCK = re.compile(r"(\d{1,2}(?::\d{2}){0,2})([ap]m)?")
 INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 
 
@@ -46,11 +37,7 @@ class Items(NamedTuple):
 
 
 def decide(gold: str, answer: str) -> bool | None:
-    r"""Tell whether two clean answers are equal, or None where exact arithmetic does not tell.
-
-    >>> decide(r"\frac{8}{27}", r"(\frac23)^3"), decide("7", "x = 7"), decide("(1, 2)", "(2, 1)"), decide("x + 1", "1 + x")
-    (True, True, False, None)
-    """
+    r"""Tell whether two clean answers are equal, or None where exact arithmetic does not tell."""
     if gold == answer:
         return True
     left, right = _INTEGER.fullmatch(gold), _INTEGER.fullmatch(answer)
@@ -85,17 +72,6 @@ def key(text: str) -> str:
     return text.lower() if re.fullmatch(r"[A-Za-z]{2,}+(?:['-][A-Za-z]{2,}+)*+", text) else text
 
 
-@lru_cache(maxsize=16384)
-def value(text: str) -> Number | None:
-    r"""Read a rational number however it is written: `0.5`, `50\%`, `\frac12`, `1-\frac12`, `2^{-1}`, `\binom42/12`."""
-    plain = number(text)
-    if plain is not None or _DATE.fullmatch(text):
-        return plain
-    tree = None if "," in text and text[0] in "([{\\" else read(text)
-    found = None if tree is None else exact(tree)
-    return None if found is None else Number(found)
-
-
 def same_measure(gold: str, answer: str) -> bool | None:
     """Compare two rational numbers with their units; None where a side is none, or where two different units are given."""
     (gold_core, gold_unit), (answer_core, answer_unit) = split_unit(gold), split_unit(answer)
@@ -112,31 +88,17 @@ def same_measure(gold: str, answer: str) -> bool | None:
 
 
 def _same_moment(gold: str, answer: str) -> bool | None:
-    """Compare two dates, or two times of which one says a.m. or p.m.; None where a side is neither."""
-    if day := _day(gold):
-        return day == _day(answer)
-    times = [_CLOCK.fullmatch(text) for text in (gold, answer)]
-    if not times[0] or not times[1] or not (times[0][4] or times[1][4]):
+    """Compare dates in figures, and times of which one says a.m. or p.m., as they are written; None for anything else."""
+    if not gold[:1].isdigit():
         return None
-    (first, half), (second, other) = (_clock(match) for match in times if match)
-    return first == second if half and other else first % 720 == second % 720
-
-
-def _day(text: str) -> date | None:
-    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
-    bare = text.replace(",", "").replace(".", "")
-    for written in (bare, f"{bare} 1904") if _DATE.fullmatch(text) else ():  # no year: a leap year
-        for form in _DATE_FORMS:
-            with suppress(ValueError):
-                return datetime.strptime(written, form).date()
-    return None
-
-
-def _clock(match: re.Match) -> tuple[int, bool]:
-    """Return the minutes since midnight, or since noon where nothing says which, and whether something does."""
-    hour, minute = int(match[1]), int(match[2] or 0)
-    half = (match[4] or "").lower()
-    return (hour % 12 + 12 * (half == "p") if half else hour) * 60 + minute, bool(half) or hour > 12
+    wanted, said = (re.sub(r"\\text|[\s.{}]", "", side).lower() for side in (gold, answer))
+    if DATE.fullmatch(wanted):
+        return wanted == said
+    time, other = _CLOCK.fullmatch(wanted), _CLOCK.fullmatch(said)
+    if not time or not other or not (time[2] or other[2]):
+        return None
+    hours = {one[1].removesuffix(":00") for one in (time, other)}
+    return len(hours) == 1 and (time[2] == other[2] or not (time[2] and other[2]))
 
 
 def cut(text: str, separator: re.Pattern) -> list[str]:
@@ -161,11 +123,7 @@ def sides(text: str) -> list[str]:
 
 @lru_cache(maxsize=16384)
 def named(text: str) -> tuple[str, str]:
-    r"""Split `x = 5`, `\text{Amy: }3` or `Area: 7` into what is named and its value; the name is "" where there is none.
-
-    >>> named(r"|AB| = 7"), named(r"\text{Amy: }3"), named("2x = 4"), named("5!=120")
-    (('|AB|', '7'), ('amy', '3'), ('', '2x = 4'), ('', '5!=120'))
-    """
+    r"""Split `x = 5`, `\text{Amy: }3` or `Area: 7` into what is named and its value; the name is "" where there is none."""
     text = text.strip()
     if match := re.match(r"\\text\s*+\{\s*+([^{}:]*[^{}:\d\s])(?::|\s+is|\s*=)\s*+\}", text):
         rest = text[match.end() :].strip()
@@ -208,11 +166,7 @@ def is_name(text: str) -> bool:
 
 @lru_cache(maxsize=16384)
 def split_items(text: str) -> Items | None:
-    r"""Take a list apart at its outermost separators; None where there is neither a separator nor a pair of brackets.
-
-    >>> split_items(r"\{1, (2, 3)\}"), split_items("19, 46, and 82").items
-    (Items(opening='\\{', closing='\\}', items=('1', '(2, 3)')), ('19', '46', '82'))
-    """
+    r"""Take a list apart at its outermost separators; None where there is neither a separator nor a pair of brackets."""
     opening, closing, inside = _brackets(text.strip())
     cuts = cut(inside, SEMICOLON)
     cuts = cut(inside, _COMMA) if len(cuts) == 1 else cuts

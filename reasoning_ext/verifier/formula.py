@@ -23,11 +23,7 @@ _PAIR = re.compile(r"[(\[]\s*+\d{1,3}(?:,\d{3})++\s*+[)\]]")  # (1,234) is a poi
 
 @lru_cache(maxsize=16384)
 def read(text: str) -> Tree | None:
-    r"""Read one formula, None where it is none or holds what is not read here.
-
-    >>> read(r"\frac{1}{2}x"), read("no solution")
-    (('*', ('/', ('number', Fraction(1, 1)), ('number', Fraction(2, 1))), ('letter', 'x')), None)
-    """
+    r"""Read one formula, None where it is none or holds what is not read here."""
     if len(text) > MAX_LENGTH or not text or text.isspace() or _PAIR.search(text):
         return None
     try:

@@ -6,7 +6,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from reasoning_ext.verifier.answers import gold_answer
-from reasoning_ext.verifier.exact import value
+from reasoning_ext.verifier.numbers import value
 from reasoning_ext.verifier.words import is_words
 
 _CONTROL = re.compile(r"(?<!\\)[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")

@@ -9,8 +9,8 @@ from itertools import product
 from typing import Any
 
 from reasoning_ext.verifier import algebra
-from reasoning_ext.verifier.exact import COLON, COMMA, Items, cut, is_ordered, named, same_brackets, split_items, value
-from reasoning_ext.verifier.numbers import number
+from reasoning_ext.verifier.exact import COLON, COMMA, cut, is_ordered, named, same_brackets, split_items
+from reasoning_ext.verifier.numbers import value
 
 Verdict = bool | None
 Same = Callable[[str, str], bool]
@@ -114,17 +114,6 @@ def _with_signs(text: str) -> list[str] | None:
     return ["".join(a + b for a, b in zip(pieces, (*choice, ""), strict=True)) for choice in choices]
 
 
-def sequences(gold: str, answer: str, same: Same) -> Verdict:
-    """`1, 2, \\ldots, n` part by part."""
-    if r"\ldots" not in gold:
-        endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not APPROX.search(answer)
-        return False if endless else None
-    left, right = ([part.strip() for part in cut(side, COMMA) if part.strip()] for side in (gold, answer))
-    if len(left) < 2:
-        return None
-    return in_order(left, right, lambda g, a: g == a if r"\ldots" in g + a else same(g, a))
-
-
 def ratios(gold: str, answer: str, same: Same) -> Verdict:
     """Ratios are equal up to a factor; a:b is also the number a/b; with a zero in front it is a time, and equal as written."""
     if ":" not in gold and ":" not in answer:
@@ -137,7 +126,7 @@ def ratios(gold: str, answer: str, same: Same) -> Verdict:
         pair, single = (left, answer) if len(left) == 2 else (right, gold)
         quotient = rf"\frac{{{pair[0]}}}{{{pair[1]}}}"
         return same(quotient, single) if pair is left else same(single, quotient)
-    if any(all(value(part) and not value(part).value for part in side) for side in (left, right)):  # type: ignore[union-attr]
+    if any(all((found := value(part)) and not found.value for part in side) for side in (left, right)):
         return False  # 0:0
     if len(left) != len(right) or len(left) < 2:
         return None if len(left) == len(right) else False
@@ -155,28 +144,20 @@ def in_brackets(gold: str, answer: str, same: Same) -> Verdict:
     if left is None or right is None:
         return None
     if max(len(left.items), len(right.items)) < 2:
-        return _single(left, right, same)
+        alone = left[:2] == right[:2] and left.opening in (r"\{", "[") and left.items and right.items
+        return same(left.items[0], right.items[0]) if alone else None
     if not same_brackets(left, right):
         return False
-    left, right = (side._replace(items=_with_names_off(side.items)) for side in (left, right))
+    ours, theirs = (_without_name(side.items) for side in (left, right))
     if is_ordered(left, right):
-        return in_order(left.items, right.items, same)
-    is_set = r"\{" in (left.opening, right.opening) or left.items[0].startswith("(")
-    return same_elements(list(left.items), list(right.items), same, is_set)
+        return in_order(ours, theirs, same)
+    is_set = r"\{" in (left.opening, right.opening) or ours[0].startswith("(")
+    return same_elements(ours, theirs, same, is_set)
 
 
-def _with_names_off(items: tuple[str, ...]) -> tuple[str, ...]:
+def _without_name(items: tuple[str, ...]) -> list[str]:
     names = {named(item)[0] for item in items} - {""}
-    return tuple(named(item)[1] for item in items) if len(names) == 1 else items
-
-
-def _single(left: Items, right: Items, same: Same) -> Verdict:
-    """Compare `(x)` with `(x)` and `\\{x\\}` with `\\{x\\}`; round brackets around one thing say nothing."""
-    if not left.items or not right.items:
-        return not left.items and not right.items
-    if left[:2] == right[:2] and left.opening in (r"\{", "["):
-        return same(left.items[0], right.items[0])
-    return None
+    return [named(item)[1] if len(names) == 1 else item for item in items]
 
 
 def same_elements(gold: list[str], answer: list[str], same: Same, is_set: bool = False) -> bool:
@@ -187,9 +168,8 @@ def same_elements(gold: list[str], answer: list[str], same: Same, is_set: bool =
     matched: list[str] = []
     for g in gold:
         found = next((i for i, a in enumerate(rest) if same(g, a)), None)
-        if found is None:
-            if is_set and any(same(g, a) for a in matched):
-                continue
+        if found is not None:
+            matched.append(rest.pop(found))
+        elif not is_set or not any(same(g, a) for a in matched):
             return False
-        matched.append(rest.pop(found))
     return not rest or (is_set and all(any(same(m, a) for m in matched) for a in rest))

@@ -9,22 +9,20 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import NamedTuple
 
+from reasoning_ext.verifier.formula import read
+from reasoning_ext.verifier.rational import exact
 from reasoning_ext.verifier.units import UNITS
 from reasoning_ext.verifier.words import MATH_WORDS
 
 MAX_DIGITS, MAX_EXPONENT = 1_000, 400
 _DOUBLE = Fraction(1, 2**50)  # four units in the last place of a double, which is what sums of a few are off by
 _N = r"(?:[1-9]\d{0,2}(?:,\d{3})+(?!\d)|\d+)(?:\.\d*)?|\.\d+"
-_PLAIN = re.compile(rf"({_N})(?:\s*/\s*([-+]?(?:{_N})))?")
-_FRACTION = re.compile(
-    rf"(?:(\d+)\s*)?\\frac\s*(?:\{{\s*([-+]?(?:{_N}))\s*\}}|(\d))\s*(?:\{{\s*([-+]?(?:{_N}))\s*\}}|(\d))"
-)
-_MIXED = re.compile(r"(\d+)\s+(\d+)\s*/\s*(\d+)")
+_PLAIN = re.compile(_N)
 _SCIENTIFIC = re.compile(
     rf"({_N})\s*(?:(?:\\times|\\cdot|\*|x)\s*10\s*\^\s*(?:\{{\s*([-+]?\d+)\s*\}}|\(\s*([-+]?\d+)\s*\)|([-+]?\d+))|[eE]([-+]?\d+))"
 )
 _SPACED = re.compile(r"\d{1,3}(?: \d{3})+(?:\.\d+)?")
-_REPEATING = re.compile(r"(\d*)\.(\d*)(?:\\overline\s*\{(\d+)\}|\\dot\s*\{(\d)\})")
+DATE = re.compile(r"\d{4}-\d{1,2}-\d{1,2}|\d{1,4}/\d{1,2}/\d{2,4}")
 DECIMAL_COMMA = re.compile(r"(\d+),(\d{2}|\d{4,})|0,(\d+)")
 _BASED = re.compile(
     r"\(?([0-9A-Fa-f]++)\)?\s*+_\s*+\{?+\s*+(?:\\text\s*+\{)?+\s*+\(?+\s*+(\d++|[a-z]++)\s*+\)?+\s*+\}?+\s*+\}?+"
@@ -49,28 +47,17 @@ _NO_UNIT = re.compile(
 
 
 class Number(NamedTuple):
-    """An exact number as it was written.
+    """An exact number as it was written."""
 
-    Attributes:
-        value: the number; for `28%` it is 7/25.
-        unit: the last place shown, 1/100 for `3.14`; 0 for a number without a point.
-        digits: significant digits shown.
-        percent: written with a per cent sign.
-    """
-
-    value: Fraction
-    unit: Fraction = Fraction(0)
-    digits: int = 0
+    value: Fraction  # for `28%` it is 7/25
+    unit: Fraction = Fraction(0)  # the last place shown, 1/100 for `3.14`; 0 for a number without a point
+    digits: int = 0  # significant digits shown
     percent: bool = False
 
 
 @lru_cache(maxsize=16384)
 def number(text: str) -> Number | None:
-    r"""Read an exact number: integer, decimal, fraction, mixed or scientific, with thousands, sign, per cent.
-
-    >>> number(r"-\frac{1}{2}").value, number("1,000.50").value, number("2 1/2").value, number("1.5 \\times 10^{3}").value
-    (Fraction(-1, 2), Fraction(2001, 2), Fraction(5, 2), Fraction(1500, 1))
-    """
+    """Read an integer, a decimal or a number in scientific notation, with thousands, sign, per cent."""
     text = text.strip()
     if len(text) > MAX_DIGITS or not any(c.isdigit() for c in text):
         return None
@@ -89,43 +76,34 @@ def number(text: str) -> Number | None:
     return found._replace(value=found.value * scale, unit=found.unit * abs(scale), percent=percent)
 
 
+@lru_cache(maxsize=16384)
+def value(text: str) -> Number | None:
+    r"""Read a rational number however it is written: `0.5`, `50\%`, `\frac12`, `1-\frac12`, `2^{-1}`, `\binom42/12`."""
+    plain = number(text)
+    if plain is not None or DATE.fullmatch(text):
+        return plain
+    tree = None if "," in text and text[0] in "([{\\" else read(text)
+    found = None if tree is None else exact(tree)
+    return None if found is None else Number(found, percent=text.endswith("%"))
+
+
 def _magnitude(text: str) -> Number | None:
-    if match := _PLAIN.fullmatch(text):
-        top = _decimal(match[1])
-        return top if match[2] is None else _ratio(top, _decimal(match[2]))
-    if match := _FRACTION.fullmatch(text):
-        ratio = _ratio(_decimal(match[2] or match[3]), _decimal(match[4] or match[5]))
-        return ratio and ratio._replace(value=ratio.value + int(match[1] or 0))
-    if match := _MIXED.fullmatch(text):
-        ratio = _ratio(_decimal(match[2]), _decimal(match[3]))
-        return ratio and ratio._replace(value=ratio.value + int(match[1]))
-    if match := _SCIENTIFIC.fullmatch(text):
-        exponent = int(next(group for group in match.groups()[1:] if group))
-        if abs(exponent) > MAX_EXPONENT:
-            return None
-        mantissa = _decimal(match[1])
-        scale = Fraction(10) ** exponent
-        return mantissa._replace(value=mantissa.value * scale, unit=mantissa.unit * scale)
-    if match := _REPEATING.fullmatch(text):
-        period = match[3] or match[4]
-        shifted = Fraction(int(match[1] + match[2] or "0")) + Fraction(int(period), 10 ** len(period) - 1)
-        return Number(shifted / 10 ** len(match[2]))
+    if _PLAIN.fullmatch(text):
+        return _decimal(text)
     if _SPACED.fullmatch(text):
         return _decimal(text.replace(" ", ""))
-    return None
+    match = _SCIENTIFIC.fullmatch(text)
+    exponent = int(next(group for group in match.groups()[1:] if group)) if match else 0
+    if not match or abs(exponent) > MAX_EXPONENT:
+        return None
+    mantissa, scale = _decimal(match[1]), Fraction(10) ** exponent
+    return mantissa._replace(value=mantissa.value * scale, unit=mantissa.unit * scale)
 
 
 def _decimal(text: str) -> Number:
-    negative = text.startswith("-")
-    text = text.lstrip("-+").replace(",", "")
-    whole, _, places = text.partition(".")
-    digits = (whole + places).lstrip("0")
+    whole, _, places = text.replace(",", "").partition(".")
     value = Fraction(int(whole + places or "0"), 10 ** len(places))
-    return Number(-value if negative else value, Fraction(1, 10 ** len(places)) if places else Fraction(0), len(digits))
-
-
-def _ratio(top: Number, bottom: Number) -> Number | None:
-    return Number(top.value / bottom.value) if bottom.value else None
+    return Number(value, Fraction(1, 10 ** len(places)) if places else Fraction(0), len((whole + places).lstrip("0")))
 
 
 def same(gold: Number, answer: Number) -> bool:
@@ -152,19 +130,19 @@ def _close(gold: Number, answer: Number) -> bool:
 
 def same_in_base(gold: str, answer: str) -> bool | None:
     """Compare numbers in a base: the digits and the base must agree; base ten is plain."""
-    parsed = [_BASED.fullmatch(text) for text in (gold, answer)]
-    if not any(parsed) or not all(m or number(t) for m, t in zip(parsed, (gold, answer), strict=True)):
+    if "_" not in gold and "_" not in answer:
         return None
-    values = []
-    for match, text in zip(parsed, (gold, answer), strict=True):
-        if match is None:
-            values.append((text.strip().replace(",", "").lstrip("0"), 10))
-            continue
-        if match[2] not in _BASES and not (match[2].isdigit() and len(match[2]) < 3):
-            return None
-        base = _BASES.index(match[2]) + 2 if match[2] in _BASES else int(match[2])
-        values.append((match[1].lstrip("0").lower(), base))
-    return values[0] == values[1]
+    left, right = _in_base(gold), _in_base(answer)
+    return None if left is None or right is None else left == right
+
+
+def _in_base(text: str) -> tuple[str, int] | None:
+    match = _BASED.fullmatch(text)
+    if match is None:
+        return (text.strip().replace(",", "").lstrip("0"), 10) if number(text) else None
+    named = _BASES.index(match[2]) + 2 if match[2] in _BASES else 0
+    base = named or (int(match[2]) if match[2].isdigit() and len(match[2]) < 3 else 0)
+    return (match[1].lstrip("0").lower(), base) if base else None
 
 
 @lru_cache(maxsize=16384)
@@ -179,8 +157,9 @@ def split_unit(text: str) -> tuple[str, str]:
         if start and _UNIT.fullmatch(text, start) and _is_unit(text[:start], text[start:]):
             core, unit = text[:start].strip(), text[start:].strip()
             first, _, rest = re.sub(r"\\text|[{}]", " ", unit).strip().partition(" ")
-            scale, value = _SCALES.get(first.lower()) or _SCALES.get(first.lower().removesuffix("s")), number(core)
-            return (str(value.value * scale), rest.strip()) if scale and value else (core, unit)
+            scale = _SCALES.get(first.lower()) or _SCALES.get(first.lower().removesuffix("s"))
+            found = value(core) if scale else None
+            return (str(found.value * scale), rest.strip()) if scale and found else (core, unit)
     return text, ""
 
 
@@ -213,5 +192,5 @@ def _is_unit(core: str, unit: str) -> bool:
         return True
     spaced = unit[0].isspace()
     if all(word in _LETTERS or word.lower() in UNITS for word in words):
-        return bool(("circ" in unit or spaced) and number(core.strip()))
+        return bool(("circ" in unit or spaced) and value(core.strip()))
     return spaced and all(len(word) > 1 and word.lower() not in MATH_WORDS for word in words)

@@ -1,8 +1,8 @@
 """Worker processes that can be killed: every item has a hard deadline, and a worker that passes it is replaced.
 
-`multiprocessing` and `concurrent.futures` are not used, because their spawn runs the user's script a second time, their
-fork copies CUDA and locks, and neither gets rid of a worker that hangs. Here a worker is `python -c` with the parent's
-`sys.path`: items go in as pickles, results come out as lines of JSON, so that nothing a worker says is ever unpickled.
+A worker is `python -c` with the parent's `sys.path`: items go in as pickles, results come out as lines of JSON, so that nothing
+a worker says is ever unpickled. `multiprocessing` and `concurrent.futures` would run the user's script a second time, or copy
+CUDA and locks, and get rid of no worker that hangs.
 
 Who kills a worker: the parent at a deadline in wall time; the kernel, by a timer that no Python code can delay, at a deadline
 in processor time, and half a second after one in wall time if the parent is gone; and the worker itself, without a word, when

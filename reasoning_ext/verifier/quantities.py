@@ -9,9 +9,8 @@ import sympy
 from sympy.physics import units
 
 from reasoning_ext.verifier.algebra import equal_formulas, equal_trees, fraction, trees
-from reasoning_ext.verifier.exact import value
 from reasoning_ext.verifier.formula import Tree, letters
-from reasoning_ext.verifier.numbers import Number, number, same
+from reasoning_ext.verifier.numbers import Number, number, same, value
 from reasoning_ext.verifier.units import parts_of, unit_key
 
 _MONEY = {"dollar": ("dollar", 100), "cent": ("dollar", 1)}

@@ -13,11 +13,7 @@ _BASED = re.compile(r"[0-9A-Za-z]++\s*+_\s*+\{?\s*+(?:\\text\s*+\{\s*+)?\(?(\d{1
 
 @lru_cache(maxsize=4096)
 def asks_for_percent(question: str) -> bool:
-    """Tell whether a question asks for per cent; one that only mentions some ("20% of 50", "5 percent interest") does not.
-
-    >>> asks_for_percent("What percentage of 80 is 20?"), asks_for_percent("A price rises by 20%. What is it now?")
-    (True, False)
-    """
+    """Tell whether a question asks for per cent; one that only mentions some ("20% of 50", "5 percent interest") does not."""
     return bool(_PERCENT.search(question))
 
 

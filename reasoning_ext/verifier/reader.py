@@ -7,7 +7,6 @@ from reasoning_ext.verifier.tokens import GREEK, INVERSE, NAMES, SAME, SEVERAL, 
 
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 _MIXED = re.compile(r"frac (?:(\d)(\d) |(?:\{ (\d+) \}|(\d)) (?:\{ (\d+) \}|(\d+)) )|(\d+) / (\d+) ")
-_ACCENTS = frozenset("overline bar vec hat tilde dot ddot overrightarrow widehat mathcal mathscr mathfrak".split())
 _APPLIED = frozenset("fghFGP")
 _TIMES, _OVER = ("*", "cdot", "times", "ast"), ("/", "div")
 
@@ -76,7 +75,7 @@ class Reader:
             return True
         if kind == "sign":
             return value in "({[" or (value == "|" and not self.bars)
-        known = value in NAMES | GREEK | _ACCENTS | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
+        known = value in NAMES | GREEK | {"frac", "binom", "pi", "lfloor", "lceil", "text", "overline", "bar", "{"}
         return kind == "command" and known and value != "mod"
 
     def ends_argument(self, tree: Tree) -> bool:
@@ -227,12 +226,11 @@ class Reader:
             return (SAME[name], tree)
         if name in GREEK:
             return self.letter("\\" + name)
-        if name in _ACCENTS:
+        if name in ("overline", "bar"):
             start, inside = self.at, self.raw()
-            if name in ("overline", "bar") and not inside.isalpha() and "i" in inside:
-                self.at = start
+            self.at = start
+            if "i" in inside and not inside.isalpha():
                 return ("conjugate", self.group())
-            return self.letter(f"\\{name} {inside}")
         if name == "text":
             inside = self.raw().strip()
             if inside in NAMES:
@@ -267,8 +265,6 @@ class Reader:
             exponent = self.group() if self.peek() != ("sign", "-") else self.exponent()
         if exponent == ("-", ("number", Fraction(1))) and name in INVERSE:
             name, exponent = INVERSE[name], None
-        if name == "log" and index is None and self.take("_"):
-            index = self.group()
         arguments = self.arguments(name)
         with_base = name in ("log", "lg") and len(arguments) == 2
         if not with_base and (len(arguments) > 1) != (name in SEVERAL):

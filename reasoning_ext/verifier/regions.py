@@ -1,13 +1,12 @@
 r"""Regions of the real line: inequalities, intervals, unions and set-builder notation, compared as the sets that they are."""
 
 import re
-from fractions import Fraction
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import sympy
 
-from reasoning_ext.verifier.algebra import X, equal_trees, fraction, to_sympy
+from reasoning_ext.verifier.algebra import X, fraction, to_sympy
 from reasoning_ext.verifier.exact import INEQUALITY, cut, split_items
 from reasoning_ext.verifier.formula import Tree, holds, letters, read
 
@@ -26,23 +25,18 @@ _ALL = re.compile(
     r"(?:[a-z]\s*+\\in\s*+)?(?:\\mathbb\s*+\{?\s*+R\s*+\}?|(?:\\text\s*+\{)?\s*+all real(?: numbers)?(?:\s*+[a-z])?\s*+\}?)",
     re.IGNORECASE,
 )
+_INFINITE = {("oo",): sympy.oo, ("-oo",): -sympy.oo}
+_RELATIONS = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge, "=": sympy.Eq, r"\neq": sympy.Ne}
 _APPLIED = re.compile(r"(?<![A-Za-z\\])[fghFG]\([a-z]\)")  # a function's value, as one letter
 
 
 class Piece(NamedTuple):
-    """One interval, set or chain of inequalities, as it was written.
+    """One interval, set or chain of inequalities, as it was written."""
 
-    Attributes:
-        kind: `interval` with two ends, `set` with its elements, `point` of `x = 5`, `chain` with its sides, `all` or `none`.
-        trees: the ends, elements or sides; None for an end at infinity, with its sign in `signs`.
-        signs: the brackets, or the signs of the chain.
-        without: the piece that is taken out, behind a backslash or minus.
-    """
-
-    kind: str
-    trees: tuple[Any, ...] = ()
-    signs: tuple[str, ...] = ()
-    without: Any = None
+    kind: str  # interval, set, point of `x = 5`, chain, all, none
+    trees: tuple[Any, ...] = ()  # the ends, elements or sides
+    signs: tuple[str, ...] = ()  # the brackets, or the signs of the chain
+    without: Any = None  # the piece that is taken out, behind a backslash or minus
 
 
 def equal_regions(gold: str, answer: str) -> bool | None:
@@ -50,13 +44,13 @@ def equal_regions(gold: str, answer: str) -> bool | None:
 
     Letters in the ends of an interval are parameters: the regions are compared for two values of each.
     """
-    regions = [read_region(text) for text in (gold, answer)]
-    if regions[0] is None or regions[1] is None:
+    regions = [region for text in (gold, answer) if (region := read_region(text))]
+    if len(regions) < 2:
         return None
-    kinds = [{piece.kind for part in region for piece in part} for region in regions if region]
+    kinds = [{piece.kind for part in region for piece in part} for region in regions]
     names = [_names(region) for region in regions]
     chained = ["chain" in kind for kind in kinds]
-    if not any(chained) and all(kind <= {"set"} for kind in kinds):
+    if all(kind <= {"set"} for kind in kinds):
         return None
     if all(chained):
         if names[0] != names[1]:
@@ -67,57 +61,15 @@ def equal_regions(gold: str, answer: str) -> bool | None:
         if any(chained) and len(rest) != 1:
             return False
         main = next(iter(rest), "x" if not any(names) else "")
-    same = _same_ends(regions[0], regions[1], main)
-    if same is not None:
-        return same
     parameters = sorted((names[0] | names[1]) - {main})
-    for shift in (Fraction(17, 13), Fraction(-29, 7)):
-        at = {name: sympy.Rational(*(shift * (i + 1)).as_integer_ratio()) for i, name in enumerate(parameters)}
-        found = [_as_set(region, main, at) for region in regions if region]
-        if None in found:
+    for shift in (sympy.Rational(17, 13), sympy.Rational(-29, 7)):
+        at = {name: shift * (i + 1) for i, name in enumerate(parameters)} | {main: X}
+        left, right = (_union(region, at) for region in regions)
+        if left is None or right is None:
             return None
-        if found[0] != found[1] and not found[0].symmetric_difference(found[1]).is_empty:
+        if left != right and not left.symmetric_difference(right).is_empty:
             return False
     return True
-
-
-def _same_ends(left: Any, right: Any, main: str) -> bool | None:
-    """Compare regions that are intervals, one by one, by their ends; None where it takes more than that."""
-    if len(left) != len(right) or any(len(part) != 1 for part in (*left, *right)):
-        return None
-    pairs: list[Any] = [[_as_interval(part[0], main) for part in pair] for pair in zip(left, right, strict=True)]
-    if any(None in pair for pair in pairs):
-        return None
-    same = all(g.signs == a.signs and all(map(_equal_ends, g.trees, a.trees)) for g, a in pairs)
-    return True if same else False if len(left) == 1 else None
-
-
-def _equal_ends(left: Tree, right: Tree) -> bool:
-    return left == right or (not any(holds(side, {"oo", "-oo"}) for side in (left, right)) and equal_trees(left, right))
-
-
-def _as_interval(piece: Piece, main: str) -> Piece | None:
-    """Write `a < x`, `a < x <= b` as the interval that it is; None where the letter does not stand alone."""
-    if piece.without or piece.kind not in ("interval", "chain"):
-        return None
-    if piece.kind == "interval":
-        return piece if _in_order(piece) else None
-    letter, trees, signs = ("letter", main), list(piece.trees), list(piece.signs)
-    if any(sign in (">", r"\ge") for sign in signs):
-        trees, signs = trees[::-1], [{">": "<", r"\ge": r"\le"}.get(sign, sign + "!") for sign in signs[::-1]]
-    if not {*signs} <= {"<", r"\le"} or len(trees) > 3 or (trees[1] if len(trees) == 3 else letter) != letter:
-        return None
-    if len(trees) == 2:
-        if letter not in trees or any(main in letters(tree) for tree in trees if tree != letter):
-            return None
-        low = ("constant", "-oo") if trees[0] == letter else trees[0]
-        high = ("constant", "oo") if trees[1] == letter else trees[1]
-        signs = ["<", signs[0]] if trees[0] == letter else [signs[0], "<"]
-        trees = [low, letter, high]
-    if main in letters(trees[0]) | letters(trees[2]):
-        return None
-    found = Piece("interval", (trees[0], trees[2]), ("(" if signs[0] == "<" else "[", ")" if signs[1] == "<" else "]"))
-    return found if _in_order(found) else None
 
 
 def _in_order(piece: Piece) -> bool:
@@ -164,25 +116,20 @@ def _piece(text: str) -> Piece | None:
     if text in (r"\emptyset", r"\{\}", r"\{ \}"):
         return Piece("none")
     text = re.sub(r"^\s*+[A-Za-z]\s*+\\in(?![a-z])\s*+", "", text)
-    signs = tuple(sign for sign in _SIGN.findall(text))
+    signs = tuple(_SIGN.findall(text))
+    items = None if signs else split_items(text)
+    parts = cut(text, _SIGN) if signs else items.items if items else ()
+    found: tuple[Any, ...] = tuple(read(part.strip()) or _end(part.strip()) for part in parts)
+    if not found or None in found:
+        return None
     if signs == ("=",):
-        ends = [read(side.strip()) for side in cut(text, _SIGN)]
-        return Piece("point", (ends[1],)) if ends[1] and ends[0] and ends[0][0] == "letter" else None
-    if signs:
-        found = [read(side.strip()) or _end(side.strip()) for side in cut(text, _SIGN)]
-        if len(found) != len(signs) + 1 or None in found:
-            return None
-        return Piece("chain", tuple(found), signs)
-    items = split_items(text)
+        return Piece("point", found[1:]) if found[0][0] == "letter" else None
     if items is None:
-        return None
-    found = [read(item) or _end(item) for item in items.items]
-    if None in found:
-        return None
+        return Piece("chain", found, signs) if len(found) == len(signs) + 1 else None
     if items.opening == r"\{":
-        return Piece("set", tuple(found))
+        return Piece("set", found)
     if len(found) == 2 and items.opening in ("(", "[") and items.closing in (")", "]"):
-        piece = Piece("interval", tuple(found), (items.opening, items.closing))
+        piece = Piece("interval", found, (items.opening, items.closing))
         return piece if _in_order(piece) else None  # (5, 2) is a point
     return None
 
@@ -193,33 +140,30 @@ def _end(text: str) -> Tree | None:
     return ("constant", f"{infinite[1].replace('+', '')}oo") if infinite else None
 
 
-def _as_set(region: Any, main: str, at: dict[str, Any]) -> Any:
-    """Write a region as a set of sympy's."""
-    names = {**at, main: X}
-    parts = [[_piece_as_set(piece, names) for piece in part] for part in region]
+def _union(region: Any, at: dict[str, Any]) -> Any:
+    """Write a region as a set of sympy's, None where it cannot."""
+    parts = [[_as_set(piece, at) for piece in part] for part in region]
     if any(piece is None for part in parts for piece in part):
         return None
     return sympy.Union(*(sympy.Intersection(*part) for part in parts))
 
 
-def _piece_as_set(piece: Piece, names: dict[str, Any]) -> Any:
+def _as_set(piece: Piece, at: dict[str, Any]) -> Any:
     if piece.without:
-        base, out = (_piece_as_set(one, names) for one in (piece._replace(without=None), piece.without))
+        base, out = _as_set(piece._replace(without=None), at), _as_set(piece.without, at)
         return None if base is None or out is None else base - out
     if piece.kind in ("all", "none"):
         return sympy.S.Reals if piece.kind == "all" else sympy.S.EmptySet
-    ends = [_limit(tree, names) for tree in piece.trees]
+    ends = [_INFINITE.get(tree[1:]) or to_sympy(tree, at) for tree in piece.trees]
     if piece.kind in ("set", "point"):
         return sympy.FiniteSet(*ends)
     if piece.kind == "interval":
-        if any(not end.is_extended_real for end in ends):
-            return None
-        return sympy.Interval(*ends, piece.signs[0] == "(", piece.signs[1] == ")")
-    relations = {"<": sympy.Lt, ">": sympy.Gt, r"\le": sympy.Le, r"\ge": sympy.Ge, "=": sympy.Eq, r"\neq": sympy.Ne}
+        real = all(end.is_extended_real for end in ends)
+        return sympy.Interval(*ends, piece.signs[0] == "(", piece.signs[1] == ")") if real else None
     sets = []
     for left, right, sign in zip(ends, ends[1:], piece.signs, strict=False):
-        relation = relations[sign](left, right)
-        if relation in (True, False) or not hasattr(relation, "as_set"):
+        relation = _RELATIONS[sign](left, right)
+        if not hasattr(relation, "as_set") or relation in (True, False):
             sets.append(sympy.S.Reals if relation == True else sympy.S.EmptySet)  # noqa: E712
             continue
         try:
@@ -227,9 +171,3 @@ def _piece_as_set(piece: Piece, names: dict[str, Any]) -> Any:
         except (NotImplementedError, TypeError, ValueError, AttributeError):
             return None
     return sympy.Intersection(*sets)
-
-
-def _limit(tree: Tree, names: dict[str, Any]) -> Any:
-    if tree in (("constant", "oo"), ("constant", "-oo")):
-        return sympy.oo if tree[1] == "oo" else -sympy.oo
-    return to_sympy(tree, names)

@@ -18,13 +18,11 @@ GREEK = frozenset(
     "psi omega Gamma Delta Theta Lambda Xi Sigma Upsilon Phi Psi Omega ell hbar".split()
 )
 SAME = {
-    "asin": "arcsin", "acos": "arccos", "atan": "arctan", "acot": "arccot", "asinh": "arsinh", "acosh": "arcosh",
-    "atanh": "artanh", "sign": "sgn", "Abs": "abs", "ceiling": "ceil", "signum": "sgn", "realpart": "Re", "imagpart": "Im",
+    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh",
+    "artanh": "atanh", "sign": "sgn", "Abs": "abs", "ceiling": "ceil", "signum": "sgn", "realpart": "Re", "imagpart": "Im",
     "lceil": "ceil", "lfloor": "floor", "Rational": "/",
 }  # fmt: skip
-INVERSE = {
-    "sin": "arcsin", "cos": "arccos", "tan": "arctan", "cot": "arccot", "sinh": "arsinh", "cosh": "arcosh", "tanh": "artanh",
-}  # fmt: skip
+INVERSE = {name: f"a{name}" for name in "sin cos tan cot sinh cosh tanh".split()}
 SEVERAL = frozenset("gcd lcm max min mod binomial / root".split())
 NAMES = FUNCTIONS | {"Abs", "Rational"}
 _ASCII = NAMES | GREEK | {"pi"}

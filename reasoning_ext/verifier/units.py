@@ -39,11 +39,7 @@ def is_unit_name(word: str) -> bool:
 
 @lru_cache(maxsize=4096)
 def unit_key(unit: str) -> str:
-    r"""Return a unit in one spelling, without LaTeX, spaces and plural.
-
-    >>> unit_key(r"\text{ Miles}"), unit_key("km/h"), unit_key(r"\text{m s}^{-2}"), unit_key(r"\text{ cm}^2"), unit_key("mW")
-    ('mile', 'kilometer/hour', 'meter/second^2', 'centimeter^2', 'milliwatt')
-    """
+    r"""Return a unit in one spelling, without LaTeX, spaces and plural."""
     text = re.sub(r"\\Omega(?![A-Za-z])|\u03a9|\u2126", "ohm ", unit.replace(r"\circ", " degree "))
     text = re.sub(r"\\mu\s*+(?:\\text\s*+\{)?+\s*+|[µμ]", " u", text)
     text = re.sub(r"\\(?:text|mathrm|cdot)(?![A-Za-z])|\\[,;:! ]|[{}.·*]", " ", text)
@@ -86,11 +82,7 @@ def _symbol(word: str) -> str | None:
 
 
 def parts_of(name: str) -> tuple[str, int]:
-    """Split a prefix off a unit's name: `kilometer` is a meter times ten to the 3.
-
-    >>> parts_of("kilometer"), parts_of("mile")
-    (('meter', 3), ('mile', 0))
-    """
+    """Split a prefix off a unit's name: `kilometer` is a meter times ten to the 3."""
     for power, prefix in zip((-12, -9, -6, -3, -2, -1, 3, 6, 9, 12), _PREFIXES.values(), strict=True):
         if name.startswith(prefix) and name[len(prefix) :] in _SYMBOLS.values():
             return name[len(prefix) :], power

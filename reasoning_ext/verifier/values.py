@@ -1,12 +1,12 @@
 r"""What a formula is worth: exactly where it is rational, to a stated precision where it is not, at points where it has letters.
 
-Rational arithmetic is exact (`rational`). Other values are computed with mpmath to 60 digits, and to as many more as the
-sizes of their parts are apart, so that 1 does not vanish beside e^200; 50 digits, and the same number more, must agree. Two
-expressions are equal when they are at every point of a fixed set at which both are real: points of both signs, of several
-sizes, in several orders of the letters, and exact where the expressions are rational functions, for which agreeing at random
-points is as good as a proof (Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
+Values that are not rational are computed with mpmath to 60 digits, and to as many more as the sizes of their parts are apart;
+50 digits, and the same number more, must agree. Two expressions are equal when they are at every point of a fixed set at
+which both are real, exactly where they are rational functions, for which agreeing at random points is as good as a proof
+(Schwartz and Zippel). `simplify` is not asked: it could only confirm what the points say.
 """
 
+import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from fractions import Fraction
@@ -19,12 +19,7 @@ from reasoning_ext.verifier.rational import applied, exact, folded
 
 DIGITS, SPARE = 60, 10
 MOST_DIGITS, MOST_AT_POINTS = 20_000, 400
-_NUMERATORS = (101, 211, 307, 401, 503, 601, 701, 809, 907, 1009, 1103)
-_DENOMINATORS = (89, 97, 103, 113, 127, 131, 149, 163)
-_SCALES: tuple[Fraction | int, ...] = (
-    1, 1, Fraction(1, 7), 1, 1, 5, 1, 40, 9, Fraction(1, 30), 300, 300, 10**8, 10**8,
-)  # of fourteen points  # fmt: skip
-_SIGNS = ((1,), (1,), (1,), (-1, 1), (-1,), (1,), (1, -1), (-1, 1, 1), (1, 1, -1), (1,), (-1,), (1,), (1,), (-1,))
+_SCALES: tuple[Fraction | int, ...] = (1, 1, Fraction(1, 7), 1, 1, 5, 1, 40, 9, Fraction(1, 30), 300, 300, 10**8, 10**8)
 ENOUGH = 4  # points to have compared
 _INTEGERS = frozenset("n k m N K M j l".split())
 _BROKEN = frozenset({"floor", "ceil", "mod", "sgn"})  # what jumps, and where two may differ at the jumps alone
@@ -38,19 +33,14 @@ class TooLarge(ValueError):
 def numeric(
     trees: Sequence[Tree], at: Mapping[str, Fraction] | None = None, most: int = MOST_DIGITS
 ) -> tuple[list[Any], Any]:
-    """Evaluate trees with mpmath, to 60 digits and as many more as the sizes of their parts are apart.
-
-    Args:
-        trees: from `formula.read`.
-        at: values of their letters.
-        most: digits to compute with.
+    """Evaluate trees with mpmath at values of their letters, to 60 digits and as many more as the sizes of their parts are apart.
 
     Returns:
         their values, real where the imaginary part is nothing but rounding, None where one is undefined; and by how much two
         may differ and be the same.
 
     Raises:
-        TooLarge: these would be too many.
+        TooLarge: it would take more than `most` digits.
     """
     digits = DIGITS
     while True:
@@ -100,10 +90,7 @@ def _numeric(tree: Tree, at: Mapping[str, Fraction], mp: Any, angle: bool, sizes
 _OF_ANGLES = frozenset("sin cos tan cot sec csc".split())
 
 
-_MPMATH = {
-    "arcsin": "asin", "arccos": "acos", "arctan": "atan", "arccot": "acot", "arsinh": "asinh", "arcosh": "acosh",
-    "artanh": "atanh", "Re": "re", "Im": "im", "conjugate": "conj", "abs": "fabs", "sgn": "sign", "factorial2": "fac2",
-}  # fmt: skip
+_MPMATH = {"Re": "re", "Im": "im", "conjugate": "conj", "abs": "fabs", "sgn": "sign", "factorial2": "fac2"}
 
 
 def _numeric_of(kind: str, parts: list[Any], mp: Any) -> Any:
@@ -182,13 +169,13 @@ def _same(values: list[Any], tolerance: Any) -> bool:
 
 
 def _points(names: list[str]) -> Iterator[dict[str, Fraction]]:
-    """Yield points at which expressions are compared."""
-    for n, (scale, signs) in enumerate(zip(_SCALES, _SIGNS, strict=True)):
+    """Yield fixed points at which expressions are compared: of several sizes, all, some or none below zero."""
+    rng = random.Random(7)
+    for n, scale in enumerate(_SCALES):
         point = {}
-        for i, name in enumerate(names):
-            above = _NUMERATORS[(5 * i + 3 * n) % len(_NUMERATORS)]
-            below = _DENOMINATORS[(3 * i + 5 * n) % len(_DENOMINATORS)]
-            point[name] = signs[i % len(signs)] * scale * Fraction(above, 3 * below)
+        for name in names:
+            sign = rng.choice((-1, 1)) if n % 3 == 2 else -1 if n in (4, 10, 13) else 1
+            point[name] = sign * scale * Fraction(rng.randrange(101, 1103), 3 * rng.randrange(89, 163))
         yield point
 
 
@@ -256,11 +243,7 @@ def ratio(left: Tree, right: Tree) -> bool:
                 found.append(values[0] / values[1])
         elif tolerance is None:
             return False
-    first = found[0] if found else None
-    return len(found) >= ENOUGH and all(
-        one == first if isinstance(one, Fraction) and isinstance(first, Fraction) else _near(first, one)
-        for one in found
-    )
+    return len(found) >= ENOUGH and all(_near(found[0], one) for one in found)
 
 
 def _near(left: Any, right: Any) -> bool:

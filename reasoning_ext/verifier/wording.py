@@ -30,8 +30,7 @@ _UNIFIED = str.maketrans(
 _UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
 INSIDE = rf"[^\W{_UNSPACED}]"  # the letters and digits in which no option begins or ends
 _FOREIGN = re.compile(  # the words of the table below that are ASCII; a text without them and in ASCII is English
-    r"\b(?:respuesta|resposta|risposta|antwort|no es|nicht|porque|parce que|weil|si|wenn|falls|o|ou|oder|und|et)\b",
-    re.I,
+    r"\b(?:respuesta|resposta|risposta|antwort|no es|nicht|o|ou|oder|und|et)\b", re.IGNORECASE
 )
 _ENGLISH = [  # what is not English, and is said as part of a statement; from top to bottom
     (re.compile(pattern, re.IGNORECASE), english)
@@ -40,20 +39,17 @@ _ENGLISH = [  # what is not English, and is said as part of a statement; from to
         (" is wrong, ", r"(?:では|じゃ)(?:な[いく]|ありません)|[이가] ?아(?:니|닌|닙)[라고다니]{0,2}"),
         (
             " is wrong ",
-            r"[是都均は는은]? ?(?:不[正对對][确確]?|[错錯][误誤]?|間違い|誤り|틀[렸린립])(?![误誤]?的?(?:选项|答案)?[是为:])",
+            r"[是都均は는은]? ?(?:不[正对對][确確]?|[错錯][误誤]?|間違い|誤り|틀[렸린립])(?!的?(?:选项|答案)?[是为:])",
         ),
-        (
-            " is correct ",
-            r"[是为都均也]?正[确確](?:[的答案选項项]){0,5}+(?![是为為应:])|[是都均也][对對]的?(?![于於应應比])",
-        ),
+        (" is correct ", r"[是为都均也]?正[确確](?:[的答案选項项]){0,5}+(?![是为為应:])|[是都均也][对對]的?"),
         (" is correct ", r"[がは] ?(?:正解|正しい|答え)(?!は)|を選|[이가] ?(?:정답|답|맞)(?=[이입습다])|[을를] ?선택"),
         (" answer is ", f"{ANSWER}{IS}"),
         (" answer ", ANSWER),
         ("", r"(?<=[A-Z])[选選][项項]"),
         (" choose ", r"[选選][择擇]?(?=[:( ]{0,3}[A-Z\ue000-\uf8ff])|\bchọn\b"),
         (" but ", "而是|但是?|しかし|하지만"),
-        (" if ", r"如果|假[设設如]|もし|만약|\b(?:si|wenn|falls|если|nếu)\b"),
-        (" because ", r"因[为為]|由于|由於|\b(?:porque|parce que|perché|weil|потому что|bởi vì|vì)\b"),
+        (" if ", r"如果|假[设設如]|もし|만약"),
+        (" because ", "因[为為]|由[于於]|потому что|porque|weil"),
         (" or ", r"(?<=\b[A-Z]) (?:o|ou|oder|или|hoặc|y|e|et|und|и|và) (?=[A-Z]\b)"),
         (" ", rf"(?<=[{_UNSPACED}])(?![{_UNSPACED}])|(?<![{_UNSPACED}])(?=[{_UNSPACED}])"),
     )
@@ -67,7 +63,6 @@ _JOINT = re.compile(  # what stands between boxes side by side: `, ` or `$ \text
 _DENIED = re.compile(
     r"(?:\b(?:not|never|cannot|rather than|instead of)|n't|不是|并非)(?: be)?[\s$*(\\]*+$", re.IGNORECASE
 )
-_DENIAL_CHARACTERS = 20
 _MAX_CHARACTERS = 8_000  # in English a text is longer, and a flood is many times as long
 
 
@@ -91,7 +86,7 @@ def last_boxes(text: str) -> list[str]:
     >>> last_boxes(r"\boxed{1}. No wait, \boxed{2} or \boxed{3}, not \boxed{4}")
     ['3', '2']
     """
-    boxes = [box for box in think.boxes(text) if not _DENIED.search(text[max(0, box[0] - _DENIAL_CHARACTERS) : box[0]])]
+    boxes = [box for box in think.boxes(text) if not _DENIED.search(text[max(0, box[0] - 20) : box[0]])]
     found: list[str] = []
     start = len(text)
     while boxes and (not found or _JOINT.fullmatch(text, boxes[-1][1], start)):

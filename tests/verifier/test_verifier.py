@@ -1,39 +1,27 @@
-r"""The verifier as a whole: three tables of answers, floods and bombs, golds and questions, the same verdicts everywhere."""
+r"""The verifier as a whole: a table of answers, floods and bombs, golds and questions, the same verdicts everywhere."""
 
 import json
 import re
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
 from reasoning_ext.rewards.math_answer import math_answer
 
 from reasoning_ext import think
-from reasoning_ext.verifier import AS_TEXT, NO_GOLD, Rules, alike, judge, judge_all, kind, read_gold, said, unreadable
+from reasoning_ext.verifier import AS_TEXT, NO_GOLD, Rules, alike, judge, judge_all, kind, said, unreadable
 from reasoning_ext.verifier.answers import final_answer
-from reasoning_ext.verifier.exact import decide
 from reasoning_ext.verifier.pool import Failure, Pool
-from reasoning_ext.verifier.question import asks_for_percent, base_of, names_base
 from tests.timing import seconds, slowness
 
-HERE = Path(__file__).parent
 VERDICTS = {"1": True, "0": False, "None": None}
-
-
-def table(name):
-    """Read `gold || answer` lines; `\\n` in an answer stands for a new line."""
-    lines = (HERE / f"answers_{name}.txt").read_text(encoding="utf-8").splitlines()
-    return [
-        (gold.strip(), answer.strip().replace(r"\n$", "\n$")) for gold, _, answer in (s.partition("||") for s in lines)
-    ]
 
 
 def judged():
     """Read `gold || answer || 1, 0 or None` lines by rule; golds may hold control characters, answers thoughts."""
     rules = {}
-    for line in (HERE / "judged.txt").read_text(encoding="utf-8").split("\n"):
+    for line in Path(__file__).with_name("judged.txt").read_text(encoding="utf-8").split("\n"):
         if line.startswith("# "):
             rows = rules.setdefault(line[2:], [])
         elif line:
@@ -42,28 +30,12 @@ def judged():
     return rules
 
 
-RIGHT, WRONG, RULES = table("right"), table("wrong"), judged()
-ROWS = [row for rows in RULES.values() for row in rows]
-PAIRS = [*RIGHT, *WRONG, *((gold, answer) for gold, answer, _ in ROWS)]
+RULES = judged()
+PAIRS = [(gold, answer) for rows in RULES.values() for gold, answer, _ in rows]
 
 
 def rights(golds, texts, **asked):
     return [verdict.right for verdict in judge_all(golds, texts, **asked)]
-
-
-@pytest.fixture(scope="module")
-def verdicts():
-    return judge_all(*zip(*PAIRS, strict=True))
-
-
-def test_right_answers_are_right(verdicts):
-    found = [pair for pair, verdict in zip(RIGHT, verdicts, strict=False) if verdict.right is not True]
-    assert found == [] and len(RIGHT) > 300
-
-
-def test_wrong_answers_are_wrong(verdicts):
-    found = [pair for pair, verdict in zip(WRONG, verdicts[len(RIGHT) :], strict=False) if verdict.right is not False]
-    assert found == [] and len(WRONG) > 140
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -74,104 +46,15 @@ def test_judged_by_rule(rule):
 
 
 def test_the_table_of_rules_is_large():
-    assert [sum(verdict is right for *_, verdict in ROWS) > 300 for right in (True, False)] == [True, True]
-    assert len(RULES) > 40
+    verdicts = [verdict for rows in RULES.values() for *_, verdict in rows]
+    assert verdicts.count(True) > 900 and verdicts.count(False) > 700 and len(RULES) > 40
 
 
-# What math-verify reads as another number than is written, and decimals, which are equal where they are rounded.
-MISREAD = r"""
-    groups of digits: 1234567 | 1 234 567; 1000 | 1 000
-    mixed numbers: 3 1/2 | 3.5; 5\frac{1}{2} | 5 1/2; 2\frac{1}{2} | 2 1/2
-    a per cent sign, and the bare number that may stand for it: 50% | 50
-    powers of ten: 6.02\times10^{23} | 6.02e23
-    words that scale: 1000000 | 1 \text{ million dollars}; 1 | 1 \text{ million dollars}; 5 | 5 \text{ hundred}
-    bases: 42 | 42_{5}; 12 | 12_7; 12_7 | 12; 204_5 | 204_6; 12_7 | 12_8
-    dates and times: 10:40 \text{ a.m.} | 10:40\text{ PM}; 2024-01-15 | 2008; 2024-01-15 | 2024/01/15
-    infinity less infinity: \infty | \infty
-    rounded: \frac{1}{3} | 0.3333; \frac{2}{3} | 0.6667; 16386.17 | 16386.169; \frac{100}{7} | 14.2857; \frac{1}{3} | 0.33333
-    rounded: \frac{17}{12} | 1.4167; 0.6667 | \frac{2}{3}
-    doubles: \frac{3}{10} | 0.30000000000000004; 3.3000000000000003 | 3.3; 3.3000000000000003 | \frac{33}{10}
-    doubles: 435 | 434.99999999999994; 115 | 114.99999999999999; 56.99999999999999 | 57
-"""
-
-
-def test_what_is_decided_without_algebra_is_what_sympy_finds_of_what_math_verify_reads():
-    import sympy
-    from math_verify import LatexExtractionConfig, parse
-
-    listed = re.findall(r"(?:: |; )(.+?) \| (.+?)(?=; |\n)", MISREAD)
-
-    @cache
-    def read(text):
-        found = parse(f"${text}$", [LatexExtractionConfig()], parsing_timeout=None)[:1]
-        return [one for one in found if isinstance(one, sympy.Expr) and one.is_number]
-
-    compared, differing = 0, []
-    for i, (gold, answer) in enumerate(dict.fromkeys(PAIRS)):
-        wanted = read_gold(gold)
-        given = None if wanted is None or wanted.words or answer is None else final_answer(answer, wanted.many)
-        verdict = None if given is None else decide(wanted.text, given)
-        asked = verdict is not None and (i % 4 == 0 or (wanted.text, given) in listed)  # reading them takes long
-        numbers = [*read(wanted.text), *read(given)] if asked else []
-        if len(numbers) == 2:
-            compared += 1
-            same = bool(sympy.nsimplify(numbers[0] - numbers[1], rational=True).equals(0))
-            differing += [(wanted.text, given)] * (same is not verdict)
-    assert sorted({*differing}) == sorted(listed) and compared > 100
-
-
-LINES = [
-    "Answer:\n\\[\n12\n\\]", "**Final Answer:**\n\n\\[\n12\n\\]", "So the answer is\n\\[\nx = 12.\n\\]",
-    "**Answer:**\n\n$$12$$\n", "So we have\n\\[\\boxed{12}\\]\n\nLet me know if you need more!", "Final Answer:\n\n12",
-    "1. First 3.\n2. Then 4.\n\nTogether that makes 12.", "<answer>\n12\n</answer>", "It is \\boxed{\n12\n}.",
-]  # fmt: skip
-
-
-def test_answers_over_several_lines_and_none_at_all():
-    assert rights(["12"] * len(LINES), LINES) == [True] * len(LINES)
-    assert rights(["13"] * len(LINES), LINES) == [False] * len(LINES)
+def test_no_answer_is_wrong_and_no_gold_is_an_error():
     assert judge_all(["42", "42", "42"], [None, "", "   "]) == [(False, "")] * 3
     for gold in ["forty two", "", "Answer is forty two.", "The stock falls each day", "   "]:
         assert judge(gold, "42") == (None, NO_GOLD) and judge(gold, gold) == (None, NO_GOLD)
-
-
-BARE = [
-    "ae^{2x}", "|xy|", "dy/dx = 2x", "sinh(x)", "ax + by = c", "kx", "all integers n > 3", "Friday, June 5",
-    "2 hours 30 minutes", "Rational(1, 2)", "Matrix([[1, 2], [3, 4]])", r"\text{no solution}",
-]  # fmt: skip
-
-
-def test_a_bare_gold_is_kept_whole():
-    assert rights(BARE, [rf"\boxed{{{gold}}}" for gold in BARE]) == [True] * len(BARE)
-    assert [gold for gold in BARE if re.findall(r"\d", read_gold(gold).text) != re.findall(r"\d", gold)] == []
-
-
-SPELLED = [
-    ("x=3", "Eq(x, 3)"), ("x < 3", "(-oo, 3)"), ("(2, inf)", "x > 2"), ("[0,1]", "Interval(0, 1)"),
-    ("(0,1)", "Interval.open(0, 1)"), ("[0,1)", "Interval.Ropen(0, 1)"), ("oo(0,1)", "(0,1)"), ("oc(0,1)", "(0,1]"),
-    ("%union(oo(-inf,1),co(2,inf))", r"(-\infty,1)\cup[2,\infty)"), ("not(x<3)", r"x \ge 3"), ("diff(x^2,x)", "2x"),
-    ("sum(k,k,1,10)", "55"), ("int(2*x,x,0,3)", "9"), ("product(k,k,1,4)", "24"), ("x#3", r"x \neq 3"),
-    ("Rational(1, 2)", "0.5"), (r"\sqrt{3} \text{ (approximately 1.73)}", r"\sqrt3"), (r"1 \text{ to } 3", "2:6"),
-    (r"\begin{cases}x=1\\y=2\end{cases}", "y=2, x=1"), ("x^2", r"x^2 \text{ for all } x"),
-    (r"2n+1, n \in \mathbb{Z}", "2k+1, k \\in \\mathbb{Z}"),
-]  # fmt: skip
-
-
-PARTS = [
-    (r"1 \pm 2 \pm 4", "-5, -1, 3, 7", "7, -5"), (r"1 \pm 2 \mp 4", "-1, 3", "-5, -1, 3, 7"),
-    (r"x = \pm 3", "3, -3", "3"), ("x=1, y=2", "y=2, x=1", "x=1, z=2"), ("x=1, y=2", "(1, 2)", "x=1, y=2, z=2"),
-    ("(a) 3 (b) 5", "3, 5", "5, 3"), ("x^2 = 9", r"x = \pm 3", "x = 3"), ("2:3", "4:6", "3:2"),
-    ("y = 2x+1", "2x - y + 1 = 0", "2x + y + 1 = 0"), (r"\{1, 2\}", r"\{2, 1, 1\}", r"\{1, 2, 3\}"),
-    ("f(x) = 2x", "f(t) = 2t", "g(x) = x"), ("7", "3+4 = 7", "3+5 = 7"), ("2", "2.0", "1 2"),
-]  # fmt: skip
-
-
-def test_other_systems_spelling_and_what_is_made_of_parts():
-    spelled = [(gold, right, SPELLED[(i + 6) % len(SPELLED)][1]) for i, (gold, right) in enumerate(SPELLED)]
-    for at, wanted in ((1, True), (2, False)):
-        rows = [(row[0], rf"\boxed{{{row[at]}}}") for row in spelled + PARTS]
-        found = zip(rows, rights(*zip(*rows, strict=True)), strict=True)
-        assert [row for row, right in found if right is not wanted] == []
+    assert rights(["6 * 7 = 42\n#### 42"], ["42"]) == [True]
 
 
 SLOW = r"\int_0^1 x^{x^{x^x}}\,dx"
@@ -217,12 +100,11 @@ def test_a_flood_is_read_in_linear_time():
 
 
 @pytest.mark.parametrize("way", ["in_thread", "in_loop", "in_fork"])
-def test_verdicts_are_the_same_from_a_thread_asyncio_and_a_child_process(way, verdicts):
+def test_verdicts_are_the_same_from_a_thread_asyncio_and_a_child_process(way):
     call = f"print(json.dumps([v.right for v in {way}(*json.load(sys.stdin))]))"
     pairs = json.dumps([*zip(*PAIRS[::9], strict=True)])
     done = subprocess.run([sys.executable, "-c", WAYS + call], input=pairs, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout) == [v.right for v in verdicts[::9]]
-    assert len(PAIRS) > 1200
+    assert json.loads(done.stdout) == rights(*zip(*PAIRS[::9], strict=True))
 
 
 WAYS = """
@@ -263,8 +145,6 @@ def test_the_parent_never_imports_sympy():
     assert done.stdout.strip() == "[]"
 
 
-# Golds
-
 KINDS = {
     "number": [
         42, 42.0, 0.5, 10**30, ["42"], [42], ("42",), "42", "1/2", r"\frac12", "50%", "2^{10}", r"\boxed{42}", "1,000"
@@ -283,10 +163,9 @@ def test_the_kind_of_a_gold(name):
 
 
 def test_a_gold_of_another_type_is_its_value_or_none():
-    golds = [42, 42.0, ["42"], (42,), float("nan"), {"value": 42}, [None], ["42", "42"], None]
-    assert [v.right for v in judge_all(golds, [r"\boxed{42}"] * 9)] == [True] * 4 + [None] * 5
-    assert [v.right for v in judge_all(golds, [r"\boxed{43}"] * 9)] == [False] * 4 + [None] * 5
-    assert judge("\x0crac{1}{2}", r"\boxed{\frac12}") == (None, NO_GOLD)
+    golds = [42, 42.0, ["42"], (42,), float("nan"), {"value": 42}, [None], ["42", "42"], None, "\x0crac{1}{2}"]
+    assert rights(golds, [r"\boxed{42}"] * 10) == [True] * 4 + [None] * 6
+    assert rights(golds, [r"\boxed{43}"] * 10) == [False] * 4 + [None] * 6
 
 
 READABLE = [
@@ -306,45 +185,23 @@ def test_golds_that_cannot_be_read_are_found_before_training():
     assert judge(TEXTS_ONLY[0], TEXTS_ONLY[0]).right is True
 
 
-# What questions say, and what else is asked of an answer
-
-ASKS = [
-    "What percentage of 80 is 20?", "What percent?", "Give it as a percent.", "How many per cent?", "What % of 80 is 20?",
-    "Express it in %.", "Find the percentage.", "in percentages",
-]  # fmt: skip
-TELLS = [
-    "A price rises by 20%. What is it now?", "5 percent interest", "20% of 50?", "a 5-percent rise", "", "How many?",
-    "What is 5 % of 80?", "percentile", "It is 3.5 percent.",
-]  # fmt: skip
-
-
-def test_a_question_that_asks_for_per_cent():
-    assert [text for text in ASKS if not asks_for_percent(text)] == []
-    assert [text for text in TELLS if asks_for_percent(text)] == []
-    texts = [r"\boxed{60\%}", r"\boxed{60}", r"\boxed{61\%}", r"\boxed{0.6}", r"\boxed{60\%}"]
-    golds = ["60", "60", "60", "60", "0.6"]
-    assert rights(golds, texts, questions=[ASKS[0]] * 5) == [True, True, False, False, True]
-    assert rights(golds, texts, questions=[TELLS[0]] * 5) == [False, True, False, False, True]
-
-
-def test_a_base_may_be_omitted_where_it_is_named_and_that_is_allowed():
-    named = ["in base 5", "in binary?", "the octal number", "as Hexadecimal", "the basement", "a database", ""]
-    assert [names_base(text) for text in named] == [True] * 4 + [False] * 3
-    golds = ["12_7", "12_{5}", r"101_{\text{two}}", "12", "x_1+2"]
-    assert [base_of(gold) for gold in golds] == ["7", "5", "two", None, None]
+def test_a_question_asks_for_per_cent_or_names_a_base_that_may_be_omitted_where_that_is_allowed():
+    golds, texts = (
+        ["60"] * 4 + ["0.6"],
+        [r"\boxed{60\%}", r"\boxed{60}", r"\boxed{61\%}", r"\boxed{0.6}", r"\boxed{60\%}"],
+    )
+    assert rights(golds, texts, questions=["What percentage?"] * 5) == [True, True, False, False, True]
+    assert rights(golds, texts, questions=["It rises by 20%."] * 5) == [False, True, False, False, True]
     texts, free = ["204", "205", "54", "204_5", "204_6"], Rules(base_may_be_omitted=True)
     assert rights(["204_5"] * 5, texts, questions=["in base 5?"] * 5, rules=free) == [True, False, False, True, False]
-    assert rights(["204_5"] * 5, texts, questions=["in base 5?"] * 5) == [False, False, False, True, False]
-    assert rights(["204_5"] * 5, texts, questions=["?"] * 5, rules=free) == [False, False, False, True, False]
+    for asked in ({"questions": ["in base 5?"] * 5}, {"questions": ["?"] * 5, "rules": free}):
+        assert rights(["204_5"] * 5, texts, **asked) == [False, False, False, True, False]
 
 
 def test_an_expression_is_no_value():
     texts = ["17*23", "391", "17*23 = 391", r"\frac{782}{2}", "390"]
     assert rights(["391"] * 5, texts) == [True, True, True, True, False]
     assert rights(["391"] * 5, texts, rules=Rules(evaluated=True)) == [False, True, True, False, False]
-
-
-# Votes
 
 
 def test_answers_that_are_alike_have_the_same_leader():
@@ -367,15 +224,11 @@ def test_what_a_text_says_whatever_its_gold_is():
     assert {text: said(text) for text in says} == says
 
 
-# What is remembered
-
-
 def test_equal_pairs_are_judged_once(monkeypatch):
     asked = []
     monkeypatch.setattr(Pool, "map", lambda self, items, seconds: asked.extend(items) or [True] * len(items))
     texts = ["17+y"] * 4 + ["It is $17+y$."] * 4
     assert judge_all(["y+17"] * 8, texts) == judge_all(["y+17"] * 8, texts) == [(True, "")] * 8
-    judge_all(["y+17"], ["It is $17+y$, " + "as we have seen " * 100 + "$17+y$"])
     assert asked == [("y+17", "17+y")]
 
 
@@ -383,9 +236,8 @@ def test_an_error_in_a_worker_gives_none_is_counted_and_is_not_remembered(monkey
     monkeypatch.setattr(Pool, "map", lambda self, items, seconds: [Failure("ValueError: injected")] * len(items))
     metrics, table = {}, {}
     completions = [r"\boxed{z + 31}", r"\boxed{5}"]
-    rewards = math_answer(
-        completions, ["31 + z", "5"], log_metric=metrics.__setitem__, log_extra=table.__setitem__, prompts=["?", "?"]
-    )
+    logs = {"log_metric": metrics.__setitem__, "log_extra": table.__setitem__}
+    rewards = math_answer(completions, ["31 + z", "5"], prompts=["?", "?"], **logs)
     assert rewards == [None, 1.0] and metrics == {"math_answer/errors": 1.0}
     assert table["math_answer_error"] == ["ValueError: injected", ""]
     monkeypatch.undo()
