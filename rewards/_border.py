@@ -1,9 +1,9 @@
 """The border between tests and the code that they test: two processes, between which only data and handles cross.
 
-Run in the sandbox of `code_tests` from its source, `python -c SOURCE code FD` and `python -c SOURCE tests FD`, with the
-ends of a socket. Plain values are copied, as JSON. Anything else, a function or an object of the code's own class, stays
-where it is; the other side gets a handle, whose calls and attributes are asked for over the socket. So what compares is out
-of the code's reach, and no object of the code's own is asked how it likes a plain value: it has to show what it holds first.
+Run in the sandbox of `code_tests` from its source, `python -c SOURCE code FD` and `python -c SOURCE tests FD`, with the ends
+of a socket. Plain values are copied, as JSON. Anything else stays where it is; the other side gets a handle, whose calls and
+attributes are asked for over the socket. So what compares is out of the code's reach, and no object of the code's own is asked
+how it likes a plain value: it has to show what it holds first.
 """
 
 import builtins
@@ -19,7 +19,6 @@ import socket
 import sys
 import types
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 SCALARS = (type(None), bool, int, float, str)
@@ -27,104 +26,65 @@ SEQUENCES = (list, tuple, set, frozenset, collections.deque)
 MAPPINGS = (dict, collections.OrderedDict, collections.Counter, collections.defaultdict)
 RECIPES: dict[type, Callable[[Any], Any]] = {  # type -> its constructor's arguments
     complex: lambda v: (v.real, v.imag),
-    bytes: lambda v: (list(v),),
-    bytearray: lambda v: (list(v),),
-    range: lambda v: (v.start, v.stop, v.step),
-    slice: lambda v: (v.start, v.stop, v.step),
+    **dict.fromkeys((bytes, bytearray), lambda v: (list(v),)),
+    **dict.fromkeys((range, slice), lambda v: (v.start, v.stop, v.step)),
     decimal.Decimal: lambda v: (str(v),),
     fractions.Fraction: lambda v: (v.numerator, v.denominator),
     datetime.date: lambda v: (v.year, v.month, v.day),
     datetime.datetime: lambda v: (v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond),
-    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond),
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 KNOWN = {kind.__name__: kind for kind in (*SEQUENCES, *MAPPINGS[:3], *RECIPES)}
 HELD = (int, float, complex, str, bytes, *SEQUENCES, dict)  # what an object of a class of its own may hold
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
-BINARY = ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift")
-PLAIN_CALLS = (
-    "len",
-    "abs",
-    "int",
-    "float",
-    "str",
-    "repr",
-    "bool",
-    "hash",
-    "iter",
-    "next",
-    "round",
-    "reversed",
-    "complex",
-)
-OTHER_CALLS = ("neg", "pos", "invert", "index", "getitem", "setitem", "delitem")
-
-
-def _turned(name: str, right: Any, left: Any) -> Any:
-    return getattr(operator, name)(left, right)
-
-
-OPERATIONS = {name: getattr(builtins, name) for name in PLAIN_CALLS}
+BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift".split()
+PLAIN_CALLS = "len abs int float str repr bool hash iter next round reversed complex".split()
+OTHER_CALLS = "call neg pos invert index getitem setitem delitem".split()
+OPERATIONS: dict[str, Callable] = {name: getattr(builtins, name) for name in PLAIN_CALLS}
 OPERATIONS |= {name: getattr(operator, name) for name in (*COMPARISONS, *BINARY, *OTHER_CALLS)}
-OPERATIONS |= {f"r{name}": partial(_turned, name) for name in BINARY}
+OPERATIONS |= {f"r{name}": lambda right, left, name=name: OPERATIONS[name](left, right) for name in BINARY}
 OPERATIONS |= {
-    "call": lambda target, *given, **named: target(*given, **named),
-    "isinstance": lambda t, v: isinstance(v, t),
+    "isinstance": lambda kind, value: isinstance(value, kind),
     "await": lambda target: importlib.import_module("asyncio").run(target),
-}
-OPERATIONS |= {
     "enter": lambda target: target.__enter__(),
     "exit": lambda target, *error: target.__exit__(None, None, None),
 }
-LOOKS = {"get": getattr, "set": setattr, "held": lambda target: next(k(target) for k in HELD if isinstance(target, k))}
+LOOKS = {
+    "get": getattr,
+    "setattr": setattr,
+    "held": lambda target: next(k(target) for k in HELD if isinstance(target, k)),
+}
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object
-SHOWN = ("__name__", "__doc__", "__dict__")
 
 
 class Handle:
-    """What stays on the other side; `_sealed` once it came of an operator that saw a plain value."""
+    """What stays on the other side."""
 
-    __slots__ = ("_border", "_number", "_sealed")
+    __slots__ = ("_border", "_number")
 
     def __init__(self, border: "Border", number: int):
-        for name, value in (("_border", border), ("_number", number), ("_sealed", False)):
-            object.__setattr__(self, name, value)
+        object.__setattr__(self, "_border", border)
+        object.__setattr__(self, "_number", number)
 
     def _ask(self, what: str, *given: Any, **named: Any) -> Any:
-        if self._sealed and not any(isinstance(value, Handle) for value in given):
-            raise TypeError("an object of the code's own that met a plain value shows nothing of it")
         return self._border.ask(what, self, *given, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in SHOWN:
+        if name.startswith("__") and name not in ("__name__", "__doc__", "__dict__"):
             raise AttributeError(name)
         return self._ask("get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("set", name, value)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self._ask("call", *given, **named)
 
     def __instancecheck__(self, value: Any) -> bool:
         return bool(self._ask("isinstance", value))
 
 
-def _method(name: str) -> Callable:
-    return lambda self, *given: self._ask(name, *given)
+class _Sealed(Handle):
+    """What came of an operator on a plain value: it shows nothing but to other handles."""
 
-
-def _comparison(name: str) -> Callable:
-    def compare(self: Handle, other: Any) -> Any:
-        if isinstance(other, Handle):
-            return bool(self._ask(name, other))
-        try:
-            held = self._ask("held")
-        except (StopIteration, TypeError):
-            return NotImplemented  # so nothing plain equals it
-        return OPERATIONS[name](held, other)
-
-    return compare
+    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
+        if not any(isinstance(value, Handle) for value in given):
+            raise TypeError("an object of the code's own that met a plain value shows nothing of it")
+        return super()._ask(what, *given, **named)
 
 
 def _operator(name: str) -> Callable:
@@ -134,32 +94,24 @@ def _operator(name: str) -> Callable:
         try:
             return OPERATIONS[name](self._ask("held"), other)
         except StopIteration:
-            result = self._border.ask(name, self, other)
+            if name in COMPARISONS:
+                return NotImplemented  # so nothing plain equals it
+        result = self._border.ask(name, self, other)
         if not isinstance(result, Handle):
             raise TypeError("of an object of the code's own and a plain value no plain value may come")
-        object.__setattr__(result, "_sealed", True)
-        return result
+        return _Sealed(self._border, result._number)
 
     return operate
 
 
-for _name in (*PLAIN_CALLS, *OTHER_CALLS, "enter", "exit"):
-    setattr(Handle, f"__{_name}__", _method(_name))
-for _name in COMPARISONS:
-    setattr(Handle, f"__{_name}__", _comparison(_name))
-for _name in BINARY:
+for _name in (*PLAIN_CALLS, *OTHER_CALLS, "setattr", "enter", "exit"):
+    setattr(Handle, f"__{_name}__", lambda self, *given, _what=_name, **named: self._ask(_what, *given, **named))
+for _name in (*COMPARISONS, *BINARY, *(f"r{name}" for name in BINARY)):
     setattr(Handle, f"__{_name.strip('_')}__", _operator(_name))
-    setattr(Handle, f"__r{_name.strip('_')}__", _operator(f"r{_name}"))
 
 
 class Border:
-    """One end of the socket.
-
-    Args:
-        fd: the socket.
-        names: on the code's side its names; None on the side of the tests, which shows the other only what it handed over
-            and no more of it than calls, operators and public attributes of its own classes' objects.
-    """
+    """One end of the socket; the side of the tests, without `names`, shows the other only what it handed over."""
 
     def __init__(self, fd: int, names: dict[str, Any] | None = None):
         self.file, self.names = socket.socket(fileno=fd).makefile("rw", encoding="ascii", newline="\n"), names
@@ -170,7 +122,7 @@ class Border:
     def ask(self, what: str, target: Any, *given: Any, **named: Any) -> Any:
         """Ask the other side, and serve what it asks meanwhile; lists and the like come back as they are afterwards."""
         self._send("ask", what, self.pack(target), [self.pack(value) for value in given], self.pack(named))
-        while (message := self._receive())[0] == "ask":
+        while (message := self.receive())[0] == "ask":
             self.serve(*message[1:])
         kind, result, after = message
         for value, now in zip([*given, *named.values()], after, strict=True):
@@ -211,10 +163,11 @@ class Border:
         self.file.write(json.dumps(message) + "\n")
         self.file.flush()
 
-    def _receive(self) -> list:
+    def receive(self) -> list:
+        """Return the next message; ends this side where the other has ended."""
         line = self.file.readline()
         if not line:
-            os._exit(1)  # the other side has ended
+            os._exit(1)
         return json.loads(line)
 
     def pack(self, value: Any) -> Any:
@@ -231,7 +184,7 @@ class Border:
             return {kind.__name__: [self.pack(part) for part in RECIPES[kind](value)]}
         if kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "O") in "biufcU":
             return {"numpy": [value.dtype.str, self.pack(value.tolist()), kind.__name__ == "ndarray"]}
-        if kind is Handle:
+        if issubclass(kind, Handle):
             return {"yours": value._number}
         if isinstance(value, type) and issubclass(value, Exception):
             return {"error": [value.__name__, next(c for c in value.__mro__ if c.__module__ == "builtins").__name__]}
@@ -258,9 +211,8 @@ class Border:
         if name == "type":
             return _class(parts, object)
         if name == "error":
-            base = _class(parts[1], Exception)
-            same = parts[0] == parts[1]
-            return base if same else self.errors.setdefault(tuple(parts), type(str(parts[0]), (base,), {}))
+            own, base = parts[0], _class(parts[1], Exception)
+            return base if own == parts[1] else self.errors.setdefault(tuple(parts), type(str(own), (base,), {}))
         if name == "numpy":
             made = importlib.import_module("numpy").array(self.unpack(parts[1]), dtype=parts[0])
             return made if parts[2] else made[()]
@@ -303,11 +255,10 @@ class _Names(dict):
                 self.used.discard(name)
             elif isinstance(value, Handle | type | types.ModuleType):
                 self[name] = value
-        if not all(
-            hasattr(builtins, name) for name in self.used
-        ):  # what they call by a built-in's name is the built-in
-            for name in [name for name in self.used if hasattr(builtins, name)]:
-                self.used.discard(name)
+        called_alike = {name for name in self.used if hasattr(builtins, name)}
+        if called_alike != self.used:  # what they call by a built-in's name is the built-in
+            self.used -= called_alike
+            for name in called_alike:
                 self.pop(name, None)
 
     def __missing__(self, name: str) -> Any:
@@ -315,11 +266,10 @@ class _Names(dict):
             raise KeyError(name)
         return self.border.ask("name", None, name)
 
-
-def _look_up(names: _Names, name: str) -> Any:
-    if name not in names.used:
-        raise AttributeError(name)
-    return names[name]
+    def of_the_code(self, name: str) -> Any:
+        if name not in self.used:
+            raise AttributeError(name)
+        return self[name]
 
 
 def hold_code(fd: int) -> None:
@@ -329,7 +279,7 @@ def hold_code(fd: int) -> None:
 
     border = Border(fd, vars(solution))
     while True:
-        border.serve(*border._receive()[1:])
+        border.serve(*border.receive()[1:])
 
 
 def hold_tests(fd: int) -> None:
@@ -338,7 +288,7 @@ def hold_tests(fd: int) -> None:
         source, used = json.load(sys.stdin)
         names = _Names(Border(fd), used)
         sys.modules["solution"] = module = types.ModuleType("solution")
-        vars(module).update(__getattr__=partial(_look_up, names))
+        vars(module)["__getattr__"] = names.of_the_code
         exec(compile(source, "tests", "exec"), names)  # noqa: S102  the tests of the data set, shut in like the code
     except BaseException:
         os._exit(1)

@@ -37,16 +37,10 @@ def is_installed() -> bool:
 
 
 def score_entry(item: tuple[str, str] | tuple[()]) -> float | None:
-    """Score an answer with its task's own scorer; for a worker process alone, whose modules it changes.
+    """Score `(gym_entry, answer)` with its task's own scorer, from 0.0 to 1.0; `()` only imports the library.
 
-    Args:
-        item: `(gym_entry, answer)`; nothing, to import the library and be ready.
-
-    Returns:
-        what the library pays, from 0.0 to 1.0; 0.0 in the two tasks whose scorers raise where an answer cannot be read.
-
-    Raises:
-        Exception: whatever the scorer of another task raises; a ValueError where `gym_entry` is none that it may see.
+    For a worker process alone, whose modules it changes. Raises whatever the scorer raises; 0.0 in the two tasks whose
+    scorers raise where an answer cannot be read.
     """
     _guard_library()
     if not item:

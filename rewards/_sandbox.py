@@ -84,11 +84,7 @@ def _isolate(roots: list[str]) -> None:
 
 
 def _filter() -> bytes:
-    """Return the program, in the kernel's BPF, that answers EPERM to forbidden calls and to those of other architectures.
-
-    Raises:
-        OSError: the numbers of this machine's calls are not known.
-    """
+    """Return the program, in the kernel's BPF, that answers EPERM to forbidden calls and to those of other architectures."""
     machine = platform.machine()
     if machine not in AUDIT_ARCHITECTURES:
         raise OSError(f"system calls of {machine} are not known; allowed: {', '.join(AUDIT_ARCHITECTURES)}")
@@ -127,11 +123,7 @@ def _give_up_rights(user: int | None, memory: int, seconds: int) -> None:
 def _passes(given: str, expected: str | None, job: dict, deadline: float) -> bool:
     """Run one program in an empty folder, end all that it started, and tell whether it was right.
 
-    Args:
-        given: what it reads; for asserts, what `_border.hold_tests` reads.
-        expected: what it has to print before it ends; None for asserts, which a second process makes.
-        job: the limits, and the code.
-        deadline: by `time.monotonic`.
+    `expected` is what it has to print before it ends; None for asserts, which a second process makes.
     """
     libc = ctypes.CDLL(None)
     for folder, mode in ((b"/box", b"777"), (b"/in", b"755")):

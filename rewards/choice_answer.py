@@ -75,17 +75,16 @@ def choice_answer(completions: list, answer: list[str], **kwargs: Any) -> list[f
         >>> choice_answer(texts, answer=["B", "(b)", "Paris", "B"], choices=[["Rome", "Paris"]] * 4)
         [1.0, 1.0, 1.0, 0.0]
     """
-    rewards: list[float | None] = []
-    for completion, gold, choices in zip(
-        completions, answer, kwargs.get("choices") or [None] * len(answer), strict=True
-    ):
-        texts = choices.get("text") if isinstance(choices, dict) else choices
-        texts = texts if isinstance(texts, list | tuple) else ()
-        options = [_plain(str(text)).strip(" .") if is_text(text) else "" for text in texts]
-        right = _gold(str(gold), options) if is_text(gold) else None
-        given = think.split(think.content(completion)).answer
-        rewards.append(None if right is None else float(_settled(given or "", options) == right))
-    return rewards
+    columns = zip(completions, answer, kwargs.get("choices") or [None] * len(answer), strict=True)
+    return [_reward(think.answer(think.content(completion)) or "", *row) for completion, *row in columns]
+
+
+def _reward(given: str, gold: Any, choices: Any) -> float | None:
+    texts = choices.get("text") if isinstance(choices, dict) else choices
+    texts = texts if isinstance(texts, list | tuple) else ()
+    options = [_plain(str(text)).strip(" .") if is_text(text) else "" for text in texts]
+    right = _gold(str(gold), options) if is_text(gold) else None
+    return None if right is None else float(_settled(given, options) == right)
 
 
 def _gold(gold: str, options: list[str]) -> str | None:

@@ -1,12 +1,9 @@
 """1.0 for code that passes its row's tests, 0.0 for code that does not; runs what a model wrote, if a recipe allows it.
 
-Every completion runs in Linux namespaces of its own, as a user without rights. It sees the system's and Python's
-folders, read-only, and an empty folder of 64 MB; no home, no tokens, no other process, no network. Time, memory,
-processes and file sizes are limited, and whatever it started ends with it.
-
-A program that is tested by its output has to end by itself, without an error, and a process out of its reach compares.
-Asserts run in a process of their own, apart from the code: plain values cross as data, and objects of the code's own
-classes stay where they are (`_border`), so that what equals everything equals nothing plain.
+Every completion runs in Linux namespaces of its own, as a user without rights. It sees the system's and Python's folders,
+read-only, and an empty one of 64 MB; no home, no tokens, no other process, no network. A program that is tested by its output
+has to end by itself, and a process out of its reach compares. Asserts run in a process apart from the code: plain values cross
+as data, objects of the code's own classes stay where they are (`_border`), so that what equals everything equals nothing plain.
 
 What this does not give. It is no virtual machine: a bug in the kernel is a way out. Memory is limited for each of about
 a dozen processes, not for their sum. Installed packages can be read. Asserts cannot see what the code prints, inherit from
@@ -36,17 +33,15 @@ SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/dev/null", "/d
 ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/box", "TMPDIR": "/box"}
 ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a thread counts as a process
 GRACE_SECONDS = 10.0  # for a sandbox to start and to stop
-UNUSED_USERS = range(
-    61184, 65520, 2
-)  # systemd's, for services that have no user of their own; one for the code, the next for tests
+# systemd's, for services that have no user of their own; one for the code, the next for tests
+UNUSED_USERS = range(61184, 65520, 2)
 HELP = (
     "it needs Linux 5.14, util-linux, and user namespaces (sysctl user.max_user_namespaces and "
     "kernel.apparmor_restrict_unprivileged_userns); a container needs --security-opt seccomp=unconfined "
     "--security-opt apparmor=unconfined, and --cap-add SYS_ADMIN where its user is root"
 )
-KEEPER, BORDER = map(
-    inspect.getsource, (_sandbox, _border)
-)  # at once: the files may have changed by the first completion
+# at once: the files may have changed by the first completion
+KEEPER, BORDER = map(inspect.getsource, (_sandbox, _border))
 Program = tuple[str, str | None]  # what it reads; what it has to print, or None for asserts
 
 
@@ -87,9 +82,8 @@ def code_tests(
         ValueError: code_tests runs what a model wrote; to allow it, write `code_tests: {allow_code_execution: true}` in a recipe
     """
     if not allow_code_execution:
-        raise ValueError(
-            "code_tests runs what a model wrote; to allow it, write `code_tests: {allow_code_execution: true}` in a recipe"
-        )
+        how = "write `code_tests: {allow_code_execution: true}` in a recipe"
+        raise ValueError(f"code_tests runs what a model wrote; to allow it, {how}")
     if not (seconds > 0 and memory_mb > 0):
         raise ValueError(f"code_tests: found seconds={seconds}, memory_mb={memory_mb}; allowed: positive numbers")
     _check_sandbox()
@@ -110,11 +104,7 @@ def code_tests(
 
 
 def _last_block(answer: str) -> str | None:
-    r"""Return the last closed block of Python or of no language; a fence that names a language always opens a block.
-
-    >>> _last_block("So:\n```python\nx = 1\n```\nIt prints:\n```text\n1\n```")
-    'x = 1'
-    """
+    """Return the last closed block of Python or of no language; a fence that names a language always opens a block."""
     found, block, language = None, None, ""
     for line in answer.split("\n"):
         fence = line.strip()
@@ -162,26 +152,18 @@ def _check_sandbox() -> None:
     except OSError as error:
         raise RuntimeError(f"code_tests cannot isolate code here ({error}); {HELP}") from error
     if not passed:
-        raise RuntimeError(
-            f"code_tests: {sys.executable} does not run in the sandbox; its files must be below {sys.prefix}"
-        )
+        problem = f"{sys.executable} does not run in the sandbox; its files must be below {sys.prefix}"
+        raise RuntimeError(f"code_tests: {problem}")
 
 
 def _run(code: str, programs: list[Program], partial: bool, seconds: float, memory_mb: int) -> tuple[int, str]:
-    """Run one completion's programs in a sandbox; return how many were right, and "timeouts", "breakdowns" or "".
-
-    Raises:
-        OSError: there is no sandbox.
-    """
+    """Run one completion's programs in a sandbox; return how many were right, and "timeouts", "breakdowns" or ""."""
     is_root = os.geteuid() == 0
     python_at = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/"}
     python_at |= {path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))}
+    user = random.choice(UNUSED_USERS) if is_root else None  # the limit of processes does not hold for root
     job = {"code": code, "programs": programs, "partial": partial, "seconds": seconds, "memory": memory_mb << 20}
-    job |= {"command": [sys.executable, "-I"], "roots": sorted({*SYSTEM, *python_at})}
-    job |= {
-        "border": BORDER,
-        "user": random.choice(UNUSED_USERS) if is_root else None,
-    }  # the limit of processes does not hold for root
+    job |= {"command": [sys.executable, "-I"], "roots": sorted({*SYSTEM, *python_at}), "border": BORDER, "user": user}
     namespaces = [*([] if is_root else ["--user", "--map-root-user"]), "--mount", "--net", "--ipc", "--pid"]
     try:
         done = subprocess.run(

@@ -68,26 +68,19 @@ def exact_answer(
         [1.0, 0.0]
         >>> exact_answer(["Answer: blue, red and green", "red"], answer=[["red", "green", "blue"]] * 2, match="all")
         [1.0, 0.0]
-        >>> exact_answer([r"\boxed{Rome} or \boxed{Paris}", r"\boxed{Rome}? No, \boxed{Paris}"], answer=["Paris"] * 2)
-        [0.0, 1.0]
     """
     if match not in ("any", "all"):
         raise ValueError(f"exact_answer: found match={match!r}; allowed: any, all")
     many = match == "all"
-    finals = [_final(think.split(think.content(completion)).answer or "", many) for completion in completions]
-    given = [_compared(final, many, ignore_case) for final in finals]
-    wanted = [_compared(_texts(gold), many, ignore_case) for gold in answer]
-    pairs = zip(given, wanted, strict=True)
-    return [float(_is_right(said, golds, many)) if golds else None for said, golds in pairs]
-
-
-def _texts(gold: Any) -> list[str]:
-    return [str(text) for text in (gold if isinstance(gold, list | tuple) else [gold]) if is_text(text)]
-
-
-def _is_right(given: set[str], wanted: set[str], many: bool) -> bool:
-    right = bool(given) and _all_in(given, wanted)
-    return right and (not many or (len(given) == len(wanted) and _all_in(wanted, given)))
+    rewards: list[float | None] = []
+    for completion, gold in zip(completions, answer, strict=True):
+        golds = [str(text) for text in (gold if isinstance(gold, list | tuple) else [gold]) if is_text(text)]
+        wanted = _compared(golds, many, ignore_case)
+        given = _compared(_final(think.answer(think.content(completion)) or "", many), many, ignore_case)
+        right = bool(given) and _all_in(given, wanted)
+        whole = not many or (len(given) == len(wanted) and _all_in(wanted, given))
+        rewards.append(float(right and whole) if wanted else None)
+    return rewards
 
 
 def _final(text: str, many: bool) -> list[str]:

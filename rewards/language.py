@@ -54,8 +54,6 @@ def language(completions: list, *, script: str = "latin", **kwargs: Any) -> list
     Example:
         >>> language(["<think>Let α be 2</think>42", "Paris, город", "$x + y$"], script="latin")
         [1.0, 0.5, None]
-        >>> language(["これはペンです。", "答えは x = 5 km"], script="cjk+hiragana+katakana")
-        [1.0, 1.0]
     """
     expected = {name.strip().casefold() for name in script.split("+")}
     unknown = sorted(expected - set(_KNOWN))

@@ -32,9 +32,7 @@ MAX_CACHED = 65_536
 
 
 class _Verdict(NamedTuple):
-    """What a judge said: the score from 0.0 to 1.0, None where there is none, and its reply."""
-
-    score: float | None
+    score: float | None  # from 0.0 to 1.0
     reply: str
 
 
@@ -98,12 +96,14 @@ async def llm_judge(
     if max_concurrency < 1 or max_retries < 0 or request_timeout <= 0:
         found = f"{max_concurrency=}, {max_retries=}, {request_timeout=}"
         raise ValueError(f"llm_judge: found {found}; allowed: at least 1, at least 0, more than 0")
-    if key_problem(api_key_env):
-        raise ValueError(f"llm_judge: {key_problem(api_key_env)}")
+    if problem := key_problem(api_key_env):
+        raise ValueError(f"llm_judge: {problem}")
     references = kwargs.get("answer") or [None] * len(completions)
+    texts = [think.content(completion) for completion in completions]
+    answers = [(text if include_thought else think.answer(text) or "").strip() for text in texts]
     cases = [
-        _Case(rubric, _text(prompt), _answer(completion, include_thought), None if gold is None else str(gold))
-        for prompt, completion, gold in zip(prompts, completions, references, strict=True)
+        _Case(rubric, _text(prompt), answer, None if gold is None else str(gold))
+        for prompt, answer, gold in zip(prompts, answers, references, strict=True)
     ]
     connection = (base_url.rstrip("/"), api_key_env, request_timeout, max_retries)
     verdicts = await _judge_all(model, [case for case in cases if case.answer], max_concurrency, *connection)
@@ -122,19 +122,10 @@ def _text(prompt: str | list[dict[str, Any]]) -> str:
     return "\n\n".join(f"{message['role']}: {message['content']}" for message in prompt)
 
 
-def _answer(completion: str | list[dict[str, Any]], include_thought: bool) -> str:
-    text = think.content(completion)
-    return (text if include_thought else think.split(text).answer or "").strip()
-
-
 async def _judge_all(
     model: str, cases: list[_Case], max_concurrency: int, base_url: str, *connection: Any
 ) -> dict[_Case, _Verdict]:
-    """Return the verdicts on cases, remembered or a server's; those that it gives now are remembered.
-
-    Raises:
-        RuntimeError: it refuses a request, or gives nothing but errors.
-    """
+    """Return the verdicts on cases, remembered or a server's; those that it gives now are remembered."""
     keys = {case: hashlib.sha256(json.dumps([base_url, model, *case]).encode()).digest() for case in cases}
     verdicts = {case: CACHE[key] for case, key in keys.items() if key in CACHE}
     if asked := [case for case in keys if case not in verdicts]:
@@ -156,7 +147,6 @@ async def _judge_all(
 
 
 async def _ask(server: Any, model: str, cases: list[_Case], max_concurrency: int) -> dict[_Case, _Verdict]:
-    """Return a server's verdicts on different cases; raises as `_judge_all`."""
     from reasoning_ext.servers.client import FaultError, RefusedError
 
     gate = asyncio.Semaphore(max_concurrency)
@@ -188,19 +178,11 @@ def _request(case: _Case) -> str:
 
 
 def _verdict(reply: Reply) -> _Verdict:
-    """Read the score out of a reply: that of its last JSON object, if it is finished."""
-    finished = reply.finish_reason in ("stop", None)
-    score = _last_score(think.split(reply.content).answer or "") if finished else None
-    return _Verdict(None if score is None else score / 10, reply.content[-MAX_REPLY_CHARACTERS:])
-
-
-def _last_score(text: str) -> float | None:
-    """Return the score of the last JSON object that has one, or None if that is no number from 0 to 10.
-
-    >>> _last_score('Between {"score": 3} and {"score": 5}: {"score": 4.5, "why": {"score": 9}}, so {4}')
-    4.5
-    """
-    text = text[-MAX_REPLY_CHARACTERS:]
+    """Read the score out of a finished reply: that of the last JSON object that has one, from 0 to 10."""
+    shown = reply.content[-MAX_REPLY_CHARACTERS:]
+    if reply.finish_reason not in ("stop", None):
+        return _Verdict(None, shown)
+    text = (think.answer(reply.content) or "")[-MAX_REPLY_CHARACTERS:]
     score, start = None, text.find("{")
     while start >= 0:
         found, end = {}, start + 1
@@ -209,4 +191,4 @@ def _last_score(text: str) -> float | None:
         score = found.get("score", score)
         start = text.find("{", end)
     valid = isinstance(score, int | float) and not isinstance(score, bool) and 0 <= score <= 10
-    return float(score) if valid else None
+    return _Verdict(score / 10 if valid else None, shown)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.verifier import Rules, Verdict, judge_all
+from reasoning_ext.verifier import Rules, judge_all
 
 
 def math_answer(
@@ -50,7 +50,11 @@ def math_answer(
     texts = [think.answer(think.content(completion)) for completion in completions]
     questions = [_question(prompt) for prompt in kwargs.get("prompts") or [None] * len(texts)]
     verdicts = judge_all(answer, texts, seconds, questions, Rules(evaluated, base_may_be_omitted))
-    _log(verdicts, answer, log_extra, log_metric)
+    if log_extra is not None:
+        log_extra("answer", list(answer))
+        log_extra("math_answer_error", [verdict.reason for verdict in verdicts])
+    if log_metric is not None:
+        log_metric("math_answer/errors", float(sum(verdict.right is None for verdict in verdicts)))
     return [None if verdict.right is None else float(verdict.right) for verdict in verdicts]
 
 
@@ -60,11 +64,3 @@ def _question(prompt: Any) -> str:
         return prompt or ""
     asked = [message for message in prompt if message.get("role") == "user"]
     return think.content(asked or prompt)
-
-
-def _log(verdicts: list[Verdict], answer: list, log_extra: Any, log_metric: Any) -> None:
-    if log_extra is not None:
-        log_extra("answer", list(answer))
-        log_extra("math_answer_error", [verdict.reason for verdict in verdicts])
-    if log_metric is not None:
-        log_metric("math_answer/errors", float(sum(verdict.right is None for verdict in verdicts)))

@@ -28,9 +28,8 @@ def reasoning_gym(
     The final answer is what stands in the last `<answer>` after the thought, else in the last `\boxed{}`, else the whole
     text after the thought. Line breaks inside it are kept, because grids have them.
 
-    Some of the library's scorers give the answer to `eval` or to sympy's parser. Here they run in worker processes where
-    `eval` reads literals only and the parser only numbers, letters, `+-*/^()` and common functions; what is neither gets
-    what the scorer pays for an answer that it cannot read. A worker is killed at the deadline.
+    In the worker processes `eval` reads literals only and sympy's parser formulas only; what is neither gets what the scorer
+    pays for an answer that it cannot read.
 
     Args:
         completions: N completions, messages or strings.
@@ -57,18 +56,15 @@ def reasoning_gym(
         raise ValueError(f"reasoning_gym: found seconds={seconds}; allowed: above 0")
     if not is_installed():
         raise ModuleNotFoundError(INSTALL)
-    answers = [_final(think.split(think.content(completion)).answer or "") for completion in completions]
+    answers = [_final(think.answer(think.content(completion)) or "") for completion in completions]
     pairs = list(zip(gym_entry, answers, strict=True))
     given = list(dict.fromkeys(pair for pair in pairs if pair[1]))
     scores = dict(zip(given, _pool.map(given, seconds) if given else (), strict=True))
-    rewards = [_paid(scores.get(pair, 0.0), partial) for pair in pairs]
+    paid = [scores.get(pair, 0.0) for pair in pairs]
+    rewards = [None if isinstance(score, Failure) else score if partial else float(score == 1.0) for score in paid]
     if log_metric is not None:
         log_metric("reasoning_gym/errors", float(rewards.count(None)))
     return rewards
-
-
-def _paid(score: float | Failure, partial: bool) -> float | None:
-    return None if isinstance(score, Failure) else score if partial else float(score == 1.0)
 
 
 def _final(text: str) -> str:

@@ -1,5 +1,6 @@
 """code_tests: right and wrong code, how success can be faked, and what code may do to the machine that runs it."""
 
+import functools
 import importlib
 import os
 import socket
@@ -11,8 +12,6 @@ from pathlib import Path
 
 import pytest
 from reasoning_ext.rewards.code_tests import code_tests
-
-from tests.timing import seconds, slowness
 
 MODULE = importlib.import_module("reasoning_ext.rewards.code_tests")
 NAMESPACES = ["--mount", "--net", "--ipc", "--pid", "--fork"]
@@ -44,17 +43,21 @@ def prints(code, expected, **options):
     return run(code, [{"input": "", "output": expected}], **options) == (1.0, 0.0, 0.0)
 
 
+@functools.cache
+def cases(file):
+    """Return the cases of a file of this folder: `== name`, then the code, and what it is to print or to hold behind `--`."""
+    text = f"\n{(Path(__file__).parent / file).read_text(encoding='utf-8')}".rstrip("\n")
+    return dict(part.split("\n", 1) for part in text.split("\n== ")[1:])
+
+
 def test_nothing_is_run_that_the_recipe_does_not_allow(monkeypatch):
     monkeypatch.setattr(MODULE, "_run", lambda *a: pytest.fail("it ran"))
     for options in ({}, {"allow_code_execution": False}):
         with pytest.raises(ValueError, match="allow_code_execution: true"):
             code_tests(["```\nx = 1\n```"], ["assert x == 1"], **options)
-
-
-@pytest.mark.parametrize("options", [{"seconds": 0}, {"seconds": -1.0}, {"memory_mb": 0}])
-def test_limits_must_be_positive(options):
-    with pytest.raises(ValueError, match="allowed: positive numbers"):
-        code_tests([], [], allow_code_execution=True, **options)
+    for options in ({"seconds": 0}, {"seconds": -1.0}, {"memory_mb": 0}):
+        with pytest.raises(ValueError, match="allowed: positive numbers"):
+            code_tests([], [], allow_code_execution=True, **options)
 
 
 @pytest.mark.parametrize("missing", ["unshare", "namespaces"])
@@ -70,59 +73,43 @@ def test_without_isolation_it_refuses_and_says_what_to_change(missing, monkeypat
     MODULE._check_sandbox.cache_clear()
 
 
-@pytest.mark.parametrize(
-    ("answer", "block"),
-    [
-        ("```python\nx\n```", "x"), ("```\nx\n```", "x"), ("``` Python \nx\n```", "x"), ("```py\nx\ny\n```\n", "x\ny"),
-        ("```python\nx\n```\n```python\ny\n```", "y"), ("```python\nx\n```\n```bash\ny\n```", "x"),
-        ("- so:\n  ```python\n  if x:\n    y\n  ```", "if x:\n  y"), ("```python\nx\n```python\ny\n```", "y"),
-        ("```python\nx\n```\n```python\ny", "x"), ("x", None), ("", None), ("```python\nx", None), ("`x`", None),
-    ],
-)  # fmt: skip
-def test_the_last_closed_block_of_python_counts(answer, block):
-    assert MODULE._last_block(answer) == block
+BLOCKS = [
+    ("```python\nx\n```", "x"), ("```\nx\n```", "x"), ("``` Python \nx\n```", "x"), ("```py\nx\ny\n```\n", "x\ny"),
+    ("```python\nx\n```\n```python\ny\n```", "y"), ("```python\nx\n```\n```bash\ny\n```", "x"),
+    ("- so:\n  ```python\n  if x:\n    y\n  ```", "if x:\n  y"), ("```python\nx\n```python\ny\n```", "y"),
+    ("```python\nx\n```\n```python\ny", "x"), ("x", None), ("", None), ("```python\nx", None), ("`x`", None),
+    ("<think>```\nx\n```", None), ("<think>\n```python\nx\n```\n</think>none", None), ("```python\n" * 40_000, None),
+]  # fmt: skip
 
 
-def test_a_flood_of_fences_costs_linear_time():
-    text = "```python\n" * 40_000
-    assert MODULE._last_block(text) is None
-    assert seconds(lambda: MODULE._last_block(text)) < slowness()
+def test_the_last_closed_block_of_python_after_the_thought_counts(monkeypatch):
+    ran = []
+    monkeypatch.setattr(MODULE, "_check_sandbox", lambda: None)
+    monkeypatch.setattr(MODULE, "_run", lambda code, *rest: ran.append(code) or (1, ""))
+    for text, block in BLOCKS:
+        assert code_tests([text], ["assert x"], allow_code_execution=True) == [float(block is not None)]
+        assert ran == ([] if block is None else [block])
+        ran.clear()
 
 
 ADD = "def add(a, b):\n    return a + b"
 CHECK = "def check(candidate):\n    assert candidate(1, 2) == 3\n    assert candidate(-1, 1) == 0\n\ncheck(add)"
+DOUBLE, PRINTED = "print(int(input()) * 2)", [{"input": "", "output": "6"}]
 JUDGED = [
-    (ADD, "assert add(1, 2) == 3", 1.0),
-    (ADD, "assert add(1, 2) == 4", 0.0),
-    (ADD, CHECK, 1.0),
-    ("def add(a, b):\n    return 3", CHECK, 0.0),
-    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 4"], 1.0),
-    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 5"], 0.0),
-    (
-        "import math\nfrom collections import Counter\ndef f(x): return Counter(x)",
-        "assert f('aab') == {'a': 2, 'b': 1}",
-        1.0,
-    ),
-    ("class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x", "assert P(1) == P(1)", 1.0),
-    (
-        "class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x",
-        "assert [P(1)] == [P(2)]",
-        0.0,
-    ),
-    ("def f(): return 1", "assert 0 < f() <= 1 and f() == 1 == f()", 1.0),
+    (ADD, "assert add(1, 2) == 3", 1.0), (ADD, "assert add(1, 2) == 4", 0.0), (ADD, CHECK, 1.0),
+    ("def add(a, b):\n    return 3", CHECK, 0.0), (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 4"], 1.0),
+    (ADD, ["assert add(1, 2) == 3", "assert add(2, 2) == 5"], 0.0), ("def add(a, b) return a", "assert add(1, 2) == 3", 0.0),
+    ("import math\nfrom collections import Counter\ndef f(x): return Counter(x)", "assert f('aab') == {'a': 2, 'b': 1}", 1.0),
+    ("class P:\n    def __init__(s, x): s.x = x\n    def __eq__(s, o): return s.x == o.x", "assert [P(1)] == [P(2)]", 0.0),
+    ("def f(): return 1", "assert 0 < f() <= 1 and f() == 1 == f()", 1.0), ("", "assert add(1, 2) == 3", 0.0),
     (f"{ADD}\nif __name__ == '__main__':\n    raise SystemExit(1)", "assert add(1, 2) == 3", 1.0),
-    (f"{ADD}\nprint('hello')", "assert add(1, 2) == 3", 1.0),
-    ("def add(a, b) return a", "assert add(1, 2) == 3", 0.0),
-    ("", "assert add(1, 2) == 3", 0.0),
-    ("print(int(input()) * 2)", [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "8"}], 1.0),
-    ("print(int(input()) * 2)", [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "9"}], 0.0),
+    (f"{ADD}\nprint('hello')", "assert add(1, 2) == 3", 1.0), ("pass", PRINTED, 0.0), ("print('6\\n7')", PRINTED, 0.0),
+    (DOUBLE, [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "8"}], 1.0),
+    (DOUBLE, [{"input": "3\n", "output": "6\n"}, {"input": "4", "output": "9"}], 0.0),
     ("import sys\nfor line in sys.stdin: print(line.strip() + '  ')", [{"input": "ä\nb\n", "output": "\nä\nb"}], 1.0),
-    ("print('a b')", [{"input": "", "output": "ab"}], 0.0),
-    ("print('6\\n7')", [{"input": "", "output": "6"}], 0.0),
-    ("pass", [{"input": "", "output": "6"}], 0.0),
-    ("print(6); raise ValueError", [{"input": "", "output": "6"}], 0.0),
-    ("import os\nprint(6, flush=True)\nif os.fork(): os._exit(0)\nos.pause()", [{"input": "", "output": "6"}], 1.0),
-]
+    ("print('a b')", [{"input": "", "output": "ab"}], 0.0), ("print(6); raise ValueError", PRINTED, 0.0),
+    ("import os\nprint(6, flush=True)\nif os.fork(): os._exit(0)\nos.pause()", PRINTED, 1.0),
+]  # fmt: skip
 
 
 @sandboxed
@@ -153,14 +140,6 @@ def test_tests_that_cannot_be_read_say_nothing_about_the_code(tests):
 
 
 @sandboxed
-@pytest.mark.parametrize(
-    "text", ["x = 1", "<think>\n```python\nx = 1\n```\n</think>none", "<think>```\nx = 1\n```", ""]
-)
-def test_no_code_in_the_answer_earns_nothing(text):
-    assert code_tests([text], ["assert x == 1"], allow_code_execution=True) == [0.0]
-
-
-@sandboxed
 def test_completions_run_side_by_side_and_keep_their_order(monkeypatch):
     texts = [f"```python\nx = {i}\n```" for i in range(4)]
     code_tests(texts, ["assert x"] * 4, allow_code_execution=True)  # tries the sandbox
@@ -175,44 +154,13 @@ def test_completions_run_side_by_side_and_keep_their_order(monkeypatch):
     assert code_tests(texts, ["assert x % 2 == 0"] * 4, allow_code_execution=True) == [1.0, 0.0, 1.0, 0.0]
 
 
-ANYTHING = "class A:\n    def __eq__(self, o): return True\n    def __hash__(self): return 0\n"
-FAKES = {
-    "exit": "import sys; sys.exit(0)",
-    "exit at once": "import os; os._exit(0)",
-    "exit in the function": "import os\ndef f(x): os._exit(0)",
-    "quiet exception": "def f(x): raise SystemExit(0)",
-    "at exit": "import atexit, os\natexit.register(lambda: os._exit(0))\ndef f(x): return 0",
-    "printing": "def f(x): print('ready\\n[1, false]', flush=True); return 0",
-    "writing to every file": "import os\nfor fd in range(64):\n    try: os.write(fd, b'[1, false]\\n')\n    except OSError: pass",
-    "no assertions": "AssertionError = None\nimport builtins; builtins.AssertionError = Exception\ndef f(x): return 0",
-    "built-ins": "import builtins\nbuiltins.sorted = lambda x: [1, 2]\ndef f(x): return 0",
-    "__builtins__": "__builtins__ = {}\ndef f(x): return 0",
-    "equal to all": f"{ANYTHING}def f(x): return A()",
-    "equal to all, inside": f"{ANYTHING}def f(x): return [A(), A()]",
-    "equal to all, a list": "class A(list):\n    def __eq__(self, o): return True\ndef f(x): return A()",
-    "equal to all, made by type": "def f(x): return type('A', (), {'__eq__': lambda s, o: True})()",
-    "equal to all, by mock": "from unittest.mock import ANY\ndef f(x): return ANY",
-    "equal to all, by a built-in": "class A: __eq__ = bool\ndef f(x): return A()",
-    "equal to all, an int": "class A(int):\n    def __eq__(self, o): return True\ndef f(x): return A(3)",
-    "equal to all, by magic": "from unittest.mock import MagicMock\nf = MagicMock()",
-    "its own tests": "open('tests.py', 'w').write('')\ndef f(x): return 0",
-    "the tests' file": "import sys; print(open(sys.argv[0]).read())\ndef f(x): return [1, 2]",
-    "signals": "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nos.kill(-1, signal.SIGKILL)",
-}
-
-
 ASSERTS = ["assert f([2, 1]) == [1, 2]", "assert sorted(f([2, 1])) == [1, 2]"]
 
 
 @sandboxed
-@pytest.mark.parametrize("trick", FAKES)
+@pytest.mark.parametrize("trick", cases("fakes.txt"))
 def test_success_cannot_be_faked_in_the_usual_ways(trick):
-    assert run(FAKES[trick], ASSERTS, partial=True)[0] == 0.0
-
-
-@sandboxed
-def test_the_same_tests_pay_for_the_right_code():
-    assert run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
+    assert run(cases("fakes.txt")[trick], ASSERTS, partial=True)[0] == 0.0
 
 
 AGREEABLE = """
@@ -231,18 +179,19 @@ class B:
 """
 
 
+AGREED = [
+    "assert f() in (2.5, 3.5)", "assert f() in {2.5}", "assert 2.5 in f()", "assert abs(f() - 2.5) < 1e-6",
+    "import math\nassert math.isclose(f(), 2.5)", "assert 2.4 < f() < 2.6", "assert round(f() - 2.5, 3) == 0",
+    "assert (f() - 2.5) ** 2 < 1e-6", "assert {'a': [f()]} == {'a': [2.5]}", "assert not f() != 2.5",
+    "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 2.5)", "assert (f() - 2.5).value == 0.0",
+]  # fmt: skip
+
+
 @sandboxed
 @pytest.mark.parametrize("value", ["A(0.1)", "B()", "[B()]", "ANY", "MagicMock()", "A", "{2.5: B()}"])
-@pytest.mark.parametrize(
-    "test",
-    ["assert f() in (2.5, 3.5)", "assert f() in {2.5}", "assert 2.5 in f()", "assert abs(f() - 2.5) < 1e-6",
-     "import math\nassert math.isclose(f(), 2.5)", "assert 2.4 < f() < 2.6", "assert round(f() - 2.5, 3) == 0",
-     "assert (f() - 2.5) ** 2 < 1e-6", "assert {'a': [f()]} == {'a': [2.5]}", "assert not f() != 2.5",
-     "import unittest\nunittest.TestCase().assertAlmostEqual(f(), 2.5)", "assert (f() - 2.5).value == 0.0"],
-)  # fmt: skip
-def test_what_agrees_with_everything_earns_nothing(value, test):
-    if (value, test) != ("{2.5: B()}", "assert 2.5 in f()"):  # that holds
-        assert run(f"{AGREEABLE}\ndef f(): return {value}", test)[0] == 0.0
+def test_what_agrees_with_everything_earns_nothing(value):
+    tests = [test for test in AGREED if (value, test) != ("{2.5: B()}", "assert 2.5 in f()")]  # that holds
+    assert run(f"{AGREEABLE}\ndef f(): return {value}", tests, partial=True, seconds=30) == (0.0, 0.0, 0.0)
 
 
 @sandboxed
@@ -253,198 +202,33 @@ def test_a_module_that_tests_believe_is_the_real_one():
 
 
 @sandboxed
-def test_standard_input_is_read_by_its_name_too():
-    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
-    assert run("import os\nassert not os.path.exists('/dev/stdin')\nx = 1", "assert x == 1")[0] == 1.0
-
-
-@sandboxed
-def test_packages_beside_pythons_own_folder_are_there(monkeypatch, tmp_path):
-    (tmp_path / "site-packages").mkdir()
-    (tmp_path / "site-packages" / "some.py").touch()
-    monkeypatch.syspath_prepend(tmp_path / "site-packages")
-    code = f"import os\nx = os.listdir({str(tmp_path / 'site-packages')!r})\ny = os.listdir({str(tmp_path)!r})"
-    assert run(code, "assert x == ['some.py'] and y == ['site-packages']")[0] == 1.0
-
-
-@sandboxed
-def test_honest_numbers_pass_where_what_agrees_does_not():
-    tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
+def test_honest_values_pass_where_what_agrees_does_not():
+    assert run("def f(): return 2.5", AGREED[0])[0] == run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
     for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
-        assert run(f"def f(): return {value}", tests[1:])[0] == 1.0
-    assert run("def f(): return 2.5", tests)[0] == 1.0
-
-
-# "== kind", the code, "--", the tests
-CROSSING = r"""
-== changed arguments
-def f(x): x.sort(); x.append({1: 2})
---
-x = [2, 1]
-f(x)
-assert x == [1, 2, {1: 2}]
-== callbacks
-def f(g, xs): return [g(x) for x in xs]
---
-assert f(lambda x: x + 1, (1, 2)) == [2, 3]
-== built-ins as arguments
-def f(g, xs): return sorted(xs, key=g)
---
-assert f(len, ['aa', 'b']) == ['b', 'aa']
-== objects
-class S:
-    def __init__(s): s.x = []
-    def push(s, v): s.x.append(v)
-    def __len__(s): return len(s.x)
---
-s = S()
-s.push(3)
-assert len(s) == 1 and s.x == [3] and isinstance(s, S)
-== operators between objects
-class V:
-    def __init__(s, x): s.x = x
-    def __add__(s, o): return V(s.x + o.x)
-    def __mul__(s, k): return V(s.x * k)
-    def __eq__(s, o): return s.x == o.x
---
-assert V(1) + V(2) == V(3) and V(2) * 2 == V(4) and (V(1) + V(2)).x == 3
-== exceptions
-class Bad(ValueError): pass
-def f(x):
-    raise Bad('no', x) if x else ZeroDivisionError
---
-try: f(1)
-except Bad as e: assert e.args == ('no', 1)
-else: assert False
-try: f(0)
-except ZeroDivisionError: pass
-== generators
-def f(n):
-    yield from range(n)
---
-assert list(f(3)) == [0, 1, 2] and 2 in f(3)
-== globals that change
-x = []
-n = 0
-def f():
-    global n
-    x.append(1); n += 1
---
-f()
-assert x == [1] and n == 1
-== a function called like a built-in
-def sum(a, b): return a + b
---
-assert sum(10, 15) == 25
-== the tests' own classes
-def f(node):
-    node.left, node.right = node.right, node.left
-    return node
---
-class N:
-    def __init__(s, l, r): s.left, s.right = l, r
-n = N(1, None)
-assert f(n) is n and n.right == 1 and n.left is None
-== sets, tuples, bytes, big and odd numbers
-def f(*x): return x
---
-import math
-x = ({1, 2}, (3,), b'\xff', 10**5000, float('inf'), 1j, frozenset('a'), '\ud800')
-assert f(*x) == x and math.isnan(f(math.nan)[0])
-== fractions, decimals, dates
-from fractions import Fraction
-import datetime
-def f(x): return Fraction(x), datetime.date(2024, 1, x)
---
-from fractions import Fraction
-import datetime
-assert f(2) == (Fraction(2), datetime.date(2024, 1, 2))
-== arrays
-import numpy as np
-def f(x): return np.array(x) * 2.0, np.float64(1.5)
---
-import numpy as np
-a, b = f([1, 2])
-assert np.allclose(a, [2, 4]) and a.shape == (2,) and (a == np.array([2, 4])).all() and b == 1.5
-== modules that only the code imports
-import math
-f = math.sqrt
---
-assert math.isclose(f(2) ** 2, 2)
-== arguments by name that change
-def f(x, y=None): x.append(y)
---
-x = []
-f(x=x, y=1)
-assert x == [1]
-== coroutines
-import asyncio
-async def f(x):
-    await asyncio.sleep(0)
-    return x * 2
---
-import asyncio
-async def both():
-    return await asyncio.gather(f(1), f(2))
-assert asyncio.run(f(3)) == 6 and asyncio.run(both()) == [2, 4]
-== slices
-class L:
-    def __getitem__(s, k): return list(range(9))[k]
---
-assert L()[1:3] == [1, 2] and L()[4] == 4
-== importing the code whole
-def f(x): return x
---
-import solution as s
-assert s.f(1) == 1
-== importing the code
-def f(x): return x
---
-from solution import f as g
-assert g(1) == 1
-== defaultdict
-from collections import defaultdict
-def f():
-    d = defaultdict(int); d[1] += 2; return d
---
-assert f() == {1: 2}
-== a list of its own
-class L(list):
-    def second(s): return s[1]
-f = L
---
-assert f([1, 2]) == [1, 2] and f([1, 2]).second() == 2
-== a context
-from contextlib import contextmanager
-@contextmanager
-def f():
-    yield 3
---
-with f() as x: assert x == 3
-"""
-CROSSING = dict(part.split("\n", 1) for part in CROSSING.split("\n== ")[1:])
+        assert run(f"def f(): return {value}", AGREED[3:5])[0] == 1.0
 
 
 @sandboxed
-@pytest.mark.parametrize("kind", CROSSING)
+@pytest.mark.parametrize("kind", cases("crossing.txt"))
 def test_values_cross_between_tests_and_code(kind):
-    code, test = CROSSING[kind].split("\n--\n")
+    code, test = cases("crossing.txt")[kind].split("\n--\n")
     memory = {"memory_mb": 1024} if kind == "arrays" else {}
     assert run(code, test, **memory) == (1.0, 0.0, 0.0)
     assert run(code, f"{test}\nassert False", **memory)[0] == 0.0
 
 
+ATTACKS = [
+    '["value", true, [null]]', '["value", {"yours": 0}, []]', '["value", {"module": "os"}, []]', "null", "[]", "{", "",
+    '["value", {"type": "exit"}, []]', '["raised", [{"type": "SystemExit"}, [0]], []]',
+    '["raised", [{"error": ["A", "SystemExit"]}, [0]], []]',
+]  # fmt: skip
+
+
 @sandboxed
-@pytest.mark.parametrize(
-    "attack",
-    ['["value", true, [null]]', '["value", {"yours": 0}, []]', '["value", {"module": "os"}, []]', "null", "[]", "{", "",
-     '["value", {"type": "exit"}, []]', '["raised", [{"type": "SystemExit"}, [0]], []]',
-     '["raised", [{"error": ["A", "SystemExit"]}, [0]], []]'],
-)  # fmt: skip
+@pytest.mark.parametrize("attack", ATTACKS)
 def test_code_that_speaks_the_border_s_language_earns_nothing(attack):
-    code = (
-        f"import os, sys\ndef f(*x):\n    os.write(int(sys.argv[2]), {attack!r}.encode() + b'\\n' * 2)\n    os._exit(0)"
-    )
+    write = f"os.write(int(sys.argv[2]), {attack!r}.encode() + b'\\n' * 2)"
+    code = f"import os, sys\ndef f(*x):\n    {write}\n    os._exit(0)"
     assert run(code, "assert f([2, 1]) == [1, 2]")[0] == 0.0
 
 
@@ -478,53 +262,17 @@ def test_what_does_not_end_is_ended_and_counted(code):
 
 
 @sandboxed
-def test_memory_files_output_and_processes_are_limited():
-    assert prints("try: bytearray(2**30)\nexcept MemoryError: print('no')", "no")
-    assert prints("x = bytearray(300 * 2**20); print('yes')", "yes")
-    assert prints("try: bytearray(100 * 2**20)\nexcept MemoryError: print('no')", "no", memory_mb=64)
-    file = "f = open('big', 'wb')\ntry:\n    for _ in range(64): f.write(bytes(2**20))\n    f.flush()\n"
-    assert prints(f"{file}except OSError: print('no')", "no")
-    files = """
-import os
-try:
-    for written in range(16):
-        with open(str(written), 'wb') as f: f.write(bytes(8 * 2**20))
-except OSError:
-    os.remove('0')
-    print(4 < written <= 8)"""
-    assert prints(files, "True")
-    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == (0.0, 0.0, 0.0)
-    forks = """
-import os, time
-made = 0
-for _ in range(200):
-    try: pid = os.fork()
-    except OSError: break
-    if pid == 0:
-        time.sleep(30)
-        os._exit(0)
-    made += 1
-print(0 < made < 16)"""
-    assert prints(forks, "True")
+@pytest.mark.parametrize("wall", cases("walls.txt"))
+def test_limits_and_walls_hold(wall):
+    code, expected = cases("walls.txt")[wall].split("\n--\n")
+    assert prints(code, expected)
 
 
 @sandboxed
-def test_no_memory_goes_uncounted_and_no_keyring_is_read():
-    code = """
-import ctypes, os
-libc = ctypes.CDLL(None, use_errno=True)
-x86 = os.uname().machine == 'x86_64'
-def call(*numbers):
-    return libc.syscall(numbers[0 if x86 else 1], *(ctypes.c_long(n) for n in numbers[2:]))
-read_keyring, session = 11, -3
-print(call(29, 194, 0, 64 << 20, 0o1600), call(68, 186, 0, 0o1600), call(250, 219, read_keyring, session, 0, 0))
-try: os.memfd_create('m')
-except PermissionError: print('no memfd')
-print(libc.syscall(0x40000000 + 39) if x86 else -1, libc.syscall(425, 8, 0))
-"""
-    assert prints(code, "-1 -1 -1\nno memfd\n-1 -1")
-    assert run(f"import io, contextlib\nout = io.StringIO()\nwith contextlib.redirect_stdout(out):\n"
-               f"    exec({code!r})", "assert out.getvalue() == '-1 -1 -1\\nno memfd\\n-1 -1\\n'")[0] == 1.0  # fmt: skip
+def test_a_limit_is_the_one_that_is_asked_for_and_floods_end():
+    assert prints("try: bytearray(100 * 2**20)\nexcept MemoryError: print('no')", "no", memory_mb=64)
+    assert run("while True: print('x' * 10_000)", [{"input": "", "output": "x"}]) == (0.0, 0.0, 0.0)
+    assert run("print(open('/dev/stdin').read())", [{"input": "a\nb", "output": "a\nb"}])[0] == 1.0
 
 
 @sandboxed
@@ -578,7 +326,6 @@ def test_secrets_are_out_of_sight(monkeypatch, tmp_path):
     assert prints(
         f"import os; print(os.path.exists('/proc/{os.getpid()}'), os.path.exists('/etc/passwd'))", "False False"
     )
-    assert prints("import os; print(sorted(os.listdir('.')), os.environ['HOME'])", "['solution.py'] /box")
 
 
 @sandboxed
@@ -596,19 +343,6 @@ print(os.listdir({str(tmp_path)!r}))"""
     before = set(os.listdir(tempfile.gettempdir()))
     assert run(f"import os{code}", [{"input": "", "output": "['file']"}] * 2) == (1.0, 0.0, 0.0)
     assert not set(os.listdir(tempfile.gettempdir())) - before
-
-
-@sandboxed
-def test_it_has_no_rights_and_gets_none():
-    code = """
-import ctypes, os, resource
-libc = ctypes.CDLL(None)
-new_user_namespace, new_mount_namespace, clear_read_only = 0x10000000, 0x20000, (ctypes.c_uint64 * 4)(0, 1)
-print(libc.unshare(new_user_namespace), libc.unshare(new_mount_namespace), libc.umount2(b'/box', 2), libc.chroot(b'/box'))
-print(libc.syscall(442, -100, b'/usr', 0x8000, clear_read_only, 32), libc.ptrace(16, 1, 0, 0))
-print(libc.prctl(39, 0, 0, 0, 0), 'new privileges are out')
-"""
-    assert prints(code, "-1 -1 -1 -1\n-1 -1\n1 new privileges are out")
 
 
 @sandboxed

@@ -1,6 +1,5 @@
 """exact_answer: the whole final answer is compared, whatever is around it, and nothing less."""
 
-import doctest
 from pathlib import Path
 
 import pytest
@@ -8,28 +7,12 @@ from reasoning_ext.rewards.exact_answer import exact_answer
 
 from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.spec import parse_rewards
-from reasoning_ext.verifier import wording
+from tests.rewards.tables import tables
 from tests.timing import seconds, slowness
 
-PARIS = [
-    "Paris", "paris.", " **Paris** ", "**Paris.**", '"Paris"', "“Paris”.", "'Paris'", "`Paris`", "*Paris*", "Paris!",
-    "ＰＡＲＩＳ", r"$\text{Paris}$", r"\(\text{Paris}\)", r"\boxed{Paris}", r"\boxed{\text{Paris}}.",
-    r"\boxed{**Paris**}", "The answer is Paris.", "The answer is: Paris\n", "Answer: Paris", "**Answer:** Paris",
-    "**Answer**: Paris", "**The answer is Paris**", "Final answer: **Paris**!", "Answer:\nParis\nBye",
-    "<answer>Paris</answer>", "So\n<answer>\nParis\n</answer>", "The answer is Rome. No.\nThe answer is Paris",
-    r"\boxed{Rome}, no, \boxed{Paris}", r"I say \boxed{Paris} and stay", "<think>Rome?</think>\n\nParis",
-    r"The answer is \boxed{Paris}, not Rome.", "<SOLUTION>Paris</SOLUTION>", "<b>Paris</b>", "<answer><em>Paris</em></answer>",
-    "«Paris»", "「Paris」", "Par\u200bis", "Answer — Paris", "Answer is “Paris”",
-]  # fmt: skip
-NOT_PARIS = [
-    "", "Rome", "Paris or London", "It is Paris, I think", "Not Paris", "Paris Paris", "P aris",
-    "The answer is Paris or London", "answer is not Paris", r"\boxed{Paris} \boxed{London}", r"\boxed{Paris",
-    r"Paris \boxed{}", "<think>Paris", "<think>Paris</think>", "<think>Paris</think>Rome",
-    "The answer is Paris.\nThe answer is Rome.", "It is not Paris", "It isn't Paris", r"It is not \boxed{Paris}", r"\boxed{}",
-    r"\boxed{Paris}\boxed{}", "Paris, Rome, London", "Which city? Answer: Paris or Rome", "<answer>Rome</answer>",
-    "<b>Rome</b>",
-    "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris",
-]  # fmt: skip
+TEXTS = tables("exact.txt")
+PARIS, SETS, NOT_THE_SET = TEXTS["Paris"], TEXTS["red and green"], ["", *TEXTS["not red and green"]]
+NOT_PARIS = ["", "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris", *TEXTS["not Paris"]]
 
 
 @pytest.mark.parametrize("match", ["any", "all"])
@@ -52,26 +35,12 @@ def test_what_changes_an_answer_is_not_cleaned_away():
     assert exact_answer(["+ b", "a", "A"], ["a + b", "a b", "a"]) == [0.0, 0.0, 1.0]  # a letter is no article
 
 
-def test_case_is_kept_on_demand():
-    rows = [("paris", "Paris"), ("STRASSE", "straße"), ("50 cent", "50 Cent"), ("Paris", "Paris"), ("ﬁne", "fine")]
-    texts, golds = zip(*rows, strict=True)
+def test_case_is_kept_on_demand_and_a_list_holds_alternatives():
+    texts, golds = ["paris", "STRASSE", "50 cent", "Paris", "ﬁne"], ["Paris", "straße", "50 Cent", "Paris", "fine"]
     assert exact_answer(texts, golds) == [1.0] * 5
     assert exact_answer(texts, golds, ignore_case=False) == [0.0, 0.0, 0.0, 1.0, 1.0]
-
-
-def test_a_list_holds_alternatives():
     texts = ["Paris", "lutetia.", "Rome", "Paris, Lutetia", ""]
     assert exact_answer(texts, [["Paris", "Lutetia", ""]] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
-
-
-SETS = [
-    "red, green", "green, red", "Green and red.", "red; green", "red, and green", "{red, green}", "[green, red]",
-    r"\boxed{\{red, green\}}", r"$\{\text{red}, \text{green}\}$", "- red\n- green", "1. red\n2) green",
-    "The answer is: red and green.", "Answer:\n* red\n* green\n\nHope it helps", "<answer>\ngreen\nred\n</answer>",
-    "red, red, green", '"red" and **green**',
-]  # fmt: skip
-NOT_THE_SET = "red~green~red, green, blue~red or green~red green~~redgreen~red, green, or blue~neither red nor green"
-NOT_THE_SET = NOT_THE_SET.split("~")
 
 
 @pytest.mark.parametrize("gold", [["red", "green"], ["green", "red"], ["red, green"], "red, green", "green and red"])
@@ -84,11 +53,9 @@ def test_match_all_keeps_signs_and_units():
     assert exact_answer(["3, -5", "-5 and 3", "3, 5", "3"], [["3", "-5"]] * 4, match="all") == [1.0, 1.0, 0.0, 0.0]
     texts = ["$3, 5 cm", "5 and 3", "$5, 3 cm", "5 cm, 5", "5"]
     assert exact_answer(texts, [["5 cm", "3 dollars"]] * 5, match="all") == [1.0, 1.0, 0.0, 0.0, 0.0]
-    assert exact_answer(["5 cm", "5 cm, 5 in"], [["5"]] * 2, match="all") == [1.0, 0.0]
 
 
-BESIDE = [" ", "", ", ", "/", " & ", "; ", "\n", "\n\n", " or ", " and ", ", or ", r" \text{ or } ", "$ or $", "\n2. "]
-BESIDE += ["或", " oder "]
+BESIDE = [" ", ", ", "/", "\n\n", " or ", ", or ", r" \text{ or } ", "$ or $", "\n2. ", "或", " oder "]
 
 
 @pytest.mark.parametrize("between", BESIDE)
@@ -115,18 +82,15 @@ def test_a_box_that_is_taken_back_or_denied_does_not_count(text):
     assert exact_answer([text] * 2, ["Paris", ["Rome", "Paris"]], match="all") == [1.0, 0.0]
 
 
-@pytest.mark.parametrize(
-    ("text", "gold"),
-    [
-        ("答案是巴黎。", "巴黎"), ("所以正确答案为：巴黎", "巴黎"), ("答：“巴黎”！", "巴黎"), ("正确的选项是巴黎", "巴黎"),
-        ("答案应该是巴黎", "巴黎"), ("正解は東京です。", "東京"), ("答えは「東京」である", "東京"),
-        ("정답은 서울입니다", "서울"), ("답: 서울", "서울"), ("Ответ: Москва", "Москва"), ("Ответ — Москва.", "Москва"),
-        ("La respuesta es París.", "París"), ("La respuesta correcta es **Pari\u0301s**", "París"),
-        ("La réponse est Paris.", "Paris"),
-        ("Die Antwort ist Paris.", "Paris"), ("Đáp án là Huế", "Huế"), ("A resposta é Lisboa", "Lisboa"),
-        ("La risposta è Roma", "Roma"),
-    ],
-)  # fmt: skip
+ELSEWHERE = [
+    ("答案是巴黎。", "巴黎"), ("所以正确答案为：巴黎", "巴黎"), ("答：“巴黎”！", "巴黎"), ("正解は東京です。", "東京"),
+    ("答えは「東京」である", "東京"), ("정답은 서울입니다", "서울"), ("Ответ — Москва.", "Москва"),
+    ("La respuesta correcta es **Pari\u0301s**", "París"), ("Die Antwort ist Paris.", "Paris"), ("Đáp án là Huế", "Huế"),
+    ("A resposta é Lisboa", "Lisboa"), ("La risposta è Roma", "Roma"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "gold"), ELSEWHERE)
 def test_an_answer_is_introduced_in_many_languages(text, gold):
     assert exact_answer([text, f"{text}x"], [gold] * 2) == [1.0, 0.0]
 
@@ -136,17 +100,19 @@ def test_no_language_pays_for_denials_and_hedges():
     assert exact_answer(texts, ["巴黎"] * 5) == [0.0] * 5
 
 
-@pytest.mark.parametrize("gold", ["pancreas", "the pancreas", "A pancreas."])
+@pytest.mark.parametrize("gold", ["the pancreas", "A pancreas."])
 def test_an_article_changes_nothing(gold):
-    texts = "pancreas~The pancreas.~The answer is a pancreas~Answer: **the pancreas**.~Answer: the **pancreas**".split(
-        "~"
-    )
+    texts = [
+        "pancreas",
+        "The pancreas.",
+        "The answer is a pancreas",
+        "Answer: **the pancreas**.",
+        "Answer: the **pancreas**",
+    ]
     assert exact_answer(texts, [gold] * 5) == [1.0] * 5
     assert exact_answer(["Pancreas and the pancreas"], [[gold]], match="all") == [1.0]
-    texts = "so it is called the pancreas~the pancreas or the liver~not the pancreas~the pancreas and liver~the".split(
-        "~"
-    )
-    assert exact_answer(texts, [gold] * 5) == [0.0] * 5
+    texts = ["so it is called the pancreas", "the pancreas or the liver", "not the pancreas", "the"]
+    assert exact_answer(texts, [gold] * 4) == [0.0] * 4
 
 
 @pytest.mark.parametrize(
@@ -170,15 +136,10 @@ def test_a_unit_may_be_left_out_but_is_not_another(gold, right, wrong):
     assert exact_answer(right + wrong, [gold] * len(right + wrong)) == [1.0] * len(right) + [0.0] * len(wrong)
 
 
-@pytest.mark.parametrize("gold", ["1914–1918", "1914-1918", "1914‑1918", "１９１４−１９１８"])
-def test_dashes_and_quotes_are_one_character(gold):
-    assert exact_answer(["1914-1918", "1914–1918", "19141918"], [gold] * 3) == [1.0, 1.0, 0.0]
+def test_dashes_and_quotes_are_one_character():
+    for gold in ["1914–1918", "1914-1918", "1914‑1918", "１９１４−１９１８"]:
+        assert exact_answer(["1914-1918", "1914–1918", "19141918"], [gold] * 3) == [1.0, 1.0, 0.0]
     assert exact_answer(["O’Brien", "OBrien"], ["O'Brien"] * 2) == [1.0, 0.0]
-
-
-def test_the_examples_of_the_wording():
-    result = doctest.testmod(wording)
-    assert result.attempted > 2 and result.failed == 0
 
 
 def test_an_empty_gold_says_nothing_about_the_answer():

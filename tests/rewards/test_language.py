@@ -10,19 +10,10 @@ from reasoning_ext.scoring.spec import EntryError, parse_rewards
 from tests.timing import seconds, slowness
 
 IN_SCRIPT = {
-    "latin": "Plain English, naïve façade, Łódź, ﬁne, ＡＢＣ.",
-    "cyrillic": "Это просто текст",
-    "greek": "Η γλώσσα και η αλήθεια",
-    "cjk": "今天天气很好，人々",
-    "hangul": "안녕하세요",
-    "arabic": "مرحبا بالعالم",
-    "hebrew": "שלום עולם",
-    "devanagari": "नमस्ते दुनिया",
-    "thai": "สวัสดีชาวโลก",
-    "cjk+hiragana+katakana": "私はコーヒーを飲みます。ﾃｽﾄ",
-    " CJK + Hiragana+KATAKANA ": "漢字とカナ",
-    "latin+cyrillic": "text и текст",
-}
+    "latin": "Plain English, naïve façade, Łódź, ﬁne, ＡＢＣ.", "cyrillic": "Это просто текст", "greek": "Η γλώσσα και η αλήθεια",
+    "cjk": "今天天气很好，人々", "hangul": "안녕하세요", "arabic": "مرحبا بالعالم", "devanagari": "नमस्ते दुनिया",
+    " CJK + Hiragana+KATAKANA ": "私はコーヒーを飲みます。ﾃｽﾄ 漢字とカナ", "latin+cyrillic": "text и текст",
+}  # fmt: skip
 SHARES = {"abcд": 3 / 4, "<think>слово</think>seven": 0.5, "<think>seven</think>слово": 0.5}
 SHARES |= {"so 因为 it": 4 / 6, "λόγος word": 4 / 9, "ᏣᎳᎩ abc": 0.5}
 LEFT_OUT = ["$слово$", "$$слово\nслово$$", r"\(слово\)", r"\[слово\]", "`слово`", "```\nслово\n```"]

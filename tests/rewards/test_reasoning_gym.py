@@ -12,14 +12,11 @@ from reasoning_ext.rewards.reasoning_gym import reasoning_gym
 from reasoning_ext.data import gym
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.gym import gym_rows
-from reasoning_ext.scoring.call import build_rewards
-from reasoning_ext.scoring.spec import parse_rewards
 from reasoning_ext.verifier.pool import Pool
 
 # One task of each kind: a number, a grid, a choice of right answers, keys that are no strings, tuples, formulas, lists.
-TASKS = """chain_sum rotate_matrix countdown graph_color gcd polynomial_multiplication simple_integration spiral_matrix
-binary_matrix string_insertion n_queens puzzle24 number_sorting bitwise_arithmetic propositional_logic rubiks_cube
-prime_factorization gsm_symbolic word_ladder spell_backward""".split()
+TASKS = """chain_sum rotate_matrix countdown graph_color polynomial_multiplication simple_integration spiral_matrix n_queens
+number_sorting bitwise_arithmetic propositional_logic prime_factorization word_ladder spell_backward""".split()
 EVALUATED = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
 PARSED = {"countdown", "puzzle24", "polynomial_multiplication", "simple_integration", "intermediate_integration"}
 
@@ -76,16 +73,6 @@ def test_rows_have_what_the_reward_needs():
     assert some("chain_sum", max_terms=3, seed=1) != made
 
 
-def test_splits_and_seeds_never_share_a_seed_of_the_library():
-    made = {(split, seed): some("chain_sum", 50, split, seed=seed) for split in gym.SPLITS for seed in (0, 1, 2)}
-    questions = [{row["prompt"] for row in found} for found in made.values()]
-    assert (
-        sum(len(one & other) for one in questions for other in questions if one is not other) <= 10
-    )  # by chance alone
-    last = ((gym.MOST_SEED + 1) * len(gym.SPLITS)) * gym.MOST_ROWS
-    assert last <= 2**32
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_golds_earn_everything_and_nonsense_little(task):
     made = some(task)
@@ -107,13 +94,10 @@ def test_any_text_is_not_enough_for_the_game_of_life():
 def test_code_in_an_answer_is_never_run(task, tmp_path):
     marker = tmp_path / "marker"
     payloads = [
-        f"__import__('os').system('touch {marker}')",
-        f"[__import__('pathlib').Path('{marker}').touch()]",
-        f"open('{marker}', 'w')",
-        f"(lambda: exec(\"open('{marker}', 'w')\"))()",
-        f"print(open('{marker}','w'))",
+        f"__import__('os').system('touch {marker}')", f"[__import__('pathlib').Path('{marker}').touch()]",
+        f"open('{marker}', 'w')", f"(lambda: exec(\"open('{marker}', 'w')\"))()", f"print(open('{marker}','w'))",
         f"x.__class__.__init__.__globals__['__builtins__']['open']('{marker}', 'w')",
-    ]
+    ]  # fmt: skip
     [row] = some(task, 1)
     completions = [f"<think>a</think><answer>{payload}</answer>" for payload in payloads]
     scores = reasoning_gym(completions, [row["gym_entry"]] * len(payloads))
@@ -133,19 +117,6 @@ def test_code_in_an_entry_is_never_run(tmp_path):
     assert not marker.exists()
 
 
-def test_literals_and_formulas_are_still_read():
-    made = some("spiral_matrix")
-    assert (
-        pay(made, lambda row: f"[{row['answer'].replace(' ', ', ')}]") == [0.1] * 6
-    )  # what the library pays for a list
-    made = some("simple_integration")
-    assert pay(made, lambda row: f"0.5*2*({row['answer']}) + sqrt(4) + sin(0)") == [1.0] * 6
-    assert (
-        pay(made, lambda row: f"Integral({json.loads(row['gym_entry'])['entry']['metadata']['integrand']}, x)")
-        == [0.0] * 6
-    )
-
-
 def test_an_answer_that_takes_forever_is_an_error_and_the_others_are_scored():
     made = some("countdown", 2)
     errors = {}
@@ -163,14 +134,6 @@ def test_a_scorer_that_raises_is_an_error_and_not_a_zero():
     assert errors == {"reasoning_gym/errors": 1.0}
     with pytest.raises(ValueError, match="found seconds=0; allowed: above 0"):
         reasoning_gym([], [], seconds=0)
-
-
-def test_a_recipe_finds_the_reward():
-    made = some("gcd", 1)
-    [spec] = parse_rewards([{"reasoning_gym": {"partial": False}}], Path())
-    assert spec.columns == ("gym_entry",)
-    [reward] = build_rewards([spec])
-    assert reward(completions=[made[0]["answer"]], gym_entry=[made[0]["gym_entry"]]) == [1.0]
 
 
 REFUSED = [

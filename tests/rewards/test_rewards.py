@@ -3,14 +3,11 @@
 import asyncio
 import doctest
 import importlib
-import itertools
 import threading
 from pathlib import Path
 
 import pytest
-from reasoning_ext.rewards.length_penalty import length_penalty
 from reasoning_ext.rewards.math_answer import math_answer
-from reasoning_ext.rewards.think_format import think_format
 
 from reasoning_ext.recipe.plugins import plugin_names
 
@@ -54,26 +51,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("gold", "completion"), RIGHT)
-def test_right_answers_are_paid(gold, completion):
-    assert math_answer([completion], [gold]) == [1.0]
-
-
-@pytest.mark.parametrize(("gold", "completion"), WRONG)
-def test_wrong_answers_are_not(gold, completion):
-    assert math_answer([completion], [gold]) == [0.0]
-
-
-@pytest.mark.parametrize("gold", ["forty two", "", "Answer is forty two."])
-def test_a_gold_that_does_not_parse_says_nothing_about_the_answer(gold):
-    assert math_answer([r"\boxed{42}", gold], [gold, gold]) == [None, None]
-
-
-def test_per_cent_counts_for_a_bare_gold_where_the_prompt_asks_for_it():
-    prompts = [[{"role": "user", "content": "What percent of them?"}], "How many of them?", "What percentage?"]
-    texts = [r"\boxed{60\%}", r"\boxed{60\%}", "The answer is 60 percent."]
-    assert math_answer(texts, ["60"] * 3, prompts=prompts) == [1.0, 0.0, 1.0]
-    assert math_answer(texts[:1], ["61"], prompts=prompts[:1]) == [0.0]
+def test_right_answers_are_paid_wrong_ones_are_not_and_bad_golds_are_errors():
+    for rows, reward in ((RIGHT, 1.0), (WRONG, 0.0)):
+        golds, texts = zip(*rows, strict=True)
+        assert math_answer([*texts], [*golds]) == [reward] * len(rows)
+    golds = ["forty two", "", "Answer is forty two.", float("nan"), {"value": 42}, [None], None]
+    assert math_answer([r"\boxed{42}"] * 10, [42, 42.0, ["42"], *golds]) == [1.0] * 3 + [None] * 7
 
 
 def test_the_question_is_the_last_message_of_the_user():
@@ -96,11 +79,6 @@ def test_a_base_may_be_omitted_where_that_is_allowed_and_the_prompt_names_it():
     assert math_answer([r"\boxed{204}"] * 2, ["204_5"] * 2, prompts=prompts, base_may_be_omitted=True) == [1.0, 0.0]
 
 
-def test_golds_of_other_types_are_read_or_are_none():
-    golds = [42, 42.0, ["42"], float("nan"), {"value": 42}, [None], None]
-    assert math_answer([r"\boxed{42}"] * 7, golds) == [1.0, 1.0, 1.0, None, None, None, None]
-
-
 def test_verdicts_are_the_same_from_a_thread_and_from_asyncio():
     golds, texts = zip(*RIGHT, *WRONG, strict=True)
     expected = math_answer(list(texts), list(golds))
@@ -114,30 +92,3 @@ def test_verdicts_are_the_same_from_a_thread_and_from_asyncio():
         return math_answer(list(texts), list(golds))
 
     assert asyncio.run(call()) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "reward"),
-    [
-        ("<think>a</think>b", 1.0), ("\n<think>a</think>b", 1.0), ("<think>\n\n</think>b", 0.0), ("<think>a</think>", 0.0),
-        ("<think>a</think> \n", 0.0), ("<think>a<think>b</think>c", 0.0), ("<think>a</think>b</think>c", 0.0),
-        ("x<think>a</think>b", 0.0), ("</think>a<think>b", 0.0), ("<THINK>a</THINK>b", 0.0), ("", 0.0), ("b", 0.0),
-        ("<think>a</think>b<think>c</think>", 0.0), ("<think a</think>b", 0.0), ("< think>a</think>b", 0.0),
-    ],
-)  # fmt: skip
-def test_think_format(text, reward):
-    assert think_format([text]) == [reward]
-    assert think_format([[{"role": "assistant", "content": text}]]) == [reward]
-
-
-def test_length_penalty_never_pays_and_never_falls_back():
-    rewards = length_penalty([[1] * n for n in range(0, 97)], min_tokens=8, max_tokens=32)
-    assert all(-1.0 <= r <= 0.0 for r in rewards)
-    assert all(a >= b for a, b in itertools.pairwise(rewards))
-    assert rewards[8] == 0.0 and rewards[20] == -0.5 and rewards[32] == rewards[96] == -1.0
-
-
-@pytest.mark.parametrize("bounds", [{"min_tokens": 5, "max_tokens": 5}, {"min_tokens": -1}])
-def test_length_penalty_refuses_bounds_that_make_no_line(bounds):
-    with pytest.raises(ValueError, match="0 <= min < max"):
-        length_penalty([[1]], **bounds)
