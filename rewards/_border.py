@@ -1,9 +1,9 @@
 """The border between tests and the code that they test: two processes, between which only data and handles cross.
 
-Run in the sandbox of `code_tests` from its source, `python -c SOURCE code FD` and `python -c SOURCE tests FD`, with the
-ends of a socket. Plain values are copied, as JSON. Anything else, a function or an object of the code's own class, stays
-where it is; the other side gets a handle, whose calls and attributes are asked for over the socket. So what compares is out
-of the code's reach, and no object of the code's own is asked how it likes a plain value: it has to show what it holds first.
+Run in the sandbox of `code_tests` from its source, `python -c SOURCE code FD` and `python -c SOURCE tests FD`, with the ends
+of a socket. Plain values are copied, as JSON. Anything else stays where it is; the other side gets a handle, whose calls and
+attributes are asked for over the socket. So what compares is out of the code's reach, and no object of the code's own is asked
+how it likes a plain value: it has to show what it holds first.
 """
 
 import builtins
@@ -39,17 +39,22 @@ HELD = (int, float, complex, str, bytes, *SEQUENCES, dict)  # what an object of 
 COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
 BINARY = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift".split()
 PLAIN_CALLS = "len abs int float str repr bool hash iter next round reversed complex".split()
-OTHER_CALLS = "neg pos invert index getitem setitem delitem".split()
+OTHER_CALLS = "call neg pos invert index getitem setitem delitem".split()
 OPERATIONS: dict[str, Callable] = {name: getattr(builtins, name) for name in PLAIN_CALLS}
 OPERATIONS |= {name: getattr(operator, name) for name in (*COMPARISONS, *BINARY, *OTHER_CALLS)}
 OPERATIONS |= {f"r{name}": lambda right, left, name=name: OPERATIONS[name](left, right) for name in BINARY}
 OPERATIONS |= {
-    "call": lambda target, *given, **named: target(*given, **named),
     "isinstance": lambda kind, value: isinstance(value, kind),
+    "await": lambda target: importlib.import_module("asyncio").run(target),
+    "enter": lambda target: target.__enter__(),
+    "exit": lambda target, *error: target.__exit__(None, None, None),
 }
-LOOKS = {"get": getattr, "set": setattr, "held": lambda target: next(k(target) for k in HELD if isinstance(target, k))}
+LOOKS = {
+    "get": getattr,
+    "setattr": setattr,
+    "held": lambda target: next(k(target) for k in HELD if isinstance(target, k)),
+}
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object
-SHOWN = ("__name__", "__doc__", "__dict__")
 
 
 class Handle:
@@ -65,49 +70,48 @@ class Handle:
         return self._border.ask(what, self, *given, **named)
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__") and name not in SHOWN:
+        if name.startswith("__") and name not in ("__name__", "__doc__", "__dict__"):
             raise AttributeError(name)
         return self._ask("get", name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        self._ask("set", name, value)
-
-    def __call__(self, *given: Any, **named: Any) -> Any:
-        return self._ask("call", *given, **named)
 
     def __instancecheck__(self, value: Any) -> bool:
         return bool(self._ask("isinstance", value))
 
 
-def _operator(name: str) -> Callable:
-    """Make an operator: with another handle the other side's, with a plain value the real one on what the object holds."""
+class _Sealed(Handle):
+    """What came of an operator on a plain value: it shows nothing but to other handles."""
 
+    def _ask(self, what: str, *given: Any, **named: Any) -> Any:
+        if not any(isinstance(value, Handle) for value in given):
+            raise TypeError("an object of the code's own that met a plain value shows nothing of it")
+        return super()._ask(what, *given, **named)
+
+
+def _operator(name: str) -> Callable:
     def operate(self: Handle, other: Any) -> Any:
         if isinstance(other, Handle):
             return self._ask(name, other)
         try:
-            held = self._ask("held")
+            return OPERATIONS[name](self._ask("held"), other)
         except StopIteration:
-            return NotImplemented  # so nothing plain equals it, and nothing is worked out of the two
-        return OPERATIONS[name](held, other)
+            if name in COMPARISONS:
+                return NotImplemented  # so nothing plain equals it
+        result = self._border.ask(name, self, other)
+        if not isinstance(result, Handle):
+            raise TypeError("of an object of the code's own and a plain value no plain value may come")
+        return _Sealed(self._border, result._number)
 
     return operate
 
 
-for _name in (*PLAIN_CALLS, *OTHER_CALLS):
-    setattr(Handle, f"__{_name}__", lambda self, *given, _name=_name: self._ask(_name, *given))
-for _name in (*COMPARISONS, *BINARY):
+for _name in (*PLAIN_CALLS, *OTHER_CALLS, "setattr", "enter", "exit"):
+    setattr(Handle, f"__{_name}__", lambda self, *given, _what=_name, **named: self._ask(_what, *given, **named))
+for _name in (*COMPARISONS, *BINARY, *(f"r{name}" for name in BINARY)):
     setattr(Handle, f"__{_name.strip('_')}__", _operator(_name))
-for _name in BINARY:
-    setattr(Handle, f"__r{_name.strip('_')}__", _operator(f"r{_name}"))
 
 
 class Border:
-    """One end of the socket `fd`; on the code's side with its names.
-
-    The side of the tests, without `names`, shows the other only what it handed over, and no more of it than calls, operators
-    and public attributes of its own classes' objects.
-    """
+    """One end of the socket; the side of the tests, without `names`, shows the other only what it handed over."""
 
     def __init__(self, fd: int, names: dict[str, Any] | None = None):
         self.file, self.names = socket.socket(fileno=fd).makefile("rw", encoding="ascii", newline="\n"), names
@@ -152,6 +156,9 @@ class Border:
                 raise AttributeError(given)
         return (OPERATIONS | LOOKS)[what](value, *given, **named)
 
+    async def _awaited(self, number: int) -> Any:
+        return self.ask("await", Handle(self, number))
+
     def _send(self, *message: Any) -> None:
         self.file.write(json.dumps(message) + "\n")
         self.file.flush()
@@ -177,7 +184,7 @@ class Border:
             return {kind.__name__: [self.pack(part) for part in RECIPES[kind](value)]}
         if kind.__module__ == "numpy" and getattr(getattr(value, "dtype", None), "kind", "O") in "biufcU":
             return {"numpy": [value.dtype.str, self.pack(value.tolist()), kind.__name__ == "ndarray"]}
-        if kind is Handle:
+        if issubclass(kind, Handle):
             return {"yours": value._number}
         if isinstance(value, type) and issubclass(value, Exception):
             return {"error": [value.__name__, next(c for c in value.__mro__ if c.__module__ == "builtins").__name__]}
@@ -186,7 +193,7 @@ class Border:
         if kind is types.ModuleType:
             return {"module": value.__name__}
         self.kept[id(value)] = value
-        return {"mine": id(value)}
+        return {"awaitable" if kind is types.CoroutineType else "mine": id(value)}
 
     def unpack(self, packed: Any) -> Any:
         """Return the value of JSON made by the other side's `pack`."""
@@ -195,6 +202,8 @@ class Border:
         [(name, parts)] = packed.items()
         if name == "mine":
             return self.handles.setdefault(parts, Handle(self, parts))
+        if name == "awaitable":
+            return self._awaited(parts)
         if name == "yours":
             return self.kept[parts]
         if name == "module":
@@ -258,7 +267,6 @@ class _Names(dict):
         return self.border.ask("name", None, name)
 
     def of_the_code(self, name: str) -> Any:
-        """Return a name as an attribute of the code's module."""
         if name not in self.used:
             raise AttributeError(name)
         return self[name]

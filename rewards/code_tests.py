@@ -7,8 +7,8 @@ as data, objects of the code's own classes stay where they are (`_border`), so t
 
 What this does not give. It is no virtual machine: a bug in the kernel is a way out. Memory is limited for each of about
 a dozen processes, not for their sum. Installed packages can be read. Asserts cannot see what the code prints, inherit from
-its classes, await its coroutines, or calculate with its objects and plain values together; and where they compare by a
-function that the code defines, they believe it.
+its classes, or calculate with its objects and plain values together and then compare with a plain value; and where they
+compare by a function that the code defines, they believe it.
 """
 
 import ast

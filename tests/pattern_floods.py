@@ -119,8 +119,6 @@ class _Reader:
             return self._variants(value)
         if kind is _parser.GROUPREF:
             return [self.groups.get(value, "a")]
-        if kind is _parser.GROUPREF_EXISTS:
-            return self._variants(value[1])
         if kind is _parser.ASSERT and value[0] < 0:
             return self._variants(value[1])
         return [""]
@@ -150,14 +148,10 @@ def _inside(node: Any) -> list[Any]:
         return [value[2]]
     if kind is _parser.BRANCH:
         return list(value[1])
-    if kind is _parser.SUBPATTERN:
-        return [value[-1]]
     if kind is _parser.ATOMIC_GROUP:
         return [value]
-    if kind in (_parser.ASSERT, _parser.ASSERT_NOT):
-        return [value[1]]
-    if kind is _parser.GROUPREF_EXISTS:
-        return [sequence for sequence in value[1:] if sequence is not None]
+    if kind in (_parser.SUBPATTERN, _parser.ASSERT, _parser.ASSERT_NOT):
+        return [value[-1]]
     return []
 
 

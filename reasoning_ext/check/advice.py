@@ -8,6 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from packaging.version import InvalidVersion, Version
 
+from reasoning_ext.check.cost import generation_of
 from reasoning_ext.errors import Level, Problem
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
@@ -15,7 +16,7 @@ from reasoning_ext.recipe.load import Recipe
 FULL_RATE_LIMIT = 5e-5  # full fine-tuning of a pretrained model; LoRA takes about ten times its rate
 LORA_RATE_LIMIT = 1e-6
 LORA_RATES = {"sft": 1e-4, "grpo": 5e-6, "dpo": 5e-6}  # below it is a rate for all weights
-SHORT_COMPLETIONS = 1024
+SHORT_COMPLETIONS, FEW_PROMPTS = 1024, 4
 LOWEST = {"trl": "1.14", "transformers": "5.8", "peft": "0.19", "datasets": "4.4", "bitsandbytes": "0.49"}
 TOO_NEW = {"trl": "1.17", "unsloth": "1.16"}  # TRL, by backend: Unsloth rewrites its source when it is imported
 FAILS = "1.15"  # its fused LM head is a Triton kernel without a fallback; Unsloth replaces it
@@ -42,6 +43,17 @@ def default_findings(recipe: Recipe) -> list[Problem]:
         tell("warning", "packing_strategy", ", which lets each row see the one before it; leave it out")
     if length in left_out and (recipe.get(length) or SHORT_COMPLETIONS + 1) <= SHORT_COMPLETIONS:
         tell("note", length, ", the default, where thoughts that are cut off count as wrong; write 2048 for example")
+    if recipe.stage == "grpo" and "beta" in left_out and recipe.get("beta") == 0:
+        tell(
+            "note", "beta", ", the default: nothing holds the model near its start; write 0.04 for example if it drifts"
+        )
+    steps = "gradient_accumulation_steps"
+    if (
+        recipe.stage == "grpo"
+        and steps in left_out
+        and (batch := generation_of(recipe)).step < FEW_PROMPTS * batch.each
+    ):
+        tell("note", steps, f", so that a step learns from {batch.step / batch.each:g} prompts; write 8 for example")
     if recipe.stage == "grpo" and recipe.get("use_vllm") and recipe.get("vllm_importance_sampling_correction"):
         for key in [key for key in UNCUT if key in recipe.values and recipe.values[key] not in UNCUT[key]]:
             text = " with use_vllm: true; vLLM's probabilities are of the tokens that it leaves in, TRL's of all, which"

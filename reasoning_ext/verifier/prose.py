@@ -88,8 +88,14 @@ def formula_list(text: str) -> str | None:
 
 
 def alternative(text: str, end: int) -> str:
-    """Return what makes a list of an answer that ends there, where "or" offers another beside it; else nothing."""
-    return r" \text{ or } ?" if OR_NEXT.match(text, end) else ""
+    """Return what "or" offers beside an answer that ends there, as it is joined to it; "" where it offers nothing."""
+    offered = OR_NEXT.match(text, end)
+    if not offered:
+        return ""
+    rest = text[offered.end() - 1 :]
+    formula, number = DELIMITED.match(rest), PLAIN.match(rest)
+    other = _content(formula) if formula else number.group() if number else "?"
+    return rf" \text{{ or }} {other}"
 
 
 def _joint(between: str) -> str:

@@ -75,7 +75,7 @@ class Reader:
             return True
         if kind == "sign":
             return value in "({[" or (value == "|" and not self.bars)
-        known = value in NAMES | GREEK | {"frac", "binom", "pi", "lfloor", "lceil", "text", "{"}
+        known = value in NAMES | GREEK | {"frac", "binom", "pi", "lfloor", "lceil", "text", "overline", "bar", "{"}
         return kind == "command" and known and value != "mod"
 
     def ends_argument(self, tree: Tree) -> bool:
@@ -113,6 +113,8 @@ class Reader:
         if self.take("-"):
             return ("-", self.exponent())
         self.take("+")
+        if self.peek() in (("sign", "{"), ("sign", "(")):
+            return self.operand()
         tree = self.operand()
         return ("^", tree, self.exponent()) if self.take("^", "**") else tree
 
@@ -211,9 +213,7 @@ class Reader:
 
     def command(self, name: str) -> Tree:
         if name == "frac":
-            if self.tokens[self.at + 1 : self.at + 2] == [("letter", "d")]:
-                raise Unreadable  # dy/dx and d/dx, which math-verify reads
-            return ("/", self.group(), self.group())
+            return self.derivative() or ("/", self.group(), self.group())
         if name == "binom":
             return ("binomial", self.group(), self.group())
         if name == "pi":
@@ -226,7 +226,31 @@ class Reader:
             return (SAME[name], tree)
         if name in GREEK:
             return self.letter("\\" + name)
+        if name in ("overline", "bar"):
+            start, inside = self.at, self.raw()
+            self.at = start
+            if "i" in inside and not inside.isalpha():
+                return ("conjugate", self.group())
+        if name == "text":
+            inside = self.raw().strip()
+            if inside in NAMES:
+                return self.function(SAME.get(inside, inside))
+            if len(inside) == 1:
+                return ("constant", inside) if inside in "ei" else self.letter(inside)
         raise Unreadable
+
+    def derivative(self) -> Tree | None:
+        """Read dy/dx as one letter."""
+        start = self.at
+        if self.peek() == ("sign", "{"):
+            above = self.raw()
+            below = self.raw() if self.peek() == ("sign", "{") else ""
+            if above in ("d", "partial") and re.match(r"(?:d|partial)[A-Za-z]", below):
+                raise Unreadable  # an operator, which math-verify reads
+            if all(re.fullmatch(r"(?:d|partial)\W*[A-Za-z0-9].*", part) for part in (above, below)):
+                return ("letter", f"{above}/{below}")
+        self.at = start
+        return None
 
     def function(self, name: str) -> Tree:
         """Read a function's index, exponent and argument: `\\log_2 8`, `\\sin^2 x`, `\\sqrt[3]{x}`, `gcd(4, 6)`."""

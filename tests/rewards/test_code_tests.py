@@ -160,10 +160,7 @@ ASSERTS = ["assert f([2, 1]) == [1, 2]", "assert sorted(f([2, 1])) == [1, 2]"]
 @sandboxed
 @pytest.mark.parametrize("trick", cases("fakes.txt"))
 def test_success_cannot_be_faked_in_the_usual_ways(trick):
-    assert (
-        run(cases("fakes.txt")[trick], ASSERTS, partial=True)[0] == 0.0
-        and run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
-    )
+    assert run(cases("fakes.txt")[trick], ASSERTS, partial=True)[0] == 0.0
 
 
 AGREEABLE = """
@@ -205,11 +202,10 @@ def test_a_module_that_tests_believe_is_the_real_one():
 
 
 @sandboxed
-def test_honest_numbers_pass_where_what_agrees_does_not():
-    tests = ["assert f() in (2.5, 3.5)", "assert abs(f() - 2.5) < 1e-6", "import math\nassert math.isclose(f(), 2.5)"]
+def test_honest_values_pass_where_what_agrees_does_not():
+    assert run("def f(): return 2.5", AGREED[0])[0] == run("def f(x): return sorted(x)", ASSERTS)[0] == 1.0
     for value in ("2.5", "type('A', (float,), {})(2.5)", "2.5 + 1e-9"):
-        assert run(f"def f(): return {value}", tests[1:])[0] == 1.0
-    assert run("def f(): return 2.5", tests)[0] == 1.0
+        assert run(f"def f(): return {value}", AGREED[3:5])[0] == 1.0
 
 
 @sandboxed

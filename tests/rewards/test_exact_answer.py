@@ -7,27 +7,12 @@ from reasoning_ext.rewards.exact_answer import exact_answer
 
 from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.spec import parse_rewards
+from tests.rewards.tables import tables
 from tests.timing import seconds, slowness
 
-PARIS = [
-    "Paris", "paris.", " **Paris** ", "**Paris.**", '"Paris"', "“Paris”.", "'Paris'", "`Paris`", "*Paris*", "Paris!",
-    "ＰＡＲＩＳ", r"$\text{Paris}$", r"\(\text{Paris}\)", r"\boxed{Paris}", r"\boxed{\text{Paris}}.",
-    r"\boxed{**Paris**}", "The answer is Paris.", "The answer is: Paris\n", "Answer: Paris", "**Answer:** Paris",
-    "**Answer**: Paris", "**The answer is Paris**", "Final answer: **Paris**!", "Answer:\nParis\nBye",
-    "<answer>Paris</answer>", "So\n<answer>\nParis\n</answer>", "The answer is Rome. No.\nThe answer is Paris",
-    r"\boxed{Rome}, no, \boxed{Paris}", r"I say \boxed{Paris} and stay", "<think>Rome?</think>\n\nParis",
-    r"The answer is \boxed{Paris}, not Rome.", "<SOLUTION>Paris</SOLUTION>", "<b>Paris</b>", "<answer><em>Paris</em></answer>",
-    "«Paris»", "「Paris」", "Par\u200bis", "Answer — Paris", "Answer is “Paris”",
-]  # fmt: skip
-NOT_PARIS = [
-    "", "Rome", "Paris or London", "It is Paris, I think", "Not Paris", "Paris Paris", "P aris",
-    "The answer is Paris or London", "answer is not Paris", r"\boxed{Paris} \boxed{London}", r"\boxed{Paris",
-    r"Paris \boxed{}", "<think>Paris", "<think>Paris</think>", "<think>Paris</think>Rome",
-    "The answer is Paris.\nThe answer is Rome.", "It is not Paris", "It isn't Paris", r"It is not \boxed{Paris}", r"\boxed{}",
-    r"\boxed{Paris}\boxed{}", "Paris, Rome, London", "Which city? Answer: Paris or Rome", "<answer>Rome</answer>",
-    "<b>Rome</b>",
-    "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris",
-]  # fmt: skip
+TEXTS = tables("exact.txt")
+PARIS, SETS, NOT_THE_SET = TEXTS["Paris"], TEXTS["red and green"], ["", *TEXTS["not red and green"]]
+NOT_PARIS = ["", "junk" + " " * 5000 + "Paris", "junk " * 2000 + "Paris", *TEXTS["not Paris"]]
 
 
 @pytest.mark.parametrize("match", ["any", "all"])
@@ -56,16 +41,6 @@ def test_case_is_kept_on_demand_and_a_list_holds_alternatives():
     assert exact_answer(texts, golds, ignore_case=False) == [0.0, 0.0, 0.0, 1.0, 1.0]
     texts = ["Paris", "lutetia.", "Rome", "Paris, Lutetia", ""]
     assert exact_answer(texts, [["Paris", "Lutetia", ""]] * 5) == [1.0, 1.0, 0.0, 0.0, 0.0]
-
-
-SETS = [
-    "red, green", "green, red", "Green and red.", "red; green", "red, and green", "{red, green}", "[green, red]",
-    r"\boxed{\{red, green\}}", r"$\{\text{red}, \text{green}\}$", "- red\n- green", "1. red\n2) green",
-    "The answer is: red and green.", "Answer:\n* red\n* green\n\nHope it helps", "<answer>\ngreen\nred\n</answer>",
-    "red, red, green", '"red" and **green**',
-]  # fmt: skip
-NOT_THE_SET = "red~green~red, green, blue~red or green~red green~~redgreen~red, green, or blue~neither red nor green"
-NOT_THE_SET = NOT_THE_SET.split("~")
 
 
 @pytest.mark.parametrize("gold", [["red", "green"], ["green", "red"], ["red, green"], "red, green", "green and red"])
