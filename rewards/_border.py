@@ -32,6 +32,7 @@ RECIPES: dict[type, Callable[[Any], Any]] = {  # type -> its constructor's argum
     fractions.Fraction: lambda v: (v.numerator, v.denominator),
     datetime.date: lambda v: (v.year, v.month, v.day),
     datetime.datetime: lambda v: (v.year, v.month, v.day, v.hour, v.minute, v.second, v.microsecond),
+    datetime.time: lambda v: (v.hour, v.minute, v.second, v.microsecond),
     datetime.timedelta: lambda v: (v.days, v.seconds, v.microseconds),
 }
 KNOWN = {kind.__name__: kind for kind in (*SEQUENCES, *MAPPINGS[:3], *RECIPES)}
@@ -50,8 +51,7 @@ OPERATIONS |= {
     "exit": lambda target, *error: target.__exit__(None, None, None),
 }
 LOOKS = {
-    "get": getattr,
-    "setattr": setattr,
+    **{"get": getattr, "setattr": setattr},
     "held": lambda target: next(k(target) for k in HELD if isinstance(target, k)),
 }
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object

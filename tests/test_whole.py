@@ -239,7 +239,7 @@ def test_asking_streams_a_whole_answer_without_the_turns_end_and_a_failure(tmp_p
     loaded = loaded_model(save_model(tmp_path / "model", tokenizer))
     answering = Answering(written_ids(tokenizer, loaded.contract, WHOLE), loaded.model)
     held = namedtuple("L", "model tokenizer contract")(answering, loaded.tokenizer, loaded.contract)
-    asked = (tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True), "")
+    asked = (tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True))
     assert ask.stream(held, *asked) == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
 
     def fail(**_):

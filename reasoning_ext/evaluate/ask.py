@@ -59,7 +59,7 @@ def ask_and_print(
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     if n > 1:
         console.print(f"completion 1 of {n}:", markup=False)
-    texts = [_stream(loaded, inputs, settings, console)]
+    texts = [stream(loaded, inputs, settings, console)]
     for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
         for completion in batch:
             texts.append(completion.text)
@@ -127,7 +127,7 @@ def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]
     return inputs, int(context - taken)
 
 
-def _stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> str:
+def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> str:
     """Print one completion as it comes, its thought dimmed, and that it was cut off; return it whole."""
     import torch
     from transformers import TextStreamer

@@ -24,6 +24,10 @@ _LABEL = re.compile(
     r"(?:\\text\s*+\{\s*+)?(?:\(([A-J])\)|([A-J])(?:[.)]|:(?=\s)))(?:\s*+\})?\s*+([^-+*/^=\s,].*+)", re.DOTALL
 )
 _UNREADABLE = re.compile(r"\d\s++\d|\d_|[#@?]")  # would be read as sums, products, or not at all
+_CHARGE = re.compile(r"\^\s*+\{?+([0-9]?+[+-])\}?+(?![0-9A-Za-z])")
+_CHEMICAL_MARKUP = re.compile(r"\\(?:text|mathrm|ce)(?![a-z])|[{}_\s]")
+_COUNTED = re.compile("[A-Z][a-z]?[0-9+-]")
+_CHEMICAL = re.compile(r"(?:[A-Z][a-z]?+|\(|\)|[0-9]++|[+-])++")
 MAX_DEPTH = 6
 
 
@@ -50,6 +54,12 @@ def equal(gold: str, answer: str, depth: int = 0) -> bool:
         if verdict is not None:
             return verdict
     return algebra.equal_formulas(gold, answer)
+
+
+def _chemistry(gold: str, answer: str, same: Same) -> Verdict:
+    """Chemical formulas are the same elements, counts and charges, whether these are set as indices or not."""
+    found = [_CHEMICAL_MARKUP.sub("", _CHARGE.sub(r"\1", side)) for side in (gold, answer)]
+    return True if found[0] == found[1] and _CHEMICAL.fullmatch(found[0]) and _COUNTED.search(found[0]) else None
 
 
 def _words(gold: str, answer: str, same: Same) -> Verdict:
@@ -103,8 +113,8 @@ def _measures(gold: str, answer: str, same: Same) -> Verdict:
 
 
 _RULES: tuple[Callable[[str, str, Same], Verdict], ...] = (
-    _labels, lists.labelled_parts, lists.matrices, _regions, _words, _unreadable, names.solved,
-    names.solutions, names.named_values, lists.signs, lists.ratios, lists.in_brackets, names.chains,
+    _labels, lists.labelled_parts, lists.matrices, names.piecewise, _chemistry, _regions, _words, _unreadable, names.solved,
+    names.solutions, names.named_values, lists.signs, lists.sequences, lists.ratios, lists.in_brackets, names.chains,
     names.equations, _measures,
 )  # fmt: skip
 

@@ -5,6 +5,8 @@ written (`numbers`, `values.exact`), with their units, and lists of them, in ord
 """
 
 import re
+from contextlib import suppress
+from datetime import date, datetime
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -24,7 +26,10 @@ COMMA, SEMICOLON, COLON = re.compile(","), re.compile(";"), re.compile(":")
 _COLON = re.compile(r":(?!=)")
 _DENIES = re.compile(r"\b(?:not?|wrong|incorrect|false|never|(?:less|more) than|at (?:most|least))\b", re.IGNORECASE)
 PRODUCT = re.compile("[a-z]{2,3}")  # xy = 1 is an equation, AB = 1 names a length
-_CLOCK = re.compile(r"(\d{1,2}(?::\d{2}){0,2})([ap]m)?")
+_CLOCK = re.compile(
+    r"(\d{1,2})(?::(\d{2}))?(?::(\d{2}))?(?:\s*+(?:\\text\s*+\{\s*+)?([ap])\.?\s*+m\.?\s*+\}?)?", re.IGNORECASE
+)
+_DATE_FORMS = ("%Y-%m-%d", "%m/%d/%Y", "%Y/%m/%d", "%B %d %Y", "%b %d %Y", "%d %B %Y", "%d %b %Y")
 INEQUALITY = re.compile(r"[<>]|\\(?:le|ge|neq)(?![a-z])")
 
 
@@ -88,17 +93,31 @@ def same_measure(gold: str, answer: str) -> bool | None:
 
 
 def _same_moment(gold: str, answer: str) -> bool | None:
-    """Compare dates in figures, and times of which one says a.m. or p.m., as they are written; None for anything else."""
-    if not gold[:1].isdigit():
+    """Compare two dates, or two times of which one says a.m. or p.m.; None where a side is neither."""
+    if day := _day(gold):
+        return day == _day(answer)
+    times = [_CLOCK.fullmatch(text) for text in (gold, answer)]
+    if not times[0] or not times[1] or not (times[0][4] or times[1][4]):
         return None
-    wanted, said = (re.sub(r"\\text|[\s.{}]", "", side).lower() for side in (gold, answer))
-    if DATE.fullmatch(wanted):
-        return wanted == said
-    time, other = _CLOCK.fullmatch(wanted), _CLOCK.fullmatch(said)
-    if not time or not other or not (time[2] or other[2]):
-        return None
-    hours = {one[1].removesuffix(":00") for one in (time, other)}
-    return len(hours) == 1 and (time[2] == other[2] or not (time[2] and other[2]))
+    (first, half), (second, other) = (_clock(match) for match in times if match)
+    return first == second if half and other else first % 720 == second % 720
+
+
+def _day(text: str) -> date | None:
+    text = re.sub(r"(?<=\d)(?:st|nd|rd|th)\b", "", text)
+    bare = text.replace(",", "").replace(".", "")
+    for written in (bare, f"{bare} 1904") if DATE.fullmatch(text) else ():  # no year: a leap year
+        for form in _DATE_FORMS:
+            with suppress(ValueError):
+                return datetime.strptime(written, form).date()
+    return None
+
+
+def _clock(match: re.Match) -> tuple[int, bool]:
+    """Return the minutes since midnight, or since noon where nothing says which, and whether something does."""
+    hour, minute = int(match[1]), int(match[2] or 0)
+    half = (match[4] or "").lower()
+    return (hour % 12 + 12 * (half == "p") if half else hour) * 60 + minute, bool(half) or hour > 12
 
 
 def cut(text: str, separator: re.Pattern) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from reasoning_ext.verifier import algebra
 from reasoning_ext.verifier.exact import COLON, COMMA, cut, is_ordered, named, same_brackets, split_items
-from reasoning_ext.verifier.numbers import value
+from reasoning_ext.verifier.numbers import number, value
 
 Verdict = bool | None
 Same = Callable[[str, str], bool]
@@ -112,6 +112,17 @@ def _with_signs(text: str) -> list[str] | None:
         choices = list(product("+-", repeat=len(kinds)))
     pieces = SIGNS.split(text)[::2]
     return ["".join(a + b for a, b in zip(pieces, (*choice, ""), strict=True)) for choice in choices]
+
+
+def sequences(gold: str, answer: str, same: Same) -> Verdict:
+    """`1, 2, \\ldots, n` part by part."""
+    if r"\ldots" not in gold:
+        endless = r"\ldots" in answer and number(answer) is None and "=" not in answer and not APPROX.search(answer)
+        return False if endless else None
+    left, right = ([part.strip() for part in cut(side, COMMA) if part.strip()] for side in (gold, answer))
+    if len(left) < 2:
+        return None
+    return in_order(left, right, lambda g, a: g == a if r"\ldots" in g + a else same(g, a))
 
 
 def ratios(gold: str, answer: str, same: Same) -> Verdict:

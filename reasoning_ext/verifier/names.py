@@ -1,4 +1,4 @@
-r"""Rules for what has a name: named values, equations, definitions of functions, chains, solutions.
+r"""Rules for what has a name: named values, equations, definitions of functions, chains, solutions, functions by cases.
 
 A rule takes two clean texts and `same`, which compares parts of them, and returns True, False, or None: not my kind.
 """
@@ -22,10 +22,14 @@ from reasoning_ext.verifier.exact import (
 )
 from reasoning_ext.verifier.lists import APPROX, SIGNS, Same, Verdict, both_signs, in_order, same_elements
 from reasoning_ext.verifier.numbers import number, split_unit
+from reasoning_ext.verifier.regions import equal_regions
 from reasoning_ext.verifier.units import unit_key
+from reasoning_ext.verifier.words import same_words
 
 _FUNCTION = re.compile(r"([A-Za-z](?:_\{?\w\}?|'|\^\{-1\})?)\s*+\(([A-Za-z](?:,\s*+[A-Za-z])*+)\)")
 _OR = re.compile(r"\\text\s*+\{[^{}]*+\bor\b[^{}]*+\}|(?<![A-Za-z\\])or(?![A-Za-z])|\\lor(?![a-z])")
+_JOINS = re.compile(r"\\text\s*+\{\s*+(?:if|for|when)\s*+\}|\b(?:if|for|when|is)\b|\\quad|,\s*+\Z|\A\s*+,")
+_PIECEWISE = re.compile(r"\\begin\s*+\{cases\}((?:[^\\]|\\(?!end\b|begin\b))*+)\\end\s*+\{cases\}")
 
 
 def named_values(gold: str, answer: str, same: Same) -> Verdict:
@@ -206,3 +210,32 @@ def equations(gold: str, answer: str, same: Same) -> Verdict:
     if len(sides(gold)) == 2 and len(sides(answer)) == 2:
         return algebra.equal_equations(sides(gold), sides(answer))
     return None
+
+
+def piecewise(gold: str, answer: str, same: Same) -> Verdict:
+    """Functions by cases: the same values under the same conditions, in any order."""
+    left, right = _branches(gold), _branches(answer)
+    if left is None or right is None:
+        return None
+    rest = list(right)
+    for value_, condition in left:
+        there = [one for one in rest if _same_condition(condition, one[1], len(rest) == 1)]
+        found = next((one for one in there if same(value_, one[0])), None)
+        if found is None:
+            return False
+        rest.remove(found)
+    return not rest
+
+
+def _branches(text: str) -> list[tuple[str, str]] | None:
+    match = _PIECEWISE.search(text)
+    rows = [row.partition("&") for row in match[1].split(r"\\") if row.strip()] if match else []
+    if not rows or not all(split for _, split, _ in rows):
+        return None
+    return [(_JOINS.sub("", one).strip(" ,"), _JOINS.sub("", other).strip(" ,.")) for one, _, other in rows]
+
+
+def _same_condition(gold: str, answer: str, last: bool) -> bool:
+    if last and "otherwise" in gold + answer:
+        return True
+    return key(gold) == key(answer) or same_words(gold, answer) or equal_regions(gold, answer) is True

@@ -185,14 +185,11 @@ def test_an_installed_module_may_list_its_functions_and_one_of_the_users_needs_n
     assert "from kit_of_rewards.polite import other" in refused("kit_of_rewards.polite.other", tmp_path)
 
 
-def test_a_format_takes_a_row_and_a_generator_a_split(tmp_path):
-    text = "def two(a, b): ...\ndef none(a=1): ...\ndef one(row, *, x=1, y='', z: int = 2): ...\ndef any(**k): ...\n"
+def test_a_format_and_a_generator_are_found_in_a_file(tmp_path):
+    text = "def one(row, *, x=1, y='', z: int = 2): ...\ndef any(**k): ...\n"
     (tmp_path / "f.py").write_text(text)
     assert find_format("./f.py:one", tmp_path).options == {"x": "float | None", "y": "Any", "z": "int"}
     assert find_generator("./f.py:any", tmp_path).takes_any
-    for find, name in ((find_format, "two"), (find_format, "none"), (find_generator, "one")):
-        with pytest.raises(LookupError, match=name):
-            find(f"./f.py:{name}", tmp_path)
 
 
 RECIPE = """stage: grpo

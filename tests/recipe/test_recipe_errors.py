@@ -56,7 +56,6 @@ CASES = [
     ("", "reward_weights: [0.0, 0.0]", "11 reward_weights"),
     ("", "dataset_format: gsm9k", "11 dataset_format"),
     ("", "gen_kwargs: {num_rows: 3}", "11 gen_kwargs"),  # of a file
-    ("per_device_train_batch_size: 8", "per_device_train_batch_size: 6", "8 num_generations"),
     ("num_generations: 4", "num_generations: 1", "8 num_generations"),
     ("", "gradient_accumulation_steps: 0", "11 gradient_accumulation_steps"),
     ("", "max_samples: -1", "11 max_samples"),
