@@ -4,6 +4,7 @@ A test asserts codes, keys, lines and numbers itself and hands the text on: `wor
 """
 
 import re
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from filelock import FileLock
 FILE = Path(__file__).with_name("messages.txt")
 HEAD = "# What is printed, by the test that sees it. `pytest --update` writes this file; read what it changes.\n"
 FAILED = pytest.StashKey[bool]()
+PLACES = {sysconfig.get_path("stdlib"): "PYTHON", str(FILE.parents[1]): "PROJECT"}
 
 
 def read() -> dict[str, str]:
@@ -43,6 +45,8 @@ class Wording:
         """Take a text, or a list of problems, whose wording the file holds; called more than once, in this order."""
         lines = said if isinstance(said, list | tuple) else [said]
         text = "\n".join(str(line).rstrip() for line in lines).replace(self.folder, "TMP")
+        for place, name in PLACES.items():
+            text = text.replace(place, name)
         self.texts.append("\n".join(line.rstrip() for line in text.splitlines()))
 
     def close(self) -> None:

@@ -13,7 +13,13 @@ RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("examples/**/*.yam
 # Keys that keep everything quiet, so that a case sees its own note alone.
 QUIET = {
     "sft": {"use_peft": "true", "learning_rate": "1e-4"},
-    "grpo": {"use_peft": "true", "learning_rate": "1e-5", "max_completion_length": "512"},
+    "grpo": {
+        "use_peft": "true",
+        "learning_rate": "1e-5",
+        "max_completion_length": "512",
+        "beta": "0.0",
+        "gradient_accumulation_steps": "8",
+    },
     "sample": {"max_completion_length": "512"},
 }
 VLLM = {"use_vllm": "true", "vllm_mode": "colocate"}
@@ -29,6 +35,9 @@ VLLM = {"use_vllm": "true", "vllm_mode": "colocate"}
         ("sft", {"packing": "true", "packing_strategy": "wrapped"}, "warning", "packing_strategy", None),
         ("grpo", {"max_completion_length": None}, "note", "max_completion_length", 2048),
         ("sample", {"max_completion_length": None}, "note", "max_completion_length", 2048),
+        ("grpo", {"beta": None}, "note", "beta", 0.04),
+        ("grpo", {"gradient_accumulation_steps": None}, "note", "gradient_accumulation_steps", 4),
+        ("grpo", {"gradient_accumulation_steps": None, "per_device_train_batch_size": "32"}, "", "", None),
         ("grpo", VLLM | {"top_p": "0.9"}, "warning", "top_p", None),
         ("grpo", VLLM | {"top_k": "20"}, "warning", "top_k", None),
         *((stage, {}, "", "", None) for stage in QUIET),
