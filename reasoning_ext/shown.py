@@ -21,16 +21,21 @@ SECRET_NAME = re.compile(
     r"(?i)(?:^|[-_.])(?:api[-_]?key|password|passwd|secret|authorization|(?:access|auth|hub|hf|api|bearer)[-_]?token)$|^token$"
 )
 SECRETS = {
-    r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])": "",  # user and password
-    r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+": r"\1[redacted]",
-    r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=[\w.~+/=-]{0,200}\d))[\w.~+/=-]{8,}": r"\1[redacted]",
-    r"\bsk-(?:(?:proj|ant|svcacct|admin|or)-[\w-]{12,}|[A-Za-z0-9]{20,})|\bnvapi-[\w-]{20,}": "[redacted]",
-    r"\b(?:hf|gsk|r8|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b": "[redacted]",
-    r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}": "[redacted]",
+    re.compile(
+        r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"
+    ): "",  # user and password
+    re.compile(
+        r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+"
+    ): r"\1[redacted]",
+    re.compile(r"(?i)(\bauthorization\W+bearer\s+|\bbearer\s+(?=[\w.~+/=-]{0,200}\d))[\w.~+/=-]{8,}"): r"\1[redacted]",
+    re.compile(r"\bsk-(?:(?:proj|ant|svcacct|admin|or)-[\w-]{12,}|[A-Za-z0-9]{20,})|\bnvapi-[\w-]{20,}"): "[redacted]",
+    re.compile(
+        r"\b(?:hf|gsk|r8|api_org|gh[pousr])_[A-Za-z0-9]{12,}|\bgithub_pat_\w{20,}|\bAKIA[0-9A-Z]{16}\b"
+    ): "[redacted]",
+    re.compile(r"\bAIza[\w-]{30,}|\bxox[abprs]-[\w-]{10,}"): "[redacted]",
 }
-HEARD: set[str] = (
-    set()
-)  # values that stood under secret names: whatever prints them, a reward's error for example, they are not said
+# values that stood under secret names: whatever prints them, a reward's error for example, they are not said
+HEARD: set[str] = set()
 LEAST = 8  # characters of a value that is kept secret by itself: "EMPTY" is a key for many a server
 HELD = ("_TOKEN", "_KEY", "_SECRET", "_PASSWORD")  # in the environment, for values twice as long that are no `<token>`
 COLUMNS = ("rename_columns",)  # keys below which names are those of columns
@@ -74,7 +79,7 @@ def without_secrets(value: Any, name: str = "") -> Any:
             HEARD.add(value)
             return "[redacted]"
         for pattern, put in SECRETS.items():
-            value = re.sub(pattern, put, value)
+            value = pattern.sub(put, value)
         return value
     if isinstance(value, dict):
         return {key: part if key in COLUMNS else without_secrets(part, str(key)) for key, part in value.items()}

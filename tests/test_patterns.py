@@ -32,6 +32,8 @@ BUILT: dict[tuple[str, str], dict[str, Any] | str] = {
     ("reasoning_ext/data/tokens.py", "_cut"): {
         "pattern": r"(?<=<)(?=\|im_end\|>)|(?<=<)(?=/s>)|(<\|im_start\|>|<\|im_end\|>|<think>|</think>|\ \ )"
     },
+    ("reasoning_ext/errors.py", "system_problem"): "the module's own words, one after another",
+    ("reasoning_ext/verifier/statement.py", "_from_maxima"): {"name": "oo", "around": "()"},
     ("rewards/choice_answer.py", "_marked"): {"texts": r"the\ cat\ and\ the\ dog|the\ cat|aa|a|\(x\ \+\ 1\)\^2"},
 }
 Found = dict[re.Pattern[str], set[str]]  # patterns, and the operations that they are used with
