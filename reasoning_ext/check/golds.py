@@ -124,7 +124,7 @@ def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) 
     said, problems = "", list[Problem]()
     whole = whole and not (recipe.stage == "sample" and recipe.get("min_agreement") is not None)
     also = "exact_answer is the reward for words"
-    for spec in [spec for spec in specs if spec.plugin.function == JUDGE and hasattr(rows, "num_rows")]:
+    for spec in [spec for spec in specs if spec.plugin.name == JUDGE and hasattr(rows, "num_rows")]:
         marks = [[value in allowed for value in rows[column]] for column, allowed in spec.when.items()]
         golds = {i: gold for i, gold in enumerate(rows["answer"]) if all(mark[i] for mark in marks)}
         if not whole and recipe.stage != "eval":

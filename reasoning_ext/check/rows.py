@@ -106,8 +106,8 @@ def _placed(recipe: Recipe, error: UserError) -> Problem:
         return problem
     mend = ""
     if key == "model_name_or_path":
-        other = "chat_template_path" if isinstance(error, ContractError) else "models"
-        key = other if recipe.values.get(other) else key
+        others = (*["chat_template_path"] * isinstance(error, ContractError), "models")
+        key = next((other for other in others if recipe.values.get(other)), key)
     elif key == "dataset_format" and key not in recipe.values:
         key, mend = "dataset_name", "say how its rows are read with dataset_format or rename_columns"
     elif key == "dataset_name" and recipe.values.get("datasets"):
@@ -200,6 +200,10 @@ def _read_rows(checked: Checked, found: Inspection, hub: bool, whole: bool) -> N
     rows, names = found.prepared.rows, columns_of(found.prepared.rows)
     check_columns(names, stage_columns(options, checked.specs))
     checked.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
+    for step in found.prepared.steps:
+        if step["step"] == "trace_filters.correct" and step.get("no_gold"):
+            text = f"correct: {step['no_gold']} of {step['rows'] + step['dropped']} rows have no gold, and were kept unchecked"
+            checked.note("trace_filters", text, level="warning", code="no_gold")
     found.numbers, found.rows = _sample(rows)
     if whole and hasattr(rows, "num_rows") and not evaluated and recipe.get("deduplicate") == "none":
         _count_duplicates(checked, rows)

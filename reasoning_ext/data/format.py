@@ -187,8 +187,10 @@ def _messages(value: Any, column: str, role: str) -> list[dict[str, Any]]:
 
 def _read(value: Any, column: str) -> Any:
     """Return a value with its bytes, which Arrow has for binary columns, as text, and a gold as text."""
+    if isinstance(value, dict):
+        return {name: _read(part, "") for name, part in value.items()}
     if isinstance(value, list):
-        return [_read(part, column) if isinstance(part, bytes) else part for part in value]
+        return [_read(part, column if isinstance(part, bytes) else "") for part in value]
     if isinstance(value, bytes):
         try:
             return value.decode()

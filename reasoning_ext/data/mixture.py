@@ -63,7 +63,7 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
 
 
 def _aligned(parts: list[Dataset], from_data: bool) -> list[Dataset]:
-    """Refuse columns of different kinds; SFT and DPO do not train on others than `USED`, which are left out there.
+    """Refuse columns of different kinds; of SFT and DPO golds become lists, and what is not trained on is left out.
 
     Raises:
         DataError: a column differs.
@@ -75,6 +75,11 @@ def _aligned(parts: list[Dataset], from_data: bool) -> list[Dataset]:
         try:
             datasets.concatenate_datasets([parts[i].select_columns([name]).take(1) for i in having])
         except (ValueError, TypeError) as error:
+            if from_data and name == "answer":  # `trace_filters: {correct: true}` reads them
+                for i in having:
+                    golds = [g if g is None or isinstance(g, list) else [str(g)] for g in parts[i][name]]
+                    parts[i] = parts[i].remove_columns(name).add_column(name, golds)
+                continue
             if not from_data or name in USED:
                 kinds = [getattr(parts[i].features[name], "dtype", "list") for i in having]
                 found = "; ".join(f"{kind} in entry {i}" for kind, i in zip(kinds, having, strict=True))

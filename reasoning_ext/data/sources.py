@@ -220,6 +220,8 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
     if unknown := [key for key in gen_kwargs if key not in known and key != "seed"]:
         has = ", ".join(sorted(known)) or "none"
         raise DataError("gen_kwargs", f"{plugin.name} has no parameter {unknown[0]}; it has {has}")
+    if max_samples is not None and "num_rows" in known and type(gen_kwargs.get("num_rows", max_samples)) is int:
+        gen_kwargs = gen_kwargs | {"num_rows": min(max_samples, gen_kwargs.get("num_rows", max_samples))}
     try:
         made = plugin.load()(split=split, **{key: value for key, value in gen_kwargs.items() if key in known})
         made = [dict(row) for row in islice(made, max_samples)]

@@ -151,9 +151,9 @@ class InFlight:
         if fault.error == NO_REPLY and not self.answered:
             raise EngineError("engine_kwargs", fault.said)
         if fault.error != TOO_EARLY:
-            return self._server.answered_at > began or await self._answers()
+            return (self._server.answered_at > began and self._server.dead_for() <= 0) or await self._answers()
         patience = self.options.give_up_seconds + 2 * self.options.request_timeout
-        if time.monotonic() - self._server.answered_at > patience:
+        if time.monotonic() - max(self._server.answered_at, began) > patience:
             raise self._given_up("the server has had too much to do for too long", "lower max_concurrency")
         return False
 

@@ -13,10 +13,10 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.lineage import Overlap
+from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.scoring.votes import same_answers
 
 Z = 1.959964  # two-sided 95 %
-GREEDY = -1  # sample index of the greedy completion
 
 
 def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None = None) -> dict[str, Any]:

@@ -164,7 +164,9 @@ def _whole(completions: list) -> list:
     if 2 * sum(opened) >= len(opened):
         return completions
     return [
-        completion if think.OPEN in thought else think.with_prefix([completion], think.OPEN)[0]
+        completion
+        if think.OPEN in thought
+        else [*completion[:-1], {**completion[-1], "content": think.OPEN + think.content(completion)}]
         for completion, (thought, _, _) in zip(completions, before, strict=True)
     ]
 

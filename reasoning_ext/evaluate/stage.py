@@ -22,13 +22,13 @@ from reasoning_ext.data.rows import prepare
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, is_fault
 from reasoning_ext.engines.opening import open_engine, sampling_settings
-from reasoning_ext.evaluate.metrics import GREEDY, metrics
+from reasoning_ext.evaluate.metrics import metrics
 from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import append_lines, mend, write_whole
 from reasoning_ext.runs.folder import RunDir
-from reasoning_ext.runs.read import cell, in_training, problems_of
+from reasoning_ext.runs.read import GREEDY, cell, columns, in_training, problems_of
 from reasoning_ext.sample.progress import Progress
 from reasoning_ext.sample.scored import scored_rows
 from reasoning_ext.scoring.call import Reward, build_rewards
@@ -109,12 +109,12 @@ def print_table(results: dict[str, dict[str, Any]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    columns = dict.fromkeys(name for figures in results.values() for name in figures)
+    names = columns(results)
     said = in_training(results)
     title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
     table = Table(title=Text(visible(title), style="table.title"))
-    for name in ("model", *columns):
+    for name in ("model", *names):
         table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
     for label, figures in results.items():
-        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in columns])
+        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in names])
     Console(width=None if Console().is_terminal else 200).print(table)

@@ -18,6 +18,10 @@ from reasoning_ext.runs.folder import damage
 from reasoning_ext.runs.process import hushed
 
 CONFIGS = ("config.json", ADAPTER)  # a folder with a model holds one of them
+OBJECTS = (
+    *CONFIGS, "generation_config.json", "model.safetensors.index.json", "tokenizer.json", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
 
 
 def check_weights(
@@ -50,10 +54,9 @@ def check_weights(
 
 def json_problem(folder: Path, name: str) -> str:
     """Say which JSON file of a model or its tokenizer holds no object, or nothing."""
-    for file in sorted(folder.glob("*.json")):
-        read = file.name.endswith(("config.json", "index.json")) or "token" in file.name
+    for file in [folder / each for each in OBJECTS if (folder / each).is_file()]:
         try:
-            if read and not isinstance(json.loads(file.read_text("utf-8")), dict):
+            if not isinstance(json.loads(file.read_text("utf-8")), dict):
                 return f"found {name}, whose {file.name} is damaged: it holds no object"
         except (OSError, ValueError, RecursionError) as error:
             return f"found {name}, whose {file.name} is damaged: {error}"

@@ -53,11 +53,6 @@ class Plugin:
     unread: bool = False
 
     @property
-    def takes(self) -> tuple[str, ...]:
-        """All of its parameters by name."""
-        return tuple(self.parameters)
-
-    @property
     def required(self) -> tuple[str, ...]:
         """Parameters without a default."""
         return tuple(name for name, kind in self.parameters.items() if kind is None)
@@ -66,11 +61,6 @@ class Plugin:
     def options(self) -> dict[str, str]:
         """Parameters with a default that a recipe may set, with their annotations, or what the default implies."""
         return {name: kind for name, kind in self.parameters.items() if kind and name not in TRL_REWARD_INPUTS}
-
-    @property
-    def function(self) -> str:
-        """The function's name in its file."""
-        return self.name
 
     @property
     def is_factory(self) -> bool:

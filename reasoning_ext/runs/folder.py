@@ -153,7 +153,8 @@ def other_choice(path: Path, recipe: dict[str, Any]) -> str:
     if recipe.get("stage") not in TRAINED:
         return changed and f"with what was drawn, otherwise than before: {changed}"
     kind = recipe.get("lr_scheduler_type", "linear")
-    followed = "" if kind == "constant" else f"; its steps so far followed the {kind} schedule of the shorter run"
+    same = kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1)
+    followed = "" if same else f"; its steps so far followed the {kind} schedule of the shorter run"
     return changed and f"longer than before: {changed}{followed}"
 
 

@@ -20,6 +20,7 @@ from reasoning_ext.shown import without_secrets
 from reasoning_ext.think import WHOLE
 
 IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
+GREEDY = -1  # sample index of the greedy completion in answers.jsonl
 MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
 Rows = list[dict[str, Any]]

@@ -21,7 +21,6 @@ from reasoning_ext.runs.folder import METRICS
 from reasoning_ext.shown import visible
 
 PAGE = "report.html"
-GREEDY = -1  # sample index of the greedy completion in answers.jsonl
 COMPARED = ("greedy", "pass@1")
 LONGEST = 4000  # characters shown of one text
 EXTREMES = 3  # samples of the highest and of the lowest reward
@@ -123,7 +122,7 @@ def compared_problems(answers: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
     problems: dict[int, dict[str, dict]] = defaultdict(dict)
     for row in answers:
-        if row.get("sample_index") == GREEDY and "completion" in row:
+        if row.get("sample_index") == read.GREEDY and "completion" in row:
             problems[row.get("prompt_index", 0)][str(row.get("model"))] = row
     models = list(dict.fromkeys(model for rows in problems.values() for model in rows))
     groups: dict[tuple, list[dict[str, dict]]] = defaultdict(list)

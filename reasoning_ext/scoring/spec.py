@@ -174,7 +174,7 @@ def _no_reward(plugin: Plugin) -> str:
     """Say why a function cannot be called as a reward, or nothing."""
     if plugin.is_factory or plugin.unread:
         return ""
-    if not {*SCORED} & {*plugin.takes}:
+    if not {*SCORED} & plugin.parameters.keys():
         return f"is no reward: a reward has a parameter {' or '.join(SCORED)}"
     return "" if plugin.takes_any else "has no **kwargs, and TRL passes it every column; add **kwargs"
 

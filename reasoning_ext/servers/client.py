@@ -127,7 +127,8 @@ class Server:
         body = {"model": model, "messages": [{"role": "user", "content": "1+1="}], "max_tokens": 1}
         seconds = min(CONNECT_SECONDS, self.request_timeout)
         try:
-            await self.ask(body, {"timeout": seconds, "max_retries": len(self.endpoints) - 1})
+            patience = openai.Timeout(seconds, connect=seconds / 2)  # a host that swallows packets is not slow
+            await self.ask(body, {"timeout": patience, "max_retries": len(self.endpoints) - 1})
         except FaultError as fault:
             return None if fault.error == TOO_EARLY else fault
         return None

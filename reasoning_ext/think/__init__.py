@@ -76,15 +76,6 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 
-def with_prefix(completions: list, prefix: str) -> list:
-    """Put a prefix in front of each completion's text, in either of TRL's two forms, leaving the originals alone."""
-    if not prefix:
-        return completions
-    return [
-        prefix + c if isinstance(c, str) else [*c[:-1], {**c[-1], "content": prefix + content(c)}] for c in completions
-    ]
-
-
 def boxes(text: str) -> list[tuple[int, int, str]]:
     r"""Return the outermost balanced `\boxed{}` of a text as `(start, end, content)`, in linear time."""
     found: list[tuple[int, int, str]] = []

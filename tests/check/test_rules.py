@@ -6,6 +6,7 @@ import pytest
 
 from reasoning_ext.check.idle_keys import IDLE, NEEDS
 from reasoning_ext.check.keys import check_recipe
+from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import stage_keys
 from reasoning_ext.recipe.load import load_recipe, load_recipes
 
@@ -180,7 +181,7 @@ def test_values_that_do_harm_are_refused(tmp_path, stage, text, right):
 
 
 def test_every_rule_is_about_keys_that_there_are():
-    known = {key for stage in ("sft", "grpo", "dpo") for key in stage_keys(stage)}
+    known = {key for stage in STAGES for key in stage_keys(stage)}
     for names, deciding, _ in [*NEEDS, *IDLE]:
         if known >= {*deciding.split()}:  # of the installed TRL
             assert all(any(fnmatch(key, name) for key in known) for name in names.split()), names

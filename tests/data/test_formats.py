@@ -159,6 +159,8 @@ def test_parts_bytes_and_numbers_are_their_text():
     assert row["prompt"] == [{"role": "system", "content": "Be brief."}, *ASKED]
     [row] = made_of({"prompt": b"3+4", "completion": b"7", "answer": b"7"})
     assert (row["prompt"], row["completion"], row["answer"]) == (ASKED, says(content="7"), "7")
+    [row] = made_of({"prompt": [{"role": b"user", "content": b"3+4"}], "completion": "7"})
+    assert row["prompt"] == ASKED
     for column in ("prompt", "completion", "answer"):
         with pytest.raises(DataError, match=f"row 0 .*{column}"):
             made_of({"prompt": b"3", "completion": b"7", "answer": b"7", column: b"\xff\xfe"})

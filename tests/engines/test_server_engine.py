@@ -1,4 +1,4 @@
-"""The engine `server` against servers on real sockets that are busy, broken, slow, silent, dead, and `transformers serve`."""
+"""The engine `server` against servers on real sockets that are busy, broken, slow, silent or dead."""
 
 import random
 import subprocess

@@ -179,6 +179,11 @@ def test_a_damaged_folder_is_one_line_that_names_the_file(model, named, damage):
     assert named in refused(model)
 
 
+def test_a_file_that_nothing_reads_may_hold_anything(model):
+    put("my_tokens.json", b"[1, 2]")(model)
+    check_weights(str(model))
+
+
 @pytest.mark.parametrize(
     "damage",
     [

@@ -109,6 +109,9 @@ def test_a_training_may_be_made_longer_and_not_shorter(tmp_path):
             open_run(tmp_path, short | other, {})
     assert "followed the linear" in run_dir.other_choice(tmp_path, longer)
     assert "followed" not in run_dir.other_choice(tmp_path, longer | {"lr_scheduler_type": "constant"})
+    warm = longer | {"lr_scheduler_type": "constant_with_warmup"}
+    assert "followed" in run_dir.other_choice(tmp_path, warm)  # of a share of the steps
+    assert "followed" not in run_dir.other_choice(tmp_path, warm | {"warmup_steps": 2})
     run = open_run(tmp_path, longer, {})
     assert (run.done, run.checkpoint) == (False, checkpoint) and not (tmp_path / run_dir.DONE).exists()
     assert fingerprint(str(tmp_path)) != before  # what was made of the shorter one was made of something else

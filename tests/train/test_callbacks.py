@@ -2,6 +2,7 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 from conftest import TINY
@@ -46,10 +47,20 @@ def test_a_line_has_trl_s_names_and_the_time_left(tmp_path, capsys, monkeypatch)
     arguments, state = TrainingArguments(output_dir=str(tmp_path)), TrainerState(max_steps=20)
     for step in (1, 3, 20):
         state.global_step = step
-        recorder.on_log(arguments, state, TrainerControl(), {"loss": 1.5, "learning_rate": 1e-5})
+        recorder.on_log(arguments, state, TrainerControl(), {"loss": 1.5, "num_tokens": 100 * step})
     first, second, last = capsys.readouterr().out.splitlines()
-    assert first == "sft  step 1/20  loss 1.5  learning_rate 1e-05  0:03:10 left"
-    assert second.endswith("  0:02:50 left") and last.endswith("learning_rate 1e-05")
+    assert first == "sft  step 1/20  loss 1.5  10 tokens/s  0:03:10 left"
+    assert second.endswith("  10 tokens/s  0:02:50 left") and last.endswith("loss 1.5  170 tokens/s")
+
+
+def test_the_first_line_of_a_run_that_goes_on_has_no_pace(tmp_path, capsys):
+    (tmp_path / "checkpoint-4").mkdir()
+    trainer = SimpleNamespace()
+    recorder = RunRecorder(RunDir(tmp_path, False, tmp_path / "checkpoint-4"), "sft", trainer, Interrupt())
+    arguments, state = TrainingArguments(output_dir=str(tmp_path)), TrainerState(max_steps=20, global_step=5)
+    for tokens in (100, 200):
+        recorder.on_log(arguments, state, TrainerControl(), {"loss": 1.5, "num_tokens": tokens})
+    assert ["tokens/s" in line for line in capsys.readouterr().out.splitlines()] == [False, True]
 
 
 def test_a_flat_run_leaves_its_own_card_and_two_warnings(write_recipe, tmp_path, monkeypatch, capsys):
