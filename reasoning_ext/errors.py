@@ -109,6 +109,11 @@ class KeyProblem(UserError):
         return self.problem.key
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's type and the beginning of its text, in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:300]
+
+
 def dotted(path: tuple) -> str:
     """Write the path to a key as it is printed."""
     return ".".join(map(str, path))

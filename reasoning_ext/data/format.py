@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.data.columns import SIDES, DataError, columns_of
 from reasoning_ext.data.values import gold_text, read_chat
+from reasoning_ext.errors import one_line
 from reasoning_ext.recipe.plugins import Plugin, find_plugin, plugin_names
 from reasoning_ext.recipe.user_code import where
 
@@ -135,7 +136,7 @@ def _converter(plugin: Plugin, system_prompt: str | None, options: dict[str, Any
     try:
         function = functools.partial(plugin.load(), **options)
     except (Exception, SystemExit) as error:
-        raise DataError("dataset_format", f"{where(plugin.file, error)} failed: {_one_line(error)}") from error
+        raise DataError("dataset_format", f"{where(plugin.file, error)} failed: {one_line(error)}") from error
 
     def convert(row: dict[str, Any], index: int) -> list[dict[str, Any]]:
         try:
@@ -145,7 +146,7 @@ def _converter(plugin: Plugin, system_prompt: str | None, options: dict[str, Any
             problem = f"{plugin.name} needs the column {error.args[0]}; the data set has {', '.join(row)}"
             raise DataError("dataset_format", problem, code="missing_column") from error
         except (Exception, SystemExit) as error:
-            said = str(error) if isinstance(error, ValueError) else _one_line(error)
+            said = str(error) if isinstance(error, ValueError) else one_line(error)
             raise DataError("dataset_format", f"row {index} does not fit {plugin.name}: {said}") from error
 
     return convert
@@ -204,7 +205,3 @@ def _read(value: Any, column: str) -> Any:
     if type(value) is float and value.is_integer():
         return str(int(value))
     return gold_text(value) if isinstance(value, int | float | datetime.date | Decimal) else value
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -11,6 +11,7 @@ from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.format import features_of
 from reasoning_ext.data.held_out import SPLITS, split_off
 from reasoning_ext.data.tables import ALLOWED, kind_of, table
+from reasoning_ext.errors import one_line
 from reasoning_ext.recipe.plugins import Plugin, find_plugin
 from reasoning_ext.recipe.user_code import where
 from reasoning_ext.runs.folder import unfinished
@@ -226,7 +227,7 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
         made = plugin.load()(split=split, **{key: value for key, value in gen_kwargs.items() if key in known})
         made = [dict(row) for row in islice(made, max_samples)]
     except (Exception, SystemExit) as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        reason = one_line(error)
         raise DataError("dataset_name", f"{where(plugin.file, error)} failed: {reason}") from error
     try:
         features = features_of(made)

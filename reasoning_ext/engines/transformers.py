@@ -21,6 +21,7 @@ from transformers import LogitsProcessor, LogitsProcessorList
 from transformers.generation import logits_process
 
 from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
+from reasoning_ext.errors import one_line
 from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.shown import print
 from reasoning_ext.think.render import count_tokens
@@ -104,7 +105,7 @@ class TransformersEngine:
         except (ValueError, TypeError) as error:
             if not given:
                 raise
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            reason = one_line(error)
             problem = f"found {', '.join(map(str, given))}, with which transformers cannot generate ({reason})"
             raise EngineError("generation_kwargs", f"{problem}; write them otherwise, or leave them out") from error
 

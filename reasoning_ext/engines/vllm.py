@@ -16,6 +16,7 @@ from threading import Thread
 from typing import Any
 
 from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
+from reasoning_ext.errors import one_line
 from reasoning_ext.models.adapter import ADAPTER, adapter_base, adapter_rank, is_adapter
 from reasoning_ext.models.loaded import base_revision
 from reasoning_ext.models.source import ModelSource
@@ -59,7 +60,7 @@ class VllmEngine:
                 self._llm.llm_engine.add_lora(self._adapter)
             _tell_of_death(self._llm.llm_engine.engine_core)
         except REFUSALS as error:
-            raise EngineError("engine", f"vllm cannot open {source.name}: {_reason(error)}") from error
+            raise EngineError("engine", f"vllm cannot open {source.name}: {one_line(error)}") from error
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
@@ -84,7 +85,7 @@ class VllmEngine:
             except EngineDeadError as error:
                 raise EngineError("engine", DIED) from error
             except REFUSALS as error:
-                raise EngineError("generation_kwargs", f"vllm refuses a request: {_reason(error)}") from error
+                raise EngineError("generation_kwargs", f"vllm refuses a request: {one_line(error)}") from error
             found = []
             for key, output in zip(chunk, (request.outputs[0] for request in outputs), strict=True):
                 ids, ended = list(output.token_ids), output.finish_reason == "stop"  # with the token that stopped it
@@ -188,7 +189,3 @@ def sampling_arguments(settings: SamplingSettings, key: Key, stops: list[int]) -
         "detokenize": False,
         "skip_special_tokens": False,
     } | settings.generation_kwargs
-
-
-def _reason(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"

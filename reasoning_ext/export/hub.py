@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from reasoning_ext.data.lineage import EXPORT
+from reasoning_ext.errors import one_line
 from reasoning_ext.export.merge import ExportError
 from reasoning_ext.runs.files import read_object
 from reasoning_ext.runs.folder import say
@@ -70,5 +71,5 @@ def _refusals(repo_id: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # of whichever HTTP library the client uses
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = one_line(error)
         raise ExportError(f"the hub refuses --repo-id {repo_id}: {reason}") from None

@@ -14,7 +14,7 @@ from typing import Any
 
 from reasoning_ext.data.lineage import EXPORT, prompt_settings, run_recipe
 from reasoning_ext.data.row_options import RowOptions, row_options
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import UserError, one_line
 from reasoning_ext.models.adapter import MADE_FROM, base_of, is_adapter, put_adapter
 from reasoning_ext.models.weights import check_weights, json_problem
 from reasoning_ext.recipe.keys import TRAINED
@@ -134,7 +134,7 @@ def loading(name: str) -> Iterator[None]:
     except UserError:
         raise
     except (OSError, ValueError, KeyError, IndexError, RuntimeError) as error:  # of transformers and PEFT
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        reason = one_line(error)
         raise ExportError(f"cannot load {name}: {reason}; write --base NAME, if that is elsewhere now") from error
 
 

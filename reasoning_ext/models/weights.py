@@ -12,7 +12,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, one_line
 from reasoning_ext.models.adapter import ADAPTER, adapter_base, is_adapter
 from reasoning_ext.runs.folder import damage
 from reasoning_ext.runs.process import hushed
@@ -47,7 +47,7 @@ def check_weights(
     except KeyProblem:
         raise
     except Exception as error:  # whatever transformers, PEFT and safetensors make of a damaged file
-        problem = f"cannot load {folder}: {_reason(error)}"
+        problem = f"cannot load {folder}: {one_line(error)}"
     if problem:
         raise KeyProblem("model_name_or_path", problem)
 
@@ -136,9 +136,5 @@ def generation_problem(name: str, config: Any, saved: bool = False) -> str:
         if config is not None:
             config.validate(strict=saved)
     except Exception as error:
-        return f"found {name}, whose generation_config.json cannot be used: {_reason(error)}"
+        return f"found {name}, whose generation_config.json cannot be used: {one_line(error)}"
     return ""
-
-
-def _reason(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:300]

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, one_line
 
 # The architectures that `activations` has formulas for.
 ARCHITECTURES = ("llama", "mistral", "qwen2", "qwen3", "phi3", "gemma3_text", "gemma3")
@@ -148,7 +148,7 @@ def _built(kind: str, text: str) -> Shape:
             model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
         return _measured(kind, model, config.get_text_config())
     except Exception as error:  # whatever transformers makes of sizes that do not go together
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = one_line(error)
         raise ShapeError("model_name_or_path", f"no model can be built from its config ({reason})") from error
 
 
