@@ -74,7 +74,9 @@ def format_rows(
             raise DataError("rename_columns", found, "one of these, and a name that no other column has")
     rows = rows.rename_columns(rename) if rename else rows
     columns = [rename.get(name, name) for name in columns]
-    convert = _converter(plugin, system_prompt, options or {}, turns)
+    convert = _converter(
+        plugin, system_prompt, options or {}, turns, getattr((rows.features or {}).get("answer"), "dtype", "")
+    )
     raw = (
         dict(zip(batch, row, strict=True)) for batch in rows.iter(BATCH) for row in zip(*batch.values(), strict=True)
     )
@@ -105,11 +107,19 @@ def format_rows(
     return rows.map(convert_batch, with_indices=True, batched=True, batch_size=BATCH, remove_columns=columns, **more)
 
 
+class OddColumn(TypeError):
+    """The values of a column are of different kinds, or none that a column holds."""
+
+    def __init__(self, column: str, reason: str):
+        super().__init__(f"{column}: {reason}")
+        self.column = column
+
+
 def features_of(rows: Iterable[dict[str, Any]]) -> Any:
     """Return the columns' types, seen in all rows: what `datasets` finds by itself depends on the first ones alone.
 
     Raises:
-        TypeError: the values of a column are of different kinds, or none that a column holds; with the column.
+        OddColumn: the values of a column are of different kinds, or none that a column holds.
     """
     import pyarrow as pa
     from datasets import Features
@@ -122,13 +132,18 @@ def features_of(rows: Iterable[dict[str, Any]]) -> Any:
                 kinds = [found.get(name, pa.null()), pa.array([row.get(name) for row in batch]).type]
                 both = pa.unify_schemas([pa.schema([(name, kind)]) for kind in kinds], promote_options="permissive")
             except (ValueError, TypeError, NotImplementedError, OverflowError) as error:  # Arrow's own are among them
-                raise TypeError(f"{name}: {' '.join(str(error).split())[:200]}") from error
+                raise OddColumn(name, " ".join(str(error).split())[:200]) from error
             found[name] = both.field(name).type
     return Features.from_arrow_schema(pa.schema([*found.items()]))
 
 
-def _converter(plugin: Plugin, system_prompt: str | None, options: dict[str, Any], turns: str) -> Convert:
+def _converter(
+    plugin: Plugin, system_prompt: str | None, options: dict[str, Any], turns: str, gold_type: str
+) -> Convert:
     """Load a format; a `seed` that it does not have is left out of its options."""
+    import numpy as np
+
+    narrow = {"float16": np.float16, "float32": np.float32}.get(gold_type)  # whose 0.1 is Python's 0.10000000149
     if unknown := [key for key in options if key not in plugin.options and key != "seed"]:
         has = ", ".join(plugin.options) or "none"
         raise DataError("format_kwargs", f"{plugin.name} has no option {unknown[0]}; it has {has}")
@@ -139,6 +154,8 @@ def _converter(plugin: Plugin, system_prompt: str | None, options: dict[str, Any
         raise DataError("dataset_format", f"{where(plugin.file, error)} failed: {one_line(error)}") from error
 
     def convert(row: dict[str, Any], index: int) -> list[dict[str, Any]]:
+        if narrow and isinstance(row["answer"], float):
+            row = row | {"answer": float(str(narrow(row["answer"])))}
         try:
             made = function({name: _read(value, name) for name, value in row.items()})
             return [] if made is None else list(_in_messages(dict(made), system_prompt, turns))

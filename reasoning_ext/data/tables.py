@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reasoning_ext.data.columns import DataError
-from reasoning_ext.data.format import features_of
+from reasoning_ext.data.format import OddColumn, features_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -50,29 +50,35 @@ def table(files: list[str]) -> Dataset:
     """
     from datasets import Dataset
 
-    seen = [f"{files[0]}:1"]
+    texts: tuple[str, ...] = ("answer",)  # columns whose numbers are read as they are written
+    features, seen = None, [f"{files[0]}:1"]
 
     def rows() -> Iterator[dict[str, Any]]:
-        for seen[0], row in _numbered(files):
+        for seen[0], row in _numbered(files, texts):
             yield row
 
-    try:
-        features = features_of(rows())
-    except TypeError as error:
-        found = f"{seen[0]}: here or shortly before, values of other kinds than in earlier rows in the column {error}"
-        raise DataError("dataset_name", found, hint="write all as text, or leave the column out") from error
+    while features is None:
+        try:
+            features = features_of(rows())
+        except OddColumn as error:
+            if error.column in texts:
+                found = f"{seen[0]}: here or shortly before, values of other kinds than in earlier rows in the column {error}"
+                raise DataError("dataset_name", found, hint="write all as text, or leave the column out") from error
+            texts = (*texts, error.column)  # texts beside numbers, or a number that 64 bits do not hold
     if not features:
         raise DataError("dataset_name", f"{files[0]} is empty: there are no rows")
     stamps = tuple((Path(file).stat().st_size, Path(file).stat().st_mtime_ns) for file in files)
-    return Dataset.from_generator(_rows, features=features, gen_kwargs={"files": files, "stamps": stamps})
+    return Dataset.from_generator(
+        _rows, features=features, gen_kwargs={"files": files, "stamps": stamps, "texts": texts}
+    )
 
 
-def _rows(files: list[str], stamps: Any) -> Iterator[dict[str, Any]]:
+def _rows(files: list[str], stamps: Any, texts: tuple[str, ...]) -> Iterator[dict[str, Any]]:
     """Yield rows; `stamps` tell an edited file from one in a cache."""
-    return (row for _, row in _numbered(files))
+    return (row for _, row in _numbered(files, texts))
 
 
-def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+def _numbered(files: list[str], texts: tuple[str, ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     """Read rows with their places, `file:line`."""
     import pyarrow as pa
 
@@ -81,7 +87,9 @@ def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             with io.BufferedReader(pa.input_stream(file)) as opened:
                 kind = kind_of(Path(file))
-                for number, row in _json(opened) if kind == "json" else _csv(opened, "\t" if kind == "tsv" else ","):
+                for number, row in (
+                    _json(opened, texts) if kind == "json" else _csv(opened, "\t" if kind == "tsv" else ",")
+                ):
                     yield f"{file}:{number}", row
         except _Fault as fault:
             raise DataError("dataset_name", f"{file}:{fault.line}: {fault}") from fault
@@ -90,7 +98,7 @@ def _numbered(files: list[str]) -> Iterator[tuple[str, dict[str, Any]]]:
             raise DataError("dataset_name", f"{file}: cannot be read after line {number}: {reason}") from error
 
 
-def _json(opened: BinaryIO) -> Iterator[tuple[int | str, dict[str, Any]]]:
+def _json(opened: BinaryIO, texts: tuple[str, ...]) -> Iterator[tuple[int | str, dict[str, Any]]]:
     """Read the objects of a JSON file: one a line, a list of them, or a single one over several lines."""
     first = True
     for line, raw in enumerate(opened, 1):
@@ -98,11 +106,11 @@ def _json(opened: BinaryIO) -> Iterator[tuple[int | str, dict[str, Any]]]:
         if not raw.strip():
             continue
         try:
-            value = _parsed(raw, line)
+            value = _parsed(raw, line, texts)
         except _Fault as fault:
             if not (first and fault.torn):
                 raise
-            value = _parsed(raw + opened.read(), line)
+            value = _parsed(raw + opened.read(), line, texts)
         rows = enumerate(value) if first and isinstance(value, list) else [(None, value)]
         for number, row in rows:
             if not isinstance(row, dict) or not row:
@@ -111,7 +119,7 @@ def _json(opened: BinaryIO) -> Iterator[tuple[int | str, dict[str, Any]]]:
         first = False
 
 
-def _parsed(raw: bytes, line: int) -> Any:
+def _parsed(raw: bytes, line: int, texts: tuple[str, ...]) -> Any:
     """Read JSON that begins in a line.
 
     Raises:
@@ -124,8 +132,9 @@ def _parsed(raw: bytes, line: int) -> Any:
             _check_depth(value, 0)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
-        if '"answer"' in text:
-            _write_golds(value, json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None))
+        if any(f'"{name}"' in text for name in texts):
+            written = json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None)
+            _write_numbers(value, written, texts)
     except UnicodeDecodeError as error:
         raise _Fault(line + raw.count(b"\n", 0, error.start), _not_utf8(error)) from error
     except UnicodeEncodeError as error:
@@ -150,11 +159,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _write_golds(value: Any, written: Any) -> None:
-    """Take over the golds of JSON in which all numbers are text; what holds fields is none."""
+def _write_numbers(value: Any, written: Any, texts: tuple[str, ...]) -> None:
+    """Take over some columns of JSON in which all numbers are text, but for what holds fields."""
     for row, other in zip(*(one if isinstance(one, list) else [one] for one in (value, written)), strict=True):
-        if isinstance(row, dict) and not isinstance(row.get("answer", {}), dict):
-            row["answer"] = other["answer"]
+        for name in texts if isinstance(row, dict) else ():
+            if not isinstance(row.get(name, {}), dict):
+                row[name] = other[name]
 
 
 def _check_depth(value: Any, depth: int) -> None:

@@ -7,6 +7,7 @@ given up is in `in_flight.py`. What comes back is made whole here.
 from __future__ import annotations
 
 import asyncio
+import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -15,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.engines.base import Completion, Key, SamplingSettings, key_seed
+from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
 from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
@@ -58,6 +59,10 @@ class ServerEngine:
             return request_body(self.model, prompts[key[0]], key_seed(settings.seed, *key), settings)
 
         asked = request_body(self.model, [], 0, settings)
+        try:
+            json.dumps(asked, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise EngineError("generation_kwargs", f"found what no request can say: {error}; take it out") from None
         completion = partial(self._completion, asked.get("max_completion_tokens", asked.get("max_tokens")))
         run = InFlight(self.model, self.options, keys, body, completion, self._answered)
         self._runs.add(run)

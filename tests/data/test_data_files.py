@@ -52,9 +52,19 @@ def test_other_columns_keep_their_types(tmp_path):
     }
 
 
+def test_a_column_of_texts_and_numbers_is_text_as_it_is_written(tmp_path):
+    lines = (
+        '{"gold": 2.50, "id": 18446744073709551615}\n{"gold": "3", "id": 7}\n{"gold": 123456789012345678901, "id": 8}\n'
+    )
+    rows = load_rows(str(put(tmp_path / "rows.jsonl", lines)), tmp_path)
+    assert rows["gold"][:] == ["2.50", "3", "123456789012345678901"]
+    assert rows["id"][:] == ["18446744073709551615", "7", "8"]
+
+
 def test_golds_of_parquet(tmp_path):
     for values, read in (
         ([1.0, 2.5], ["1", "2.5"]),
+        (pa.array([0.1, 2.5], pa.float32()), ["0.1", "2.5"]),
         ([7, None], ["7", None]),
         ([datetime.date(2024, 1, 2)], ["2024-01-02"]),
     ):
@@ -102,7 +112,7 @@ FAULTS = [
     ("twice.csv", "prompt,answer,answer\n1,2,3\n", 1), ("short.csv", "prompt,answer\n1,2\n3\n", 3),
     ("quotes.csv", 'prompt,answer\n1,2\n"3,4\n5,6\n', 3), ("latin1.csv", b"prompt,answer\ncaf\xe9,2\n", 2),
     ("kinds.jsonl", ROW + '{"prompt": "p", "answer": true}\n', 2), ("list_or_text.jsonl", ROW + '{"prompt": ["p"]}\n', 2),
-    ("inner.jsonl", ROW + '{"x": [1, {}]}\n', 2), ("number.jsonl", ROW + '{"prompt": 5}\n', 2),
+    ("inner.jsonl", ROW + '{"x": [1, {}]}\n', 2),
 ]  # fmt: skip
 
 

@@ -413,3 +413,11 @@ def test_a_server_that_refuses_everything(serve, monkeypatch, status, reached):
     assert bool(problem) != reached and problem.startswith("nobody answers: ") == (status == 503)
     assert reached or f"{server.url} answered {status}: no [key]" in problem
     assert (NO_KEY in problem) == (status == 401)
+
+
+def test_what_no_request_can_say_is_refused_before_any_is_sent():
+    engine = ServerEngine("m", ServerOptions(base_url="http://localhost:1/v1"))
+    settings = SamplingSettings(generation_kwargs={"penalty": float("nan")})
+    with pytest.raises(EngineError) as error:
+        next(engine.generate([[{"role": "user", "content": "?"}]], [(0, 0)], settings))
+    assert error.value.key == "generation_kwargs"

@@ -112,7 +112,9 @@ def test_so_it_may_in_a_process_of_its_own_and_with_parameters(kinds):
 
 @pytest.mark.parametrize("entry", WRONG, ids=str)
 def test_what_is_no_reward_is_refused(entry, kinds, wording):
-    wording(refused(entry, kinds))
+    line = refused(entry, kinds)
+    wording(line)
+    assert line and "\n" not in line
 
 
 def test_a_file_that_cannot_be_imported_is_named_with_its_line(tmp_path):
