@@ -197,7 +197,7 @@ def test_offline_asks_the_network_for_nothing(folder):
         (folder / f"{name}.yaml").write_text(text)
     environment = {k: v for k, v in os.environ.items() if not k.endswith("_OFFLINE")} | {"HF_HOME": str(folder / "hub")}
     command = [sys.executable, "-c", NO_NETWORK, "check", "--offline", *(f"{i}.yaml" for i in range(1, 5))]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert "NETWORK" not in done.stderr and "Traceback" not in done.stderr
     assert "org/rows on the hub, not read offline" in done.stdout and "org/benchmark on the hub" in done.stdout
     assert done.stdout.count("is no folder here, and the hub is not asked") == 3
