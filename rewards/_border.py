@@ -52,7 +52,7 @@ OPERATIONS |= {
 }
 LOOKS = {
     **{"get": getattr, "setattr": setattr},
-    "held": lambda target: next(k(target) for k in HELD if isinstance(target, k)),
+    "held": lambda target: next(k(target) for k in HELD if issubclass(type(target), k)),
 }
 COMPARING = ("math", "cmath", "operator", "unittest", "numpy", "np")  # tests believe these modules, and no other object
 

@@ -195,6 +195,14 @@ def test_what_agrees_with_everything_earns_nothing(value):
 
 
 @sandboxed
+def test_what_an_object_says_of_its_class_makes_it_no_number():
+    code = "class P:\n    told = 0\n    def __add__(self, other): self.told = other; return self\n"
+    code += "    def __int__(self): return self.told\n    __index__ = __int__\n"
+    code += "    @property\n    def __class__(self): return int if self.told else P"
+    assert run(code, "m = P(); n = m + 5; assert m == 5")[0] == 0.0
+
+
+@sandboxed
 def test_a_module_that_tests_believe_is_the_real_one():
     fake = "class math:\n    isclose = lambda *given: True\ndef f(): return 0"
     assert run(fake, "assert math.isclose(f(), 2.5)")[0] == 0.0
