@@ -1,8 +1,8 @@
 """Engine `ray`: one of the engines `transformers` and `vllm` on every worker, on a Ray cluster or on this machine.
 
 A worker is an actor that lives as long as the engine, so that a model is opened once and not once a round. It is given a chunk
-of keys with the prompts that they name; when it dies, Ray starts it anew with its chunk, which waits for it: where a cluster has
-lost a node for good, stop and run again.
+of keys with the prompts that they name; when it dies, Ray starts it anew with its chunk, which waits for it: where a
+cluster has lost a node for good, stop and run again.
 """
 
 from __future__ import annotations
