@@ -21,6 +21,7 @@ from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_card
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
 from reasoning_ext.check.trainer import trainer_findings
+from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.errors import Problem, UserError
@@ -188,9 +189,8 @@ class Look:
         batch = recipe.get("per_device_train_batch_size") * folder.world_size() if drops else 0
         prompts = self.checked.facts["batch"].get("prompts_a_generation", 0)
         data = "datasets" if recipe.values.get("datasets") else "dataset_name"
-        for key, needed in (("dataloader_drop_last", batch), (data, prompts)):
-            if rows is not None and rows < needed:
-                text = f"found {rows} rows, but one batch takes {needed}; use more rows or smaller batches"
+        for key, needed, what in (("dataloader_drop_last", batch, "batch"), (data, prompts, "generation")):
+            if text := too_few(rows, needed, what):
                 self.checked.note(key, text, level="error", code="too_few_rows")
 
     def _plan(self) -> None:

@@ -20,6 +20,12 @@ class DataError(KeyProblem):
     code = "unusable_data"
 
 
+def too_few(count: int | None, needed: int, what: str) -> str:
+    """Say that there are fewer rows than one batch or one generation takes, or nothing; None is a stream's count."""
+    text = f"found {count} rows, but one {what} takes {needed}; use more rows or smaller batches"
+    return text if count is not None and count < needed else ""
+
+
 def columns_of(rows: Dataset) -> list[str]:
     """Return the names of a data set's columns; a stream that does not say is asked for its first row."""
     names = rows.column_names or next(iter(rows), None)

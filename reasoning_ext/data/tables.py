@@ -1,7 +1,7 @@
 """Rows of JSON and CSV files as they stand there: no text becomes a date or a number, and every fault has its line.
 
-`datasets` and pyarrow guess types from texts (`2024-01-02`, `007`, `NA`). Here a text stays a text, and a number in a
-column `answer` is text as it is written. All of a CSV is text, and an empty field is None.
+`datasets` and pyarrow guess types from texts (`2024-01-02`, `007`, `NA`). Here a text stays a text, and so do numbers
+of `answer`, or of a column with texts or numbers beyond 64 bits. All of a CSV is text, and an empty field is None.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import sys
 from dataclasses import fields
 from typing import Any
 
-from reasoning_ext.data.columns import DataError
+from reasoning_ext.data.columns import DataError, too_few
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.models.devices import choose, found_device
 from reasoning_ext.models.loaded import Loaded
@@ -82,12 +82,8 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     # a checkpoint holds what is trained, with AdamW's two moments
     trained = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
     check_space(run.path, 2 * 3 * trained)
-    rows, batch = (
-        getattr(trainer.train_dataset, "num_rows", None),
-        trainer.args.train_batch_size * trainer.args.world_size,
-    )
-    if trainer.args.dataloader_drop_last and rows is not None and rows < batch:
-        text = f"found {rows} rows, but one batch takes {batch}; use more rows or smaller batches"
+    batch = trainer.args.train_batch_size * trainer.args.world_size if trainer.args.dataloader_drop_last else 0
+    if text := too_few(getattr(trainer.train_dataset, "num_rows", None), batch, "batch"):
         raise DataError("dataloader_drop_last", text, code="too_few_rows")
     trainer.create_model_card = lambda *args, **kwargs: None  # TRL's says nothing of this run
     with Interrupt() as interrupt:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from reasoning_ext.data.columns import DataError, check_columns, columns_of
+from reasoning_ext.data.columns import DataError, check_columns, columns_of, too_few
 from reasoning_ext.data.held_out import write_problems
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
@@ -47,9 +47,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     for line in sets[0].lines():
         say(f"data  {line}")
     prompts = config.generation_batch_size // config.num_generations
-    if hasattr(rows[0], "num_rows") and rows[0].num_rows < prompts:  # TRL drops what does not fill a generation
-        found = f"found {rows[0].num_rows} rows, but one generation takes {prompts} prompts"
-        raise DataError("dataset_name", f"{found}; use more rows or smaller batches")
+    if text := too_few(getattr(rows[0], "num_rows", None), prompts, "generation"):  # which TRL drops
+        raise DataError("dataset_name", text, code="too_few_rows")
     rewards = build_rewards(specs)
     sets[0].write(run.path)
     write_problems(run.path, sets[0].rows)
