@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
 from conftest import ROOT
 
 from tests.timing import child_seconds
@@ -77,25 +76,6 @@ def test_list_names_what_a_recipe_can_name_and_where_its_text_stands(tmp_path):
 
 
 CODE = "import reasoning_ext.rewards.math_answer as m; import reasoning_ext.runs.report; print(m.__file__)"
-
-
-@pytest.mark.slow
-def test_a_wheel_holds_the_package_and_works_without_the_source(tmp_path):
-    """`rewards/` is `reasoning_ext.rewards` in a wheel too, and nothing else is put anywhere."""
-    source, site = tmp_path / "source", tmp_path / "site"
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(source)], check=True)
-    command = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
-    [wheel] = tmp_path.glob("*.whl")
-    subprocess.run([sys.executable, "-m", "zipfile", "-e", wheel, site], check=True)
-    assert {path.name for path in site.iterdir()} == {"reasoning_ext", "reasoning_ext-0.1.0.dist-info"}
-    assert (site / "reasoning_ext" / "runs" / "templates" / "report.html").is_file()
-    code = f"import sys; sys.path.insert(0, {str(site)!r}); {CODE}"
-    code += "; import runpy; sys.argv = ['x', 'check', '--offline', sys.argv[1]]; runpy.run_module('reasoning_ext')"
-    recipe = source / "recipes" / "tiny" / "2_grpo.yaml"
-    done = subprocess.run([sys.executable, "-c", code, str(recipe)], cwd=tmp_path, capture_output=True, text=True)
-    assert done.stdout.startswith(str(site / "reasoning_ext" / "rewards" / "math_answer.py")), done.stderr
-    assert done.stdout.split()[-1] == "ok"
 
 
 def test_an_editable_install_finds_a_reward_dropped_into_the_folder(tmp_path):

@@ -14,6 +14,10 @@ TESTS = sorted(ROOT.glob("tests/**/*.py"))
 PACKAGE_LINES, TEST_LINES = 22_810, 15_020
 FILE, FUNCTION = 300, 45  # lines of a file, of a function from `def` to its end without the docstring
 LONG_FILES, LONG_FUNCTIONS = 0, 0
+DATA = (
+    "recipes",
+    "examples",
+)  # folders that a wheel carries as `reasoning_ext.recipes` and so on: files for users, no rooms
 DENSE = {"# fmt: skip": 45, "lines above 120 characters": 343}
 
 
@@ -61,3 +65,16 @@ def test_lines_do_not_become_denser():
         "lines above 120 characters": sum(len(line) > 120 for line in lines),
     }
     assert all(counts[what] <= most for what, most in DENSE.items()), counts
+
+
+@pytest.mark.parametrize("folder", DATA)
+def test_recipes_and_examples_are_data(folder):
+    """Nobody imports them, and what makes a package of the folder for `importlib.resources` is a docstring."""
+    [docstring] = ast.parse((ROOT / folder / "__init__.py").read_text(encoding="utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    for path in PACKAGE:
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            module = f"{node.module}." if isinstance(node, ast.ImportFrom) and node.module else ""
+            names = [module + name.name for name in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            imported = [name for name in names if f"{name}.".startswith((f"reasoning_ext.{folder}.", f"{folder}."))]
+            assert not imported, f"{path}: {imported}"

@@ -123,7 +123,7 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
 
 
 def _recipes() -> Iterator[str]:
-    """Yield a line for each recipe of the folder `recipes` here, else of those that came with the package, and where each is."""
+    """Yield a line for each recipe of the folder `recipes` here, else of those in the package with their places."""
     here = Path("recipes")
     home = here if here.is_dir() else Path(str(files("reasoning_ext.recipes")))
     for group in sorted({file.parent for file in home.glob("*/**/*.y*ml")}):
