@@ -75,15 +75,12 @@ def test_list_names_what_a_recipe_can_name_and_where_its_text_stands(tmp_path):
     assert done["list recipes"][1].split() == ["recipes/mine/1_sft.yaml", "What", "it", "is", "for."]
 
 
-CODE = "import reasoning_ext.rewards.math_answer as m; import reasoning_ext.runs.report; print(m.__file__)"
-
-
 def test_an_editable_install_finds_a_reward_dropped_into_the_folder(tmp_path):
     dropped = ROOT / "rewards" / "dropped_by_a_test.py"
     dropped.write_text("def dropped_by_a_test(completions, **kwargs):\n    return [0.25 for _ in completions]\n")
     code = (
-        f"{CODE}; from pathlib import Path; from reasoning_ext.scoring.call import build_rewards;"
-        "from reasoning_ext.scoring.spec import parse_rewards;"
+        "import reasoning_ext.rewards.math_answer as m; print(m.__file__); from pathlib import Path;"
+        "from reasoning_ext.scoring.call import build_rewards; from reasoning_ext.scoring.spec import parse_rewards;"
         "print(build_rewards(parse_rewards(['dropped_by_a_test'], Path()))[0](completions=['x']))"
     )
     try:

@@ -1,6 +1,7 @@
 """What is shipped: a wheel with recipes and examples that works from an empty folder, an sdist that runs its own tests."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -69,6 +70,14 @@ def test_every_folder_with_code_is_packaged():
     moved = {f"reasoning_ext.{name}": name for name in SHIPPED[1:]}
     assert setuptools["package-dir"] == moved
     assert sorted(setuptools["packages"]) == sorted({room.replace("/", ".") for room in rooms} | {*moved})
+
+
+def test_what_the_page_for_contributors_names_is_there():
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = {*re.findall(r"`(\w[\w.-]*/[\w./-]+\w|[\w.-]+\.(?:toml|txt|md))`", page)}
+    assert paths and [path for path in sorted(paths) if "NAME" not in path and not (ROOT / path).exists()] == []
+    named = re.findall(r"`(\w+)` in `([\w./]+\.py)`", page)
+    assert named and all(re.search(rf"\b{name}\b", (ROOT / file).read_text(encoding="utf-8")) for name, file in named)
 
 
 @of_git
