@@ -106,7 +106,7 @@ def test_a_wheel_works_from_an_empty_folder(built, tmp_path):
     places = {words[0]: Path(words[-1].strip("[]")) for words in listed}
     assert all(place.is_file() and place.is_relative_to(tmp_path / "venv") for place in places.values())
     shutil.copytree(places["recipes/tiny/2_grpo.yaml"].parent, here / "mine")
-    assert run(python, "-m", "reasoning_ext", "check", "--offline", "mine", cwd=here).split()[-1] == "ok"
+    assert run(python, "-m", "reasoning_ext", "check", "--offline", "mine/2_grpo.yaml", cwd=here).split()[-1] == "ok"
     (here / "script.py").write_text(SCRIPT)
     said = subprocess.run([python, "-m", "mypy", "script.py"], cwd=here, capture_output=True, text=True).stdout
     assert said.count("error:") == 1 and "script.py:5: error: Incompatible types in assignment" in said
