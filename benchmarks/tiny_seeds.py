@@ -81,9 +81,9 @@ def table(rows: list[dict]) -> str:
         m = row["models"]
         sft, grpo = m["sft"], m["grpo"]
         cells = [
-            str(row["seed"]), _share(sft["pass@1"]), _share(grpo["pass@1"]), _share(sft["greedy"]), _share(grpo["greedy"]),
+            str(row["seed"]), share(sft["pass@1"]), share(grpo["pass@1"]), share(sft["greedy"]), share(grpo["greedy"]),
             f"{sft['thinks'][0]:.0%} → {grpo['thinks'][0]:.0%}", f"{sft['mean tokens']:.0f} → {grpo['mean tokens']:.0f}",
-            _share(m["student on traces"]["pass@1"]), _share(m["student distilled"]["pass@1"]),
+            share(m["student on traces"]["pass@1"]), share(m["student distilled"]["pass@1"]),
             f"{sum(row['stage seconds'].values()):.0f} s",
         ]  # fmt: skip
         lines.append("| " + " | ".join(cells) + " |")
@@ -95,14 +95,15 @@ def distillation_table(rows: list[dict]) -> str:
     lines = ["| seed | " + " | ".join(STUDENTS) + " |", "|" + "---|" * (len(STUDENTS) + 1)]
     for row in rows:
         shares = [
-            f"{_share(row['students'][name]['pass@1'])}, {100 * row['students'][name]['greedy'][0]:.1f}"
+            f"{share(row['students'][name]['pass@1'])}, {100 * row['students'][name]['greedy'][0]:.1f}"
             for name in STUDENTS
         ]
         lines.append("| " + " | ".join([str(row["seed"]), *shares]) + " |")
     return "\n".join(lines)
 
 
-def _share(value: list[float]) -> str:
+def share(value: list[float]) -> str:
+    """Write a share and its 95 % interval in per cent: `41.9 [39.5, 44.4]`."""
     return f"{100 * value[0]:.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]"
 
 

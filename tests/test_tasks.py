@@ -148,3 +148,29 @@ def test_a_bad_setting_is_refused(name, settings):
     with pytest.raises(ValueError, match="found no problem for split"):
         for split in ("validation", "test"):  # `1 + 1`, `1 + 2`, `2 + 1`, `2 + 2` cannot fill both
             rows("chained_arithmetic", 1, num_operations=1, max_operand=2, operators="+", split=split)
+
+
+def test_the_real_models_word_problems_are_solved_by_true_steps_and_never_by_copying():
+    problems = import_file(ROOT / "recipes" / "smollm2_135m" / "word_problems.py").word_problems
+    made = {split: [*problems(split, num_rows=400, num_steps=(1, 2, 3))] for split in ("train", "test")}
+    assert {row["prompt"] for row in made["train"]}.isdisjoint(row["prompt"] for row in made["test"])
+    assert (
+        made["train"][:9]
+        == [*problems("train", num_rows=9, num_steps=(1, 2, 3))]
+        != [*problems("train", 1, 9, (1, 2, 3))]
+    )
+    thoughtful = [*problems("train", num_rows=400, num_steps=(1, 2, 3), thought_share=1.0)]
+    assert step_check([row["completion"] for row in thoughtful]) == [1.0] * 400
+    for row in [*thoughtful, *made["test"]]:
+        first, *events = re.findall(r"(has|finds|gets|gives|loses|buys) (\d+)(?: \w+ of (\d+))?", row["prompt"])
+        signs = {"finds": 1, "gets": 1, "buys": 1, "gives": -1, "loses": -1}
+        assert (
+            int(first[1]) + sum(signs[verb] * int(a) * int(b or 1) for verb, a, b in events) == int(row["answer"]) > 0
+        )
+        assert len(events) + sum(verb == "buys" for verb, *_ in events) == row["steps"]
+        assert row["answer"] not in re.findall(r"\d+", row["prompt"])
+    thoughts = [think.split(row["completion"]).thought.strip() for row in made["train"]]
+    assert [len(text.split("\n")) for text, row in zip(thoughts, made["train"], strict=True) if text] == [
+        row["steps"] for text, row in zip(thoughts, made["train"], strict=True) if text
+    ]
+    assert 120 < sum(map(bool, thoughts)) < 200
