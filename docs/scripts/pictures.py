@@ -157,15 +157,16 @@ def distillation(axes: Any) -> None:
 
 
 def hacked(axes: Any) -> None:
-    """Reward, accuracy and length of the two trainings of tutorial 3."""
-    found = json.loads((RESULTS / "hacked_reward.json").read_text())["runs"]
+    """Reward, right answers and length of the two trainings of tutorial 3."""
+    rows = json.loads((RESULTS / "hacked_reward.json").read_text())["rows"]
     titles = {"reward": "reward", "rewards/math_answer/mean": "right answers", "completions/mean_length": "mean length, tokens"}
     for place, (key, title) in zip(axes, titles.items(), strict=True):
-        for colour, (name, metrics) in zip((SECOND, FIRST), found.items(), strict=True):
-            place.plot(range(1, len(metrics[key]) + 1), metrics[key], color=colour, linewidth=1.8, label=name)
+        for colour, name in ((SECOND, "hacked"), (FIRST, "mended")):
+            place.plot([row["step"] for row in rows], [row[name][key] for row in rows], color=colour, linewidth=1.8, label=name)
         place.set(title=title, xlabel="step")
-        place.set_ylim(0, None if "length" in key else 1.02)
-    axes[0].legend(frameon=False, loc="lower right")
+    axes[1].set_ylim(0, 1.02)
+    axes[2].set_ylim(0, None)
+    axes[0].legend(frameon=False, loc="center right")
 
 
 PICTURES: dict[str, tuple[Callable[[Any], None], tuple[float, float], int]] = {
