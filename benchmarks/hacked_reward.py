@@ -46,7 +46,12 @@ def main() -> None:
                 steps.setdefault(row["step"], {"step": row["step"]})[name] = figures
     rows = [steps[step] for step in sorted(steps)]
     print(table(rows))
-    result = {"date": time.strftime("%Y-%m-%d"), "command": "python benchmarks/hacked_reward.py", "versions": versions(), "rows": rows}
+    result = {
+        "date": time.strftime("%Y-%m-%d"),
+        "command": "python benchmarks/hacked_reward.py",
+        "versions": versions(),
+        "rows": rows,
+    }
     write_whole(ROOT / "benchmarks" / "results" / "hacked_reward.json", json.dumps(result, indent=1) + "\n")
 
 

@@ -1,7 +1,7 @@
 """Write the pages of docs/reference/ from the code, so that they cannot fall behind it; `make docs` runs it.
 
-    python docs/scripts/pages.py            write them
-    python docs/scripts/pages.py --check    exit with 1 where one of them is not as it would be written
+python docs/scripts/pages.py            write them
+python docs/scripts/pages.py --check    exit with 1 where one of them is not as it would be written
 """
 
 import ast

@@ -1,7 +1,7 @@
 """Draw the pictures of docs/, from result files and from formulas; nothing is drawn by hand. `make docs` runs it.
 
-    python docs/scripts/pictures.py                    into docs/pictures
-    python docs/scripts/pictures.py FOLDER             into another folder
+python docs/scripts/pictures.py                    into docs/pictures
+python docs/scripts/pictures.py FOLDER             into another folder
 """
 
 import json
@@ -34,7 +34,9 @@ def seeds() -> list[dict[str, Any]]:
     return json.loads((RESULTS / "tiny_seeds.json").read_text())["rows"]
 
 
-def bars(axes: Any, labels: list[str], series: dict[str, list[list[float]]], colours: tuple = (FIRST, SECOND, DIM)) -> None:
+def bars(
+    axes: Any, labels: list[str], series: dict[str, list[list[float]]], colours: tuple = (FIRST, SECOND, DIM)
+) -> None:
     """Draw shares `[value, low, high]` as bars in groups, in per cent, with their intervals."""
     width = 0.8 / len(series)
     for i, (name, shares) in enumerate(series.items()):
@@ -63,14 +65,25 @@ def reasoning(axes: Any) -> None:
 
 def sft_tokens(axes: Any) -> None:
     """One row of the demo: what is given, and what is trained on."""
-    parts = [("<|user|>7+5*3<|assistant|>", DIM), ("<think>7+5=12;2*3=6</think>", FIRST), ("6", SECOND), ("<|end|>", SECOND)]
+    parts = [
+        ("<|user|>7+5*3<|assistant|>", DIM),
+        ("<think>7+5=12;2*3=6</think>", FIRST),
+        ("6", SECOND),
+        ("<|end|>", SECOND),
+    ]
     place = 0.0
     for text, colour in parts:
         width = len(text) + 1.2
         axes.barh(0, width - 0.3, left=place, height=0.6, color=colour)
-        axes.text(place + width / 2 - 0.15, 0, text, ha="center", va="center", color="white", family="monospace", fontsize=9)
+        axes.text(
+            place + width / 2 - 0.15, 0, text, ha="center", va="center", color="white", family="monospace", fontsize=9
+        )
         place += width
-    for text, colour, x in (("prompt: given", DIM, 0), ("thought: trained on", FIRST, 28), ("answer and end: trained on", SECOND, 49)):
+    for text, colour, x in (
+        ("prompt: given", DIM, 0),
+        ("thought: trained on", FIRST, 28),
+        ("answer and end: trained on", SECOND, 49),
+    ):
         axes.text(x, 0.75, text, color=colour)
     axes.set(xlim=(0, 72), ylim=(-0.5, 1.2))
     axes.axis("off")
@@ -115,7 +128,10 @@ def advantages(axes: Any) -> None:
 def clipping(axes: Any) -> None:
     """The objective of a token against the ratio, for a right and a wrong completion."""
     ratios = [i / 100 for i in range(40, 181)]
-    for advantage, colour, name in ((1.62, FIRST, "right completion, A = 1.62"), (-0.54, SECOND, "wrong completion, A = -0.54")):
+    for advantage, colour, name in (
+        (1.62, FIRST, "right completion, A = 1.62"),
+        (-0.54, SECOND, "wrong completion, A = -0.54"),
+    ):
         held = [min(ratio * advantage, max(0.8, min(1.28, ratio)) * advantage) for ratio in ratios]
         axes.plot(ratios, held, color=colour, linewidth=2.2, label=name)
         axes.plot(ratios, [ratio * advantage for ratio in ratios], color=colour, linewidth=1, alpha=0.4)
@@ -131,7 +147,9 @@ def kl(axes: Any) -> None:
     axes.plot(ratios, [1 / ratio - math.log(1 / ratio) - 1 for ratio in ratios], color=FIRST, linewidth=2.2)
     point = 0.30 / 0.20
     axes.plot([point], [1 / point - math.log(1 / point) - 1], "o", color=SECOND)
-    axes.annotate("from 20 % to 30 %: 0.0721", (point, 0.0721), (1.6, 0.45), arrowprops={"arrowstyle": "-", "color": SECOND})
+    axes.annotate(
+        "from 20 % to 30 %: 0.0721", (point, 0.0721), (1.6, 0.45), arrowprops={"arrowstyle": "-", "color": SECOND}
+    )
     axes.set(xlabel="p / ref: how much more likely the token has become", ylabel="estimate of a token")
 
 
@@ -146,7 +164,12 @@ def pass_at(axes: Any) -> None:
 
 def distillation(axes: Any) -> None:
     """pass@1 of the student on five sets of traces, three seeds."""
-    kinds = {"traces": "original\ntraces", "sampled": "sampled", "steps": "sampled,\nstep_check", "dpo after sampled": "DPO after\nsampled"}
+    kinds = {
+        "traces": "original\ntraces",
+        "sampled": "sampled",
+        "steps": "sampled,\nstep_check",
+        "dpo after sampled": "DPO after\nsampled",
+    }
     series = {
         f"seed {row['seed']}": [
             *(row["students"][kind]["pass@1"] for kind in kinds), row["models"]["student distilled"]["pass@1"],
@@ -159,10 +182,16 @@ def distillation(axes: Any) -> None:
 def hacked(axes: Any) -> None:
     """Reward, right answers and length of the two trainings of tutorial 3."""
     rows = json.loads((RESULTS / "hacked_reward.json").read_text())["rows"]
-    titles = {"reward": "reward", "rewards/math_answer/mean": "right answers", "completions/mean_length": "mean length, tokens"}
+    titles = {
+        "reward": "reward",
+        "rewards/math_answer/mean": "right answers",
+        "completions/mean_length": "mean length, tokens",
+    }
     for place, (key, title) in zip(axes, titles.items(), strict=True):
         for colour, name in ((SECOND, "hacked"), (FIRST, "mended")):
-            place.plot([row["step"] for row in rows], [row[name][key] for row in rows], color=colour, linewidth=1.8, label=name)
+            place.plot(
+                [row["step"] for row in rows], [row[name][key] for row in rows], color=colour, linewidth=1.8, label=name
+            )
         place.set(title=title, xlabel="step")
     axes[1].set_ylim(0, 1.02)
     axes[2].set_ylim(0, None)

@@ -51,5 +51,9 @@ def commands():
             found += [Command(page, start + i, text) for i, line in lines if (text := _COMMENT.sub("", line).strip())]
         for i, line in enumerate(without_fences(page.read_text(encoding="utf-8")).splitlines(), 1):
             named = [one for one in _INLINE.findall(line) if not _PLACEHOLDER.search(one)]
-            found += [Command(page, i, text, inline=True) for text in named if len(text.split()) > 2 or text.startswith("make")]
+            found += [
+                Command(page, i, text, inline=True)
+                for text in named
+                if len(text.split()) > 2 or text.startswith("make")
+            ]
     return found
