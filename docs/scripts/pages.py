@@ -20,7 +20,7 @@ from reasoning_ext.cli import app
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.plugins import functions_at
-from reasoning_ext.recipe.trl_fields import Key, describe, dataclass_keys
+from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, describe
 from reasoning_ext.scoring.spec import LAYER_OPTIONS, RewardSpec
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,8 @@ def keys_page() -> str:
 KEYS_INTRO = """\
 One recipe is one flat YAML file for one stage. These are the keys that the installed libraries make, here TRL {trl} and
 transformers {transformers}; `reasoning-ext list keys grpo` prints those of your installation, and `reasoning-ext schema` gives
-them to your editor. [Recipes](../recipes.md) explains the ones of reasoning-ext. A default of "-" is worked out at run time, or is nothing."""
+them to your editor. [Recipes](../recipes.md) explains the ones of reasoning-ext. A default of "-" is worked out at run time, or
+is nothing."""
 
 
 def _owner(key: Key) -> str:
@@ -90,8 +91,8 @@ def rewards_page() -> str:
 
 
 REWARDS_INTRO = """\
-A reward is a plain TRL function. What has a default in its signature may be set in a recipe; what has none is a column of the data.
-[Rewards](../rewards.md) tells how they are used and how to add one. Options of every reward, TRL's and yours too:
+A reward is a plain TRL function. What has a default in its signature may be set in a recipe; what has none is a column of the
+data. [Rewards](../rewards.md) tells how they are used and how to add one. Options of every reward, TRL's and yours too:
 """
 
 
@@ -170,8 +171,8 @@ def cli_page() -> str:
 
 CLI_INTRO = """\
 Every command has `--help`. `run` and `check` take recipes and folders of recipes, and after them `--key value` for any
-[key](keys.md), which stands in the place of the recipe's. Exit codes: 0 all is well, 1 some part of it was not done, 2 what you can mend,
-in one line on standard error; 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM.
+[key](keys.md), which stands in the place of the recipe's. Exit codes: 0 all is well, 2 what you can mend, in one line on standard
+error; 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM.
 """
 
 PAGES = {"keys.md": keys_page, "rewards.md": rewards_page, "cli.md": cli_page, "api.md": api_page}

@@ -77,7 +77,9 @@ def test_the_examples_pass_after_the_recipe_that_they_start_from(tmp_path, monke
     assert capsys.readouterr().err == ""
     assert check_and_print(load_recipes([FIRST, hacked], {"max_samples": "300"}), [], True, 0, True) == 2
     document = json.loads(capsys.readouterr().out)
-    assert {p["code"] for one in document["recipes"] for p in one["findings"] if p["level"] == "error"} == {"wrong_answer_paid"}
+    assert {p["code"] for one in document["recipes"] for p in one["findings"] if p["level"] == "error"} == {
+        "wrong_answer_paid"
+    }
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Every command of README and docs/ is run, or parsed where `PARSED` has a reason: it takes a GPU, the network, or another program.
+"""Every command of README and docs/ is run, or parsed where `PARSED` has a reason: a GPU, the network, another program.
 
 What is run is run in a copy of the project whose recipes take few steps and few rows, page by page, after the demo. Every
 command of ours is parsed by the command line itself, whether it is run or not: its options exist, the recipes that it names load,
@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import typer
 from conftest import ROOT
-
 from copies import environment, small_copy
 from pages import PAGES, commands
+
 from reasoning_ext.cli import app, split_overrides
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.load import load_recipes

@@ -7,7 +7,6 @@ import sys
 
 import pytest
 from conftest import ROOT
-
 from copies import environment, small_copy
 
 NOTEBOOKS = sorted((ROOT / "examples" / "notebooks").glob("*.ipynb"))

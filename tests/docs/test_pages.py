@@ -12,8 +12,8 @@ from importlib.metadata import version
 import pytest
 import yaml
 from conftest import ROOT
-
 from pages import PAGES, blocks, without_fences
+
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import stage_keys
 from reasoning_ext.scoring.spec import parse_rewards
