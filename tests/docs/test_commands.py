@@ -30,6 +30,10 @@ PARSED = [  # what a command begins with, and why it is not run here
     (r"trl vllm-serve |vllm serve ", "vLLM on a GPU"),
     (r"reasoning-ext \w+ .*(qwen|llama|smollm|teacher|my_recipe)", "a model or data from the hub, and hours on a GPU"),
     (r"reasoning-ext export .*--to (gguf|hub)", "llama.cpp, or an account"),
+    (
+        r"reasoning-ext run .*tiny/distillation",
+        "a model that has learnt the task: its filters leave nothing of another's traces",
+    ),
     (r"python benchmarks/", "minutes to hours; the result files say what came out"),
 ]
 EXIT_CODES = {"reasoning-ext check examples/hacked_reward": 2}  # as the page says
