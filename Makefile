@@ -6,7 +6,7 @@ BIN = $(VENV)/bin
 JOBS ?= 2
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
 
-.PHONY: demo demo-real test lint unsloth-venv test-unsloth clean
+.PHONY: demo demo-real test lint docs unsloth-venv test-unsloth clean
 
 demo: $(VENV)/.installed  ## the whole pipeline on a tiny model, three to five minutes on two cores, and its report
 	$(BIN)/reasoning-ext run recipes/tiny
@@ -26,6 +26,11 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+docs: $(VENV)/.installed  ## the pictures and reference pages of docs/ made anew, and the site in build/site
+	$(BIN)/python docs/scripts/pages.py
+	$(BIN)/python docs/scripts/pictures.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"

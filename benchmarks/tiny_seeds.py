@@ -3,8 +3,8 @@
     python benchmarks/tiny_seeds.py --seeds 0 1 2 3 4 --distillation 0 1 2 --runs runs/seeds
 
 Runs `recipes/tiny` once a seed, and `recipes/tiny/distillation` for some, each in a folder of its own below --runs, prints the
-README's two tables and writes them with versions and date to benchmarks/results/tiny_seeds.json. What is done already is not
-done again. Exits with 1 where a seed misses what the README promises.
+tables of README and docs/sampling.md and writes them with versions and date to benchmarks/results/tiny_seeds.json. What is done
+already is not done again. Exits with 1 where a seed misses what the README promises.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def table(rows: list[dict]) -> str:
 
 
 def distillation_table(rows: list[dict]) -> str:
-    """Write the README's table of students: pass@1 at temperature 1, in per cent with 95 % intervals, greedy in brackets."""
+    """Write the table of students in docs/sampling.md: pass@1 at temperature 1, in per cent with 95 % intervals, then greedy."""
     lines = ["| seed | " + " | ".join(STUDENTS) + " |", "|" + "---|" * (len(STUDENTS) + 1)]
     for row in rows:
         shares = [

@@ -51,6 +51,7 @@ class RewardSpec:
         schedule: `(step, weight)` points over training.
         stepwise: the weight jumps from point to point; otherwise it goes in a line.
         isolate: call it in a process of its own, killed after `timeout` seconds.
+        timeout: seconds that a call may take in that process; setting it isolates the reward.
     """
 
     plugin: Plugin

@@ -69,11 +69,17 @@ def test_check_accepts_the_recipe_whose_header_has_its_command(recipe, tmp_path,
 
 def test_the_examples_pass_after_the_recipe_that_they_start_from(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    examples = sorted((ROOT / "examples").rglob("*.yaml"))
-    assert len(examples) >= 2 and len(RECIPES) >= 14
-    for example in examples:
+    hacked = ROOT / "examples" / "hacked_reward" / "1_hacked.yaml"
+    folders = sorted({example.parent for example in (ROOT / "examples").rglob("*.yaml")} - {hacked.parent})
+    assert len(folders) >= 3 and len(RECIPES) >= 14
+    for example in [*folders, hacked.with_name("2_mended.yaml")]:
         assert check_and_print(load_recipes([FIRST, example], {"max_samples": "300"}), [], True, 0, False) == 0
     assert capsys.readouterr().err == ""
+    assert check_and_print(load_recipes([FIRST, hacked], {"max_samples": "300"}), [], True, 0, True) == 2
+    document = json.loads(capsys.readouterr().out)
+    assert {p["code"] for one in document["recipes"] for p in one["findings"] if p["level"] == "error"} == {
+        "wrong_answer_paid"
+    }
 
 
 @pytest.fixture

@@ -1,0 +1,196 @@
+"""Write the pages of docs/reference/ from the code, so that they cannot fall behind it; `make docs` runs it.
+
+python docs/scripts/pages.py            write them
+python docs/scripts/pages.py --check    exit with 1 where one of them is not as it would be written
+"""
+
+import ast
+import re
+import sys
+import textwrap
+from collections import defaultdict
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+import typer
+from typer.cli import get_docs_for_click
+
+from reasoning_ext.cli import app
+from reasoning_ext.recipe.keys import STAGES
+from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
+from reasoning_ext.recipe.plugins import functions_at
+from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, describe
+from reasoning_ext.scoring.spec import LAYER_OPTIONS, RewardSpec
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+MADE = "<!-- made by docs/scripts/pages.py; `make docs` makes it anew -->\n"
+SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
+OURS = ("Shared", "Trained", "Preferences", "Supervised", "Rollouts", "Sampling", "Evaluation")
+PUBLIC = {  # what scripts and rewards of one's own may call: module, its file, names
+    "reasoning_ext.think": ("think/__init__.py", "split answer join well_formed content boxes last_boxed"),
+    "reasoning_ext.verifier": ("verifier/__init__.py", "judge judge_all alike said kind unreadable"),
+    "reasoning_ext.scoring.spec": ("scoring/spec.py", "parse_rewards"),
+    "reasoning_ext.scoring.call": ("scoring/call.py", "build_rewards"),
+    "reasoning_ext.recipe.load": ("recipe/load.py", "load_recipes load_recipe"),
+    "reasoning_ext.pipeline": ("pipeline.py", "run_recipes"),
+    "reasoning_ext.runs.read": ("runs/read.py", "find_runs read_run"),
+    "reasoning_ext.evaluate.metrics": ("evaluate/metrics.py", "metrics pass_at_k majority_right interval"),
+}
+
+
+def keys_page() -> str:
+    """Write every key of every stage in tables, ours first, then TRL's by the class that has them."""
+    groups: dict[str, dict[tuple, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for stage in STAGES:
+        for name, key in sorted(stage_keys(stage).items()):
+            if name not in MANAGED:
+                groups[_owner(key)][name, *_cells(key)].append(stage)
+    lines = ["# Recipe keys", "", MADE, KEYS_INTRO.format(trl=version("trl"), transformers=version("transformers"))]
+    for owner in sorted(groups, key=lambda one: (one != "reasoning-ext", one)):
+        lines += [f"\n## {owner}\n", "| key | stages | holds | default | what it is |", "|---|---|---|---|---|"]
+        for (name, holds, default, text), stages in sorted(groups[owner].items()):
+            of = "all" if len(stages) == len(STAGES) else ", ".join(stages)
+            lines.append(f"| `{name}` | {of} | {holds} | {default} | {text} |")
+    lines += ["\n## Not for recipes\n", "| key | why |", "|---|---|"]
+    lines += [f"| `{name}` | {_cell(why)} |" for name, why in sorted(MANAGED.items())]
+    return "\n".join(lines) + "\n"
+
+
+KEYS_INTRO = """\
+One recipe is one flat YAML file for one stage. These are the keys that the installed libraries make, here TRL {trl} and
+transformers {transformers}; `reasoning-ext list keys grpo` prints those of your installation, and `reasoning-ext schema` gives
+them to your editor. [Recipes](../recipes.md) explains the ones of reasoning-ext. A default of "-" is worked out at run time, or
+is nothing."""
+
+
+def _owner(key: Key) -> str:
+    name = key.owner.split()[0]
+    return "reasoning-ext" if name in OURS else f"{name} of {key.owner.split()[2]}"
+
+
+def _cells(key: Key) -> tuple[str, str, str]:
+    holds = " / ".join(f"`{choice}`" for choice in key.choices) or _cell(describe(key.annotation))
+    return holds, f"`{key.default}`" if key.default not in (None, "") else "-", _cell(key.text)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;").replace("`&lt;", "`<").replace("\n", " ")
+
+
+def rewards_page() -> str:
+    """Write each reward's signature and docstring, and the options that all have."""
+    own = dataclass_keys(RewardSpec)
+    lines = ["# Rewards, one by one", "", MADE, REWARDS_INTRO, "| option | default | what it is |", "|---|---|---|"]
+    for name in LAYER_OPTIONS:
+        lines.append(f"| `{name}` | `{own[name].default}` | {_cell(own[name].text)} |")
+    for _, _, node in functions_at(["reasoning_ext.rewards"]):
+        lines += ["", *_entry(node, "##")]
+    return "\n".join(lines) + "\n"
+
+
+REWARDS_INTRO = """\
+A reward is a plain TRL function. What has a default in its signature may be set in a recipe; what has none is a column of the
+data. [Rewards](../rewards.md) tells how they are used and how to add one. Options of every reward, TRL's and yours too:
+"""
+
+
+def api_page() -> str:
+    """Write the signatures and docstrings of what scripts may call."""
+    lines = ["# Python API", "", MADE, API_INTRO]
+    for module, (file, names) in PUBLIC.items():
+        tree = ast.parse((ROOT / "reasoning_ext" / file).read_text(encoding="utf-8"))
+        found = {node.name: node for node in tree.body if isinstance(node, ast.FunctionDef)}
+        lines += ["", f"## {module}", "", " ".join((ast.get_docstring(tree) or "").split("\n\n")[0].split())]
+        for name in names.split():
+            lines += ["", *_entry(found[name], "###")]
+    return "\n".join(lines) + "\n"
+
+
+API_INTRO = """\
+The command line is the way in for most. From Python, `reasoning_ext.rewards.NAME`, `reasoning_ext.think` and
+`reasoning_ext.verifier` are there to be imported, in rewards of your own and in plain TRL
+([examples/plain_trl.py](../../examples/plain_trl.py)); the other functions on this page are what the commands call, and
+may change between releases. A notebook that uses them: [write a reward](../../examples/notebooks/write_a_reward.ipynb).
+"""
+
+
+def _entry(node: ast.FunctionDef, level: str) -> list[str]:
+    """Write a function as Markdown: name, signature, docstring with its sections as lists."""
+    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
+    signature = f"{node.name}({ast.unparse(node.args)}){result}"
+    if len(signature) > 100:
+        signature = f"{node.name}(\n    " + ",\n    ".join(_arguments(node)) + f",\n){result}"
+    return [f"{level} {node.name}", "", "```python", signature, "```", "", *_docstring(ast.get_docstring(node) or "")]
+
+
+def _arguments(node: ast.FunctionDef) -> list[str]:
+    one_each = re.split(r", (?![^\[(]*[\])])", ast.unparse(node.args))
+    return [argument for argument in one_each if argument]
+
+
+def _docstring(text: str) -> Iterator[str]:
+    """Yield the lines of a docstring in Markdown; doctests at the end of its text become a block too."""
+    first, *sections = SECTION.split(text)
+    yield from _with_examples(first)
+    for title, body in zip(sections[::2], sections[1::2], strict=True):
+        yield f"\n**{title}**\n"
+        body = textwrap.dedent(body.strip("\n"))
+        if title == "Example":
+            yield from ("```python", body.strip(), "```")
+        elif title in ("Returns", "Yields"):
+            yield _safe(" ".join(body.split()))
+        else:
+            for item in re.split(r"\n(?=\S)", body.strip()):
+                name, _, what = " ".join(item.split()).partition(": ")
+                yield f"- `{name}`: {_safe(what)}"
+
+
+def _with_examples(text: str) -> Iterator[str]:
+    before, prompt, after = text.strip().partition(">>> ")
+    yield _safe(before.strip())
+    if prompt:
+        yield from ("", "```python", prompt + after.strip(), "```")
+
+
+def _safe(text: str) -> str:
+    """Keep tags that stand outside backticks from being HTML."""
+    parts = text.split("`")
+    return "`".join(part if i % 2 else part.replace("<", "&lt;") for i, part in enumerate(parts))
+
+
+def cli_page() -> str:
+    """Write the help of every command."""
+    command = typer.main.get_command(app)
+    text = get_docs_for_click(obj=command, ctx=typer.Context(command, info_name="reasoning-ext"), name="reasoning-ext")
+    text = re.sub(r"\*\*Commands\*\*:\n\n(?:\* .*\n)+\n", "", text)  # cut short there, whole below
+    text = re.sub(r"\* `--help`: .*\n", "", text).replace("**Options**:\n\n\n", "")
+    return re.sub(r"\n{3,}", "\n\n", f"# Command line\n\n{MADE}\n{CLI_INTRO}\n" + text.partition("\n")[2])
+
+
+CLI_INTRO = """\
+Every command has `--help`. `run` and `check` take recipes and folders of recipes, and after them `--key value` for any
+[key](keys.md), which stands in the place of the recipe's. Exit codes: 0 all is well, 2 what you can mend, in one line on standard
+error; 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM.
+"""
+
+PAGES = {"keys.md": keys_page, "rewards.md": rewards_page, "cli.md": cli_page, "api.md": api_page}
+
+
+def main() -> int:
+    """Write the pages, or with --check tell which of them differ."""
+    check, differ = "--check" in sys.argv[1:], []
+    for name, write in PAGES.items():
+        text, file = write(), REFERENCE / name
+        if not file.is_file() or file.read_text(encoding="utf-8") != text:
+            differ.append(name)
+            if not check:
+                file.parent.mkdir(parents=True, exist_ok=True)
+                file.write_text(text, encoding="utf-8")
+    print("docs/reference:", f"{'differ' if check else 'written'}: {', '.join(differ)}" if differ else "as they were")
+    return int(check and bool(differ))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
