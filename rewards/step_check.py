@@ -30,6 +30,8 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|0|[1-9][0-9]*+)?(?:\.[0-9]++)?")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*+\{([^{}]*+)\}")
+_POINT = re.compile(r"\b([1-9][0-9]{0,2})\.([0-9]{3})\b")  # 3.000 may be three thousand
+_CUT = re.compile(r"(?<=[0-9][.,])[ \t]*+\n[ \t]*+(?=[0-9])")
 _BOLD = re.compile(r"(?<!\S)\*\*(?=\S)|(?<=\S)\*\*(?![^\s.,:;)])")
 
 # Tokens: numbers, words, `+-*/^%`, `@` (of), `\` (frac), brackets, `=`, `≈`, `;` (a clean break), `!` (one that leaves
@@ -86,7 +88,7 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     """
     if type(min_equations) is not int or min_equations < 1:
         raise ValueError(f"step_check: found min_equations={min_equations!r}; allowed: whole numbers from 1")
-    verdicts = [_verdicts(think.split(think.content(completion)).thought or "") for completion in completions]
+    verdicts = [_verdicts(_mended(think.split(think.content(completion)).thought or "")) for completion in completions]
     return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in verdicts]
 
 
@@ -96,7 +98,7 @@ def equations(thought: str) -> list[str]:
     >>> equations("First 3 + 4 = 7, then I take 7*2=14.")
     ['3+4=7', '7*2=14']
     """
-    read = (equation for statement in _statements(_readable(thought)) for equation in _equations(statement))
+    read = (equation for statement in _statements(_readable(_mended(thought))) for equation in _equations(statement))
     return ["".join([*left.tokens, sign, *right.tokens]) for left, sign, right in read]
 
 
@@ -108,6 +110,16 @@ def _verdicts(thought: str) -> list[bool]:
         if (holds := _holds(left, sign, right)) is not None:  # a true result is no part of what makes a sum distinct
             judged.add((frozenset(side.key for side in (left, right) if not (holds and side.number)), holds))
     return [holds for _, holds in judged]
+
+
+def _mended(thought: str) -> str:
+    """Join a number that a line break has cut in two, `18*3.\\n14159 = 56.54862`, where more holds that way than otherwise."""
+    mended, (before, *pieces) = [], _CUT.split(thought)
+    for piece in pieces:  # what stands between two breaks is judged twice, so that the time is linear
+        joined, apart = _verdicts(before + piece), _verdicts(f"{before}\n{piece}")
+        mended += [before, "" if joined.count(False) - sum(joined) < apart.count(False) - sum(apart) else "\n"]
+        before = piece
+    return "".join([*mended, before])
 
 
 def _readable(thought: str) -> str:
@@ -223,7 +235,9 @@ def _holds(left: "_Side", sign: str, right: "_Side") -> bool | None:
         is_loose = one.percents and not two.percents and abs(100 * one.value - two.value) <= 100 * slack
         if is_range or is_loose:  # `15/60*100 = 25%`
             return None
-    return None if sign == "≈" and not (left.number or right.number) else False
+    first, second = (_side(*(_POINT.sub(r"\1\2", token) for token in side.tokens)) for side in (left, right))
+    is_pointed = first and second and first.value == second.value  # `1000*3 = 3.000`
+    return None if is_pointed or (sign == "≈" and not (left.number or right.number)) else False
 
 
 class _Side:
