@@ -21,7 +21,7 @@ from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
-from reasoning_ext.runs.folder import fingerprint
+from reasoning_ext.runs.folder import fingerprint, say
 from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 
@@ -175,4 +175,5 @@ def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) ->
     if quantized:
         problem = f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
         raise ModelError("use_peft", problem)
+    say(f"model  {name} is merged onto its base, and all weights are trained")
     return model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped
