@@ -48,7 +48,7 @@ def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None
         return interval([of(rows) for rows in problems.values()], trials)
 
     n = min(map(len, problems.values()))
-    figures = {"problems": len(problems), **(trained.figure(problems) if trained else {})}
+    figures: dict[str, Any] = {"problems": len(problems), **(trained.figure(problems) if trained else {})}
     figures["greedy"] = interval([float(row["right"]) for row in greedy])
     if sampled:
         figures["pass@1"] = share(lambda rows: fmean(row["right"] for row in rows), len(sampled))

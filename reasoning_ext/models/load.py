@@ -16,7 +16,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.errors import KeyProblem, UserError, one_line
 from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 from reasoning_ext.models.unsloth import load_unsloth
@@ -44,8 +44,7 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     except UserError:
         raise
     except Exception as error:  # whatever transformers, PEFT or Unsloth make of it
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
+        raise ModelError("model_name_or_path", f"cannot load {name}: {one_line(error)}") from error
     _adopt_template(loaded, options)
     saved = options.trainable and not config.use_peft
     problem = vocabulary_problem(name, loaded.tokenizer, loaded.model.config)
