@@ -69,7 +69,7 @@ def default_findings(recipe: Recipe) -> list[Problem]:
 
 
 def _dropout(recipe: Recipe) -> float:
-    """Return the dropout that nobody has asked for: of the adapter that is trained further, or the default of a new one."""
+    """Return the dropout that nobody asked for: that of the adapter that is trained further, or a new one's default."""
     if not recipe.get("use_peft") or recipe.get("disable_dropout") or "lora_dropout" in recipe.values:
         return 0.0
     name = recipe.local(recipe.values.get("model_name_or_path") or "")

@@ -39,8 +39,8 @@ class TraceFilters:
         min_steps: least share of true equations in the thought, as `step_check` counts them; rows without are kept.
         min_tokens: fewest tokens of the completion.
         max_tokens: most tokens of the completion.
-        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share. 0.2 drops 3 of
-            GSM8K's 7,473 training solutions, 1 of MATH-500's, and 13 of 16 texts that a model of 135M did not end by itself.
+        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share. 0.2
+            drops 3 of GSM8K's 7,473 solutions, 1 of MATH-500's, 13 of 16 that a model of 135M did not end by itself.
         language: a script, or several joined by `+`, that 90 % of the letters must be in, as `language` counts them.
         require_thought: keep rows with a closed thought that is not empty.
     """
@@ -126,9 +126,9 @@ def filter_traces(
 def repetition(text: str) -> float:
     """Return the share of a text that stands in a passage of 10 words which the text has had before.
 
-    Words alone make a passage, numbers, signs, letters that stand for variables and LaTeX's commands do not, since mathematics
-    writes a formula again at every step; those between the words belong to it, and must be the same. The first occurrence of a
-    passage does not count, and what stands in several counts once.
+    Words alone are counted to 10, and not numbers, signs, single letters or LaTeX's commands, since mathematics writes
+    a formula again at every step; what stands between the words belongs to the passage, and must be the same. The
+    first occurrence of a passage does not count, and what stands in several counts once.
 
     >>> repetition("one two three four five six seven eight nine ten " * 4)
     0.75

@@ -109,7 +109,7 @@ def _refuse_failures(progress: Progress, label: str) -> None:
 
 
 def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
-    """Say that most of a model's completions were cut off at so many tokens, and what to change; "" where they were not."""
+    """Say that most of a model's completions were cut off at so many tokens, and what to change; else ""."""
     cut_off = [row["completion"] for row in answers if not row["finished"] and not row.get("error")]
     if len(cut_off) * 2 <= len(answers):
         return ""

@@ -117,7 +117,7 @@ class WeightSchedule(TrainerCallback):
 
 
 def _logged_early(state: TrainerState, key: str) -> list[float]:
-    """Return what was logged under a key so far, at the one log that is early enough to warn and late enough to know."""
+    """Return what was logged under a key so far, at the one log that is early enough to warn; at any other nothing."""
     early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
     found = [row[key] for row in state.log_history if key in row]
     return found if key in state.log_history[-1] and len(found) == early else []

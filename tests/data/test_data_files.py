@@ -117,7 +117,7 @@ FAULTS = [
 ]  # fmt: skip
 
 
-BYTES = ("latin1.jsonl", "latin1.csv", "zip.jsonl")
+BYTES = ("latin1.jsonl", "latin1.csv", "zip.jsonl", "packed.jsonl")
 
 
 @pytest.mark.parametrize(("name", "content", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
