@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from functools import lru_cache
-from itertools import groupby
+from itertools import chain, groupby, pairwise
 from typing import Any
 
 from reasoning_ext import think
@@ -30,6 +30,7 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|0|[1-9][0-9]*+)?(?:\.[0-9]++)?")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*+\{([^{}]*+)\}")
+_CUT = re.compile(r"(?<=[0-9][.,])[ \t]*+\n[ \t]*+(?=[0-9])")
 _BOLD = re.compile(r"(?<!\S)\*\*(?=\S)|(?<=\S)\*\*(?![^\s.,:;)])")
 
 # Tokens: numbers, words, `+-*/^%`, `@` (of), `\` (frac), brackets, `=`, `≈`, `;` (a clean break), `!` (one that leaves
@@ -43,8 +44,7 @@ _SPELLINGS = {
 }  # fmt: skip
 _KNOWN = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _KNOWN |= {"divided by": "/", "multiplied by": "*"}
-_CLOSERS = {"(": ")", "[": "]", "{": "}"}
-_BRACKETS = frozenset("()[]{}")
+_CLOSERS, _BRACKETS = {"(": ")", "[": "]", "{": "}"}, frozenset("()[]{}")
 _OPERATORS: dict[str, tuple[int, Callable[[Any, Any], Any]]] = {
     "+": (1, operator.add), "-": (1, operator.sub), "*": (2, operator.mul), "@": (2, operator.mul),
     "/": (2, operator.truediv), "^": (3, operator.pow), "\\": (0, operator.truediv),
@@ -86,7 +86,7 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     """
     if type(min_equations) is not int or min_equations < 1:
         raise ValueError(f"step_check: found min_equations={min_equations!r}; allowed: whole numbers from 1")
-    verdicts = [_verdicts(think.split(think.content(completion)).thought or "") for completion in completions]
+    verdicts = [_verdicts(_mended(think.split(think.content(completion)).thought or "")) for completion in completions]
     return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in verdicts]
 
 
@@ -96,18 +96,25 @@ def equations(thought: str) -> list[str]:
     >>> equations("First 3 + 4 = 7, then I take 7*2=14.")
     ['3+4=7', '7*2=14']
     """
-    read = (equation for statement in _statements(_readable(thought)) for equation in _equations(statement))
+    read = (equation for statement in _statements(_readable(_mended(thought))) for equation in _equations(statement))
     return ["".join([*left.tokens, sign, *right.tokens]) for left, sign, right in read]
 
 
 def _verdicts(thought: str) -> list[bool]:
     """Tell of each distinct equation whether it holds."""
-    judged = set()
-    statements = set(_statements(_readable(thought)))
-    for left, sign, right in {equation for statement in statements for equation in _equations(statement)}:
+    judged, read = set(), {*_statements(_readable(thought))}
+    for left, sign, right in {equation for statement in read for equation in _equations(statement)}:
         if (holds := _holds(left, sign, right)) is not None:  # a true result is no part of what makes a sum distinct
             judged.add((frozenset(side.key for side in (left, right) if not (holds and side.number)), holds))
     return [holds for _, holds in judged]
+
+
+def _mended(thought: str) -> str:
+    """Join a number that a line break has cut in two, `18*3.\\n14159 = 56.54862`, where more holds that way."""
+    pieces = _CUT.split(thought)  # what stands between two breaks is judged with both, so that the time is linear
+    read = ((_verdicts(a + b), _verdicts(f"{a}\n{b}")) for a, b in pairwise(pieces))
+    ends = ["" if 2 * sum(joined) - len(joined) > 2 * sum(apart) - len(apart) else "\n" for joined, apart in read]
+    return "".join(chain.from_iterable(zip(pieces, [*ends, ""], strict=True)))
 
 
 def _readable(thought: str) -> str:
@@ -122,8 +129,7 @@ def _statements(text: str) -> Iterator[tuple[str, ...]]:
     """Yield the tokens between clean breaks; a line that ends in an operator, or is followed by `=`, goes on."""
     raws = _TOKEN.findall(text)
     meanings = {raw: _KNOWN.get(raw) or _token(raw) for raw in set(raws)}
-    tokens: list[str] = []
-    line_ended = False
+    tokens, line_ended = list[str](), False
     for token in map(meanings.__getitem__, raws):
         if token == "\n":
             line_ended = True
@@ -132,8 +138,7 @@ def _statements(text: str) -> Iterator[tuple[str, ...]]:
                 yield (*tokens, "#") if token == "!" else tuple(tokens)
                 tokens = []
             line_ended = False
-            if token not in ";!":
-                tokens.append(token)
+            tokens += [token] * (token not in ";!")
     yield tuple(tokens)
 
 
@@ -223,7 +228,9 @@ def _holds(left: "_Side", sign: str, right: "_Side") -> bool | None:
         is_loose = one.percents and not two.percents and abs(100 * one.value - two.value) <= 100 * slack
         if is_range or is_loose:  # `15/60*100 = 25%`
             return None
-    return None if sign == "≈" and not (left.number or right.number) else False
+    first, second = (_side(*(t.replace(".", "") if t[-4:-3] == "." else t for t in s.tokens)) for s in (left, right))
+    is_pointed = first and second and first.value == second.value  # `1000*3 = 3.000`
+    return None if is_pointed or (sign == "≈" and not (left.number or right.number)) else False
 
 
 class _Side:

@@ -16,7 +16,7 @@ from reasoning_ext.check.advice import default_findings, version_findings
 from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.golds import read_golds, try_recipe_rewards
 from reasoning_ext.check.keys import Checked, broken_rules, check_folder, check_recipe, outputs, parse
-from reasoning_ext.check.lineage import forgotten, overlap_findings
+from reasoning_ext.check.lineage import adapter_without_peft, forgotten, overlap_findings
 from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_card, report_memory
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
@@ -129,7 +129,7 @@ class Look:
         if stopped or (not self.run and self._lacks_trainer()):
             checked.unread = "not read, because of the errors"
             return
-        checked.add(forgotten(recipe, self.earlier))
+        checked.add([*forgotten(recipe, self.earlier), *adapter_without_peft(recipe, self.earlier)])
         self._read()
         if self.run and (checked.errors or self._lacks_trainer()):
             return

@@ -5,13 +5,16 @@ what each declares; here stand the ranges that our tests ran on.
 """
 
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from packaging.version import InvalidVersion, Version
 
 from reasoning_ext.check.cost import generation_of
 from reasoning_ext.errors import Level, Problem
+from reasoning_ext.models.adapter import ADAPTER
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs.files import read_object
 
 FULL_RATE_LIMIT = 5e-5  # full fine-tuning of a pretrained model; LoRA takes about ten times its rate
 LORA_RATE_LIMIT = 1e-6
@@ -47,6 +50,10 @@ def default_findings(recipe: Recipe) -> list[Problem]:
         tell(
             "note", "beta", ", the default: nothing holds the model near its start; write 0.04 for example if it drifts"
         )
+    if recipe.stage == "grpo" and (dropout := _dropout(recipe)):
+        text = f"found {dropout}, with which the policy that is trained is another than the one that sampled"
+        text += "; write disable_dropout: true, or 0.0 for a new adapter"
+        found.append(Problem(code="surprising_value", level="note", key="lora_dropout", found=text))
     steps = "gradient_accumulation_steps"
     if (
         recipe.stage == "grpo"
@@ -59,6 +66,15 @@ def default_findings(recipe: Recipe) -> list[Problem]:
             text = " with use_vllm: true; vLLM's probabilities are of the tokens that it leaves in, TRL's of all, which"
             tell("warning", key, f"{text} biases the importance weights; leave it out")
     return found
+
+
+def _dropout(recipe: Recipe) -> float:
+    """Return the dropout that nobody asked for: that of the adapter that is trained further, or a new one's default."""
+    if not recipe.get("use_peft") or recipe.get("disable_dropout") or "lora_dropout" in recipe.values:
+        return 0.0
+    name = recipe.local(recipe.values.get("model_name_or_path") or "")
+    adapter = {} if recipe.get("merge_adapter") else read_object(Path(name) / ADAPTER)
+    return float(adapter.get("lora_dropout", recipe.get("lora_dropout")) or 0.0)
 
 
 def version_findings(backend: str, use_vllm: bool, quantized: bool = False) -> list[Problem]:

@@ -48,6 +48,7 @@ IDLE: tuple[tuple[str, str, tuple[Any, ...]], ...] = (
     ("activation_offloading", "use_cpu", (True,)),
     ("fsdp_config", "fsdp", (None, "", False)),
     ("dataloader_persistent_workers dataloader_prefetch_factor", "dataloader_num_workers", (0,)),
+    ("temperature top_p top_k min_p", "num_generations", (0,)),
     ("vllm_*", "engine", ("transformers", "server")),
     ("attn_implementation max_seq_length bnb_4bit_* use_bnb_nested_quant", "engine", ("vllm", "server")),
     ("load_in_8bit model_init_kwargs", "engine", ("vllm", "server")),

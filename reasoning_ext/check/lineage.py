@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.lineage import maker_of, overlap_lines, overlaps, prompt_settings
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import read_rows
 from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
@@ -36,6 +38,20 @@ def forgotten(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Problem]:
                 text = f"left out, but {name} was trained with {value!r}; write the same, or null to ask it without"
                 found.setdefault(key, Problem(code="forgotten_prompt", level="warning", key=key, found=text))
     return list(found.values())
+
+
+def adapter_without_peft(recipe: Recipe, earlier: Iterable[Recipe] = ()) -> list[Problem]:
+    """Say that use_peft is left out where the model is an adapter, or will be one once `earlier` recipes have run."""
+    name = recipe.values.get("model_name_or_path")
+    if recipe.stage not in TRAINED or "use_peft" in recipe.values or not isinstance(name, str):
+        return []
+    place = recipe.local(name)
+    makers = [other for other in earlier if other.output_dir.resolve() == Path(place).resolve()]
+    if not is_adapter(place) and not any(other.get("use_peft") for other in makers[-1:] if other.stage in TRAINED):
+        return []
+    text = f"left out, where {name} is an adapter: it is merged onto its base, and all weights are trained"
+    hint = "write use_peft: true to train it further, or false"
+    return [Problem(code="surprising_value", level="warning", key="use_peft", found=text, hint=hint)]
 
 
 def _shaping(recipe: Recipe) -> dict[str, Any]:

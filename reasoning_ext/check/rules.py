@@ -39,7 +39,7 @@ BOUNDS = (
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps generation_batch_size "
         "steps_per_generation num_iterations max_samples max_length max_seq_length max_prompt_length keep diverse lora_r "
         "max_completion_length min_generations max_generations precompute_ref_batch_size dataloader_prefetch_factor "
-        "dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps num_generations"
+        "dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps"
     )),
     ("0 or more", 0, math.inf, (
         "learning_rate weight_decay max_grad_norm warmup_steps lora_dropout dataloader_num_workers neftune_noise_alpha "
@@ -49,7 +49,11 @@ BOUNDS = (
     ("a share from 0 to 1", 0, 1, "top_entropy_quantile max_unreadable_golds"),
     ("a share above 0 and up to 1", 1e-12, 1, "vllm_gpu_memory_utilization min_agreement"),
 )  # fmt: skip
-ANSWERING = ("num_generations", "max_completion_length", "per_device_eval_batch_size")
+FEWEST = {  # completions a prompt
+    "grpo": (2, "2 or more, because GRPO compares a prompt's completions"),
+    "eval": (0, "0 or more, where 0 asks for greedy completions alone"),
+}
+ANSWERING = ("max_completion_length", "per_device_eval_batch_size")
 ALL_WEIGHTS, OF_LENGTHS = {"use_peft": False}, ("group_by_length", "batch_rebalance")
 # stages, a key, its values that cannot work, those of other keys beside them, what to do
 TOGETHER: tuple[tuple[tuple[str, ...], str, Callable[[Any], bool], dict[str, Any], str], ...] = (
@@ -116,12 +120,13 @@ def out_of_bounds(recipe: Recipe) -> Problems:
             value = recipe.values.get(key)
             if isinstance(value, int | float) and not (least <= value <= most and value != math.inf):
                 yield recipe.problem(key, f"found {value}", allowed)
+    least, allowed = FEWEST.get(recipe.stage, (1, "1 or more"))
+    drawn = recipe.get("num_generations") if "num_generations" in recipe.keys else least
+    if drawn is None or drawn < least:
+        yield recipe.problem("num_generations", f"found {drawn}", allowed)
     for key in ANSWERING if recipe.stage not in TRAINED else ():
         if recipe.get(key) is None:
             yield recipe.problem(key, "found None", "1 or more")
-    if recipe.stage == "grpo" and recipe.get("num_generations") in (None, 1):
-        allowed = "2 or more, because GRPO compares a prompt's completions"
-        yield recipe.problem("num_generations", f"found {recipe.get('num_generations')}", allowed)
 
 
 def unfit_together(recipe: Recipe) -> Problems:

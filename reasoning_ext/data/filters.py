@@ -25,7 +25,9 @@ NGRAM = 10  # words; the longest n-gram of Gopher's repetition rules (Rae et al.
 LOOP_TIMES, LOOP_WORDS = 5, 40  # a phrase so often in a row at the end, and together so many words, is a loop
 LANGUAGE_SHARE = 0.9
 _BATCH, _EXAMPLES = 512, 3
-_WORD = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|\w{1,20}|[^\w\s]")  # a flood of one letter is many words
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{1,20}|\\[A-Za-z]*|\d{1,20}|_|[^\w\s]"
+)  # a flood is many of them
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class TraceFilters:
         min_steps: least share of true equations in the thought, as `step_check` counts them; rows without are kept.
         min_tokens: fewest tokens of the completion.
         max_tokens: most tokens of the completion.
-        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share.
+        max_repetition: largest `repetition` of the completion; what ends in a loop is dropped whatever its share. 0.2
+            drops 3 of GSM8K's 7,473 solutions, 1 of MATH-500's, 13 of 16 that a model of 135M did not end by itself.
         language: a script, or several joined by `+`, that 90 % of the letters must be in, as `language` counts them.
         require_thought: keep rows with a closed thought that is not empty.
     """
@@ -121,24 +124,28 @@ def filter_traces(
 
 
 def repetition(text: str) -> float:
-    """Return the share of a text's words that stand in an n-gram of 10 words which the text has had before.
+    """Return the share of a text that stands in a passage of 10 words which the text has had before.
 
-    A word is a run of up to 20 letters and digits, another sign, or one Chinese or Japanese character. The first
-    occurrence of an n-gram does not count, and a word in several repeated n-grams counts once.
+    Words alone are counted to 10, and not numbers, signs, single letters or LaTeX's commands, since mathematics writes
+    a formula again at every step; what stands between the words belongs to the passage, and must be the same. The
+    first occurrence of a passage does not count, and what stands in several counts once.
 
     >>> repetition("one two three four five six seven eight nine ten " * 4)
     0.75
+    >>> repetition("x + 2y - 3z = 4, 5x - y = 6, " * 9)
+    0.0
     """
-    words = _WORD.findall(text)
+    tokens = _TOKEN.findall(text)
+    words = [i for i, token in enumerate(tokens) if token.isalpha() and (len(token) > 1 or token > "\u3040")]
     seen: set[tuple[str, ...]] = set()
-    repeated = covered = 0  # words counted, and where the n-grams counted so far end
-    for end in range(NGRAM, len(words) + 1):
-        ngram = tuple(words[end - NGRAM : end])
-        if ngram in seen:
-            repeated += end - max(covered, end - NGRAM)
-            covered = end
-        seen.add(ngram)
-    return repeated / len(words) if words else 0.0
+    repeated = covered = 0  # tokens counted, and where the passages counted so far end
+    for first, last in zip(words, words[NGRAM - 1 :], strict=False):
+        passage = tuple(tokens[first : last + 1])
+        if passage in seen:
+            repeated += last + 1 - max(covered, first)
+            covered = last + 1
+        seen.add(passage)
+    return repeated / len(tokens) if tokens else 0.0
 
 
 def ends_in_loop(text: str) -> bool:
@@ -147,7 +154,7 @@ def ends_in_loop(text: str) -> bool:
     >>> ends_in_loop("So it is 4. " + "Wait, let me check again. " * 9 + "Wait, let")
     True
     """
-    words = _WORD.findall(text)[-2::-1]  # the last word may be cut off itself; it is counted, not compared
+    words = _TOKEN.findall(text)[-2::-1]  # the last word may be cut off itself; it is counted, not compared
     border = [0] * len(words)  # Knuth-Morris-Pratt: how long a prefix of the reversed words also ends here
     length = 0
     for i in range(1, len(words)):

@@ -84,7 +84,7 @@ def format_rows(
     if hasattr(rows, "num_rows"):
         try:
             more = {"features": features_of(made), "desc": f"Formatting as {plugin.name}"}
-        except TypeError as error:
+        except OddColumn as error:
             found = f"{plugin.name} gives values of different kinds in one column: {error}"
             raise DataError("dataset_format", found) from error
         more["load_from_cache_file"] = False  # that knows a function by its name, and an edited format has the same

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError, columns_of
 from reasoning_ext.data.row_options import Source
+from reasoning_ext.errors import one_line
 from reasoning_ext.recipe.entries import TASK
 from reasoning_ext.recipe.keys import FROM_DATA
 
@@ -44,8 +45,7 @@ def mix(parts: list[Dataset], sources: Sequence[Source], seed: int) -> Dataset:
     except DataError:
         raise
     except (ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise DataError("datasets", f"the entries' columns do not go together: {reason}") from error
+        raise DataError("datasets", f"the entries' columns do not go together: {one_line(error)}") from error
 
 
 def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], seed: int, from_data: bool) -> Dataset:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError
-from reasoning_ext.data.format import features_of
+from reasoning_ext.data.format import OddColumn, features_of
 from reasoning_ext.data.held_out import SPLITS, split_off
 from reasoning_ext.data.tables import ALLOWED, kind_of, table
 from reasoning_ext.errors import one_line
@@ -120,8 +120,8 @@ def load_rows(
     except DataError:
         raise
     except (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:300]
-        raise DataError("dataset_name", f"cannot read {name}, split {split}: {reason}") from error
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise DataError("dataset_name", f"cannot read {name}, split {split}: {one_line(cause)}") from error
     if not columns or getattr(rows, "num_rows", 1) == 0:
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
     return rows
@@ -231,6 +231,6 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
         raise DataError("dataset_name", f"{where(plugin.file, error)} failed: {reason}") from error
     try:
         features = features_of(made)
-    except TypeError as error:
+    except OddColumn as error:
         raise DataError("dataset_name", f"{plugin.name} gives what no column holds: {error}") from error
     return Dataset.from_list([{name: row.get(name) for name in features} for row in made], features=features)

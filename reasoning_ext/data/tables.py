@@ -6,6 +6,7 @@ of `answer`, or of a column with texts or numbers beyond 64 bits. All of a CSV i
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.format import OddColumn, features_of
+from reasoning_ext.errors import one_line
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,8 +96,7 @@ def _numbered(files: list[str], texts: tuple[str, ...]) -> Iterator[tuple[str, d
         except _Fault as fault:
             raise DataError("dataset_name", f"{file}:{fault.line}: {fault}") from fault
         except (OSError, EOFError, pa.ArrowException) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise DataError("dataset_name", f"{file}: cannot be read after line {number}: {reason}") from error
+            raise DataError("dataset_name", f"{file}: cannot be read after line {number}: {one_line(error)}") from error
 
 
 def _json(opened: BinaryIO, texts: tuple[str, ...]) -> Iterator[tuple[int | str, dict[str, Any]]]:
@@ -132,7 +133,7 @@ def _parsed(raw: bytes, line: int, texts: tuple[str, ...]) -> Any:
             _check_depth(value, 0)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
-        if any(f'"{name}"' in text for name in texts):
+        if _has_numbers(value, texts):
             written = json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None)
             _write_numbers(value, written, texts)
     except UnicodeDecodeError as error:
@@ -157,6 +158,12 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} twice in one object")
     return made
+
+
+def _has_numbers(value: Any, texts: tuple[str, ...]) -> bool:
+    """Tell whether some columns of JSON hold anything that numbers are in; what is all text is not read once more."""
+    rows = [row for row in (value if isinstance(value, list) else [value]) if isinstance(row, dict)]
+    return any(not isinstance(row.get(name), str | dict | None) for row in rows for name in texts)
 
 
 def _write_numbers(value: Any, written: Any, texts: tuple[str, ...]) -> None:
@@ -199,11 +206,16 @@ def _lines(opened: BinaryIO) -> Iterator[str]:
     """Read a file's lines as text."""
     for line, raw in enumerate(opened, 1):
         try:
-            yield raw.decode("utf-8-sig" if line == 1 else "utf-8")
+            text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
         except UnicodeDecodeError as error:
             raise _Fault(line, _not_utf8(error)) from error
+        if "\0" in text:  # csv reads it like a letter
+            raise _Fault(line, "found the byte 0x00, which is no text, allowed: UTF-8")
+        yield text
 
 
 def _not_utf8(error: UnicodeDecodeError) -> str:
     byte = error.object[error.start]
+    if error.object.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "found UTF-16, allowed: UTF-8 (iconv -f utf-16 -t utf-8 converts it)"
     return f"found the byte {byte:#04x}, which is no UTF-8, allowed: UTF-8 (iconv -f latin1 -t utf-8 converts Latin-1)"

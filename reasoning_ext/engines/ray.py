@@ -17,7 +17,7 @@ from threading import Lock
 from typing import Any
 
 from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, key_array
-from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.errors import KeyProblem, UserError, one_line
 from reasoning_ext.models.source import ModelSource
 from reasoning_ext.recipe.engine_options import OPTIONS, RayOptions
 
@@ -43,7 +43,7 @@ class RayEngine:
             try:
                 ray.init(address, log_to_driver=False, logging_level=logging.ERROR, **here)
             except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-                problem = f"cannot reach Ray at address {address}: {' '.join(str(error).split())[:200]}"
+                problem = f"cannot reach Ray at address {address}: {one_line(error)}"
                 raise EngineError("engine_kwargs", problem) from error
         for name, each in {} if options.address else {"GPU": options.num_gpus, "CPU": options.num_cpus}.items():
             if each * options.num_workers > (has := ray.cluster_resources().get(name, 0)):  # and no cluster will grow

@@ -22,6 +22,8 @@ Z = 1.959964  # two-sided 95 %
 def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None = None) -> dict[str, Any]:
     """Return a model's figures, `[value, low, high]` for shares between 0 and 1, and plain numbers for lengths and counts.
 
+    Thoughts, lengths and what was cut off are of the sampled completions; where none was asked for, of the greedy ones.
+
     Args:
         answers: rows as `scored_rows` makes them; what could not be judged is left out and counted.
         decides: the reward that says what is right.
@@ -32,29 +34,31 @@ def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None
     """
     judged = [{**row, "right": row["rewards"][decides] > 0.5} for row in answers if row["rewards"][decides] is not None]
     judged.sort(key=lambda row: row["sample_index"])  # not in the order in which they came
-    greedy = [float(row["right"]) for row in judged if row["sample_index"] == GREEDY]
+    greedy = [row for row in judged if row["sample_index"] == GREEDY]
     sampled = [row for row in judged if row["sample_index"] != GREEDY]
-    unjudged = len(answers) - len(judged)
-    if not sampled or not greedy:
+    unjudged, alone = len(answers) - len(judged), all(row["sample_index"] == GREEDY for row in answers)
+    if not greedy or not (sampled or alone):
         problem = f"no completion could be judged by {decides}: {unjudged} of them have no gold that parses"
         raise DataError("dataset_name", problem)
-    problems: dict[int, list[dict]] = defaultdict(list)
-    for row in sampled:
+    shown, problems = sampled or greedy, defaultdict[int, list[dict]](list)
+    for row in shown:
         problems[row["prompt_index"]].append(row)
 
     def share(of: Any, trials: int | None = None) -> list[float]:
         return interval([of(rows) for rows in problems.values()], trials)
 
     n = min(map(len, problems.values()))
-    figures = {"problems": len(problems), **(trained.figure(problems) if trained else {}), "greedy": interval(greedy)}
-    figures["pass@1"] = share(lambda rows: fmean(row["right"] for row in rows), len(sampled))
+    figures: dict[str, Any] = {"problems": len(problems), **(trained.figure(problems) if trained else {})}
+    figures["greedy"] = interval([float(row["right"]) for row in greedy])
+    if sampled:
+        figures["pass@1"] = share(lambda rows: fmean(row["right"] for row in rows), len(sampled))
     for k in [2**i for i in range(1, 11) if 2**i <= n]:
         figures[f"pass@{k}"] = share(lambda rows, k=k: pass_at_k(len(rows), sum(row["right"] for row in rows), k))
     if n > 2:
         figures[f"maj@{n}"] = share(lambda rows: majority_right(rows[:n]))
-    figures["thinks"] = share(lambda rows: fmean(think.well_formed(row["completion"]) for row in rows), len(sampled))
-    figures["mean tokens"] = round(fmean(row["tokens"] for row in sampled), 2)
-    figures["truncated"] = round(fmean(not row["finished"] for row in sampled), 4)
+    figures["thinks"] = share(lambda rows: fmean(think.well_formed(row["completion"]) for row in rows), len(shown))
+    figures["mean tokens"] = round(fmean(row["tokens"] for row in shown), 2)
+    figures["truncated"] = round(fmean(not row["finished"] for row in shown), 4)
     return figures | ({"not judged": unjudged} if unjudged else {})
 
 

@@ -3,6 +3,7 @@
     eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
     answers.jsonl   every completion, for the report's before and after
 
+With `num_generations: 0` there are the greedy completions alone, and no figure that asks for sampled ones.
 Where a server failed to give a completion, there are no figures until it has been drawn after all: hard problems take longest,
 so that what failed is no random part.
 """
@@ -16,6 +17,7 @@ from contextlib import closing
 from typing import Any
 
 from reasoning_ext.data.columns import check_columns
+from reasoning_ext.data.filters import ends_in_loop
 from reasoning_ext.data.lineage import overlap_lines, overlaps
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
@@ -73,6 +75,9 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     results = {m: metrics([row for row in answers if row["model"] == m], specs[0].name, trained[m]) for m in models}
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
     print_table(results)
+    for label in models:
+        if line := cut_off_line([row for row in answers if row["model"] == label], recipe.get("max_completion_length")):
+            print(f"eval  warning: {label}: {line}", flush=True)
     return 0
 
 
@@ -101,6 +106,18 @@ def _refuse_failures(progress: Progress, label: str) -> None:
         problem = f"{failed.total()} of {progress.total} completions of {label} failed ({kinds})"
         todo = "those that came are kept: run the same command again to draw the others"
         raise EngineError("engine_kwargs", f"{problem}; {todo}")
+
+
+def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
+    """Say that most of a model's completions were cut off at so many tokens, and what to change; else ""."""
+    cut_off = [row["completion"] for row in answers if not row["finished"] and not row.get("error")]
+    if len(cut_off) * 2 <= len(answers):
+        return ""
+    said = f"{len(cut_off)} of {len(answers)} completions were cut off at max_completion_length: {limit}"
+    if (loops := sum(map(ends_in_loop, cut_off))) * 2 > len(cut_off):
+        todo = "train it on answers that end, or write repetition_penalty: 1.1"
+        return f"{said}, {loops} of them in a loop, which more tokens do not end; {todo}"
+    return f"{said}, and what is cut off is rarely right; raise it"
 
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:

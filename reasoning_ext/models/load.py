@@ -16,12 +16,12 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.errors import KeyProblem, UserError
+from reasoning_ext.errors import KeyProblem, UserError, one_line
 from reasoning_ext.models import adapter as adapters
 from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_revision, random_model
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
-from reasoning_ext.runs.folder import fingerprint
+from reasoning_ext.runs.folder import fingerprint, say
 from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 
@@ -44,8 +44,7 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     except UserError:
         raise
     except Exception as error:  # whatever transformers, PEFT or Unsloth make of it
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError("model_name_or_path", f"cannot load {name}: {type(error).__name__}: {reason}") from error
+        raise ModelError("model_name_or_path", f"cannot load {name}: {one_line(error)}") from error
     _adopt_template(loaded, options)
     saved = options.trainable and not config.use_peft
     problem = vocabulary_problem(name, loaded.tokenizer, loaded.model.config)
@@ -186,4 +185,5 @@ def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) ->
     if quantized:
         problem = f"found false with 4- or 8-bit weights and the adapter {name}; write use_peft: true"
         raise ModelError("use_peft", problem)
+    say(f"model  {name} is merged onto its base, and all weights are trained")
     return model.merge_and_unload().requires_grad_(True)  # PEFT froze what it wrapped

@@ -44,7 +44,8 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         beside = [file.name for file in path.parent.glob("*.y*ml")] if os.path.isdir(path.parent) else []
         near = difflib.get_close_matches(path.name, beside, 1)
         hint = f"the nearest is {path.parent / near[0]}" if near else ""
-        raise UserError(Problem(code="no_recipe", file=str(path), found="there is no such file", hint=hint))
+        found = "this is no file of text" if os.path.exists(path) else "there is no such file"
+        raise UserError(Problem(code="no_recipe", file=str(path), found=found, hint=hint))
     try:
         text = path.read_bytes().decode()
         if odd := yaml.reader.Reader.NON_PRINTABLE.search(text):

@@ -18,7 +18,10 @@ PACKAGES = (
 
 
 def quiet() -> None:
-    """Silence what no user can act on: a deprecation in TRL's own defaults, missing CPU kernels; no bars in a log."""
+    """Silence what no user can act on: what is said of TRL's own defaults, missing CPU kernels; no bars in a log."""
+    warnings.filterwarnings(
+        "ignore", message="'pin_memory' argument is set .* but no accelerator", category=UserWarning
+    )
     for name in ("gradient_checkpointing", "compute_loss_func"):
         warnings.filterwarnings("ignore", message=rf".*{name}.* is deprecated", category=FutureWarning)
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

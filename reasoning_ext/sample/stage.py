@@ -141,8 +141,12 @@ def _print(found: Summary, fixed: int) -> None:
     if fixed:
         share = found.saved / fixed
         print(f"adaptive: {found.sampled} of {fixed} completions drawn, {found.saved} ({share:.0%}) saved")
+    most_cut_off = found.cut_off * 2 > found.sampled
+    if most_cut_off and found.kept:
+        said = f"{found.cut_off} of {found.sampled} completions were cut off, and what is cut off is not accepted"
+        print(f"warning: {said}; raise max_completion_length")
     if not found.kept:
         ends = "  ".join(f"{name} {count}" for name, count in found.errors.items())
         todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
-        todo = "raise max_completion_length" if found.cut_off * 2 > found.sampled else todo
+        todo = "raise max_completion_length" if most_cut_off else todo
         print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from reasoning_ext import think
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, one_line
 
 USER, THOUGHT, ANSWER, NEXT = "zqjuq", "zqjtq", "zqjaq", "zqjnq"  # words that no template writes
 USER_TURN, NEXT_TURN = {"role": "user", "content": USER}, {"role": "user", "content": NEXT}
@@ -94,7 +94,7 @@ class Probe:
         except ContractError:
             raise
         except Exception as error:  # a template raises whatever it likes at what it does not expect
-            self.refusal = " ".join(str(error).split())[:200]
+            self.refusal = one_line(error)
             return ""
 
     def begin(self) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext import think
+from reasoning_ext.errors import one_line
 from reasoning_ext.think.probes import render, split_prompt
 from reasoning_ext.think.template import Contract
 
@@ -23,7 +24,7 @@ def render_prompt(
     try:
         return render(tokenizer, contract.messages(prompt), True, chat_template_kwargs)
     except Exception as error:  # a template raises whatever it likes
-        raise ValueError(f"the chat template refuses the prompt: {' '.join(str(error).split())[:200]}") from error
+        raise ValueError(f"the chat template refuses the prompt: {one_line(error)}") from error
 
 
 @dataclass(frozen=True)

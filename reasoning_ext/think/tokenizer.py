@@ -7,7 +7,7 @@ import functools
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, one_line
 
 # For base models, whose tokenizer has none. Plain words, so that no token is new to the model, and line ends in place
 # of spaces behind the colons, because a space there would be torn off the first word. Turns end with the tokenizer's
@@ -46,8 +46,7 @@ def _read(name: str, key: str, revision: str | None = None, trust_remote_code: b
     try:
         return read_tokenizer(name, revision, trust_remote_code)
     except Exception as error:  # tokenizers has no other for a damaged file
-        reason = " ".join(str(error).split())[:200]
-        raise TokenizerError(key, f"cannot load the tokenizer of {name}: {reason}") from error
+        raise TokenizerError(key, f"cannot load the tokenizer of {name}: {one_line(error)}") from error
 
 
 def read_tokenizer(name: str, revision: str | None = None, trust_remote_code: bool = False) -> Any:

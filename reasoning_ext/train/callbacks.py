@@ -20,12 +20,12 @@ from reasoning_ext.runs.interrupt import Interrupt
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print
 
+FLAT, CUT_OFF = "frac_reward_zero_std", "completions/clipped_ratio"
 SHOWN = (
     "loss", "mean_token_accuracy", "reward", "rewards/accuracies", "rewards/margins", "completions/mean_length",
-    "completions/clipped_ratio", "frac_reward_zero_std", "kl", "eval_loss", "learning_rate",
+    CUT_OFF, FLAT, "kl", "eval_loss", "learning_rate",
 )  # fmt: skip
 COUNT, TOKENS = "_total_train_tokens", "num_tokens.json"  # TRL's count in SFT and DPO, and where a checkpoint has it
-FLAT = "frac_reward_zero_std"
 EARLY = 10  # logs, or a quarter of the run, after which one without a difference in any group is warned of
 
 
@@ -116,13 +116,31 @@ class WeightSchedule(TrainerCallback):
                 self.trainer.reward_weights[i] = spec.weight_at(state.global_step)
 
 
+def _logged_early(state: TrainerState, key: str) -> list[float]:
+    """Return what was logged under a key so far, at the one log that is early enough to warn; at any other nothing."""
+    early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
+    found = [row[key] for row in state.log_history if key in row]
+    return found if key in state.log_history[-1] and len(found) == early else []
+
+
+class MostCutOff(TrainerCallback):
+    """Warn of a GRPO run of which most completions are cut off: what has no answer earns nothing for it."""
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Look at the shares of the first logs."""
+        shares = _logged_early(state, CUT_OFF)
+        if shares and state.is_world_process_zero and (mean := sum(shares) / len(shares)) > 0.5:
+            said = f"{mean:.0%} of completions were cut off at max_completion_length: {args.max_completion_length}"
+            todo = "raise it, or begin with a model that ends its answers, as stage sft teaches it"
+            print(f"grpo  warning: {said}, before they had an answer; {todo}", flush=True)
+
+
 class FlatGroups(TrainerCallback):
     """Warn of a GRPO run in which no group has had two different rewards: it learns nothing."""
 
     def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Look at all logs so far, those before a checkpoint too."""
-        early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
-        if FLAT in state.log_history[-1] and sum(FLAT in row for row in state.log_history) == early:
+        if _logged_early(state, FLAT):
             self.on_train_end(args, state, control)
 
     def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:

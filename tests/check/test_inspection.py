@@ -204,6 +204,7 @@ def test_a_sample_goes_over_the_whole_data_set_and_has_the_longest_row(check):
          "40 completions of 10 prompts"),
         (SFT.replace("sft", "eval").replace("model_name_or_path: ./model", "models: {a: ./model, b: ./model}")
          + "num_generations: 4\n", {"rows": 10}, "100 completions of 10 prompts"),
+        (SFT.replace("sft", "eval") + "num_generations: 0\n", {"rows": 10}, "10 completions of 10 prompts"),
     ],
 )  # fmt: skip
 def test_the_arithmetic_of_batches(text, facts, found, write_recipe, monkeypatch):

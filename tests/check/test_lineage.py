@@ -1,9 +1,11 @@
 """The runs that a model comes from: what they were asked with, and what they were trained on."""
 
+import shutil
+
 import pytest
 import yaml
 
-from reasoning_ext.check.lineage import forgotten
+from reasoning_ext.check.lineage import adapter_without_peft, forgotten
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.folder import open_run
 
@@ -48,3 +50,17 @@ def test_what_a_model_was_trained_with_and_a_recipe_leaves_out_is_said(put_run, 
     for earlier in ([], [sft]):
         assert sorted(finding.key for finding in forgotten(recipe, earlier)) == said
     assert forgotten(sft) == []
+
+
+def test_an_adapter_without_use_peft_is_said_where_one_is_or_will_be(put_run, tmp_path):
+    lora, full = put_run("lora", **SFT, use_peft=True), put_run("full", **SFT)
+    for name, earlier, values, said in (
+        ("lora", [lora], {}, True), ("lora", [], {}, False), ("full", [full], {}, False), ("lora", [lora, full], {}, True),
+        ("lora", [lora], {"use_peft": True}, False), ("lora", [lora], {"use_peft": False}, False),
+        ("lora", [lora], {"stage": "sample"}, False), ("lora/export/merged-16bit", [lora], {}, False),
+    ):  # fmt: skip
+        recipe = put_run("next", **{"stage": "grpo", "model_name_or_path": f"runs/{name}"} | values)
+        assert [found.key for found in adapter_without_peft(recipe, earlier)] == ["use_peft"] * said, (name, values)
+        shutil.rmtree(tmp_path / "runs" / "next")
+    (tmp_path / "runs" / "lora" / "adapter_config.json").write_text("{}")
+    assert adapter_without_peft(put_run("last", stage="dpo", model_name_or_path="runs/lora"))

@@ -1,5 +1,6 @@
 """Notes on defaults that surprise, and the installed versions, here of made-up packages, against the tested ones."""
 
+import json
 import sys
 from dataclasses import replace
 
@@ -19,6 +20,7 @@ QUIET = {
         "max_completion_length": "512",
         "beta": "0.0",
         "gradient_accumulation_steps": "8",
+        "lora_dropout": "0.0",
     },
     "sample": {"max_completion_length": "512"},
 }
@@ -36,6 +38,9 @@ VLLM = {"use_vllm": "true", "vllm_mode": "colocate"}
         ("grpo", {"max_completion_length": None}, "note", "max_completion_length", 2048),
         ("sample", {"max_completion_length": None}, "note", "max_completion_length", 2048),
         ("grpo", {"beta": None}, "note", "beta", 0.04),
+        ("grpo", {"lora_dropout": None}, "note", "lora_dropout", 0.0),
+        ("grpo", {"lora_dropout": None, "disable_dropout": "true"}, "", "", None),
+        ("grpo", {"lora_dropout": None, "use_peft": None, "learning_rate": "1e-6"}, "", "", None),
         ("grpo", {"gradient_accumulation_steps": None}, "note", "gradient_accumulation_steps", 4),
         ("grpo", {"gradient_accumulation_steps": None, "per_device_train_batch_size": "32"}, "", "", None),
         ("grpo", VLLM | {"top_p": "0.9"}, "warning", "top_p", None),
@@ -56,6 +61,15 @@ def test_what_surprises_is_told_and_goes_away_with_the_default(write_recipe, sta
     if default is not None:
         keys = recipe.keys | {key: replace(recipe.keys[key], default=default)}
         assert default_findings(replace(recipe, keys=keys)) == []
+
+
+@pytest.mark.parametrize(("dropout", "merge", "told"), [(0.1, "false", 1), (0.0, "false", 0), (0.0, "true", 1)])
+def test_the_dropout_of_an_adapter_that_is_trained_further_is_its_own(write_recipe, tmp_path, dropout, merge, told):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_dropout": dropout}))
+    values = QUIET["grpo"] | {"model_name_or_path": str(tmp_path), "merge_adapter": merge, "lora_dropout": None}
+    text = "".join(f"{name}: {value}\n" for name, value in values.items() if value is not None)
+    found = default_findings(load_recipe(write_recipe("stage: grpo\n" + text)))
+    assert [finding.key for finding in found] == ["lora_dropout"] * told
 
 
 def test_the_projects_recipes_get_few_notes_and_no_warning():

@@ -111,9 +111,13 @@ FAULTS = [
     ("packed.jsonl", gzip.compress(ROW.encode()), 1), ("cut.json", '[\n{"prompt": "1"},\n{"pro', 3),
     ("twice.csv", "prompt,answer,answer\n1,2,3\n", 1), ("short.csv", "prompt,answer\n1,2\n3\n", 3),
     ("quotes.csv", 'prompt,answer\n1,2\n"3,4\n5,6\n', 3), ("latin1.csv", b"prompt,answer\ncaf\xe9,2\n", 2),
+    ("nul.csv", "prompt,answer\n1,2\na\0b,3\n", 3), ("utf16.csv", "prompt,answer\n1,2\n".encode("utf-16"), 1),
     ("kinds.jsonl", ROW + '{"prompt": "p", "answer": true}\n', 2), ("list_or_text.jsonl", ROW + '{"prompt": ["p"]}\n', 2),
     ("inner.jsonl", ROW + '{"x": [1, {}]}\n', 2),
 ]  # fmt: skip
+
+
+BYTES = ("latin1.jsonl", "latin1.csv", "zip.jsonl", "packed.jsonl")
 
 
 @pytest.mark.parametrize(("name", "content", "line"), FAULTS, ids=[fault[0] for fault in FAULTS])
@@ -123,6 +127,7 @@ def test_what_is_no_row_is_refused_with_its_line(tmp_path, name, content, line):
         with pytest.raises(DataError) as error:
             list(load_rows(str(file), tmp_path, streaming=streaming))
         said = str(error.value)
+        assert ("iconv -f utf-16" in said, "iconv -f latin1" in said) == (name.startswith("utf16"), name in BYTES)
         assert said.startswith(f"{file}:{line}: ") and said.isprintable() and len(said) < len(str(file)) + 300
 
 

@@ -194,7 +194,7 @@ def test_long_prompts_are_dropped_and_what_a_template_refuses_is_one_line():
         prompt_rows(Prepared(rows("7")), tokenizer, contract, size - 1)
     tokenizer.chat_template = "{% if messages[0].role == 'system' %}{{ raise_exception('No system role') }}{% endif %}x"
     system = [{"role": "system", "content": "Be brief."}, *QUESTION]
-    with pytest.raises(DataError, match="row 0: the chat template refuses the prompt: No system role"):
+    with pytest.raises(DataError, match="row 0: the chat template refuses the prompt: TemplateError: No system role"):
         prompt_rows(Prepared(rows("7", prompt=system)), tokenizer, contract, None)
 
 

@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,12 @@ def test_metrics_of_a_model():
     assert figures["thinks"][0] == 0.5 and figures["mean tokens"] == 4.5 and figures["truncated"] == 0
 
 
+def test_greedy_completions_alone_have_no_figure_of_sampled_ones():
+    figures = metrics(answers([1.0, 0.0, 0.0, None], -1), "right")
+    assert list(figures) == ["problems", "greedy", "thinks", "mean tokens", "truncated", "not judged"]
+    assert (figures["problems"], figures["greedy"][0], figures["mean tokens"]) == (3, 0.3333, 5.0)
+
+
 def test_maj_at_k_counts_the_answers_of_the_first_k_samples():
     texts = ["The answer is 42.", r"\boxed{42}", "x = 42", "41", "41"]
     rows = [row for i, text in enumerate(texts) for row in answers([float(i < 3)], i, text)] + answers([1.0], -1)
@@ -95,20 +102,23 @@ def test_maj_at_k_counts_the_answers_of_the_first_k_samples():
 def test_nothing_to_judge_is_an_error():
     with pytest.raises(DataError, match="2 of them"):
         metrics(answers([None], -1) + answers([None]), "right")
+    for rows in (answers([None], -1), answers([1.0], -1) + answers([None]), answers([None], -1) + answers([1.0])):
+        with pytest.raises(DataError):
+            metrics(rows, "right")
 
 
 class Engine:
-    """Answers every prompt with its first character, where `error(prompt, sample)` does not say why not."""
+    """Answers every prompt with its first character and an end, where `error(prompt, sample)` does not say why not."""
 
-    def __init__(self, error):
-        self.error, self.asked, self.closed = error, [], 0
+    def __init__(self, error, end=""):
+        self.error, self.end, self.asked, self.closed = error, end, [], 0
 
     def generate(self, prompts, keys, settings):
         self.asked += keys
         errors = [self.error(p, g) for p, g in keys]
         answered = [prompts[p][0]["content"][0] for p, _ in keys]
         yield [
-            Completion(*key, "" if error else text, [], not error, 0 if error else 1, error)
+            Completion(*key, "" if error else text + self.end, [], not error, 0 if error else 1, error)
             for key, text, error in zip(keys, answered, errors, strict=True)
         ]
 
@@ -128,9 +138,9 @@ def evaluate(tmp_path, monkeypatch):
         "    raise RuntimeError('no disk')\n"
     )
 
-    def run(engine, reward="same"):
+    def run(engine, reward="same", samples=2):
         (tmp_path / "r.yaml").write_text(
-            "stage: eval\nmodels: {tiny: org/tiny}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
+            f"stage: eval\nmodels: {{tiny: org/tiny}}\ndataset_name: ./rows.jsonl\nnum_generations: {samples}\n"
             f"max_completion_length: 8\noutput_dir: {tmp_path / 'out'}\nreward_funcs: ['./mine.py:{reward}']\n"
         )
         monkeypatch.setattr(module, "open_engine", lambda *_, **__: engine)
@@ -171,6 +181,30 @@ def test_what_the_model_itself_failed_to_give_counts_as_wrong(evaluate):
     assert figures["problems"] == 4 and figures["greedy"][0] == 0.75
     assert figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
     assert "not judged" not in figures
+
+
+def test_an_evaluation_without_samples_is_greedy(evaluate, capsys):
+    engine = Engine(lambda p, g: "")
+    figures = json.loads((evaluate(engine, samples=0) / "eval.json").read_text())["tiny"]
+    assert sorted(engine.asked) == [(p, -1) for p in range(4)] and figures["greedy"][0] == 1.0
+    said = capsys.readouterr().out
+    assert "greedy" in said and "pass@" not in said and "warning" not in said
+
+
+@pytest.mark.parametrize(
+    ("end", "cut_off", "advice"),
+    [(" is", 4, "raise it"), (" and so on" * 20, 4, "repetition_penalty"), (" is", 2, None), ("", 0, None)],
+)
+def test_an_evaluation_that_was_mostly_cut_off_says_so_and_what_to_change(evaluate, capsys, end, cut_off, advice):
+    class Cut(Engine):
+        def generate(self, *asked):
+            for batch in super().generate(*asked):
+                yield [replace(one, finished=one.prompt >= cut_off) for one in batch]
+
+    evaluate(Cut(lambda p, g: "", end), samples=0)
+    said = capsys.readouterr().out
+    assert (f"{cut_off} of 4 completions were cut off at max_completion_length: 8" in said) is bool(advice)
+    assert (advice or "") in said and ("warning" in said) is bool(advice)
 
 
 def test_labels_are_text_in_the_tables_title_too(capsys):

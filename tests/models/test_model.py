@@ -65,8 +65,10 @@ def test_an_adapter_goes_from_sft_into_grpo_of_all_weights_and_into_eval(run, tm
     assert not (tmp_path / "adapter" / "model.safetensors").exists()
     config = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "base"
+    capsys.readouterr()
     assert run(GRPO, "merged") == 0 and (tmp_path / "merged" / "model.safetensors").exists()
     assert not (tmp_path / "merged" / "adapter_config.json").exists()
+    assert "adapter is merged onto its base, and all weights are trained" in capsys.readouterr().out
     evaluation = "stage: eval\nmodels: {a: adapter, merged: merged}\ndataset_name: ./rows.jsonl\nnum_generations: 2\n"
     assert run(evaluation + "max_completion_length: 8\nuse_cpu: true\n", "eval") == 0
     assert set(json.loads((tmp_path / "eval" / "eval.json").read_text())) == {"a", "merged"}

@@ -88,7 +88,7 @@ CASES = [
     (BASE, EVAL + "models: [a/model, b/model]\n", "4 models"),
     (BASE, EVAL + "models: {8: ./model}\n", "4 models"),
     (BASE, EVAL + "models: [[]]\n", "4 models, 4 models"),
-    (BASE, EVAL + "model_name_or_path: ./model\nnum_generations: 0\nmax_completion_length: null\nlora_r: 8\n",
+    (BASE, EVAL + "model_name_or_path: ./model\nnum_generations: -1\nmax_completion_length: null\nlora_r: 8\n",
      "7 lora_r, 5 num_generations, 6 max_completion_length"),
 ]  # fmt: skip
 

@@ -173,6 +173,16 @@ def test_figures_of_the_evaluation(whole):
     assert f"{TRICKY} is better than sft" in text
 
 
+def test_an_evaluation_of_greedy_completions_alone_says_nothing_of_sampled_ones(tmp_path):
+    results = json.loads((write_eval(tmp_path) / "eval.json").read_text())
+    assert "pass@1" in report(tmp_path)[1].text
+    for figures in results.values():
+        del figures["pass@1"]
+    (tmp_path / "4_eval" / "eval.json").write_text(json.dumps(results))
+    html, page = report(tmp_path)
+    assert "pass@" not in html and "95.3 %" in page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
 LOW, MIDDLE, HIGH = [0.1, 0.05, 0.2], [0.25, 0.15, 0.35], [0.9, 0.8, 0.95]
 
 

@@ -253,6 +253,13 @@ def test_nothing_accepted_is_said(sample, capsys):
     assert rows(out / "sft.jsonl") == [] and "warning: nothing was accepted" in capsys.readouterr().out
 
 
+def test_that_most_was_cut_off_is_said_though_something_was_accepted(sample, capsys):
+    sample("few")
+    assert "warning" not in capsys.readouterr().out
+    sample("most", Engine(lambda p, g: Completion(p, g, f"<think>a</think>{p + 4}", [1], g == 0, 1)))
+    assert "warning: 15 of 20 completions were cut off" in capsys.readouterr().out
+
+
 def test_the_next_stages_read_their_own_files(sample, tmp_path):
     out, _ = sample(keep=2, pairs={"right_wrong": 1})
     common = f"model_name_or_path: {TINY / 'model'}\nfrom_scratch: true\noutput_dir: next\n"

@@ -13,7 +13,7 @@ from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.runs.interrupt import Interrupt
-from reasoning_ext.train.callbacks import FlatGroups, RunRecorder
+from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, RunRecorder
 
 MIXED = [1.0] * 20 + [0.5] + [1.0] * 19
 CASES = {  # shares of flat groups by log, mean rewards, max_steps -> the logs that warn, what the end says
@@ -38,6 +38,20 @@ def test_a_run_without_a_difference_in_any_group_is_warned_of(capsys, flat, rewa
     callback.on_train_end(None, state, TrainerControl())
     said = capsys.readouterr().out
     assert found == warned and said.count("warning") == bool(end) and end in said
+
+
+@pytest.mark.parametrize(
+    ("shares", "warned"), [([0.9] * 40, [9]), ([0.5] * 40, []), ([0.0] * 10 + [1.0] * 30, []), ([1.0] * 9, [])]
+)
+def test_a_run_whose_completions_are_mostly_cut_off_is_warned_of_once(capsys, shares, warned):
+    state, found = TrainerState(max_steps=40, logging_steps=1), []
+    for i, share in enumerate(shares):
+        state.log_history += [{"completions/clipped_ratio": share}, {"eval_loss": 1.0}]
+        MostCutOff().on_log(SimpleNamespace(max_completion_length=64), state, TrainerControl())
+        del state.log_history[-1]
+        MostCutOff().on_log(SimpleNamespace(max_completion_length=64), state, TrainerControl())
+        found += [i] * capsys.readouterr().out.count("max_completion_length: 64")
+    assert found == warned
 
 
 def test_a_line_has_trl_s_names_and_the_time_left(tmp_path, capsys, monkeypatch):

@@ -103,8 +103,7 @@ def config_of(name: str, revision: str | None = None, offline: bool = True) -> d
         if isinstance(found, str | Path):
             return json.loads(Path(found).read_bytes())
     except Exception as error:  # the hub's own errors have no common class below OSError and ValueError
-        reason = " ".join(str(error).split())[:200]
-        raise ShapeError("model_name_or_path", f"the config of {name} cannot be read: {reason}") from error
+        raise ShapeError("model_name_or_path", f"the config of {name} cannot be read: {one_line(error)}") from error
     raise ShapeError("model_name_or_path", f"the config of {name} is neither on this machine nor built in")
 
 
