@@ -113,7 +113,7 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
     say(f"export  {shorten(str(source.path))}: loads {what}")
     model = load_trained(source)
     check_space(target, 2 * sum(p.numel() for p in model.parameters()))
-    reference = Reference(model, tokenizer, contract, source, asked)
+    reference = Reference(model, tokenizer, contract, source.template_kwargs, asked)
     with whole_folder(target) as part:
         _save(merged(model) if source.adapter else model, tokenizer, contract, part)
         del model

@@ -75,10 +75,9 @@ class Comparison:
 class Reference:
     """What the trained model, which is not merged, answers to some conversations, and how it reads its answers."""
 
-    def __init__(self, model: Any, tokenizer: Any, contract: Contract, source: Source, prompts: list):
+    def __init__(self, model: Any, tokenizer: Any, contract: Contract, kwargs: dict[str, Any], prompts: list):
         from reasoning_ext.engines.transformers import TransformersEngine
 
-        kwargs = source.template_kwargs
         settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0, chat_template_kwargs=kwargs)
         engine = TransformersEngine(Loaded(model, tokenizer, contract=contract), BATCH)
         self.sequences: list[tuple[list[int], list[int]]] = []  # token ids of each prompt and of its completion
@@ -89,7 +88,7 @@ class Reference:
         self.tokens = sum(len(ids) for _, ids in self.sequences)
         self.log_probs_T_V = [_read(model, *sequence) for sequence in self.sequences]
         self.change: float | None = None  # mean KL to an adapter's base
-        if source.adapter:
+        if hasattr(model, "disable_adapter"):
             with model.disable_adapter():
                 self.change = self.against(model)[1]
 
