@@ -1,4 +1,4 @@
-"""The command line: run, check, list, schema, score, report, ask, export, import-gguf. Nothing heavy is imported before a command needs it."""
+"""The command line: each command is a function here. Nothing heavy is imported before a command needs it."""
 
 import os
 import sys

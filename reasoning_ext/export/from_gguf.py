@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
+import json
 import tempfile
 from importlib.metadata import PackageNotFoundError, files
 from itertools import product
@@ -19,17 +20,18 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.errors import UserError, one_line
 from reasoning_ext.export.compare import Comparison, Reference
+from reasoning_ext.export.llama_cpp import NOT_COMPARED, Reading, installed, read_in_llama_cpp
 from reasoning_ext.models.weights import misfit
 from reasoning_ext.runs.files import check_space, whole_folder
 from reasoning_ext.runs.folder import say
-from reasoning_ext.runs.process import free_memory, hushed, quiet
+from reasoning_ext.runs.process import hushed, quiet
 from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import load_tokenizer
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
 
-MAGIC, TOKENS, PARTS = b"GGUF", "tokenizer.ggml.tokens", "split.count"
+MAGIC, TOKENS, PARTS, TOKENIZER = b"GGUF", "tokenizer.ggml.tokens", "split.count", "tokenizer.json"
 ASKED = product(
     ("Explain", "Write a short poem about", "Name three facts about", "Count to five, then tell me about"),
     ("rain", "money", "the number 7", "bread", "Paris"),
@@ -62,11 +64,8 @@ def import_gguf(name: str, folder: Path) -> Path:
         say(f"import-gguf  {file}: reads {config.model_type}, {file.stat().st_size / 2**20:.0f} MiB")
         model, tokenizer = _read(place, config, file)
         _save(model, config, tokenizer, part)
-        comparison = _compared(model, tokenizer, part)
-        if problems := comparison.problems():
-            said = f"{'; '.join(problems)} ({comparison.line()}); removed"
-            raise UserError(f"the folder is not the model of {file}: {said}")
-    say(f"import-gguf  {folder}: {comparison.line()}")
+        line = _compared(model, part, file)
+    say(f"import-gguf  {folder}: {line}")
     return folder
 
 
@@ -132,8 +131,8 @@ def _config(place: str, architecture: str, file: Path) -> Any:
 
 def architectures() -> list[str]:
     """Return the architectures that the installed transformers reads from GGUF and that write text, by GGUF's names."""
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES as READ
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
     return sorted(name.replace("_moe", "moe").replace("_", "-") for name in READ if name in CAUSAL)
 
@@ -160,7 +159,10 @@ def _read(place: str, config: Any, file: Path) -> tuple[Any, Any]:
 
 
 def _save(model: Any, config: Any, tokenizer: Any, folder: Path) -> None:
-    """Save the weights as those of a fresh model, which is built without memory of its own."""
+    """Save the weights as those of a fresh model, which is built without memory of its own; and the tokenizer.
+
+    Of its tokens those go that the model has none for: transformers' classes for GGUF bring some of their own along.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -168,16 +170,25 @@ def _save(model: Any, config: Any, tokenizer: Any, folder: Path) -> None:
         fresh = AutoModelForCausalLM.from_config(config, dtype=model.dtype)
     fresh.save_pretrained(folder, state_dict=model.state_dict())
     tokenizer.save_pretrained(folder)
+    core = json.loads((folder / TOKENIZER).read_text("utf-8"))
+    core["added_tokens"] = [token for token in core["added_tokens"] if token["id"] < config.vocab_size]
+    (folder / TOKENIZER).write_text(json.dumps(core, ensure_ascii=False, indent=2), "utf-8")
 
 
-def _compared(model: Any, read: Any, folder: Path) -> Comparison:
-    """Load the folder and let it read what the file's model answers."""
+def _compared(model: Any, folder: Path, file: Path) -> str:
+    """Let the folder's model, and llama.cpp with the file, read what the file's model answers; return a line of figures.
+
+    All of transformers' computing is in bfloat16, so that the folder, whose weights are rounded already, is the same.
+    """
     from accelerate import PartialState
     from transformers import AutoModelForCausalLM
 
     tokenizer, device = load_tokenizer(str(folder)), PartialState().device
     reference = Reference(model.to(device).eval(), tokenizer, find_contract(tokenizer), {}, PROMPTS)
-    del model
-    free_memory()
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").to(device).eval()
-    return Comparison(len(PROMPTS), reference.tokens, *reference.against(saved))
+    told: list[Comparison | Reading] = [Comparison(len(PROMPTS), reference.tokens, *reference.against(saved))]
+    told += [read_in_llama_cpp(file, reference)] if installed() else []
+    line = ", ".join(each.line() for each in told)
+    if problems := [problem for each in told for problem in each.problems()]:
+        raise UserError(f"the folder is not the model of {file}: {'; '.join(problems)} ({line}); removed")
+    return line if installed() else f"{line}, {NOT_COMPARED}"
