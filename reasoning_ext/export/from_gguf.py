@@ -3,7 +3,8 @@
 transformers reads the file (`gguf_file=`) and unpacks its blocks, but does not save what it read so. The weights go
 into a fresh model of the same config, in bfloat16, with the file's tokenizer and chat template beside them. The folder
 is then loaded again and compared with what was read (compare.py), and, where llama.cpp is there, with the file itself
-(llama_cpp.py). What transformers' reader leaves out without a word is refused: a scaled rope, a part of a split file.
+(llama_cpp.py). What transformers' reader leaves out without a word, a scaled rope, is added where it is that of Llama
+3.1, and refused otherwise; so is a part of a split file.
 """
 
 from __future__ import annotations
@@ -32,6 +33,11 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
 
 MAGIC, TOKENS, PARTS, TOKENIZER = b"GGUF", "tokenizer.ggml.tokens", "split.count", "tokenizer.json"
+FACTORS = "rope_freqs.weight"
+# what all of Llama 3.1, 3.2 and 3.3 have beside their factor, and GGUF files do not name
+LLAMA3 = {
+    "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
+}  # fmt: skip
 ASKED = product(
     ("Explain", "Write a short poem about", "Name three facts about", "Count to five, then tell me about"),
     ("rain", "money", "the number 7", "bread", "Paris"),
@@ -60,6 +66,7 @@ def import_gguf(name: str, folder: Path) -> Path:
     with tempfile.TemporaryDirectory() as place, whole_folder(folder) as part:
         Path(place, "model.gguf").symlink_to(file.resolve())
         config = _config(place, str(header.fields["general.architecture"].contents()), file)
+        _scale_rope(config, header, file)
         check_space(folder, 2 * sum(int(tensor.n_elements) for tensor in header.tensors))
         say(f"import-gguf  {file}: reads {config.model_type}, {file.stat().st_size / 2**20:.0f} MiB")
         model, tokenizer = _read(place, config, file)
@@ -95,22 +102,14 @@ def _header(file: Path) -> GGUFReader:
 
     try:
         header = GGUFReader(file)
-        names = {tensor.name for tensor in header.tensors}
         values = {key: field.contents() for key, field in header.fields.items() if "tokenizer." not in key}
     except Exception as error:  # whatever the reader makes of a file that ends too early
         raise UserError(f"found {file}, which is damaged or no GGUF of today: {one_line(error)}") from error
-    architecture = values.get("general.architecture")
-    scaling = f"{architecture}.rope.scaling.type"
-    scaled = sorted(name for name in names if name.startswith("rope_"))
-    scaled += [scaling] if values.get(scaling, "none") != "none" and architecture != "gpt-oss" else []
     if values.get(PARTS, 1) > 1:
         hint = "join them first: llama-gguf-split --merge FIRST_PART WHOLE"
         raise UserError(f"found {file}, one of {values[PARTS]} parts, allowed: a whole file; {hint}")
     if TOKENS not in header.fields:
         raise UserError(f"found {file} without a tokenizer ({TOKENS}), allowed: a model with its own")
-    if scaled:
-        hint = "its positions would be others; take the model's own folder"
-        raise UserError(f"found {file}, whose rope is scaled ({scaled[0]}), which transformers does not read; {hint}")
     return header
 
 
@@ -129,12 +128,41 @@ def _config(place: str, architecture: str, file: Path) -> Any:
     raise UserError(f"found {file} of the architecture {architecture}, allowed: {', '.join(architectures())}")
 
 
+def _scale_rope(config: Any, header: GGUFReader, file: Path) -> None:
+    """Give a config the scaled rope of Llama 3.1 and later, which transformers' reader leaves out; refuse any other."""
+    import numpy as np
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    key = f"{header.fields['general.architecture'].contents()}.rope.scaling.type"
+    told = {tensor.name: tensor.data for tensor in header.tensors if tensor.name.startswith("rope_")}
+    if key in header.fields and header.fields[key].contents() != "none" and not key.startswith("gpt-oss"):
+        told[key] = None
+    if [*told] == [FACTORS]:
+        factors = told[FACTORS]
+        rope = config.rope_parameters | LLAMA3 | {"factor": float(factors.max())}
+        config.rope_parameters = rope
+        scaled = ROPE_INIT_FUNCTIONS["llama3"](config, "cpu")[0].numpy()
+        plain = rope["rope_theta"] ** -(np.arange(len(scaled)) / len(scaled))
+        if factors.shape == scaled.shape and np.allclose(plain / scaled, factors, rtol=1e-3):
+            return
+    if told:
+        hint = "its positions would be others; take the model's own folder"
+        raise UserError(
+            f"found {file}, whose rope is scaled ({next(iter(told))}), which transformers does not read; {hint}"
+        )
+
+
 def architectures() -> list[str]:
     """Return the architectures that the installed transformers reads from GGUF and that write text, by GGUF's names."""
     from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES as READ
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as CAUSAL
 
-    return sorted(name.replace("_moe", "moe").replace("_", "-") for name in READ if name in CAUSAL)
+    newer: list[str] = []
+    with contextlib.suppress(ImportError):  # of releases that have the second reader
+        from transformers.integrations.gguf import GGUF_CONFIG_ARCHS
+
+        newer = [*GGUF_CONFIG_ARCHS]
+    return sorted({name.replace("_moe", "moe").replace("_", "-") for name in READ if name in CAUSAL} | {*newer})
 
 
 def _read(place: str, config: Any, file: Path) -> tuple[Any, Any]:
@@ -144,7 +172,7 @@ def _read(place: str, config: Any, file: Path) -> tuple[Any, Any]:
 
     # newer releases would keep the blocks of some architectures packed, where a kernel for them is there
     unpack = getattr(transformers, "GgufConfig", None)
-    arguments = {"quantization_config": unpack(dequantize=True)} if unpack else {}
+    arguments = {"config": config} | ({"quantization_config": unpack(dequantize=True)} if unpack else {})
     try:
         with hushed(), contextlib.redirect_stderr(io.StringIO()):  # the reader draws a bar of its own
             tokenizer = transformers.AutoTokenizer.from_pretrained(place, gguf_file="model.gguf")

@@ -15,7 +15,7 @@ gguf = pytest.importorskip("gguf")
 
 from reasoning_ext.errors import UserError  # noqa: E402
 from reasoning_ext.export import from_gguf  # noqa: E402
-from reasoning_ext.export.from_gguf import architectures, find_file, import_gguf  # noqa: E402
+from reasoning_ext.export.from_gguf import LLAMA3, architectures, find_file, import_gguf  # noqa: E402
 from reasoning_ext.export.llama_cpp import NOT_COMPARED, installed  # noqa: E402
 from reasoning_ext.runs import files  # noqa: E402
 
@@ -75,8 +75,8 @@ def write(file, original, architecture="llama", tokenizer="gpt2", left_out="", m
             array = array.reshape(heads, 2, -1, array.shape[1]).swapaxes(1, 2).reshape(array.shape)
         if not (left_out and left_out in own):
             writer.add_tensor(own, np.ascontiguousarray(array))
-    for name in more:
-        writer.add_tensor(name, np.ones(4, dtype=np.float32))
+    for name, factors in more:
+        writer.add_tensor(name, np.array(factors, dtype=np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -112,6 +112,25 @@ def test_the_folder_is_the_files_model_with_its_tokenizer_and_template(original,
     assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "new").iterdir()} == {0o666 & ~umask}
 
 
+def test_the_scaled_rope_of_llama_3_is_kept(original, tmp_path, capsys):
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+    rope = LLAMA3 | {"rope_theta": 500000.0, "factor": 8.0}
+    config = type(original[0].config).from_dict(original[0].config.to_dict() | {"rope_parameters": rope})
+    scaled = LlamaForCausalLM(config).eval()
+    scaled.load_state_dict(original[0].state_dict())
+    factors = 500000.0 ** -(np.arange(4) / 4) / scaled.model.rotary_emb.inv_freq.numpy()
+    file = write(tmp_path / "f", (scaled, *original[1:]), more=[("rope_freqs.weight", factors)])
+    import_gguf(str(file), tmp_path / "new")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "new", dtype=torch.float32)
+    assert dict(model.config.rope_parameters) == rope
+    places = {"input_ids": torch.arange(2, 22)[None], "position_ids": 20_000 * torch.arange(20)[None]}
+    with torch.inference_mode():
+        far, plain = scaled(**places).logits, original[0](**places).logits
+        assert (far - model(**places).logits).abs().max() < 0.05 * far.abs().max() < (far - plain).abs().max()
+
+
 BROKEN = {
     "no_gguf": lambda at, made: (at / "f").write_bytes(b"PK\3\4 and more"),
     "torn": lambda at, made: (at / "f").write_bytes(write(at / "g", made).read_bytes()[:9000]),
@@ -120,7 +139,8 @@ BROKEN = {
     "no_tokenizer": lambda at, made: write(at / "f", made, tokenizer=None),
     "unknown_tokenizer": lambda at, made: write(at / "f", made, tokenizer="rwkv"),
     "split": lambda at, made: write(at / "f", made, split_no=0, split_count=3),
-    "scaled_rope": lambda at, made: write(at / "f", made, more=["rope_freqs.weight"]),
+    "scaled_rope": lambda at, made: write(at / "f", made, more=[("rope_freqs.weight", [1, 1, 2, 8])]),
+    "long_rope": lambda at, made: write(at / "f", made, more=[("rope_factors_long.weight", [1, 1, 2, 8])]),
     "tensor_missing": lambda at, made: write(at / "f", made, left_out="blk.1.ffn_up"),
     "none": lambda at, made: None,
 }

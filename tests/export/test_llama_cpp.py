@@ -10,36 +10,38 @@ ANSWER = [1, 2, 3, 4, 5, 6]
 
 
 @pytest.mark.parametrize(
-    ("odd", "stops_behind", "equal", "asked"),
+    ("odd", "at_most", "chosen", "asked"),
     [
-        ({}, None, 6, 1),
-        ({3: 9}, None, 5, 2),  # behind 3 it says 9, and is asked again behind the reference's 4
-        ({0: 9, 5: 9}, None, 4, 2),
-        ({3: 9, 4: 9}, None, 4, 3),
-        ({}, 2, 5, 2),  # it ends where the reference goes on
+        ({}, 9, ANSWER, 1),
+        ({3: 9}, 9, [1, 2, 3, 9, 5, 6], 2),  # behind 3 it says 9, and is asked again behind the reference's 4
+        ({0: 8, 5: 9}, 9, [8, 2, 3, 4, 5, 9], 2),
+        ({3: 9, 4: 9}, 9, [1, 2, 3, 9, 9, 6], 3),
+        ({}, 4, ANSWER, 2),  # it stops by itself
     ],
 )
-def test_every_token_is_asked_for_behind_the_references_own(monkeypatch, odd, stops_behind, equal, asked):
+def test_every_token_is_asked_for_behind_the_references_own(monkeypatch, odd, at_most, chosen, asked):
     calls = []
 
     def answer(server, what, body):
         calls.append(body["prompt"])
-        made, last = [], body["prompt"][-1]
-        while len(made) < body["n_predict"]:
-            if last == stops_behind and made:
-                break
-            last = odd.get(last, last + 1)
-            made.append(last)
-        return made
+        made = [body["prompt"][-1]]
+        while len(made) <= min(body["n_predict"], at_most):
+            made.append(odd.get(made[-1], made[-1] + 1))
+        return made[1:]
 
     monkeypatch.setattr(llama_cpp, "_asked", answer)
-    assert (llama_cpp._equal(None, [7, 0], ANSWER), len(calls)) == (equal, asked)
+    assert ([*llama_cpp._chosen(None, [7, 0], ANSWER)], len(calls)) == (chosen, asked)
     assert all(call == [7, 0, *ANSWER][: len(call)] for call in calls)
 
 
 @pytest.mark.parametrize(
     ("reading", "wrong"),
-    [(Reading(100, 0.9, 20, 20), 0), (Reading(100, 0.89, 20, 20), 1), (Reading(100, 1.0, 20, 19), 1)],
+    [
+        (Reading(100, 0.9, 0.09, 20, 20), 0),
+        (Reading(100, 0.9, 0.1, 20, 20), 1),
+        (Reading(100, 0.9, float("nan"), 20, 20), 1),
+        (Reading(100, 1.0, 0.0, 20, 19), 1),
+    ],
 )
 @pytest.mark.parametrize("quantization", ["q8_0", "q4_k_m"])
 def test_a_file_that_is_another_model_is_removed_and_what_is_told_of_one_is_in_the_card(
