@@ -134,7 +134,7 @@ def _scale_rope(config: Any, header: GGUFReader, file: Path) -> None:
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     key = f"{header.fields['general.architecture'].contents()}.rope.scaling.type"
-    told = {tensor.name: tensor.data for tensor in header.tensors if tensor.name.startswith("rope_")}
+    told: dict[str, Any] = {tensor.name: tensor.data for tensor in header.tensors if tensor.name.startswith("rope_")}
     if key in header.fields and header.fields[key].contents() != "none" and not key.startswith("gpt-oss"):
         told[key] = None
     if [*told] == [FACTORS]:
