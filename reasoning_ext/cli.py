@@ -1,4 +1,4 @@
-"""The command line: run, check, list, schema, score, report, ask, export. Nothing heavy is imported before a command needs it."""
+"""The command line: each command is a function here. Nothing heavy is imported before a command needs it."""
 
 import os
 import sys
@@ -36,7 +36,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
-    if context.invoked_subcommand in ("score", "ask", "export"):
+    if context.invoked_subcommand in ("score", "ask", "export", "import-gguf"):
         from reasoning_ext.check.network import settle
 
         settle([])
@@ -172,6 +172,17 @@ def export(
         run, to, output, prompts=prompts, base=base, quantization=quantization.lower(), llama_cpp=llama_cpp,
         repo_id=repo_id, public=public, what=what,
     )  # fmt: skip
+
+
+@app.command("import-gguf")
+def import_gguf(
+    file: Annotated[str, typer.Argument(help="A GGUF file, or an installed package that holds one.")],
+    folder: Annotated[Path, typer.Argument(help="Where to write what model_name_or_path may name.")],
+) -> None:
+    """Turn a GGUF file into a folder that can be trained, compared."""
+    from reasoning_ext.export.from_gguf import import_gguf
+
+    import_gguf(file, folder)
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

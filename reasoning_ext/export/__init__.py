@@ -2,7 +2,7 @@
 
     merged-16bit   the adapter merged into its base as published, or the run's whole weights, in 16 bits
     adapter        the adapter's files, its tokenizer and the card
-    gguf           merged-16bit, then one file for llama.cpp; see gguf.py
+    gguf           merged-16bit, then one file for llama.cpp, compared there; see gguf.py
     hub            merged-16bit or the adapter, uploaded, private unless asked otherwise; see hub.py
 
 A folder is written beside its place, loaded afresh, compared (compare.py), and renamed at the end. One that differs
@@ -20,7 +20,7 @@ from typing import Any
 
 from reasoning_ext.data.lineage import EXPORT
 from reasoning_ext.export.compare import FEW_TOKENS, PROMPTS, Comparison, Reference, compared, read_prompts
-from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, find_converter, write_gguf
+from reasoning_ext.export.gguf import BY_CONVERTER, BY_QUANTIZE, compare_gguf, find_converter, write_gguf
 from reasoning_ext.export.hub import check_upload, upload
 from reasoning_ext.export.merge import (
     ExportError,
@@ -81,7 +81,10 @@ def export_run(
         file = output or run / "export" / f"{name}-{quantization}.gguf"
         if file.exists():
             raise ExportError(f"found {file}; remove it, or write --output FILE")
-        return write_gguf(export_merged(source, run / "export" / MERGED, prompts), file, quantization, converter, name)
+        model = export_merged(source, run / "export" / MERGED, prompts)
+        write_gguf(model, file, quantization, converter, name)
+        compare_gguf(source, model, file, quantization, prompts)
+        return file
     folder = output or run / "export" / kind
     if kind == ADAPTER:
         export_adapter(source, folder)
@@ -113,7 +116,7 @@ def export_merged(source: Source, target: Path, prompts: Path | None = None) -> 
     say(f"export  {shorten(str(source.path))}: loads {what}")
     model = load_trained(source)
     check_space(target, 2 * sum(p.numel() for p in model.parameters()))
-    reference = Reference(model, tokenizer, contract, source, asked)
+    reference = Reference(model, tokenizer, contract, source.template_kwargs, asked)
     with whole_folder(target) as part:
         _save(merged(model) if source.adapter else model, tokenizer, contract, part)
         del model

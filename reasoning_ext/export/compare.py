@@ -75,21 +75,22 @@ class Comparison:
 class Reference:
     """What the trained model, which is not merged, answers to some conversations, and how it reads its answers."""
 
-    def __init__(self, model: Any, tokenizer: Any, contract: Contract, source: Source, prompts: list):
+    def __init__(self, model: Any, tokenizer: Any, contract: Contract, kwargs: dict[str, Any], prompts: list):
         from reasoning_ext.engines.transformers import TransformersEngine
 
-        kwargs = source.template_kwargs
         settings = SamplingSettings(max_completion_length=NEW_TOKENS, temperature=0.0, chat_template_kwargs=kwargs)
         engine = TransformersEngine(Loaded(model, tokenizer, contract=contract), BATCH)
-        self.sequences: list[tuple[list[int], list[int]]] = []  # token ids of each prompt and of its completion
+        self.texts: list[str] = []  # each prompt, rendered
+        self.sequences: list[tuple[list[int], list[int]]] = []  # its token ids, and those of its completion
         for batch in engine.generate(prompts, [(p, 0) for p in range(len(prompts))], settings):
             for one in batch:
                 text = render_prompt(tokenizer, contract, prompts[one.prompt], kwargs)
+                self.texts.append(text)
                 self.sequences.append((tokenizer(text, add_special_tokens=False)["input_ids"], one.ids))
         self.tokens = sum(len(ids) for _, ids in self.sequences)
         self.log_probs_T_V = [_read(model, *sequence) for sequence in self.sequences]
         self.change: float | None = None  # mean KL to an adapter's base
-        if source.adapter:
+        if hasattr(model, "disable_adapter"):
             with model.disable_adapter():
                 self.change = self.against(model)[1]
 

@@ -1,10 +1,11 @@
-"""A merged export as one GGUF file, by llama.cpp's own converter.
+"""A merged export as one GGUF file, by llama.cpp's own converter, and what llama.cpp makes of it (llama_cpp.py).
 
 The converter writes f16, bf16 and q8_0; anything smaller needs its `llama-quantize` on the PATH, which gets the bf16.
 """
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -12,11 +13,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from reasoning_ext.export.merge import ExportError
-from reasoning_ext.runs.files import check_space
+from reasoning_ext.export.compare import Reference, read_prompts
+from reasoning_ext.export.llama_cpp import NOT_COMPARED, installed, read_in_llama_cpp
+from reasoning_ext.export.merge import ExportError, Source, load_weights, run_tokenizer
+from reasoning_ext.runs.files import check_space, write_whole
 from reasoning_ext.runs.folder import say
+from reasoning_ext.runs.markdown import CARD
 
 CONVERTER, QUANTIZE, VARIABLE = "convert_hf_to_gguf.py", "llama-quantize", "LLAMA_CPP"
+PACKAGES = "pip install gguf sentencepiece"
 BY_CONVERTER = ["f16", "bf16", "q8_0"]
 # of llama.cpp's llama-quantize, without those that need an importance matrix
 BY_QUANTIZE = (
@@ -29,13 +34,16 @@ def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
     """Find what makes a GGUF file, before anything is merged: in a folder, in that of LLAMA_CPP, or on the PATH.
 
     Raises:
-        ExportError: it is not there, or `llama-quantize` for a quantization that needs it.
+        ExportError: it is not there or does not start, or `llama-quantize` for a quantization that needs it, or a package.
     """
     folder = llama_cpp or os.environ.get(VARIABLE)
     found = Path(folder) / CONVERTER if folder else shutil.which(CONVERTER)
     if found is None or not Path(found).is_file():
-        hint = "git clone https://github.com/ggml-org/llama.cpp, pip install gguf, and write --llama-cpp FOLDER"
+        hint = f"git clone https://github.com/ggml-org/llama.cpp, {PACKAGES}, and write --llama-cpp FOLDER"
         raise ExportError(f"found no {CONVERTER} {f'in {folder}' if folder else 'on the PATH'}; {hint}")
+    if importlib.util.find_spec("sentencepiece") is None:  # asked for with the weights read already, by some models
+        raise ExportError(f"found no package sentencepiece, which {CONVERTER} needs; {PACKAGES}")
+    _call([sys.executable, str(found), "--help"], f"{CONVERTER} ({PACKAGES} may help)")
     if quantization not in BY_CONVERTER and not shutil.which(QUANTIZE):
         allowed = ", ".join(BY_CONVERTER)
         raise ExportError(f"--quantization: found {quantization} without {QUANTIZE} on the PATH, allowed: {allowed}")
@@ -66,13 +74,33 @@ def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name
     return file
 
 
-def _call(command: list[str], tool: str, made: Path) -> None:
+def compare_gguf(source: Source, model: Path, file: Path, quantization: str, prompts: Path | None) -> None:
+    """Let llama.cpp, where it is installed, read what a merged export answers; say it, and write it into its card.
+
+    Raises:
+        ExportError: llama.cpp cannot load the file, or it is another model; it is removed then. How far a quantization
+            that the converter does not know may be from the model is the user's to judge.
+    """
+    if not installed():
+        return say(f"export  {NOT_COMPARED}")
+    tokenizer, contract = run_tokenizer(source)
+    weights, asked = load_weights(str(model), source), read_prompts(source, prompts)
+    reading = read_in_llama_cpp(file, Reference(weights, tokenizer, contract, source.template_kwargs, asked))
+    if quantization in BY_CONVERTER and (problems := reading.problems()):
+        file.unlink()
+        raise ExportError(f"{file} is not the model: {'; '.join(problems)} ({reading.line()}); removed")
+    say(f"export  {file}: {reading.line()}")
+    card = (model / CARD).read_text("utf-8").rstrip()
+    write_whole(model / CARD, f"{card}\n\nAs GGUF, {quantization}, {reading.line()}.\n")
+
+
+def _call(command: list[str], tool: str, made: Path | None = None) -> None:
     """Run a tool without the secrets of the environment; what it says last is the error."""
     secret = ("TOKEN", "KEY", "SECRET", "PASSWORD")
     environment = {
         name: value for name, value in os.environ.items() if not any(word in name.upper() for word in secret)
     }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, errors="replace")
-    if done.returncode or not made.is_file():
+    if done.returncode or (made and not made.is_file()):
         said = " ".join((done.stderr.strip() or done.stdout.strip()).splitlines()[-1:])[-300:]
         raise ExportError(f"{tool} failed: {said or 'it wrote no file'}")

@@ -57,6 +57,8 @@ def whole_folder(path: Path) -> Iterator[Path]:
     try:
         part.mkdir(parents=True)
         yield part
+        for file in part.iterdir():
+            file.chmod(part.stat().st_mode & (0o777 if file.is_dir() else 0o666))  # safetensors' are the owner's alone
         os.sync()
         part.replace(path)
     finally:

@@ -65,14 +65,20 @@ def test_it_is_written_by_llama_cpps_converter_without_the_users_token(model, tm
     assert convert(model, "q4_k_m", None) == "gguf bf16Q4_K_M"
 
 
-def test_a_tool_that_is_not_there_is_named_before_anything_is_merged(tmp_path, model):
+def test_a_tool_that_is_not_there_is_named_before_anything_is_merged(tmp_path, model, monkeypatch):
+    needs_more = converter(tmp_path / "m")
+    (needs_more / "convert_hf_to_gguf.py").write_text("import a_package_that_is_not_there")
     for folder, quantization, said in (
         (None, "q8_0", "convert_hf_to_gguf.py on the PATH"),
         (tmp_path, "q8_0", "convert_hf_to_gguf.py in "),
+        (needs_more, "q8_0", "pip install gguf .*failed: .*a_package_that_is_not_there"),
         (converter(tmp_path / "l"), "q4_k_m", "q4_k_m without llama-quantize"),
     ):
         with pytest.raises(ExportError, match=said):
             find_converter(folder, quantization)
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
+    with pytest.raises(ExportError, match="pip install gguf sentencepiece"):
+        find_converter(tmp_path / "l", "q8_0")
 
 
 @pytest.mark.parametrize(
