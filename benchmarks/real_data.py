@@ -5,13 +5,14 @@
 DATA_FOLDER holds files as their makers publish them, whose names begin as their sets do (`FORMATS`): gsm8k_train.jsonl,
 math500.jsonl, svamp.jsonl, aime24.jsonl, amc.jsonl. They are no part of this project. Each is read as a recipe of stage grpo
 reads it, its golds as `check` reads them, and its rows are put into the tokens of that model as stage sft does, with its chat
-template. `judged right` counts the solutions that math_answer pays, given as completions. Seconds are those of the wall clock,
-in one process. Prints a table in Markdown, and writes it with date, versions, load and command to
-benchmarks/results/real_data.json.
+template. `judged right` counts the solutions that math_answer pays, given as completions. Seconds are those of the wall
+clock and, in brackets, of this process's processor, without the verifier's workers. Prints a table in Markdown, and writes
+it with date, versions, load and command to benchmarks/results/real_data.json.
 """
 
 import argparse
 import datetime
+import itertools
 import json
 import os
 import tempfile
@@ -38,6 +39,8 @@ from reasoning_ext.scoring.spec import parse_rewards
 RESULTS = Path(__file__).parent / "results" / "real_data.json"
 FORMATS = {"gsm8k": "gsm8k", "math": "math", "amc": "math", "svamp": "svamp", "aime": "aime"}  # by how a file begins
 LIMIT = 1024  # tokens of a row, TRL's default of max_length for stage sft
+HEAD = "file|format|golds|dropped|prompt tokens: median, 95 %, longest|solution tokens|judged right|seconds"
+STEPS = ("rows", "golds", "tokens", "judging")
 
 
 def make_recipe(file: Path, form: str, model: str, folder: Path) -> Recipe:
@@ -48,80 +51,69 @@ def make_recipe(file: Path, form: str, model: str, folder: Path) -> Recipe:
     return load_recipe(path)
 
 
-def lengths(rows: Any, recipe: Recipe) -> tuple[list[int], list[int]]:
-    """Return the tokens of each prompt, and of each solution with the token that ends it where a row has one."""
+def lengths(rows: Any, recipe: Recipe) -> list[tuple[int, int]]:
+    """Return the tokens of each row, `(prompt, solution with the token that ends it)`, the latter 0 without a solution."""
     tokenizer, contract = model_source(recipe.values, recipe.local, False).load_tokenizer()
-    prompts, solutions = [], []
+    found = []
     for i, row in enumerate(rows):
         if row.get("completion"):
             tokens = tokenize_row(tokenizer, contract, row, i, LossOptions())
-            prompts.append(tokens.prompt)
-            solutions.append(len(tokens.input_ids) - tokens.prompt)
+            found.append((tokens.prompt, len(tokens.input_ids) - tokens.prompt))
         else:
-            prompts.append(prompt_length(tokenizer, contract, row, i, None))
-    return prompts, solutions
+            found.append((prompt_length(tokenizer, contract, row, i, None), 0))
+    return found
 
 
-def dropped(prepared: Prepared, prompts: list[int], solutions: list[int]) -> list[str]:
+def dropped(prepared: Prepared, tokens: list[tuple[int, int]]) -> list[str]:
     """Say which rows a training would lose, and why."""
-    lost = [f"{step['dropped']} {step['step']}" for step in prepared.steps if step["dropped"]]
-    if solutions:
-        long = sum(prompt + solution > LIMIT for prompt, solution in zip(prompts, solutions, strict=False))
-        lost += [f"{long} longer than {LIMIT} tokens, in sft"] if long else []
-    without = len(prompts) - len(solutions)
-    return lost + ([f"{without} without a solution, in sft"] if without else [])
+    lost = {f"{step['step']}, always": step["dropped"] for step in prepared.steps}
+    lost["without a solution, in sft"] = sum(not solution for _, solution in tokens)
+    lost[f"longer than {LIMIT} tokens, in sft"] = sum(bool(one[1]) and sum(one) > LIMIT for one in tokens)
+    return [f"{count} {why}" for why, count in lost.items() if count]
+
+
+def now() -> tuple[float, float]:
+    """Return seconds: `(of the wall clock, of this process's processor)`."""
+    return time.perf_counter(), time.process_time()
 
 
 def measure(file: Path, form: str, model: str, folder: Path) -> dict[str, Any]:
     """Read one file and everything about it."""
-    recipe, clock = make_recipe(file, form, model, folder), [time.perf_counter()]
+    recipe, clock = make_recipe(file, form, model, folder), [now()]
     specs = parse_rewards(recipe.get("reward_funcs"), folder)
     prepared = prepare(row_options(recipe), specs=specs)
-    clock.append(time.perf_counter())
+    clock.append(now())
     golds, problems = read_golds(recipe, specs, prepared.rows, whole=True)
-    clock.append(time.perf_counter())
-    prompts, solutions = lengths(prepared.rows, recipe)
-    clock.append(time.perf_counter())
+    clock.append(now())
+    tokens = lengths(prepared.rows, recipe)
+    clock.append(now())
     solved = [row for row in prepared.rows if row.get("completion")]
-    paid = math_answer([row["completion"] for row in solved], [row["answer"] for row in solved]) if solved else []
-    clock.append(time.perf_counter())
-    steps = zip(("rows", "golds", "tokens", "judging"), clock, clock[1:], strict=False)
+    said, answers, prompts = ([row[name] for row in solved] for name in ("completion", "answer", "prompt"))
+    paid = math_answer(said, answers, prompts=prompts) if solved else []
+    clock.append(now())
+    spent = [[round(b - a, 1) for a, b in zip(*span, strict=True)] for span in itertools.pairwise(clock)]
+    solutions = [solution for _, solution in tokens if solution]
     return {
         "file": file.name, "format": form, "rows": prepared.rows.num_rows, "golds": golds,
-        "problems": [problem.found for problem in problems], "dropped": dropped(prepared, prompts, solutions),
-        "prompt tokens": length_facts(prompts), "solution tokens": length_facts(solutions) if solutions else None,
-        "judged right": f"{sum(one == 1.0 for one in paid)} of {len(paid)}" if paid else None,
-        "seconds": {name: round(end - start, 1) for name, start, end in steps},
+        "problems": [problem.found for problem in problems], "dropped": dropped(prepared, tokens),
+        "prompt tokens": length_facts([prompt for prompt, _ in tokens]),
+        "solution tokens": length_facts(solutions) if solutions else {},
+        "judged right": f"{sum(one == 1.0 for one in paid)} of {len(paid)}" if paid else "",
+        "seconds, wall and processor": dict(zip(STEPS, spent, strict=True)),
     }  # fmt: skip
 
 
 def table(found: list[dict[str, Any]]) -> str:
     """Write what was found as a table in Markdown."""
-    head = [
-        "file",
-        "format",
-        "golds",
-        "dropped",
-        "prompt tokens: median, 95 %, longest",
-        "solution tokens",
-        "judged right",
-    ]
-    lines = ["| " + " | ".join([*head, "seconds"]) + " |", "|" + "---|" * (len(head) + 1)]
+    lines = [HEAD.split("|"), ["---"] * len(HEAD.split("|"))]
     for one in found:
-        tokens = (one["prompt tokens"], one["solution tokens"])
-        spread = [", ".join(f"{n:,}" for n in [*facts.values()][1:]) if facts else "" for facts in tokens]
-        lost, seconds = "; ".join(one["dropped"]) or "none", sum(one["seconds"].values())
-        cells = [
-            one["file"],
-            f"`{one['format']}`",
-            one["golds"],
-            lost,
-            *spread,
-            one["judged right"] or "",
-            f"{seconds:.1f}",
+        spread = [
+            ", ".join(f"{n:,}" for n in [*one[what].values()][1:]) for what in ("prompt tokens", "solution tokens")
         ]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        wall, processor = map(sum, zip(*one["seconds, wall and processor"].values(), strict=True))
+        lost, seconds = "; ".join(one["dropped"]) or "none", f"{wall:.1f} ({processor:.1f})"
+        lines.append([one["file"], f"`{one['format']}`", one["golds"], lost, *spread, one["judged right"], seconds])
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def main() -> None:
@@ -137,8 +129,8 @@ def main() -> None:
             if form is None:
                 print(f"{file.name}: left out, its name begins as none of {', '.join(FORMATS)}", flush=True)
                 continue
+            print(f"{file.name}: read as {form}", flush=True)
             found.append(measure(file, form, arguments.model, Path(folder)))
-            print(found[-1], flush=True)
     print(table(found))
     result = {
         "date": datetime.date.today().isoformat(), "versions": versions(),
