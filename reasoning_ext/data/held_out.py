@@ -64,8 +64,8 @@ def question_columns(columns: list[str], renamed: dict[str, str] | None = None) 
 def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     """Yield what each row asks: the text of its question, or of its first turns of the user; else the whole row."""
     named = {name: column for column, name in renamed.items()}
-    turns = [column for name in TURNS if (column := named.get(name, name)) in rows.column_names][:1]
-    columns = question_columns(rows.column_names, renamed) or turns or rows.column_names
+    chats = [column for name in TURNS if (column := named.get(name, name)) in rows.column_names][:1]
+    columns = question_columns(rows.column_names, renamed) or chats or rows.column_names
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):

@@ -100,8 +100,8 @@ def dapo_math(row: dict[str, Any], *, instructions: bool = False) -> dict[str, A
 
 
 def aime(row: dict[str, Any]) -> dict[str, Any]:
-    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 (`problem`, `solution`, `answer`), math-ai/aime25 (`problem`,
-    `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
+    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 and QwenLM/Qwen2.5-Math's file (`problem`, `solution`, `answer`),
+    math-ai/aime25 (`problem`, `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
 
     The gold is an integer from 0 to 999 without leading zeros. The solution, where there is one, is the completion.
     """
