@@ -52,7 +52,7 @@ def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, st
 
 
 def question_columns(columns: list[str], renamed: dict[str, str] | None = None) -> list[str]:
-    """Return the columns that say what a row asks: one, or the two of `PARTS` that are there; none where no name is known.
+    """Return the columns that say what a row asks: one, or two of `PARTS`; none where no name is known.
 
     `renamed` is `{column: the name that a recipe gives it}`.
     """

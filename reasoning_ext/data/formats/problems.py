@@ -1,4 +1,4 @@
-"""Formats of problems with a final answer: GSM8K, MATH, AMC, SVAMP, NuminaMath, DeepScaleR, DAPO-Math, AIME, Countdown."""
+"""Formats of problems with a final answer: GSM8K, MATH, SVAMP, NuminaMath, DeepScaleR, DAPO-Math, AIME, Countdown."""
 
 import re
 from typing import Any
@@ -13,8 +13,8 @@ _AIME_ANSWER = re.compile(r"\$?0*(\d{1,3})(?:\.0+)?(?:\^\{?\\circ\}?)?\$?")
 
 
 def gsm8k(row: dict[str, Any]) -> dict[str, Any]:
-    """openai/gsm8k (main, socratic) and the files of openai/grade-school-math: `question`, `answer` = the worked solution,
-    `#### `, the number.
+    """openai/gsm8k (main, socratic) and openai/grade-school-math's files: `question`, `answer` = the worked solution, `#### `,
+    the number.
 
     The solution, without the set's calculator marks `<<48/2=24>>`, is the thought.
     """
@@ -41,10 +41,10 @@ def math(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def svamp(row: dict[str, Any]) -> dict[str, Any]:
-    """arkilpatel/SVAMP (`Answer` = a float) and ChilleD/SVAMP (`Answer` = text): `Body`, `Question`, `Answer`, `Equation`.
+    """arkilpatel/SVAMP (`Answer` = a float) and ChilleD/SVAMP (`Answer` = text): `Body`, `Question`, `Answer`.
 
-    The prompt is the body, with the full stop that a third of them lack, and the question. There are no completions. Kept:
-    `Equation`, `Type`.
+    The prompt is the body, with the full stop that a third of them lack, and the question. There are no completions.
+    Kept: `Equation`, `Type`.
     """
     body, question = text(row, "Body").strip(), text(row, "Question").strip()
     asked = f"{body if body.endswith(('.', '?', '!')) else body + '.'} {question}"
@@ -100,7 +100,7 @@ def dapo_math(row: dict[str, Any], *, instructions: bool = False) -> dict[str, A
 
 
 def aime(row: dict[str, Any]) -> dict[str, Any]:
-    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 and QwenLM/Qwen2.5-Math's file (`problem`, `solution`, `answer`),
+    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024, QwenLM/Qwen2.5-Math's (`problem`, `solution`, `answer`),
     math-ai/aime25 (`problem`, `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
 
     The gold is an integer from 0 to 999 without leading zeros. The solution, where there is one, is the completion.
