@@ -13,9 +13,9 @@ def is_worked_out(answer: str, gold: str) -> bool:
     r"""Tell whether nothing in an answer is left to be worked out.
 
     Arithmetic on rational numbers is, and so are sums, integrals, limits, determinants, a sine, logarithm or binomial
-    coefficient of numbers, and inequalities that are not solved; a fraction in lowest terms, a root, a multiple of pi, a
-    formula in letters are not. Of a chain the last part counts. A gold that is such an expression itself, `2^{100}`, asks
-    for no more.
+    coefficient of numbers, and inequalities that are not solved; a fraction in lowest terms, a root, a multiple of pi,
+    a formula in letters are not. Of a chain the last part counts. A gold that is such an expression itself, `2^{100}`,
+    asks for no more.
     """
     return all(map(_is_value, _parts(answer))) or not all(map(_is_value, _parts(gold)))
 

@@ -13,8 +13,7 @@ _AIME_ANSWER = re.compile(r"\$?0*(\d{1,3})(?:\.0+)?(?:\^\{?\\circ\}?)?\$?")
 
 
 def gsm8k(row: dict[str, Any]) -> dict[str, Any]:
-    """openai/gsm8k (main, socratic) and openai/grade-school-math's files: `question`, `answer` = the worked solution, `#### `,
-    the number.
+    """openai/gsm8k and openai/grade-school-math: `question`, `answer` = the worked solution, `#### `, the number.
 
     The solution, without the set's calculator marks `<<48/2=24>>`, is the thought.
     """
