@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.data.format import FORMATS, find_format, format_names
+from reasoning_ext.data.format import FORMATS, find_format
 from reasoning_ext.data.gym import is_gym
 from reasoning_ext.data.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.errors import KeyProblem, Problem, UserError
@@ -189,7 +189,7 @@ def unusable_data_set(recipe: Recipe, made: set[Path], run: bool) -> Problems:
             find_format(entry.get("dataset_format"), recipe.folder)
         except LookupError as error:
             found = f"unknown format (found {entry.get('dataset_format')}): {error.args[0]}"
-            yield entry.problem("dataset_format", found, hint=f"formats: {', '.join(format_names())}")
+            yield entry.problem("dataset_format", found, hint="reasoning-ext list formats shows them")
 
 
 def _source_problems(recipe: Recipe, name: str, made: set[Path]) -> Problems:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.duplicates import normalise, prompt_text
 from reasoning_ext.data.format import find_format, format_rows
-from reasoning_ext.data.held_out import QUESTIONS
+from reasoning_ext.data.held_out import question_columns
 from reasoning_ext.data.row_options import TEST, RowOptions
 from reasoning_ext.data.sources import check_split, is_generator, load_rows
 from reasoning_ext.data.values import read_chat
@@ -167,9 +167,11 @@ def evaluation_questions(options: RowOptions) -> dict[str, list[str]]:
 
 def _questions(rows: Dataset) -> list[str]:
     """Return the questions of an evaluation set that have words."""
-    column = next((name for name in QUESTIONS if name in rows.column_names), None)
-    values = [value for value in rows[column] if value is not None] if column else []
-    chats = [value if isinstance(value, str) else read_chat(value, str(column)) for value in values]
+    columns = question_columns(rows.column_names)
+    parts = zip(*(rows[column] for column in columns), strict=True)
+    asked = [[part for part in values if part is not None] for values in parts]
+    values = [values[0] if len(values) == 1 else " ".join(map(str, values)) for values in asked if values]
+    chats = [value if isinstance(value, str) else read_chat(value, columns[0]) for value in values]
     questions = [text for text in (prompt_text(chat, ("user",)) for chat in chats) if split_words(text)]
     if not questions:
         found = f"found no question with words in the columns {', '.join(rows.column_names)}"

@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 PROBLEMS = "problems.txt"  # in a run's folder: a digest a line of each problem in its training data
 QUESTIONS = ("problem", "question", "prompt", "Problem", "Question", "query", "instruction")
+PARTS = {
+    "instruction": ("instruction", "input"),
+    "Question": ("Body", "Question"),
+}  # alpaca, SVAMP: what is asked, in two
 TURNS = ("messages", "conversations")
 SPLITS = ("train", "test")
 
@@ -47,12 +51,21 @@ def split_off(rows: Dataset, test_size: float, split: str, renamed: dict[str, st
     return rows.select(chosen)
 
 
+def question_columns(columns: list[str], renamed: dict[str, str] | None = None) -> list[str]:
+    """Return the columns that say what a row asks: one, or two of `PARTS`; none where no name is known.
+
+    `renamed` is `{column: the name that a recipe gives it}`.
+    """
+    named = {name: column for column, name in (renamed or {}).items()}
+    found = next((column for name in QUESTIONS if (column := named.get(name, name)) in columns), None)
+    return [column for column in PARTS.get(str(found), (found,)) if column in columns]
+
+
 def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     """Yield what each row asks: the text of its question, or of its first turns of the user; else the whole row."""
     named = {name: column for column, name in renamed.items()}
-    asked = [named.get(name, name) for name in (*QUESTIONS, *TURNS)]
-    columns = [name for name in asked if name in rows.column_names][:1] or rows.column_names
-    columns += ["input"] if columns == ["instruction"] and "input" in rows.column_names else []
+    chats = [column for name in TURNS if (column := named.get(name, name)) in rows.column_names][:1]
+    columns = question_columns(rows.column_names, renamed) or chats or rows.column_names
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):

@@ -12,9 +12,10 @@ from reasoning_ext.verifier.rational import MORE_BITS, exact
 def is_worked_out(answer: str, gold: str) -> bool:
     r"""Tell whether nothing in an answer is left to be worked out.
 
-    Arithmetic on rational numbers is, and so are sums, integrals, limits, determinants and inequalities that are not solved; a
-    fraction in lowest terms, a root, a multiple of pi, a formula in letters are not. Of a chain the last part counts. A gold
-    that is such an expression itself, `2^{100}`, asks for no more.
+    Arithmetic on rational numbers is, and so are sums, integrals, limits, determinants, a sine, logarithm or binomial
+    coefficient of numbers, and inequalities that are not solved; a fraction in lowest terms, a root, a multiple of pi,
+    a formula in letters are not. Of a chain the last part counts. A gold that is such an expression itself, `2^{100}`,
+    asks for no more.
     """
     return all(map(_is_value, _parts(answer))) or not all(map(_is_value, _parts(gold)))
 
@@ -26,7 +27,10 @@ def _parts(text: str) -> list[str]:
     return [split_unit(sides(named(part)[1])[-1])[0] for part in found]
 
 
-_STEPS = re.compile(r"\\(?:int|sum|prod|lim|frac\s*+\{d\}|begin\s*+\{vmatrix\}|det)(?![a-z])")
+_STEPS = re.compile(
+    r"\\(?:int|sum|prod|lim|frac\s*+\{d\}|begin\s*+\{vmatrix\}|det"
+    r"|[dt]?binom|log|lg|lceil|lfloor|(?:arc)?(?:sin|cos|tan|cot|sec|csc)h?)(?![a-z])"
+)
 
 
 def _is_value(text: str) -> bool:

@@ -79,6 +79,8 @@ SEVERAL = [  # rows of ten problems, each in four rows, and how they are read
     ([{"frage": f"{a}+1", "x": f"{a} {n}"} for a, n in PAIRS], {"rename_columns": {"frage": "prompt", "x": "completion"}}),
     ([{"instruction": "Solve.", "input": f"{a}+1", "x": f"{a} {n}"} for a, n in PAIRS],
      {"rename_columns": {"input": "prompt", "x": "completion"}}),
+    ([{"Body": f"Ann has {a} plums.", "Question": "How many?", "Answer": float(a), "ID": n} for a, n in PAIRS],
+     {"dataset_format": "svamp"}),
     (chats("messages", "role", "content", "user", "assistant"), {"dataset_format": "messages"}),
     (chats("conversations", "from", "value", "human", "gpt"), {"dataset_format": "sharegpt"}),
 ]  # fmt: skip

@@ -33,7 +33,7 @@ def test_public_rows_come_out_in_trls_columns_to_the_character(one):
     made = format_rows(raw(one["file"]), find_format(one["format"], None), options=one["options"], dropped=dropped)
     assert list(made) == one["rows"] and dropped == one["dropped"]
     assert all(row["prompt"][-1]["role"] == "user" for row in made)
-    completions = [think.content(row["completion"]) for row in made if "completion" in row]
+    completions = [think.content(row["completion"]) for row in made if row.get("completion")]
     assert all(text.strip() and (think.OPEN not in text or think.well_formed(text)) for text in completions)
 
 
@@ -117,7 +117,10 @@ BAD_PUBLIC = [  # file, format, the column that makes its first row a misfit
     ("gpqa", "gpqa", {"Incorrect Answer 2": None}), ("mmlu", "mmlu", {"answer": 4}),
     ("mmlu_pro", "mmlu", {"answer": "K"}), ("mmlu_pro", "mmlu", {"options": ["x"] * 27}),
     ("mmlu", "mmlu", {"question": 3}), ("sharegpt", "sharegpt", {"conversations": [{"role": "user"}]}),
-    ("alpaca", "alpaca", {"instruction": ""}),
+    ("alpaca", "alpaca", {"instruction": ""}), ("gsm8k_socratic", "gsm8k", {"answer": None}),
+    ("gsm8k_socratic", "gsm8k", {"question": None}), ("math500", "math", {"problem": None}),
+    ("math500", "math", {"solution": None, "answer": None}), ("svamp", "svamp", {"Answer": None}),
+    ("svamp_hub", "svamp", {"Answer": ""}), ("svamp_hub", "svamp", {"Body": None}),
 ]  # fmt: skip
 
 
@@ -134,7 +137,13 @@ MISSING = [
     ("s1k", "deepseek_thinking_tra"),
 ]
 MISSING += [("deepscaler", "problem"), ("dapo_math", "prompt"), ("countdown", "target"), ("aime", "problem")]
-MISSING += [("gpqa", "Correct Answer"), ("mmlu", "choices"), ("sharegpt", "conversations"), ("alpaca", "instruction")]
+MISSING += [
+    ("gpqa", "Correct Answer"),
+    ("mmlu", "choices"),
+    ("sharegpt", "conversations"),
+    ("alpaca", "instruction"),
+    ("svamp", "Body"),
+]
 
 
 @pytest.mark.parametrize(("format_name", "column"), MISSING)

@@ -180,6 +180,17 @@ def test_evaluation_sets_of_one_name_do_not_hide_each_other_and_are_inputs_of_th
     assert evaluation_questions(row_options(made)) == wanted
 
 
+@pytest.mark.parametrize(
+    "row", [{"Body": "Ann has 5 plums.", "Question": "How many?"}, {"instruction": "Add.", "input": "5 plums and 1"}]
+)
+def test_a_question_in_two_columns_is_both(recipe, tmp_path, row):
+    put(tmp_path / "held.jsonl", [row, {**row, next(iter(row)): None}])
+    whole, part = " ".join(row.values()), [*row.values()][1]
+    assert evaluation_questions(row_options(recipe(adds(4), "decontaminate: [./held.jsonl]\n"))) == {
+        "./held.jsonl:test": [whole, part]
+    }
+
+
 @pytest.mark.parametrize("kind", ["file", "saved", "sampled"])
 def test_the_training_rows_are_not_held_out(recipe, tmp_path, kind):
     made = recipe(adds(12))

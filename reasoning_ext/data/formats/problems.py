@@ -1,4 +1,4 @@
-"""Formats of problems with a final answer: GSM8K, MATH, NuminaMath, DeepScaleR, DAPO-Math, AIME, Countdown."""
+"""Formats of problems with a final answer: GSM8K, MATH, SVAMP, NuminaMath, DeepScaleR, DAPO-Math, AIME, Countdown."""
 
 import re
 from typing import Any
@@ -8,24 +8,46 @@ from reasoning_ext.data.values import either, gold, items, kept, said, text
 
 _DAPO_BEFORE = "Solve the following math problem step by step. The last line "
 _DAPO_AFTER = '\n\nRemember to put your answer on its own line after "Answer:".'
+_WHOLE = re.compile(r"(-?\d+)\.0+")  # 145.0, which a table of floats makes of 145
 _AIME_ANSWER = re.compile(r"\$?0*(\d{1,3})(?:\.0+)?(?:\^\{?\\circ\}?)?\$?")
 
 
 def gsm8k(row: dict[str, Any]) -> dict[str, Any]:
-    """openai/gsm8k: `question`, `answer` = the worked solution, `#### `, the number."""
-    solution, found, number = row["answer"].rpartition("####")
+    """openai/gsm8k and openai/grade-school-math: `question`, `answer` = the worked solution, `#### `, the number.
+
+    The solution, without the set's calculator marks `<<48/2=24>>`, is the thought.
+    """
+    solution, found, number = text(row, "answer").rpartition("####")
     number = number.strip().replace(",", "")
     if not found or not number:
         raise ValueError(f"no '#### ' before a number at the end of the column answer: {row['answer'][-60:]!r}")
-    return _worked(row["question"], number, re.sub(r"<<[^<>]*>>", "", solution))  # the set's calculator marks
+    return _worked(text(row, "question"), number, re.sub(r"<<[^<>]*>>", "", solution))
 
 
 def math(row: dict[str, Any]) -> dict[str, Any]:
-    r"""The MATH family: `problem`, `solution`; the gold is the column `answer`, else the solution's last `\boxed{}`."""
-    answer = row.get("answer") or think.last_boxed(row["solution"])
+    r"""The MATH family (`problem`, `solution`), HuggingFaceH4/MATH-500 and QwenLM/Qwen2.5-Math's files (also `answer`),
+    AI-MO/aimo-validation-amc (`problem`, `answer`) and math-ai/amc23 (`question`, `answer`).
+
+    The gold is `answer`, else the solution's last `\boxed{}`. The solution is the thought; a row without one has no
+    completion, and its gold is `27` where a float, `27.0`, stands.
+    """
+    problem = text(row, either(row, "problem", "question"))
+    solution = row.get("solution") if row.get("answer") else text(row, "solution")
+    answer = row.get("answer") or think.last_boxed(solution or "")
     if not answer:
         raise ValueError(rf"no \boxed{{}} in the column solution: {row['solution'][-60:]!r}")
-    return _worked(row["problem"], str(answer), row["solution"])
+    return _worked(problem, str(answer), solution) if solution else {"prompt": problem, "answer": _whole(answer)}
+
+
+def svamp(row: dict[str, Any]) -> dict[str, Any]:
+    """arkilpatel/SVAMP (`Answer` = a float) and ChilleD/SVAMP (`Answer` = text): `Body`, `Question`, `Answer`.
+
+    The prompt is the body, with the full stop that a third of them lack, and the question. There are no completions.
+    Kept: `Equation`, `Type`.
+    """
+    body, question = text(row, "Body").strip(), text(row, "Question").strip()
+    asked = f"{body if body.endswith(('.', '?', '!')) else body + '.'} {question}"
+    return {"prompt": asked, "answer": _whole(_gold(row, "Answer", row["Answer"])), **kept(row, "Equation", "Type")}
 
 
 def numina(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -77,8 +99,8 @@ def dapo_math(row: dict[str, Any], *, instructions: bool = False) -> dict[str, A
 
 
 def aime(row: dict[str, Any]) -> dict[str, Any]:
-    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024 (`problem`, `solution`, `answer`), math-ai/aime25 (`problem`,
-    `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
+    """AI-MO/aimo-validation-aime, HuggingFaceH4/aime_2024, QwenLM/Qwen2.5-Math's (`problem`, `solution`, `answer`),
+    math-ai/aime25 (`problem`, `answer`) and Maxwell-Jia/AIME_2024 (`Problem`, `Solution`, `Answer`).
 
     The gold is an integer from 0 to 999 without leading zeros. The solution, where there is one, is the completion.
     """
@@ -112,6 +134,13 @@ def countdown(row: dict[str, Any]) -> dict[str, Any]:
 def _worked(question: str, answer: str, solution: str) -> dict[str, Any]:
     completion = think.join(solution, rf"The answer is \boxed{{{answer}}}.")
     return {"prompt": question, "completion": completion, "answer": answer}
+
+
+def _whole(answer: Any) -> str:
+    """Return an answer as text, a whole number without the zeros behind its point."""
+    written = str(answer).strip()
+    whole = _WHOLE.fullmatch(written)
+    return whole[1] if whole else written
 
 
 def _gold(row: dict[str, Any], column: str, value: Any) -> str:
