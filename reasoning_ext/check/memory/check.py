@@ -26,6 +26,7 @@ from reasoning_ext.recipe.load import Recipe
 
 TOKENS_PER_SECOND = 1000
 MEASURED, EFFICIENCY = 0.3, 0.5  # seconds of products, and their share of a step's pace
+CGROUP = Path("/sys/fs/cgroup")
 FOR_CARDS = ("load_in_4bit", "load_in_8bit", "use_vllm")
 NOT_ENOUGH = "that is not enough; take a smaller model or a larger card"
 ELSEWHERE = {
@@ -158,7 +159,7 @@ def find_host() -> Card:
     free = psutil.virtual_memory().available
     for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups, versions 2 and 1
         with suppress(OSError, ValueError):  # "max" is no limit
-            free = min(free, int((Path("/sys/fs/cgroup") / limit).read_text()))
+            free = min(free, int((CGROUP / limit).read_text()))
     return Card(f"this machine, which has {_gib(free)} GiB free", free, Device("cpu"))
 
 
