@@ -24,7 +24,7 @@ from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
-from reasoning_ext.errors import Problem, UserError
+from reasoning_ext.errors import Level, Problem, UserError
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
@@ -206,7 +206,8 @@ class Look:
             text = f"no plan for {options.card.name}: {checked.memory.why}"
             checked.note("model_name_or_path", text, level="warning", code="no_plan")
         if checked.memory.fits is False and card is not None:
+            elsewhere = host and not recipe.get("use_cpu")  # it may run
             text = f"the plan does not fit {card.name}: {checked.memory.short()}"
-            text += "" if options.card or not host else "; for a card, check with --gpu 24GB"
-            level = "warning" if self.run or (host and not recipe.get("use_cpu")) else "error"
+            text += "; for a card, check with --gpu 24GB" if elsewhere else ""
+            level: Level = "warning" if self.run or elsewhere else "error"
             checked.note(checked.memory.blamed(), text, level=level, code="does_not_fit")

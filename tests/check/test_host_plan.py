@@ -102,15 +102,18 @@ def test_edits_for_a_cpu_name_nothing_that_only_a_card_has(recipe_of):
     ("values", "card", "kind"),
     [
         ({}, None, "cpu"), ({}, "24GB", "cuda"), ({"use_cpu": True}, "24GB", "cpu"), ({"use_cpu": True}, None, "cpu"),
-        ({"backend": "unsloth"}, None, None), (LORA | {"load_in_4bit": True}, None, None),
+        ({"backend": "unsloth"}, None, None), ({"backend": "unsloth", "use_cpu": True}, None, "cpu"),
+        (LORA | {"load_in_4bit": True}, None, None),
         (GRPO | {"use_vllm": True}, None, None), ({"backend": "unsloth"}, "24GB", "cuda"),
     ],
 )  # fmt: skip
 def test_a_plan_is_of_what_is_here_but_for_what_is_meant_for_a_card(values, card, kind, recipe_of, monkeypatch):
     monkeypatch.setattr(memory, "find_card", lambda: parse_card(card) if card else None)
-    monkeypatch.setattr(memory, "found_device", lambda use_cpu: CPU)
+    monkeypatch.setattr(memory, "found_device", lambda: CPU)
     found = find_device(recipe_of(values))
     assert (found and found.device.kind) == kind
+    planned = report_memory(recipe_of(values), [], found, True, None).plan
+    assert bool(planned) is not (kind == "cpu" and "backend" in values)  # Unsloth's own kernels on a CPU
 
 
 def test_the_memory_of_a_machine_is_no_more_than_its_containers(tmp_path, monkeypatch):
