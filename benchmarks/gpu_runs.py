@@ -146,7 +146,7 @@ def plan_of(recipe, job, card):
         job: the job.
         card: the card's memory in bytes, or None.
     """
-    setup = setup_of(recipe, {}, prompt=split_context(job.context, job.completion)[0])
+    setup = setup_of(recipe, {}, longest=split_context(job.context, job.completion)[0])
     made = plan(replace(setup, padded=False), card)  # all rows are of full length
     return {"phases": made.shown(), "peak": made.peak, "peak phase": made.peak_phase, "needed": made.needed}
 

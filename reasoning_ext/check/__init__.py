@@ -17,14 +17,14 @@ from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.golds import read_golds, try_recipe_rewards
 from reasoning_ext.check.keys import Checked, broken_rules, check_folder, check_recipe, outputs, parse
 from reasoning_ext.check.lineage import adapter_without_peft, forgotten, overlap_findings
-from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_card, report_memory
+from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_device, report_memory
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
 from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
-from reasoning_ext.errors import Problem, UserError
+from reasoning_ext.errors import Level, Problem, UserError
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
@@ -194,18 +194,20 @@ class Look:
                 self.checked.note(key, text, level="error", code="too_few_rows")
 
     def _plan(self) -> None:
-        """Plan the memory, and hold it against the card; before a run that is a warning."""
+        """Plan the memory, and hold it against what there is; that is a warning before a run, and where a card may be meant."""
         checked, recipe, options = self.checked, self.recipe, self.options
-        facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
-        checked.cost = cost_line(recipe, facts, options.rate)
-        card = options.card or (None if recipe.get("use_cpu") else find_card())
-        if card is None and recipe.get("use_cpu"):
-            return
-        lengths = checked.inspection.lengths if checked.inspection and recipe.stage not in FROM_DATA else []
+        card = options.card or find_device(recipe)
+        host = card is not None and card.device.kind == "cpu"
+        lengths = checked.inspection.lengths if checked.inspection and (host or recipe.stage not in FROM_DATA) else []
         checked.memory = report_memory(recipe, self.earlier, card, self.offline, max(lengths, default=None))
+        facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
+        checked.cost = cost_line(recipe, facts, options.rate, checked.memory.plan)
         if options.card and checked.memory.plan is None:
             text = f"no plan for {options.card.name}: {checked.memory.why}"
             checked.note("model_name_or_path", text, level="warning", code="no_plan")
         if checked.memory.fits is False and card is not None:
+            elsewhere = host and not recipe.get("use_cpu")  # it may run
             text = f"the plan does not fit {card.name}: {checked.memory.short()}"
-            checked.note(checked.memory.blamed(), text, level="warning" if self.run else "error", code="does_not_fit")
+            text += "; for a card, check with --gpu 24GB" if elsewhere else ""
+            level: Level = "warning" if self.run or elsewhere else "error"
+            checked.note(checked.memory.blamed(), text, level=level, code="does_not_fit")

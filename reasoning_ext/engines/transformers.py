@@ -23,6 +23,7 @@ from transformers.generation import logits_process
 from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
 from reasoning_ext.errors import one_line
 from reasoning_ext.models.loaded import Loaded
+from reasoning_ext.models.watching import watched
 from reasoning_ext.shown import print
 from reasoning_ext.think.render import count_tokens
 from reasoning_ext.think.template import Contract, decoder
@@ -100,7 +101,7 @@ class TransformersEngine:
         given = settings.generation_kwargs
         try:
             arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device)
-            with torch.inference_mode():
+            with torch.inference_mode(), watched(self.model, arguments["max_new_tokens"]):
                 return self.model.generate(**inputs, **arguments, **fixed)
         except (ValueError, TypeError) as error:
             if not given:

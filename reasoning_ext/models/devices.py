@@ -1,4 +1,4 @@
-"""What a recipe leaves out and the device decides: dtype, attention implementation, gradient checkpointing.
+"""What a recipe leaves out and the device decides: dtype, autocast, attention implementation, gradient checkpointing.
 
 TRL's own defaults are those of one device (float32 weights, checkpointing on); a recipe that moves from a laptop to a
 card keeps its text, so the choice is made here. What a recipe says is never changed.
@@ -22,11 +22,15 @@ class Device:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a model is loaded with; an attention of None is transformers' own: sdpa or eager."""
+    """What a model is loaded with; an attention of None is transformers' own: sdpa or eager.
+
+    `autocast` is what a training step computes in, bfloat16 or float16; None: in the type of the weights.
+    """
 
     dtype: str | None
     attn_implementation: str | None
     gradient_checkpointing: bool
+    autocast: str | None
 
 
 def choose(device: Device, values: Mapping[str, Any], frozen: bool) -> Choice:
@@ -35,13 +39,19 @@ def choose(device: Device, values: Mapping[str, Any], frozen: bool) -> Choice:
     Weights that are trained are in float32, as in TRL, under its autocast, and all are on the CPU and MPS; frozen
     ones take 16 bits, bfloat16 where the device has it. Flash-attn is for 16-bit weights on CUDA, and needs the cards
     that have bfloat16. Gradients are checkpointed, as in TRL, but on the CPU, where it saves nothing that is scarce.
+    bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused, and is fp16 on
+    a card that has no bfloat16.
     """
     sixteen = "bfloat16" if device.bf16 else "float16"
     dtype = values.get("dtype", sixteen if frozen and device.kind in ("cuda", "xpu") else "float32")
     flash = device.kind == "cuda" and device.bf16 and device.flash and dtype in ("bfloat16", "float16")
     attention = "flash_attention_2" if flash and values.get("backend", "trl") == "trl" else None
     checkpointing = values.get("gradient_checkpointing", device.kind != "cpu")
-    return Choice(dtype, values.get("attn_implementation", attention), checkpointing)
+    old = device.kind == "cuda" and not device.bf16
+    fp16 = values.get("fp16", old and not values.get("bf16"))
+    bf16 = values.get("bf16", device.kind != "cpu" and not old and not fp16)
+    autocast = "bfloat16" if bf16 else "float16" if fp16 else None
+    return Choice(dtype, values.get("attn_implementation", attention), checkpointing, autocast)
 
 
 def found_device(use_cpu: bool = False) -> Device:

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from accelerate.utils import gather_object
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
+from reasoning_ext.models.watching import EVERY
 from reasoning_ext.runs.checkpoints import mark_complete, rotate, step_of
 from reasoning_ext.runs.files import append_lines, read_object, write_whole
 from reasoning_ext.runs.folder import METRICS, RunDir
@@ -43,6 +44,7 @@ class RunRecorder(TrainerCallback):
         self.path, self.stage, self.trainer, self.interrupt = run.path, stage, trainer, interrupt
         self.resumed_step, self.started = step_of(run.checkpoint) if run.checkpoint else 0, time.monotonic()
         self.counted = (self.started, math.inf if run.checkpoint else 0.0)  # when, and how many tokens by then
+        self.said, self.batches = self.started, 0  # when there was a line, and batches of the step that are done
         if run.checkpoint and hasattr(trainer, COUNT):
             setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
 
@@ -60,7 +62,8 @@ class RunRecorder(TrainerCallback):
         """Append a log, and print it where no progress bar does, with the pace and the time left at this process's mean one."""
         if not state.is_world_process_zero or not logs:
             return
-        seconds = time.monotonic() - self.started
+        now = time.monotonic()
+        seconds = now - self.started
         append_lines(self.path / METRICS, [{"step": state.global_step, "seconds": round(seconds, 2), **logs}])
         shown = [f"{key} {float(logs[key]):.4g}" for key in SHOWN if logs.get(key) is not None]
         if shown and not sys.stdout.isatty():
@@ -70,10 +73,26 @@ class RunRecorder(TrainerCallback):
                 shown += (
                     [f"{(tokens - before) / (self.started + seconds - then):.0f} tokens/s"] if tokens > before else []
                 )
-            done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
-            if done > 0 and left > 0:
-                shown.append(f"{timedelta(seconds=round(seconds / done * left))} left")
-            print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
+            self._say(state, shown, now)
+
+    def _say(self, state: TrainerState, shown: list[str], now: float) -> None:
+        """Print a line with the step and the time left at this process's mean pace."""
+        self.said = now
+        done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
+        if done > 0 and left > 0:
+            shown = [*shown, f"{timedelta(seconds=round((now - self.started) / done * left))} left"]
+        print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
+
+    def _say_now_and_then(self, state: TrainerState, shown: list[str]) -> None:
+        """Print a line where steps are slow, and there was none for a while."""
+        now = time.monotonic()
+        if state.is_world_process_zero and not sys.stdout.isatty() and now - self.said >= EVERY:
+            self._say(state, shown, now)
+
+    def on_substep_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Count a batch of a step that takes several."""
+        self.batches += 1
+        self._say_now_and_then(state, [f"and batch {self.batches}/{args.gradient_accumulation_steps} of the next"])
 
     def on_save(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Mark the checkpoint that all processes have written as complete; only then older ones go."""
@@ -86,6 +105,9 @@ class RunRecorder(TrainerCallback):
 
     def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
         """Save and stop when the user has asked for it, all processes at the same step."""
+        self.batches = 0
+        if not control.should_log:
+            self._say_now_and_then(state, [])
         asked = self.interrupt.requested
         if PartialState().num_processes > 1:
             asked = any(gather_object([asked]))

@@ -33,18 +33,15 @@ def load_to_train(source: ModelSource) -> Loaded:
 def build_config(cls: type, classes: tuple, recipe: Recipe, **defaults: Any) -> Any:
     """Build TRL's config `cls`, whose keys were read from `classes`, from a recipe.
 
-    Where the recipe is silent, progress bars are shown on a terminal alone, gradients are checkpointed off the CPU
-    alone, and bf16, which TRL sets, is left off on a machine without an accelerator, where it is slow and refused,
-    and is fp16 on a card that has no bfloat16; the rest is `defaults`, or TRL's, though Unsloth has put its own in
-    their place.
+    Where the recipe is silent, progress bars are shown on a terminal alone, checkpointing, bf16 and fp16 are what
+    `models.devices` chooses, and the rest is `defaults`, or TRL's, though Unsloth has put its own in their place.
     Raises KeyProblem where TRL refuses a combination of values, or Unsloth changes one.
     """
-    device = found_device(recipe.get("use_cpu"))
+    choice = choose(found_device(recipe.get("use_cpu")), recipe.values, False)
     defaults["disable_tqdm"] = not sys.stdout.isatty()
-    defaults["gradient_checkpointing"] = choose(device, recipe.values, False).gradient_checkpointing
-    if device.kind == "cpu" or (device.kind == "cuda" and not device.bf16):
-        defaults["bf16"] = False
-        defaults["fp16"] = device.kind == "cuda" and not recipe.values.get("bf16")
+    defaults["gradient_checkpointing"] = choice.gradient_checkpointing
+    if choice.autocast != "bfloat16":
+        defaults["bf16"], defaults["fp16"] = False, choice.autocast == "float16"
     extra, known = recipe.get("unsloth_config") or {}, {field.name for field in fields(cls)}
     if unknown := extra.keys() - known:
         own = ", ".join(sorted(name for name in known if name.startswith("unsloth"))) or "nothing"

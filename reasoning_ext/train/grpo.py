@@ -13,6 +13,7 @@ from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
 from reasoning_ext.data.token_sets import prompt_rows
 from reasoning_ext.models.source import model_source
+from reasoning_ext.models.watching import watched
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
 from reasoning_ext.runs.folder import RunDir, say
@@ -63,7 +64,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         check_reference(trainer, source, "beta", "write 0, or merge_adapter: true")
     for callback in (WeightSchedule(trainer, specs), FlatGroups(), MostCutOff()):
         trainer.add_callback(callback)
-    return train(trainer, run, "grpo")
+    with watched(trainer.model, config.max_completion_length):
+        return train(trainer, run, "grpo")
 
 
 def end_at_turns(tokenizer: Any, contract: Contract) -> None:

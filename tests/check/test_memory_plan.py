@@ -291,7 +291,7 @@ def test_the_cost_is_reckoned_at_a_stated_rate(facts, rate, said, recipe_of):
 def test_a_run_that_may_not_fit_the_card_is_warned_of_and_check_refuses_it(tmp_path, monkeypatch):
     from reasoning_ext import check
 
-    monkeypatch.setattr(check, "find_card", lambda: parse_card("8GB"))
+    monkeypatch.setattr("reasoning_ext.check.memory.check.find_card", lambda: parse_card("8GB"))
     recipe = load_recipe(ROOT / "recipes" / "qwen3_8b" / "1_sft.yaml", {"backend": "trl"})
     for whole, level in ((True, "error"), (False, "warning")):
         [checked] = check.check([recipe], run=not whole, offline=True)

@@ -28,7 +28,10 @@ PARSED = [  # what a command begins with, and why it is not run here
     (r"#!/bin/bash", "a script for Slurm"),
     (r"accelerate launch ", "several GPUs"),
     (r"trl vllm-serve |vllm serve ", "vLLM on a GPU"),
-    (r"reasoning-ext [\w-]+ .*(qwen|llama|smollm|teacher|my_recipe)", "a model or data from the hub, and hours on a GPU"),
+    (
+        r"reasoning-ext [\w-]+ .*(qwen|llama|smollm|teacher|my_recipe)",
+        "a model or data from the hub, and hours on a GPU",
+    ),
     (r"reasoning-ext export .*--to (gguf|hub)", "llama.cpp, or an account"),
     (
         r"reasoning-ext run .*tiny/distillation",

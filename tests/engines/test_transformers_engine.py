@@ -190,3 +190,13 @@ def test_an_adapter_answers_with_its_own_weights():
     found = answers(adapted, temperature=0.0)
     assert all(c.ids == expected(adapted, p, do_sample=False) for (p, _), c in found.items())
     assert any(found[key].ids != plain[key].ids for key in KEYS)
+
+
+def test_a_slow_batch_says_how_many_of_its_tokens_there_are(loaded, monkeypatch, capsys):
+    monkeypatch.setattr("reasoning_ext.models.watching.EVERY", 0.0)
+    answers(loaded, batch_size=len(KEYS))
+    said = capsys.readouterr().out.splitlines()
+    assert said[0] == "generating: 1/24 tokens" and len(said) <= 23  # the last token is read by nobody
+    monkeypatch.setattr("reasoning_ext.models.watching.EVERY", 1000.0)
+    answers(loaded)
+    assert not loaded.model.get_input_embeddings()._forward_pre_hooks and not capsys.readouterr().out

@@ -67,6 +67,21 @@ def test_a_line_has_trl_s_names_and_the_time_left(tmp_path, capsys, monkeypatch)
     assert second.endswith("  10 tokens/s  0:02:50 left") and last.endswith("loss 1.5  170 tokens/s")
 
 
+def test_slow_steps_and_batches_are_told_of_between_logs(tmp_path, capsys, monkeypatch):
+    clock = iter([0.0, 20.0, 35.0, 40.0, 70.0])  # at the start, after two batches, at the ends of two steps
+    monkeypatch.setattr("reasoning_ext.train.callbacks.time.monotonic", lambda: next(clock))
+    recorder = RunRecorder(RunDir(tmp_path, False, None), "sft", None, Interrupt())
+    arguments = TrainingArguments(output_dir=str(tmp_path), gradient_accumulation_steps=4)
+    state, control = TrainerState(max_steps=20), TrainerControl()
+    for _ in range(2):
+        recorder.on_substep_end(arguments, state, control)
+    for state.global_step in (1, 2):
+        recorder.on_step_end(arguments, state, control)
+    recorder.on_step_end(arguments, state, TrainerControl(should_log=True))  # a log has its own line
+    batches, step = capsys.readouterr().out.splitlines()
+    assert "step 0/20" in batches and "batch 2/4" in batches and step == "sft  step 2/20  0:10:30 left"
+
+
 def test_the_first_line_of_a_run_that_goes_on_has_no_pace(tmp_path, capsys):
     (tmp_path / "checkpoint-4").mkdir()
     trainer = SimpleNamespace()

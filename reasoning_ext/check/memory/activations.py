@@ -2,7 +2,8 @@
 
 The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest: the
 largest of a few planes. They are fitted to traces of TRL's own step (`benchmarks/fit_activations.py`) and stand in
-`activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, are counted from its source by hand.
+`activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, and those in float32, as on a CPU, are counted
+from the source by hand.
 """
 
 from __future__ import annotations
@@ -27,6 +28,19 @@ UNSLOTH_LOGITS, UNSLOTH_ROWS = 2 * 2**30, 512
 UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)
 FORWARD = (8.0, 0.0, 0.0, 6.0)  # a layer without gradients: residual, norm in float32, gate, up and their product
 FORWARD_32 = (16.0, 1.0, 0.0, 6.0)  # the same with float32 weights under autocast
+# A layer in float32 without autocast, with LoRA, with its dropout, and where all weights are trained: what its backward pass is
+# given by the norms, attention over repeated keys and values, the products, and PEFT's modules.
+IN_FLOAT32 = {
+    "llama": ((16.0, 16.0, 0.0, 16.0), (48.0, 24.0, 0.0, 20.0), (24.0, 16.0, 0.0, 16.0)),
+    "qwen3": ((16.0, 20.0, 4.0, 16.0), (48.0, 28.0, 4.0, 20.0), (24.0, 24.0, 8.0, 16.0)),
+    "phi3": ((16.0, 16.0, 0.0, 16.0), (24.0, 24.0, 0.0, 20.0), (24.0, 16.0, 0.0, 16.0)),
+    "gemma3": ((24.0, 20.0, 4.0, 16.0), (56.0, 28.0, 4.0, 20.0), (40.0, 24.0, 8.0, 16.0)),
+}
+BACKWARD_FLOAT32 = (4.0, 0.0, 0.0, 8.0)  # the gradients beside it
+FORWARD_FLOAT32 = (8.0, 0.0, 0.0, 16.0)
+# Bytes a logit beside the tile itself, backward and forward, where TRL folds a tile with operations of torch in the place of
+# its Triton kernel (`_backward_tile`, `_forward_tile`); every position of a row has logits there.
+TORCH_TILE = 29, 13
 
 
 @cache
@@ -67,8 +81,7 @@ def training_bytes(setup: Setup, gradients: int) -> Bytes:
 
 def scoring_bytes(setup: Setup) -> Bytes:
     """Return what is alive at the highest point of scoring without gradients, beside what was before."""
-    plane = FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
-    layer = _plane(plane, setup) * setup.rows * setup.tokens
+    layer = _plane(_forward(setup), setup) * setup.rows * setup.tokens
     head = _head(setup, backward=False)
     made = Bytes(layer=layer) if layer > head else Bytes(logits=head)
     return made + Bytes(mask=_mask(setup), dequantised=_dequantised(setup), cast=_cast(setup))
@@ -87,7 +100,7 @@ def generation_bytes(setup: Setup) -> Bytes:
     last = keys // shape.layers + rows * shape.vocab * 4 * 3  # logits in float32, filtered, and their probabilities
     if setup.backend == "unsloth" or not hasattr(sdpa_attention, "pack_gqa"):  # transformers before 5.20 or so
         last += 2 * rows * setup.tokens * shape.heads * shape.head_dim * width
-    first = _plane(FORWARD, setup) * rows * setup.prompt
+    first = _plane(_forward(setup) if setup.host else FORWARD, setup) * rows * setup.prompt
     first += cache_bytes(shape, rows, setup.prompt, width) - keys  # the cache is no longer than the prompts then
     return Bytes(kv_cache=keys, layer=max(first, last), dequantised=_dequantised(setup))
 
@@ -98,16 +111,28 @@ def _layers(setup: Setup) -> tuple[int, int]:
     if setup.backend == "unsloth":
         layer = _plane(UNSLOTH_LAYER, setup) * tokens
         return 0 if setup.checkpointing else layer, layer
+    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
+    if setup.computed == "float32":
+        plane = IN_FLOAT32[family][2 if setup.rank is None else 1 if setup.dropout else 0]
+        kept = 4 * setup.shape.hidden if setup.checkpointing else _plane(plane, setup)
+        layer = _plane(BACKWARD_FLOAT32, setup) + (_plane(plane, setup) if setup.checkpointing else 0)
+        return kept * tokens + (0 if setup.checkpointing else ranks), layer * tokens + ranks
     if setup.rank is None:
         way = "full float32" if setup.dtype == "float32" else "full bfloat16"
     else:
         way = ("nf4" if setup.bits in (4, 8) else "lora") + (" dropout" if setup.dropout else "")
     found = _coefficients()[f"{family}/{way}"]["checkpointed" if setup.checkpointing else "whole"]
-    ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
     layer = max(0, *(_plane(plane, setup) for plane in found["planes"])) * tokens
     if setup.checkpointing:
         return found["kept"] * setup.shape.hidden * tokens, layer + ranks
     return _plane(found["kept"], setup) * tokens + ranks, layer
+
+
+def _forward(setup: Setup) -> Sequence[float]:
+    """Return what a layer takes without gradients."""
+    if setup.computed == "float32":
+        return FORWARD_FLOAT32
+    return FORWARD_32 if setup.trained == setup.dtype == "float32" else FORWARD
 
 
 def _plane(plane: Sequence[float], setup: Setup) -> int:
@@ -118,25 +143,27 @@ def _plane(plane: Sequence[float], setup: Setup) -> int:
 
 def _head(setup: Setup, backward: bool = True) -> int:
     """Return what is made at the head: a tile of logits, or all of them where the installed TRL has no fused head."""
-    shape, tokens = setup.shape, setup.rows * (setup.completion or setup.tokens)
-    width = BYTES["bfloat16" if setup.trains else setup.dtype]  # mixed precision, whatever the weights are
+    shape, width = setup.shape, BYTES[setup.computed]
+    tokens = setup.rows * (setup.tokens if setup.host else setup.completion or setup.tokens)
     if setup.backend == "unsloth":
         rows = min(tokens, max(UNSLOTH_ROWS, -(-tokens // 8)))
         logits = min(UNSLOTH_LOGITS, 8 * shape.vocab * rows)  # or half of what is free, where that is less
     elif setup.fused:
+        width += TORCH_TILE[not backward] if setup.host else 0
         logits = min(tokens, HEAD_TOKENS) * min(shape.vocab, HEAD_VOCAB) * width
     else:
         kept = 10 if setup.stage == "dpo" else 8  # DPO's metrics hold on to the 16-bit ones too
         logits = tokens * shape.vocab * (kept if backward else width + 4)  # accelerate makes them float32
     if backward and (setup.rank is None or "lm_head" in setup.saved):  # the head's own gradient is summed in float32
         copies = 1 if setup.rank is None else 2
-        logits += shape.vocab * shape.hidden * (4 + copies * BYTES[setup.dtype])
+        logits += shape.vocab * shape.hidden * (4 + (0 if setup.host else copies * BYTES[setup.dtype]))
     return logits + (HEAD_HIDDEN if backward else 6) * shape.hidden * setup.rows * setup.tokens
 
 
 def _cast(setup: Setup) -> int:
     """Return the 16-bit copies of float32 weights that autocast keeps for the length of a forward pass."""
-    return 2 * setup.shape.linear_weights if setup.rank is None and setup.dtype == "float32" else 0
+    cast = setup.rank is None and setup.dtype == "float32" != setup.computed
+    return 2 * setup.shape.linear_weights if cast else 0
 
 
 def _dequantised(setup: Setup) -> int:
@@ -149,4 +176,4 @@ def _mask(setup: Setup) -> int:
     windowed = any(window and window < setup.tokens for window in setup.shape.windows)
     if setup.flash or setup.backend == "unsloth" or not (windowed or (setup.padded and setup.rows > 1)):
         return 0
-    return (setup.rows if setup.padded else 1) * setup.tokens**2 * 3
+    return (setup.rows if setup.padded else 1) * setup.tokens**2 * (1 + BYTES[setup.computed])

@@ -1,4 +1,4 @@
-"""The memory plan as `check` shows it: the card, what it comes to, which edits make it fit, and the rough cost."""
+"""The memory plan as `check` shows it: the device, what it comes to, which edits make it fit, and the rough cost."""
 
 from __future__ import annotations
 
@@ -6,21 +6,28 @@ import os
 import re
 import shutil
 import subprocess
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext.check.memory.edits import Edit, edits
 from reasoning_ext.check.memory.plan import GIB, Plan, plan
-from reasoning_ext.check.memory.setup import setup_of
+from reasoning_ext.check.memory.setup import CARD, Setup, setup_of
 from reasoning_ext.check.memory.shapes import ShapeError
 from reasoning_ext.engines.opening import engine_name
 from reasoning_ext.errors import UserError
+from reasoning_ext.models.devices import Device, found_device
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 
 TOKENS_PER_SECOND = 1000
+MEASURED, EFFICIENCY = 0.3, 0.6  # seconds of products, and the share of their pace that a model of 135M comes to
+CGROUP = Path("/sys/fs/cgroup")
+FOR_CARDS = ("load_in_4bit", "load_in_8bit", "use_vllm")
 NOT_ENOUGH = "that is not enough; take a smaller model or a larger card"
 ELSEWHERE = {
     "server": "a server has the model",
@@ -31,10 +38,11 @@ ELSEWHERE = {
 
 @dataclass(frozen=True)
 class Card:
-    """A card: its name and its memory in bytes."""
+    """What a run computes on, a card or the CPU with the machine's own memory: its name and the memory in bytes."""
 
     name: str
     memory: int
+    device: Device = CARD
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,9 @@ class MemoryReport:
             return [f"memory: not planned: {self.why}"]
         verdict = f"; {'fits' if self.fits else 'does not fit'} {self.card.name}" if self.card else ""
         peak = f"memory: {_gib(self.plan.peak)} GiB at its peak, in {self.plan.peak_phase}"
-        found = [f"{peak}; {_gib(self.plan.needed)} with what CUDA keeps for itself{verdict}"]
+        host = self.plan.setup.host
+        kept, after = ("Python and its libraries take", "in all") if host else ("CUDA keeps for itself", "with CUDA's")
+        found = [f"{peak}; {_gib(self.plan.needed)} with what {kept}{verdict}"]
         for phase, parts in sorted(self.plan.shown().items(), key=lambda item: -sum(item[1].values())):
             shown = ", ".join(f"{part} {_gib(n)}" for part, n in sorted(parts.items(), key=lambda item: -item[1]))
             found.append(f"  {phase} {_gib(sum(parts.values()))}: {shown}")
@@ -82,8 +92,8 @@ class MemoryReport:
             found.append(f"  with prompts of {self.plan.setup.prompt} tokens, which were not measured")
         found += ["  to make it fit, the cheapest first, each on top of the ones before it:"] if self.edits else []
         for edit in self.edits:
-            after = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} with CUDA's"
-            found.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {after}")
+            then = f"{_gib(edit.plan.peak)} at the peak then, {_gib(edit.plan.needed)} {after}"
+            found.append(f"    {edit.text}: saves {_gib(edit.saved)} GiB, {then}")
         return found + ([f"    {NOT_ENOUGH}"] if self.edits and not self._enough() else [])
 
     def short(self) -> str:
@@ -106,16 +116,19 @@ class MemoryReport:
 
 
 def report_memory(
-    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, prompt: int | None
+    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, longest: int | None
 ) -> MemoryReport:
     """Plan what a recipe needs on a card; `earlier`: the recipes before it, the rest as in `setup_of`."""
+    device = card.device if card else CARD
     if (engine := engine_name(recipe)) != "transformers":
         return MemoryReport(why=ELSEWHERE[engine])
+    if device.kind == "cpu" and recipe.get("backend") == "unsloth":
+        return MemoryReport(why="Unsloth's CPU backend is not counted")
     makers = {str(other.output_dir.resolve()): other for other in earlier if other.values.get("output_dir")}
     names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
 
     def planned(changed: Recipe) -> Plan:
-        setups = [setup_of(changed, makers, offline, prompt, name) for name in names]
+        setups = [setup_of(changed, makers, offline, longest, name, device) for name in names]
         return max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
 
     try:
@@ -130,6 +143,27 @@ def parse_card(text: str) -> Card:
     if not match or not float(match.group(1)):
         raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
     return Card(f"a card of {float(match.group(1)):g} GB", int(float(match.group(1)) * GIB))
+
+
+def find_device(recipe: Recipe) -> Card | None:
+    """Return what a run would compute on here; None where it is meant for a card, and there is none."""
+    if recipe.get("use_cpu"):
+        return find_host()
+    if card := find_card():
+        return card
+    meant = recipe.get("backend") == "unsloth" or any(map(recipe.values.get, FOR_CARDS))
+    return None if meant or found_device().kind != "cpu" else find_host()
+
+
+def find_host() -> Card:
+    """Return the memory of this machine, or of the container, that is free."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups, versions 2 and 1
+        with suppress(OSError, ValueError):  # "max" is no limit
+            free = min(free, int((CGROUP / limit).read_text()))
+    return Card(f"this machine, which has {_gib(free)} GiB free", free, Device("cpu"))
 
 
 @cache
@@ -148,13 +182,14 @@ def find_card() -> Card | None:
         return None  # a driver that does not answer has no card for us
 
 
-def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
+def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None, made: Plan | None = None) -> str:
     """Say in one line what a recipe takes: tokens, steps, and hours at a stated rate; nothing where neither is known.
 
     Args:
         recipe: the recipe.
         facts: of its batches, see `cost.batch_facts`, and `mean_length` of its rows where it is known.
-        rate: tokens a second; None: `TOKENS_PER_SECOND`.
+        rate: tokens a second; None: `TOKENS_PER_SECOND`, or what `host_rate` says of a plan for a CPU.
+        made: the memory plan.
     """
     steps, mean = facts.get("optimizer_steps") or 0, facts.get("mean_length")
     if recipe.stage in FROM_DATA:
@@ -167,11 +202,31 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None) -> str:
         said = f"{_count(completions)} completions, up to {_count(tokens)} tokens"
     if not tokens:
         return ""
-    hours = tokens / (rate or TOKENS_PER_SECOND) / 3600
-    length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
     told = "" if rate else " (tell yours with --tokens-per-second)"
+    if rate is None and made and made.setup.host:
+        rate, told = host_rate(made.setup), " of this CPU, as a short product tells (a run says the time left)"
+    rate = rate or TOKENS_PER_SECOND
+    hours = tokens / rate / 3600
+    length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
     counted = f"{steps} steps, " if steps else ""
-    return f"cost: {counted}{said}; {length} at {rate or TOKENS_PER_SECOND} tokens a second{told}"
+    return f"cost: {counted}{said}; {length} at {rate} tokens a second{told}"
+
+
+def host_rate(setup: Setup) -> int:
+    """Return the tokens a second that this CPU trains or generates, from the products of matrices that it does in a moment.
+
+    Training takes three passes of two operations a parameter and token, one forwards and two backwards; a generated token
+    takes about as long, since its products are small. GRPO's tokens are generated, and trained on with their prompts.
+    """
+    import torch
+
+    matrix, count, begin = torch.ones(768, 768), 0, time.perf_counter()
+    while (seconds := time.perf_counter() - begin) < MEASURED:
+        matrix @ matrix
+        count += 1
+    passes = 3 * (setup.trains * setup.tokens / setup.completion + (setup.stage not in FROM_DATA))
+    made = EFFICIENCY * count * 2 * len(matrix) ** 3 / seconds
+    return max(1, round(made / (2 * passes * setup.shape.parameters)))
 
 
 def _gib(size: int) -> str:

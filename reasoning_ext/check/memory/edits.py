@@ -70,7 +70,7 @@ def _changes(recipe: Recipe, now: Plan, card: int) -> Iterator[tuple[str, Values
         yield "sleep", {"vllm_enable_sleep_mode": True}
     if setup.trains and not setup.checkpointing:
         yield "checkpointing", {"gradient_checkpointing": True}
-    if setup.trains and "8bit" not in setup.optimizer:
+    if setup.trains and "8bit" not in setup.optimizer and not setup.host:
         yield "optimizer", {"optim": "adamw_8bit"}
     if setup.stage == "dpo" and setup.reference == "model":
         yield "reference", {"precompute_ref_log_probs": True}
@@ -78,9 +78,9 @@ def _changes(recipe: Recipe, now: Plan, card: int) -> Iterator[tuple[str, Values
     lower = round((setup.vllm or 0) - 0.1, 2)
     if lower > 0 and lower * card >= engine_bytes(setup):
         yield "engine", {"vllm_gpu_memory_utilization": lower}
-    if setup.trains and setup.backend == "trl" and setup.rank:
+    if setup.trains and setup.backend == "trl" and setup.rank and not setup.host:
         yield "backend", {"backend": "unsloth"}
-    if setup.bits in (16, 32) and (setup.rank or not setup.trains):
+    if setup.bits in (16, 32) and (setup.rank or not setup.trains) and not setup.host:
         yield "bits", {"load_in_4bit": True}
     if setup.trains and not setup.rank:
         yield "adapter", {"use_peft": True, "lora_r": 32, "lora_target_modules": ["all-linear"]}

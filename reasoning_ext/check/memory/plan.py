@@ -1,9 +1,10 @@
-"""The memory plan: what a recipe will need on the card, part by part and phase by phase, from formulas.
+"""The memory plan: what a recipe will need on its device, part by part and phase by phase, from formulas.
 
 Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions first), and
 `training` (forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's parts are
 what is alive at its own peak, so that they add up to PyTorch's `max_memory_allocated`. What the driver takes, and what
-the allocator cannot use between its blocks, comes on top where a plan is held against a card.
+the allocator cannot use between its blocks, comes on top where a plan is held against a card; on a CPU what Python and
+its libraries take.
 
 Not in a plan: several GPUs, images, kernels' workspaces (some 10 MB), and what Unsloth does beyond `activations`.
 """
@@ -21,11 +22,12 @@ GIB = 2**30
 CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
+PROCESS = int(0.65 * GIB)  # Python with torch, transformers, TRL and the rows, as its resident memory says
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run needs on the card."""
+    """What a run needs on its device."""
 
     setup: Setup
     phases: dict[str, Bytes]  # what each one allocates at its own peak
@@ -43,13 +45,15 @@ class Plan:
 
     @property
     def needed(self) -> int:
-        """The bytes that a card must have: the peak, what lies between its blocks, and the driver's."""
+        """The bytes that a device must have: the peak, and what `parts` do not tell."""
+        if self.setup.host:
+            return self.peak + PROCESS
         pool = self.phases[self.peak_phase].vllm  # which vLLM divides itself
         return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
 
-    def fits(self, card: int) -> bool:
-        """Tell whether it fits a card of so many bytes."""
-        return self.needed <= card * USABLE and not self.engine_lacks
+    def fits(self, memory: int) -> bool:
+        """Tell whether it fits a card of so many bytes, or so many free ones of the machine."""
+        return self.needed <= memory * (1 if self.setup.host else USABLE) and not self.engine_lacks
 
     def shown(self) -> dict[str, dict[str, int]]:
         """Return `{phase: {part: bytes}}` for people and for `check --json`."""

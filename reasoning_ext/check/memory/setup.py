@@ -1,4 +1,4 @@
-"""All that decides what a run takes on the card: the model, what is trained of it, and the batches."""
+"""All that decides what a run takes on its device: the model, what is trained of it, and the batches."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from reasoning_ext.check.memory.parts import BYTES
 from reasoning_ext.check.memory.shapes import Shape, ShapeError, config_of, shape_of
 from reasoning_ext.check.named_inputs import model_chain
 from reasoning_ext.models.adapter import ADAPTER, LORA_KEYS
-from reasoning_ext.models.devices import Device, choose
+from reasoning_ext.models.devices import Choice, Device, choose
 from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import read_object
@@ -27,7 +27,7 @@ CARD = Device("cuda", bf16=True)
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run puts on the card."""
+    """What a run puts on its device, which is a card, or the machine's own memory where there is none."""
 
     shape: Shape
     stage: str
@@ -49,6 +49,7 @@ class Setup:
     reference: str  # "none", "adapter" (a copy of the adapter) or "model" (a second model)
     scored: bool  # it scores a batch within the training step, while the policy's activations are kept
     # how it is computed
+    computed: str  # the type that activations are in
     checkpointing: bool  # layers are computed again in the backward pass
     fused: bool  # the trainer makes logits in tiles and not whole
     flash: bool  # attention needs no mask for padding
@@ -63,6 +64,7 @@ class Setup:
     generated: int = 0  # sequences that are generated at once
     old_logps: bool = False  # completions are scored before they are trained on
     padded: bool = True  # rows differ in length
+    host: bool = False  # it runs on the CPU
 
     @property
     def tokens(self) -> int:
@@ -92,14 +94,19 @@ def model_source(
 
 
 def setup_of(
-    recipe: Recipe, earlier: dict[str, Recipe], offline: bool = True, prompt: int | None = None, name: str | None = None
+    recipe: Recipe,
+    earlier: dict[str, Recipe],
+    offline: bool = True,
+    longest: int | None = None,
+    name: str | None = None,
+    device: Device = CARD,
 ) -> Setup:
-    """Read off a recipe without errors what it puts on the card.
+    """Read off a recipe without errors what it puts on a device.
 
     Args:
         recipe, earlier, name: see `named_inputs.model_chain`.
         offline: do not ask the hub for the model's config.
-        prompt: tokens of the longest prompt, where it is known.
+        longest: tokens of the longest prompt, or row that is trained on, where it is known.
 
     Raises:
         ShapeError: the model's config cannot be had, or has no formula.
@@ -113,7 +120,8 @@ def setup_of(
     peft = bool(values["use_peft"]) if trains else bool(lora)
     lora = {} if values.get("merge_adapter") else {key: value for key, value in lora.items() if value}
     adapter = values | lora
-    dtype = weight_type(recipe, shape, trains and not peft)
+    choice = choose(device, recipe.values, frozen=peft or not trains)
+    dtype = weight_type(recipe, shape, choice)
     bits = 4 if values.get("load_in_4bit") else 8 if values.get("load_in_8bit") else 8 * BYTES[dtype]
     colocated = values.get("use_vllm") and values.get("vllm_mode") == "colocate"
     return Setup(
@@ -133,12 +141,14 @@ def setup_of(
         optimizer=str(values.get("optim")),
         reference=_reference(values, peft, bool(lora)) if stage in ("grpo", "dpo") else "none",
         scored=stage == "dpo" and not values["precompute_ref_log_probs"],
-        checkpointing=choose(CARD, recipe.values, peft).gradient_checkpointing,
+        computed=(choice.autocast if trains else None) or dtype,
+        checkpointing=choice.gradient_checkpointing,
         fused=unsloth or fused_head(stage),
         flash="flash" in str(values.get("attn_implementation")),
         vllm=values["vllm_gpu_memory_utilization"] if colocated else None,
         sleeps=bool(values.get("vllm_enable_sleep_mode")),
-        **_batches(recipe, prompt),
+        host=device.kind == "cpu",
+        **_batches(recipe, longest),
     )
 
 
@@ -148,14 +158,14 @@ def _reference(values: dict[str, Any], peft: bool, continued: bool) -> str:
     return ("adapter" if continued else "none") if peft else "model"
 
 
-def weight_type(recipe: Recipe, shape: Shape, full: bool) -> str:
-    """Return the type that unquantised weights are loaded in on a card; `full`: all of them are trained."""
+def weight_type(recipe: Recipe, shape: Shape, choice: Choice) -> str:
+    """Return the type that unquantised weights are loaded in, of the device's `choice`."""
     given = recipe.values.get("dtype")
     if given in BYTES:
         return given
     if given == "auto" or recipe.get("backend") == "unsloth":
         return shape.dtype if shape.dtype in BYTES else "bfloat16"
-    return choose(CARD, recipe.values, frozen=not full).dtype or "float32"
+    return choice.dtype or "float32"
 
 
 def fused_head(stage: str) -> bool:
@@ -163,18 +173,20 @@ def fused_head(stage: str) -> bool:
     return stage not in ("grpo", "dpo") or Version(version("trl")) >= Version("1.16.dev0")
 
 
-def _batches(recipe: Recipe, prompt: int | None) -> dict[str, Any]:
+def _batches(recipe: Recipe, longest: int | None) -> dict[str, Any]:
     """Return the fields of a setup that are about a step."""
     if recipe.stage in FROM_DATA:
         rows = recipe.get("per_device_train_batch_size") * (2 if recipe.stage == "dpo" else 1)
-        length = recipe.get("max_length") or recipe.get("max_seq_length") or DEFAULT_LENGTH
+        length = recipe.get("max_length") or recipe.get("max_seq_length") or longest or DEFAULT_LENGTH
+        if longest and not recipe.values.get("packing"):
+            length = min(length, longest)
         return {
             "rows": rows,
             "accumulation": recipe.get("gradient_accumulation_steps"),
             "prompt": 0,
             "completion": length,
         }
-    told = recipe.values.get("max_prompt_length") or prompt
+    told = recipe.values.get("max_prompt_length") or longest
     completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
     found = {"prompt": told or ASSUMED_PROMPT, "assumed": not told, "completion": completion}
     if recipe.stage != "grpo":
