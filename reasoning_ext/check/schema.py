@@ -8,6 +8,7 @@ is left to `check`: that 1.0 is no integer, what a reward's schedule may be, and
 import ast
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -101,18 +102,14 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
     """Yield a line each for one of `KINDS`, or the keys of a stage: a name, what it does, where its text stands.
 
     Raises:
-        UserError: there is no such kind or stage, or no folder `recipes` here.
+        UserError: there is no such kind or stage.
     """
     if kind not in KINDS:
         raise UserError(f"list: found {kind}, allowed: {', '.join(KINDS)}")
     if stage is not None and (kind != "keys" or stage not in STAGES):
         raise UserError(f"list: found {kind} {stage}, allowed: keys, and one of {', '.join(STAGES)}")
     if kind == "recipes":
-        if not Path("recipes").is_dir():
-            raise UserError("list: found no folder recipes here, allowed: the folder of a checkout of reasoning-ext")
-        for group in sorted(path for path in Path("recipes").iterdir() if path.is_dir()):
-            for file in expand(group):
-                yield f"{file!s:<34} {file.read_text(encoding='utf-8').splitlines()[0].removeprefix('#').strip()}"
+        yield from _recipes()
     elif kind == "keys":
         keys = {name: key for one in reversed([stage] if stage else STAGES) for name, key in stage_keys(one).items()}
         for name in sorted(keys.keys() - MANAGED.keys()):
@@ -123,6 +120,16 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
     else:
         for name, file, node in functions_at(HOMES if kind == "rewards" else [FORMATS]):
             yield _line(name, first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
+
+
+def _recipes() -> Iterator[str]:
+    """Yield a line for each recipe of the folder `recipes` here, else of those that were installed, with where it stands."""
+    here = Path("recipes")
+    home = here if here.is_dir() else Path(str(files("reasoning_ext.recipes")))
+    for group in sorted({file.parent for file in home.glob("*/**/*.y*ml")}):
+        for file in expand(group):
+            text = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
+            yield f"{here / file.relative_to(home)!s:<34} {text}" + (f"  [{file}]" if home != here else "")
 
 
 def _line(name: str, text: str, place: str) -> str:

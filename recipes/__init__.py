@@ -1,0 +1,1 @@
+"""The recipes, as a wheel carries them: files to read and to copy, found by `importlib.resources.files`."""
