@@ -1,4 +1,4 @@
-"""The command line: init, run, check, list, schema, score, report, ask, export. Nothing heavy is imported before a command needs it."""
+"""The command line: init, run, check, list, schema, score, report, ask, export; nothing heavy is imported early."""
 
 import os
 import sys
@@ -44,8 +44,12 @@ def options(
 
 @app.command()
 def init(
-    name: Annotated[str | None, typer.Argument(help="A data file, a hub name, or a packaged folder as --list has it.")] = None,
-    card: Annotated[str | None, typer.Option(help="Choose for a card of this size, 24GB; default: the one here.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="A data file, a hub name, or a packaged folder as --list has it.")
+    ] = None,
+    card: Annotated[
+        str | None, typer.Option(help="Choose for a card of this size, 24GB; default: the one here.")
+    ] = None,
     model: Annotated[str | None, typer.Option(help="Train this model, a hub name or a folder.")] = None,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; default: recipes/NAME.")] = None,
     list_packaged: Annotated[bool, typer.Option("--list", help="List the packaged recipes and examples.")] = False,

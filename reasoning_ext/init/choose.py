@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,18 +96,24 @@ def stages(wanted: Wanted, packaged: dict[str, dict[str, Any]]) -> list[Stage]:
     trained = model
     for step in steps:
         lines = dict.fromkeys(("decontaminate", "dataset_config", "max_samples", "rename_columns"), "")
-        lines |= {"output_dir": f"output_dir: {outputs[step]}"} | _length_lines(step, lengths, packaged[step])
+        lines |= {"output_dir": f"output_dir: {written(outputs[step])}"} | _length_lines(step, lengths, packaged[step])
         chosen = f"  # {_why_model(wanted)}" if trained == model else ""
-        lines |= {"model_name_or_path": f"model_name_or_path: {trained}{chosen}"} if step != "eval" else {}
+        lines |= {"model_name_or_path": f"model_name_or_path: {written(trained)}{chosen}"} if step != "eval" else {}
         if step == "distill":
-            lines |= {"dataset_name": f"dataset_name: {outputs['sample']}  # the completions that it kept"}
-            lines |= {"model_name_or_path": f"model_name_or_path: {student}"} | ({"eos_token": ""} if student == model else {}) | SHORT_WARM_UP
+            lines |= {"dataset_name": f"dataset_name: {written(outputs['sample'])}  # the completions that it kept"}
+            lines |= (
+                {"model_name_or_path": f"model_name_or_path: {written(student)}"}
+                | ({"eos_token": ""} if student == model else {})
+                | SHORT_WARM_UP
+            )
         else:
             lines |= _data_lines(seen, step) | {"system_prompt": f"system_prompt: {_system_prompt(seen)}"}
         lines |= _OF_STAGE[step](wanted, lengths) if step in _OF_STAGE else {}
         if step == "eval":
             lines["models"] = _models(model, student, outputs)
-        found.append(Stage(numbers[step], f"{folder_for(wanted.card)}/{PACKAGED[step]}.yaml", _why(step, wanted), lines))
+        found.append(
+            Stage(numbers[step], f"{folder_for(wanted.card)}/{PACKAGED[step]}.yaml", _why(step, wanted), lines)
+        )
         trained = outputs[step] if step in ("sft", "grpo") else trained
     return found
 
@@ -146,19 +153,25 @@ def _length_lines(step: str, lengths: dict[str, int], packaged: dict[str, Any]) 
         return lines | {"max_length": f"max_length: {whole}", "overlong_rows": dropped}
     prompt = f"max_prompt_length: {lengths['prompt']}  # longer problems are left out"
     lines |= {"max_prompt_length": prompt} if step != "eval" else {}
-    return lines | {"max_completion_length": f"max_completion_length: {lengths['completion']}  # raise it where `truncated` is high"}
+    return lines | {
+        "max_completion_length": f"max_completion_length: {lengths['completion']}  # raise it where `truncated` is high"
+    }
 
 
 def _data_lines(seen: Seen, step: str) -> dict[str, str]:
     """Write how the rows are read, and which are held out."""
-    found = [f"dataset_name: {_written(seen.name)}", *([f"dataset_config: {seen.config}"] if seen.config else [])]
+    found = [f"dataset_name: {written(seen.name)}", *([f"dataset_config: {seen.config}"] if seen.config else [])]
     if seen.reading.rename:
-        found.append(f"rename_columns: {_written(seen.reading.rename)}  # column of the data: name that its format expects")
+        found.append(
+            f"rename_columns: {written(seen.reading.rename)}  # column of the data: name that its format expects"
+        )
     if seen.reading.format:
         own = "  # the file beside this one; edit it where rows are read wrongly" if seen.reading.code else ""
         found.append(f"dataset_format: {seen.reading.format}{own}")
     if not seen.test_split:
-        found.append(f"test_size: {held_out(seen.rows)}  # held out by a hash of the problem: the same rows in every stage")
+        found.append(
+            f"test_size: {held_out(seen.rows)}  # held out by a hash of the problem: the same rows in every stage"
+        )
     elif step == "eval":
         found.append(f"dataset_test_split: {seen.test_split}")
     if step == "eval" and (seen.rows is None or seen.rows > 5000):
@@ -173,12 +186,14 @@ def held_out(rows: int | None) -> float:
     return 0.1 if rows is None or rows >= 500 else 0.2 if rows >= 50 else 0.25
 
 
-def _written(value: Any) -> str:
-    """Write a value as YAML in one line, plain where it can be."""
+def written(value: Any) -> str:
+    """Write a value as YAML in one line, text without quotes where it needs none."""
     if isinstance(value, dict):
-        return "{" + ", ".join(f"{_written(key)}: {_written(part)}" for key, part in value.items()) + "}"
-    plain = value.isascii() and value.replace("_", "a").replace("/", "a").replace(".", "a").replace("-", "a").isalnum()
-    return value if plain and value[0].isalpha() and value not in ("true", "false", "null") else json.dumps(value, ensure_ascii=False)
+        return "{" + ", ".join(f"{written(key)}: {written(part)}" for key, part in value.items()) + "}"
+    plain = isinstance(value, str) and re.fullmatch(
+        r"(?!(?:true|false|null)$)[A-Za-z/][\w./-]*", value, re.ASCII | re.IGNORECASE
+    )
+    return value if plain else json.dumps(value, ensure_ascii=False)
 
 
 def _rewards(seen: Seen) -> tuple[str, str]:
@@ -191,7 +206,10 @@ def _rewards(seen: Seen) -> tuple[str, str]:
 def _sft(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     epochs = min(10, max(1, 1600 // (wanted.seen.rows or 1600)))
     cpu = "max_steps: 50  # a try on a CPU; leave it out for whole epochs" if wanted.card is None else ""
-    return {"num_train_epochs": f"num_train_epochs: {epochs}  # about 100 steps, ten passes at the most", "max_steps": cpu} | SHORT_WARM_UP
+    return {
+        "num_train_epochs": f"num_train_epochs: {epochs}  # about 100 steps, ten passes at the most",
+        "max_steps": cpu,
+    } | SHORT_WARM_UP
 
 
 def _grpo(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
@@ -207,7 +225,9 @@ def _grpo(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     lines = {"reward_funcs": rewards, "max_steps": f"max_steps: {most}  # of {prompts} problems x {GROUP} completions"}
     if wanted.card is None:
         lines |= {"per_device_train_batch_size": f"per_device_train_batch_size: {GROUP}"}
-        lines |= {"gradient_accumulation_steps": f"gradient_accumulation_steps: {prompts}  # few, because a CPU generates slowly"}
+        lines |= {
+            "gradient_accumulation_steps": f"gradient_accumulation_steps: {prompts}  # few, because a CPU generates slowly"
+        }
     return lines
 
 
@@ -215,9 +235,9 @@ def _sample(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     form = "  - think_format: {weight: 0.1}"
     if wanted.seen.golds == "none":
         return {
-            "reward_funcs": f"reward_funcs:\n{form}  # or a judge of yours: llm_judge: {{model: NAME, base_url: URL}}, with min_reward",
+            "reward_funcs": f"reward_funcs:  # or llm_judge: {{model: NAME, base_url: URL}}, with min_reward\n{form}",
             "num_generations": "num_generations: 8", "keep": "keep: 1",
-            "min_reward": "", "min_agreement": "min_agreement: 0.6  # there are no golds: right is what 6 in 10 completions of a problem answer",
+            "min_reward": "", "min_agreement": "min_agreement: 0.6  # without golds: right is what 6 in 10 completions answer",
         }  # fmt: skip
     judged = _rewards(wanted.seen)[0]
     least = "0.8  # of 1.1" if "llm_judge" in judged else "1.1  # the right answer, in the right form"
@@ -226,8 +246,12 @@ def _sample(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
 
 def _eval(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     if wanted.seen.golds == "none":
-        return {"reward_funcs": "reward_funcs: [think_format]  # the form alone: without golds nobody knows what is right"}
-    return {"reward_funcs": f"reward_funcs:  # the first says what is right\n{_rewards(wanted.seen)[1]}\n  - think_format"}
+        return {
+            "reward_funcs": "reward_funcs: [think_format]  # the form alone: without golds nobody knows what is right"
+        }
+    return {
+        "reward_funcs": f"reward_funcs:  # the first says what is right\n{_rewards(wanted.seen)[1]}\n  - think_format"
+    }
 
 
 _OF_STAGE = {"sft": _sft, "grpo": _grpo, "sample": _sample, "eval": _eval}
@@ -237,13 +261,13 @@ def _models(model: str, student: str, outputs: dict[str, str]) -> str:
     before = {} if student == model else {"student before": student}
     named = {"base": model} | {step: outputs[step] for step in ("sft", "grpo") if step in outputs}
     named |= before | {"distilled": outputs["distill"]} if "distill" in outputs else {}
-    return "models:\n" + "\n".join(f"  {label}: {name}" for label, name in named.items())
+    return "models:\n" + "\n".join(f"  {label}: {written(name)}" for label, name in named.items())
 
 
 def _why(step: str, wanted: Wanted) -> tuple[str, ...]:
     """Say in the header what a stage is for and what could be changed."""
     seen = wanted.seen
-    data = f"{seen.name} ({seen.rows or 'many'} rows, golds: {seen.golds})"
+    data = f"{written(seen.name)} ({seen.rows or 'many'} rows, golds: {seen.golds})"
     if step == "sft":
         return (f"SFT on the traces of {data}, so that the model has the form before it is rewarded.",)
     if step == "grpo" and seen.traces:
@@ -251,7 +275,7 @@ def _why(step: str, wanted: Wanted) -> tuple[str, ...]:
     if step == "grpo":
         return (
             f"GRPO on {data}, without SFT first: the rows have answers and no traces.",
-            "Where nearly all rewards stay 0, a larger model as a teacher writes traces first: reasoning-ext init recipes/teacher",
+            "Where nearly all rewards stay 0, let a larger model write traces first: reasoning-ext init recipes/teacher",
         )
     if step == "sample" and seen.golds == "none":
         return (f"Samples of {data}: kept is what most completions of a problem agree on [arXiv:2210.11610].",)

@@ -20,7 +20,7 @@ from reasoning_ext.data.row_options import is_hub_name
 from reasoning_ext.data.rows import has_gold
 from reasoning_ext.data.sources import is_generator, load_rows
 from reasoning_ext.errors import UserError
-from reasoning_ext.init.reading import FILE, Reading, reading_of
+from reasoning_ext.init.reading import FILE, Reading, Table, reading_of
 from reasoning_ext.init.roles import MOST, SHORT, roles
 from reasoning_ext.verifier import kind, unreadable
 
@@ -80,11 +80,15 @@ def look(name: str, model: str) -> Seen:
         raise UserError(f"{name}: found {raw.num_rows} rows, allowed: {LEAST} or more, to part and to train on")
     step = max(1, raw.num_rows // SAMPLE)
     sample = list(raw.select(range(0, raw.num_rows, step)))
-    reading = reading_of(Path(name).name, sample, raw.column_names, roles(sample, raw.column_names))
+    reading = reading_of(Table(Path(name).name, sample, raw.column_names, roles(sample, raw.column_names)))
     rows = _formatted(raw, reading)
     count, counted = _counter(model)
     taken = rows.select(range(0, rows.num_rows, max(1, rows.num_rows // SAMPLE)))
-    texts = {column: [_text(value) for value in taken[column]] for column in ("prompt", "completion") if column in taken.column_names}
+    texts = {
+        column: [_text(value) for value in taken[column]]
+        for column in ("prompt", "completion")
+        if column in taken.column_names
+    }
     asked = [count(text) for text in texts["prompt"]]
     told = [count(text) for text in texts["completion"]] if "completion" in texts else [0] * len(asked)
     return Seen(

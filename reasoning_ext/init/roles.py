@@ -21,10 +21,10 @@ NAMES = {
     "choices": "choices options", "tests": "tests test_list test_cases unit_tests asserts test",
     "rubric": "rubric rubrics criteria grading_criteria marking_scheme",
     "thought": "reasoning_content thinking reasoning thought thoughts cot chain_of_thought trace rationale scratchpad",
-    "completion": "completion response generation output solution explanation",
-    "answer": "answer final_answer correct_answer gold golds label ground_truth expected expected_answer target result answer_key "
-              "answerkey key correct",
-    "prompt": "prompt question problem instruction query task",
+    "completion": "completion response generation output solution explanation code canonical_solution",
+    "answer": "answer final_answer correct_answer gold golds label ground_truth expected expected_answer target result "
+              "answer_key answerkey key correct",
+    "prompt": "prompt question problem instruction query task text",
     "context": "input context passage facts",
 }  # fmt: skip
 OPTION = re.compile(r"(?:option|choice|opt)?[ _.-]?\(?([a-j]|[0-9])\)?", re.IGNORECASE)
@@ -62,6 +62,13 @@ def roles(rows: Rows, columns: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: no column holds problems.
     """
+    if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), "")):
+        raise UserError(
+            f"found one column, {columns[0]!r}, with the separator {mark!r}, allowed: commas, or tabs in a .tsv"
+        )
+    if {"chosen", "rejected"} <= {*columns}:
+        hint = "write stage: dpo yourself; reasoning-ext init recipes/teacher has one, 3_dpo.yaml"
+        raise UserError(f"found pairs, chosen and rejected, allowed: problems with answers; {hint}")
     options = option_columns(columns)
     free = [name for name in columns if name not in options and values(rows, name)]
     found = _by_name(free)
@@ -69,9 +76,8 @@ def roles(rows: Rows, columns: Sequence[str]) -> dict[str, str]:
         free = [name for name in free if name not in found.values() and not _is_idle(rows, name)]
         _by_contents(rows, free, found, bool(options))
         if "prompt" not in found:
-            hint = "is it separated by semicolons or tabs? write commas, or call it .tsv" if len(columns) == 1 else ""
             one = f"one column, {columns[0]!r}," if len(columns) == 1 else f"the columns {', '.join(columns)},"
-            raise UserError(f"found {one} and no problems in them, allowed: a column of texts, one a row{hint and '; ' + hint}")
+            raise UserError(f"found {one} and no problems in them, allowed: a column of texts that differ, one a row")
     return _settled(rows, found)
 
 
@@ -106,16 +112,19 @@ def _by_contents(rows: Rows, free: list[str], found: dict[str, str], options: bo
     """Enter the problem and the answer where no name told them."""
     texts = {name: [str(value) for value in values(rows, name)] for name in free}
     if "prompt" not in found:
-        long = [n for n in free if len({*texts[n]}) > len(rows) / 2 and any(re.search(r"[^\W\d_]{2}|\d\D+\d", t) for t in texts[n])]
+        long = [
+            n
+            for n in free
+            if len({*texts[n]}) > len(rows) / 2 and any(re.search(r"[^\W\d_]{2}|\d\D+\d", t) for t in texts[n])
+        ]
         if long := [n for n in long if not share(rows, n, think.CLOSE)]:
             found["prompt"] = max(long, key=lambda name: sum(map(len, texts[name])))
-            if any(mark in found["prompt"] for mark in ";\t"):
-                del found["prompt"]
     rest = [name for name in free if name not in found.values()]
     if told := next((name for name in rest if share(rows, name, think.CLOSE) > MOST), None):
         found.setdefault("completion", told)
         rest.remove(told)
     if not {"answer", "tests", "rubric"} & found.keys() and rest and (options or "prompt" in found):
+
         def likely(name: str) -> tuple:
             numbers = sum(bool(re.fullmatch(r"[-+]?[\d.,/ ]+%?|\(?[A-Ja-j]\)?", text)) for text in texts[name])
             return len(texts[name]), numbers > len(texts[name]) / 2, len({*texts[name]}), rest.index(name)
@@ -125,8 +134,21 @@ def _by_contents(rows: Rows, free: list[str], found: dict[str, str], options: bo
 
 def _settled(rows: Rows, found: dict[str, str]) -> dict[str, str]:
     """Correct by contents what names alone told: a short `output` is an answer, a long `answer` is none."""
-    if "completion" in found and "answer" not in found and is_short(rows, found["completion"]):
+    if {"prompt", "context"} <= found.keys() and len({*map(str, values(rows, found["prompt"]))}) < len(rows) / 2:
+        found["prompt"], found["context"] = found["context"], found["prompt"]  # one instruction for many texts
+    told = found.get("completion")
+    if told and not {"answer", "tests"} & found.keys() and not _is_worked(rows, told):
         found["answer"] = found.pop("completion")
-    elif "answer" in found and not {"completion", "choices", "rubric"} & found.keys() and not is_short(rows, found["answer"]):
+    elif (
+        "answer" in found
+        and not {"completion", "choices", "rubric"} & found.keys()
+        and _is_worked(rows, found["answer"])
+    ):
         found["completion"] = found.pop("answer")
     return found
+
+
+def _is_worked(rows: Rows, column: str) -> bool:
+    """Tell whether a column holds solutions, traces or prose, and not answers alone."""
+    marks = ("####", think.CLOSE, r" \boxed{")
+    return not is_short(rows, column) or any(share(rows, column, mark) > MOST for mark in marks)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import replace
 from importlib.resources import files
@@ -11,7 +10,7 @@ from typing import Any
 
 from reasoning_ext.check.memory.check import Card, MemoryReport, report_memory
 from reasoning_ext.check.memory.plan import GIB
-from reasoning_ext.init.choose import Stage
+from reasoning_ext.init.choose import Stage, written
 from reasoning_ext.recipe.load import load_recipes
 
 KEY = re.compile(r"([a-z]\w*):")
@@ -38,9 +37,15 @@ def text_of(stage: Stage, command: str, planned: str) -> str:
     """Write a recipe."""
     source = blocks(packaged(f"recipes/{stage.source}").read_text(encoding="utf-8"))
     added = {key: line for key, line in stage.lines.items() if key not in source}
-    lines = {**{key: text for key, text in source.items() if key != "output_dir"}, **added, "output_dir": ""} | stage.lines
+    lines = {
+        **{key: text for key, text in source.items() if key != "output_dir"},
+        **added,
+        "output_dir": "",
+    } | stage.lines
     head = [*stage.why, f"Command:  {command}", *([f"Planned:  {planned}"] if planned else [])]
-    head.append(f"Made of:  recipes/{stage.source}, by reasoning-ext init; reasoning-ext list keys says what each key does.")
+    head.append(
+        f"Made of:  recipes/{stage.source}, by reasoning-ext init; reasoning-ext list keys says what each key does."
+    )
     return "".join(f"# {line}\n" for line in head) + "".join(f"{text}\n" for text in lines.values() if text)
 
 
@@ -70,7 +75,7 @@ def _fitting(stage: Stage, report: MemoryReport) -> Stage:
     """Enter the edits that make a stage fit the card."""
     values: dict[str, Any] = {key: value for edit in report.edits for key, value in edit.values.items()}
     why = "  # so that it fits the card"
-    return replace(stage, lines=stage.lines | {key: f"{key}: {json.dumps(value)}{why}" for key, value in values.items()})
+    return replace(stage, lines=stage.lines | {key: f"{key}: {written(value)}{why}" for key, value in values.items()})
 
 
 def _shown(report: MemoryReport) -> str:

@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+from itertools import pairwise
 
 WORDS = "amber birch cedar delta ember fjord grove heron inlet jetty knoll larch marsh north ocean plain quail ridge".split()
 DICE = random.Random(0)
@@ -31,11 +32,15 @@ def _law():
 
 def _code():
     text = "Write a function `add(n)` that returns n plus {}."
-    return [{"task": text.format(k), "test_list": [f"assert add(1) == {1 + k}", f"assert add(0) == {k}"]} for k in range(60)]
+    return [
+        {"task": text.format(k), "test_list": [f"assert add(1) == {1 + k}", f"assert add(0) == {k}"]} for k in range(60)
+    ]
 
 
 def _chat():
-    said = "It is a word that many people know, and its opposite depends on what is meant by it in the sentence around it."
+    said = (
+        "It is a word that many people know, and its opposite depends on what is meant by it in the sentence around it."
+    )
     return [
         {"messages": [{"role": "user", "content": q}, {"role": "assistant", "content": f"{q} {said}"}]} for q in NAMED
     ]
@@ -50,7 +55,10 @@ def _traces():
 
 def _odd():
     rows = zip(ASKED, SUMS, strict=True)
-    return [{"lfd. Nr.": i, "Aufgabentext": asked, "Stufe": "leicht", "Ergebnis (Zahl)": a + b} for i, (asked, (a, b)) in enumerate(rows)]
+    return [
+        {"lfd. Nr.": i, "Aufgabentext": asked, "Stufe": "leicht", "Ergebnis (Zahl)": a + b}
+        for i, (asked, (a, b)) in enumerate(rows)
+    ]
 
 
 TABLES = {
@@ -78,3 +86,37 @@ def write(folder, name):
         else:
             file.writelines(json.dumps(row) + "\n" for row in rows)
     return path
+
+
+def save_parrot(folder):
+    """Save a model that answers every prompt with `<think>a</think>14`: each token makes the next one certain."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from tests.templates import build
+
+    tokenizer = build("qwen3")
+    tokenizer.save_pretrained(folder)
+    said = [
+        "Ċ",
+        "<think>",
+        "a",
+        "</think>",
+        "1",
+        "4",
+        tokenizer.eos_token,
+    ]  # after the line feed that a prompt ends with
+    size, ids = 448, tokenizer.convert_tokens_to_ids(said)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=size, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        bos_token_id=None, eos_token_id=ids[-1], tie_word_embeddings=False, max_position_embeddings=512,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights.zero_() if weights.ndim > 1 else weights.fill_(1.0)
+        model.model.embed_tokens.weight[range(len(tokenizer)), range(len(tokenizer))] = 1.0
+        for before, after in pairwise(ids):
+            model.lm_head.weight[after, before] = 2.0
+    model.save_pretrained(folder)
+    return folder
