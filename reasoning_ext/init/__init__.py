@@ -28,7 +28,7 @@ def init(name: str, card: str | None, model: str | None, output: Path | None) ->
     """Write a folder of recipes for a data set, or copy a packaged folder; print what was seen and the next command.
 
     Raises:
-        UserError: the data cannot be read, the card is no size, or the folder is there already; nothing is written then.
+        UserError: the data cannot be read, the card is no size, or the folder is there already; nothing is written.
     """
     if name.split("/")[0] in HOMES and "/" in name and not Path(name).is_file():
         folder, found = output or Path(*Path(name).parts), _packaged(name)
@@ -59,16 +59,15 @@ def _slug(name: str) -> str:
 def _packaged(name: str) -> Path:
     from reasoning_ext.init.write import packaged
 
-    if not (found := packaged(name.rstrip("/"))).is_dir():
+    if ".." in Path(name).parts or not (found := packaged(name.rstrip("/"))).is_dir():
         raise UserError(f"init: found {name}, allowed: a packaged folder, as reasoning-ext init --list has them")
     return found
 
 
 def _refuse_existing(folder: Path) -> None:
     if folder.exists():
-        raise UserError(
-            f"--output: found {folder}, which is there already, allowed: a new folder; nothing is overwritten"
-        )
+        hint = "nothing is overwritten"
+        raise UserError(f"--output: found {folder}, which is there already, allowed: a new folder; {hint}")
 
 
 def _write(name: str, card_size: str | None, model: str | None, folder: Path) -> None:
@@ -105,18 +104,17 @@ def _said(seen: Seen, path: list[str]) -> Iterator[str]:
     from reasoning_ext.init.choose import JUDGES, held_out
 
     yield f"{seen.name}: {seen.rows or 'many'} rows, columns {', '.join(seen.columns)}"
-    yield f"  read as: {', '.join(f'{role} from {column}' for role, column in seen.reading.roles.items()) or seen.reading.format}"
+    read = [f"{role} from {column}" for role, column in seen.reading.roles.items()]
+    yield f"  read as: {', '.join(read) or seen.reading.format}"
     yield f"  golds: {seen.golds} -> {JUDGES[seen.golds][1] if seen.golds in JUDGES else 'what completions agree on'}"
     yield f"  traces: {'yes' if seen.traces else 'none'} -> {', '.join(path)}"
     unit = "tokens" if seen.counted else "tokens, at 2.5 characters each: the tokenizer is not here yet"
     yield f"  lengths: problems up to {seen.problems}, with their completions up to {seen.longest} {unit}"
-    part = (
-        f"the split {seen.test_split}"
-        if seen.test_split
-        else f"{held_out(seen.rows):g} of the rows, by a hash of the problem"
-    )
+    part = f"{held_out(seen.rows):g} of the rows, by a hash of the problem"
+    part = f"the split {seen.test_split}" if seen.test_split else part
     yield f"  held out: {part}" + (f"; {seen.repeated} rows repeat a problem and are left out" if seen.repeated else "")
     if edit := {"code": CODE, "rubric": JUDGE, "prose": JUDGE}.get(seen.golds):
         yield f"  before you run: {edit}"
     if seen.rows and seen.rows < 200 and not seen.test_split:
-        yield f"  few rows: what {round(seen.rows * held_out(seen.rows))} held-out problems tell is within tens of points"
+        held = round(seen.rows * held_out(seen.rows))
+        yield f"  few rows: what {held} held-out problems tell is within tens of points"

@@ -1,7 +1,7 @@
 """What was seen of the data, a card and a model -> the stages of a pipeline, each an edit of a packaged recipe.
 
-A choice is a line of YAML with a comment that says why. What is not chosen here stays as the packaged recipe of the card's
-size has it.
+A choice is a line of YAML with a comment that says why. What is not chosen here stays as the packaged recipe of the
+card's size has it.
 """
 
 from __future__ import annotations
@@ -25,24 +25,39 @@ LONGEST_PROMPT = 2048
 SHORT_WARM_UP = {"warmup_steps": "warmup_steps: 0.1  # a tenth of the steps, however few they are"}
 # golds -> what the system prompt asks for, the reward that judges, its parameters, and why
 JUDGES = {
-    "numbers": (r"the final answer in \boxed{}", "math_answer", "", "the golds are numbers or formulas, compared by value"),
-    "letters": (r"the letter of the right option in \boxed{}", "choice_answer", "", "the golds are options, by letter or text"),
+    "numbers": (
+        r"the final answer in \boxed{}",
+        "math_answer",
+        "",
+        "the golds are numbers or formulas, compared by value",
+    ),
+    "letters": (
+        r"the letter of the right option in \boxed{}",
+        "choice_answer",
+        "",
+        "the golds are options, by letter or text",
+    ),
     "words": (r"the final answer in \boxed{}", "exact_answer", "", "the golds are words, compared as texts"),
     "code": (
-        "the whole program in one ```python block", "code_tests", "allow_code_execution: true",
+        "the whole program in one ```python block",
+        "code_tests",
+        "allow_code_execution: true",
         "true runs, in a sandbox, what the model writes: read on it in the README before",
     ),
     "rubric": (
-        "your answer", "llm_judge",
-        "model: Qwen/Qwen3-8B, base_url: http://localhost:8000/v1, rubric: The reference lists what earns points. Give 10 for an "
-        "answer that earns all of them and 0 for one that earns none.",
+        "your answer",
+        "llm_judge",
+        "model: Qwen/Qwen3-8B, base_url: http://localhost:8000/v1, rubric: The reference lists what earns points. "
+        "Give 10 for an answer that earns all of them and 0 for one that earns none.",
         "each row has its own rubric: a judge on a server scores by it; write your judge's name and address",
     ),
     "prose": (
-        "your answer", "llm_judge", "model: Qwen/Qwen3-8B, base_url: http://localhost:8000/v1",
+        "your answer",
+        "llm_judge",
+        "model: Qwen/Qwen3-8B, base_url: http://localhost:8000/v1",
         "the answers are prose: a judge on a server compares with them; write your judge's name and address",
     ),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -64,7 +79,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a pipeline is made for: `model` None for the packaged folder's, `card` None for a CPU, `runs` the runs' folder."""
+    """What recipes are made for: `model` None for the packaged one, `card` None for a CPU, `runs` the runs' folder."""
 
     seen: Seen
     card: Card | None
@@ -101,19 +116,15 @@ def stages(wanted: Wanted, packaged: dict[str, dict[str, Any]]) -> list[Stage]:
         lines |= {"model_name_or_path": f"model_name_or_path: {written(trained)}{chosen}"} if step != "eval" else {}
         if step == "distill":
             lines |= {"dataset_name": f"dataset_name: {written(outputs['sample'])}  # the completions that it kept"}
-            lines |= (
-                {"model_name_or_path": f"model_name_or_path: {written(student)}"}
-                | ({"eos_token": ""} if student == model else {})
-                | SHORT_WARM_UP
-            )
+            lines |= {"model_name_or_path": f"model_name_or_path: {written(student)}"} | SHORT_WARM_UP
+            lines |= {"eos_token": ""} if student == model else {}
         else:
             lines |= _data_lines(seen, step) | {"system_prompt": f"system_prompt: {_system_prompt(seen)}"}
         lines |= _OF_STAGE[step](wanted, lengths) if step in _OF_STAGE else {}
         if step == "eval":
             lines["models"] = _models(model, student, outputs)
-        found.append(
-            Stage(numbers[step], f"{folder_for(wanted.card)}/{PACKAGED[step]}.yaml", _why(step, wanted), lines)
-        )
+        source = f"{folder_for(wanted.card)}/{PACKAGED[step]}.yaml"
+        found.append(Stage(numbers[step], source, _why(step, wanted), lines))
         trained = outputs[step] if step in ("sft", "grpo") else trained
     return found
 
@@ -216,7 +227,7 @@ def _grpo(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     longest = lengths["completion"]
     rewards = (
         f"reward_funcs:\n{_rewards(wanted.seen)[0]}\n"
-        "  - think_format: {weight: 0.1}  # little: a reward for form alone teaches form and unteaches answers [Dr.GRPO]\n"
+        "  - think_format: {weight: 0.1}  # little: a reward for form alone unteaches answers [Dr.GRPO]\n"
         f"  - get_soft_overlong_punishment: {{weight: 0.5, max_completion_len: {longest}, "
         f"soft_punish_cache: {longest // 4}}}  # overlong shaping [DAPO, eq. 13]"
     )
@@ -225,9 +236,7 @@ def _grpo(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     lines = {"reward_funcs": rewards, "max_steps": f"max_steps: {most}  # of {prompts} problems x {GROUP} completions"}
     if wanted.card is None:
         lines |= {"per_device_train_batch_size": f"per_device_train_batch_size: {GROUP}"}
-        lines |= {
-            "gradient_accumulation_steps": f"gradient_accumulation_steps: {prompts}  # few, because a CPU generates slowly"
-        }
+        lines |= {"gradient_accumulation_steps": f"gradient_accumulation_steps: {prompts}  # few: a CPU is slow"}
     return lines
 
 
@@ -236,9 +245,11 @@ def _sample(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     if wanted.seen.golds == "none":
         return {
             "reward_funcs": f"reward_funcs:  # or llm_judge: {{model: NAME, base_url: URL}}, with min_reward\n{form}",
-            "num_generations": "num_generations: 8", "keep": "keep: 1",
-            "min_reward": "", "min_agreement": "min_agreement: 0.6  # without golds: right is what 6 in 10 completions answer",
-        }  # fmt: skip
+            "num_generations": "num_generations: 8",
+            "keep": "keep: 1",
+            "min_reward": "",
+            "min_agreement": "min_agreement: 0.6  # without golds: right is what 6 in 10 completions answer",
+        }
     judged = _rewards(wanted.seen)[0]
     least = "0.8  # of 1.1" if "llm_judge" in judged else "1.1  # the right answer, in the right form"
     return {"reward_funcs": f"reward_funcs:\n{judged}\n{form}", "min_reward": f"min_reward: {least}", "keep": "keep: 1"}
@@ -275,7 +286,7 @@ def _why(step: str, wanted: Wanted) -> tuple[str, ...]:
     if step == "grpo":
         return (
             f"GRPO on {data}, without SFT first: the rows have answers and no traces.",
-            "Where nearly all rewards stay 0, let a larger model write traces first: reasoning-ext init recipes/teacher",
+            "Where most rewards stay 0, let a larger model write traces first: reasoning-ext init recipes/teacher",
         )
     if step == "sample" and seen.golds == "none":
         return (f"Samples of {data}: kept is what most completions of a problem agree on [arXiv:2210.11610].",)

@@ -38,7 +38,7 @@ class Seen:
 
     Attributes:
         name, config, test_split: as a recipe names it; the last two are the hub's alone.
-        rows, repeated: how many there are, None where the hub has more than were read; how many repeat an earlier problem.
+        rows, repeated: how many there are, None where the hub has more; how many repeat an earlier problem.
         columns: of the data.
         reading: how a row is read.
         golds: numbers, letters, words, code, rubric, prose or none.
@@ -105,7 +105,7 @@ def look(name: str, model: str) -> Seen:
         completions=sorted(told)[int(0.95 * (len(told) - 1))],
         longest=max(map(sum, zip(asked, told, strict=True))),
         counted=counted,
-    )  # fmt: skip
+    )
 
 
 def from_here(path: str) -> str:

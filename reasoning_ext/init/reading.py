@@ -1,4 +1,4 @@
-"""How a table's rows are read: a format of ours with renamed columns, or a small `read_row.py` where that does not do."""
+"""How a table's rows are read: by a format of ours with renamed columns, else by a small `read_row.py`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from reasoning_ext.init.roles import MOST, Rows, is_short, option_columns, share
 FILE = "read_row.py"
 # the columns of data sets that formats of ours are for, where these alone tell
 KNOWN = {
-    "open_r1": ("generations", "is_reasoning_complete"), "gpqa": ("Correct Answer", "Incorrect Answer 1"),
-    "countdown": ("nums", "target"), "dapo_math": ("prompt", "reward_model"),
-}  # fmt: skip
+    "open_r1": ("generations", "is_reasoning_complete"),
+    "gpqa": ("Correct Answer", "Incorrect Answer 1"),
+    "countdown": ("nums", "target"),
+    "dapo_math": ("prompt", "reward_model"),
+}
 CODE = '''"""How a row of {name} is read, named by the recipes' `dataset_format: ./read_row.py`.
 
 Here {why}.

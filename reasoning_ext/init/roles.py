@@ -1,7 +1,7 @@
-"""What each column of a table is for: its problem, its answer, its trace, its options; by names first, then by contents.
+"""What each column of a table is for, the problem, the answer, a trace: by names first, then by contents.
 
-Names of the field's data sets are known; a table with other names (`Aufgabe`, `q7`) is read by what stands in it: problems are
-the long texts that differ, an answer is short, a column that counts rows is neither.
+Names of the field's data sets are known; a table with other names (`Aufgabe`, `q7`) is read by what stands in it:
+problems are the long texts that differ, an answer is short, a column that counts rows is neither.
 """
 
 from __future__ import annotations
@@ -17,16 +17,18 @@ from reasoning_ext.errors import UserError
 Rows = Sequence[dict[str, Any]]
 # role -> names, the likeliest first; a name counts as a whole, then as a word in a longer one
 NAMES = {
-    "messages": "messages", "conversations": "conversations",
-    "choices": "choices options", "tests": "tests test_list test_cases unit_tests asserts test",
+    "messages": "messages",
+    "conversations": "conversations",
+    "choices": "choices options",
+    "tests": "tests test_list test_cases unit_tests asserts test",
     "rubric": "rubric rubrics criteria grading_criteria marking_scheme",
     "thought": "reasoning_content thinking reasoning thought thoughts cot chain_of_thought trace rationale scratchpad",
     "completion": "completion response generation output solution explanation code canonical_solution",
     "answer": "answer final_answer correct_answer gold golds label ground_truth expected expected_answer target result "
-              "answer_key answerkey key correct",
+    "answer_key answerkey key correct",
     "prompt": "prompt question problem instruction query task text",
-    "context": "input context passage facts",
-}  # fmt: skip
+    "context": "input context passage facts body story paragraph article document",
+}
 OPTION = re.compile(r"(?:option|choice|opt)?[ _.-]?\(?([a-j]|[0-9])\)?", re.IGNORECASE)
 SHORT = 60  # characters of an answer that can be compared, in the mean; a longer one is prose or a worked solution
 MOST = 0.9  # of the rows must have a mark for it to be the table's
@@ -49,7 +51,7 @@ def is_short(rows: Rows, column: str) -> bool:
 
 
 def option_columns(columns: Sequence[str]) -> list[str]:
-    """Return the columns that hold an option each, `A`, `B`, `C` or `option_1`, `option_2`; at least three, else none."""
+    """Return the columns that hold an option each, `A`, `B`, `C` or `option_1`, at least three, else none."""
     found = {match[1].lower(): name for name in columns if (match := OPTION.fullmatch(name))}
     marks = sorted(found)
     follows = all(ord(after) - ord(before) == 1 for before, after in pairwise(marks))
@@ -63,9 +65,8 @@ def roles(rows: Rows, columns: Sequence[str]) -> dict[str, str]:
         UserError: no column holds problems.
     """
     if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), "")):
-        raise UserError(
-            f"found one column, {columns[0]!r}, with the separator {mark!r}, allowed: commas, or tabs in a .tsv"
-        )
+        allowed = "commas, or tabs in a .tsv"
+        raise UserError(f"found one column, {columns[0]!r}, with the separator {mark!r}, allowed: {allowed}")
     if {"chosen", "rejected"} <= {*columns}:
         hint = "write stage: dpo yourself; reasoning-ext init recipes/teacher has one, 3_dpo.yaml"
         raise UserError(f"found pairs, chosen and rejected, allowed: problems with answers; {hint}")
@@ -112,12 +113,9 @@ def _by_contents(rows: Rows, free: list[str], found: dict[str, str], options: bo
     """Enter the problem and the answer where no name told them."""
     texts = {name: [str(value) for value in values(rows, name)] for name in free}
     if "prompt" not in found:
-        long = [
-            n
-            for n in free
-            if len({*texts[n]}) > len(rows) / 2 and any(re.search(r"[^\W\d_]{2}|\d\D+\d", t) for t in texts[n])
-        ]
-        if long := [n for n in long if not share(rows, n, think.CLOSE)]:
+        said = re.compile(r"[^\W\d_]{2}|\d\D+\d")  # words, or something to work out
+        long = [name for name in free if len({*texts[name]}) > len(rows) / 2 and any(map(said.search, texts[name]))]
+        if long := [name for name in long if not share(rows, name, think.CLOSE)]:
             found["prompt"] = max(long, key=lambda name: sum(map(len, texts[name])))
     rest = [name for name in free if name not in found.values()]
     if told := next((name for name in rest if share(rows, name, think.CLOSE) > MOST), None):
@@ -136,14 +134,10 @@ def _settled(rows: Rows, found: dict[str, str]) -> dict[str, str]:
     """Correct by contents what names alone told: a short `output` is an answer, a long `answer` is none."""
     if {"prompt", "context"} <= found.keys() and len({*map(str, values(rows, found["prompt"]))}) < len(rows) / 2:
         found["prompt"], found["context"] = found["context"], found["prompt"]  # one instruction for many texts
-    told = found.get("completion")
-    if told and not {"answer", "tests"} & found.keys() and not _is_worked(rows, told):
+    told, answers = found.get("completion"), found.get("answer")
+    if told and not answers and "tests" not in found and not _is_worked(rows, told):
         found["answer"] = found.pop("completion")
-    elif (
-        "answer" in found
-        and not {"completion", "choices", "rubric"} & found.keys()
-        and _is_worked(rows, found["answer"])
-    ):
+    elif answers and not {"completion", "choices", "rubric"} & found.keys() and _is_worked(rows, answers):
         found["completion"] = found.pop("answer")
     return found
 

@@ -1,4 +1,4 @@
-"""Stages -> recipes as text, made of the packaged ones: chosen lines in their places, and all others as they stand there."""
+"""Stages -> recipes as text, made of the packaged ones: chosen lines in their places, all others as they stand."""
 
 from __future__ import annotations
 
@@ -84,4 +84,5 @@ def _shown(report: MemoryReport) -> str:
     plan = report.edits[-1].plan if report.edits else report.plan
     fits = report.card and plan.fits(report.card.memory)
     verdict = "" if fits else "; that is more than it has: take a smaller model"
-    return f"{plan.needed / GIB:.1f} GiB with what CUDA keeps for itself, of {report.card.name if report.card else ''}{verdict}."
+    name = report.card.name if report.card else "a card"
+    return f"{plan.needed / GIB:.1f} GiB with what CUDA keeps for itself, of {name}{verdict}."

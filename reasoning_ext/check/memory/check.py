@@ -125,7 +125,7 @@ def report_memory(
 
 
 def parse_card(text: str, option: str = "--gpu") -> Card:
-    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB. What is no size is a `UserError` about the option."""
+    """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB. What is no size is a `UserError`."""
     match = re.fullmatch(r"(\d++(?:\.\d++)?)\s*+(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
     if not match or not float(match.group(1)):
         raise UserError(f"{option}: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
