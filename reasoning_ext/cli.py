@@ -36,10 +36,35 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
-    if context.invoked_subcommand in ("score", "ask", "export", "import-gguf"):
+    if context.invoked_subcommand in ("init", "score", "ask", "export", "import-gguf"):
         from reasoning_ext.check.network import settle
 
         settle([])
+
+
+@app.command()
+def init(
+    name: Annotated[
+        str | None, typer.Argument(help="A data file, a hub name, or a packaged folder as --list has it.")
+    ] = None,
+    card: Annotated[
+        str | None, typer.Option(help="Choose for a card of this size, 24GB; default: the one here.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="Train this model, a hub name or a folder.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to; default: recipes/NAME.")] = None,
+    list_packaged: Annotated[bool, typer.Option("--list", help="List the packaged recipes and examples.")] = False,
+) -> None:
+    """Write recipes for your data, or copy packaged ones."""
+    from reasoning_ext.init import init as write_recipes
+    from reasoning_ext.init import listed
+
+    if list_packaged:
+        for line in listed():
+            print(line)
+    elif name is None:
+        raise UserError("init: found no data, allowed: a data file, a hub name, or --list")
+    else:
+        write_recipes(name, card, model, output)
 
 
 @app.command(context_settings=_OVERRIDABLE)

@@ -31,7 +31,7 @@ def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
         os.environ.update(SILENT)
     asked = not offline and not any(os.environ.get(name) for name in OFFLINE)
     asked = asked and any(_needs_hub(recipe, recipes) for recipe in recipes)
-    if asked and (problem := _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")):
+    if asked and (problem := hub_problem()):
         print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
         offline = True
     if offline:
@@ -49,6 +49,13 @@ def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
     names = [name for name in (*found, recipe.values.get("chat_template_path")) if isinstance(name, str)]
     made = {str(other.get("output_dir")) for other in others}
     return any(local_source(recipe.local(name)) is None and name not in made for name in names) or on_hub(recipe)
+
+
+def hub_problem() -> str:
+    """Say why the hub cannot be asked, or nothing."""
+    if named := next((name for name in OFFLINE if os.environ.get(name)), ""):
+        return f"{named} is set"
+    return _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
 
 
 def _hub_problem(url: str) -> str:

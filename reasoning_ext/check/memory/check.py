@@ -137,11 +137,11 @@ def report_memory(
         return MemoryReport(why=str(error))
 
 
-def parse_card(text: str) -> Card:
+def parse_card(text: str, option: str = "--gpu") -> Card:
     """Read `48GB`, `48` or `23.6GiB` as a card; the trade's GB is a GiB. What is no size is a `UserError`."""
     match = re.fullmatch(r"(\d++(?:\.\d++)?)\s*+(?:GB|GiB|G)?", text.strip(), re.IGNORECASE)
     if not match or not float(match.group(1)):
-        raise UserError(f"--gpu: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
+        raise UserError(f"{option}: found {text!r}, allowed: the card's memory, 24GB or 48GB for example")
     return Card(f"a card of {float(match.group(1)):g} GB", int(float(match.group(1)) * GIB))
 
 
