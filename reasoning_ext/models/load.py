@@ -168,8 +168,8 @@ def _load_trl(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
 def _one_block(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """Hand the hidden states (B, T, H) to the head in one block of memory.
 
-    `logits_to_keep` cuts them out of longer ones, and for such a view torch multiplies by a frozen head as many times as there are
-    rows, each with a copy of it (`should_fold` in aten/native/LinearAlgebra.cpp): 57 MB a row with 49,152 tokens of 576.
+    `logits_to_keep` cuts them out of longer ones, and by such a view torch multiplies a frozen head once a row, each time with
+    a copy of it (`should_fold` in aten/native/LinearAlgebra.cpp): 57 MB a row with 49,152 tokens of 576.
     """
     return (inputs[0].contiguous(), *inputs[1:])
 
