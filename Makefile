@@ -30,7 +30,7 @@ lint: $(VENV)/.installed
 docs: $(VENV)/.installed  ## the pictures and reference pages of docs/ made anew, and the site in build/site
 	$(BIN)/python docs/scripts/pages.py
 	$(BIN)/python docs/scripts/pictures.py
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Python 3.11 or newer is needed; make PYTHON=python3.11')"

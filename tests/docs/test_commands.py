@@ -32,6 +32,10 @@ PARSED = [  # what a command begins with, and why it is not run here
         r"reasoning-ext [\w-]+ .*(qwen|llama|smollm|teacher|my_recipe)",
         "a model or data from the hub, and hours on a GPU",
     ),
+    (
+        r"reasoning-ext run recipes/my_problems",
+        "trains as long as the table needs; examples/my_csv, which is small here, is run",
+    ),
     (r"reasoning-ext export .*--to (gguf|hub)", "llama.cpp, or an account"),
     (
         r"reasoning-ext run .*tiny/distillation",
@@ -39,7 +43,8 @@ PARSED = [  # what a command begins with, and why it is not run here
     ),
     (r"python benchmarks/", "minutes to hours; the result files say what came out"),
 ]
-EXIT_CODES = {"reasoning-ext check examples/hacked_reward": 2}  # as the page says
+MINE = re.compile(r"my_recipe|my_problems")  # a reader's own, or what `init` writes on the page
+EXIT_CODES = {"reasoning-ext check recipes/tiny/1_sft.yaml examples/hacked_reward": 2}  # as the page says
 ALL = [*{command.text: command for command in reversed(commands())}.values()][::-1]  # each once, where it stands first
 RUN = [
     command for command in ALL if not command.inline and not any(re.match(start, command.text) for start, _ in PARSED)
@@ -57,7 +62,7 @@ def outputs():
 def check_recipes(arguments):
     """Load the recipes that `run` or `check` is given, those that are not a reader's own."""
     paths, overrides = split_overrides([one for one in arguments if one not in ("--offline", "--no-code", "--json")])
-    load_recipes([path for path in paths if "my_recipe" not in path] or ["recipes/tiny"], overrides)
+    load_recipes([path for path in paths if not MINE.search(path)] or ["recipes/tiny"], overrides)
 
 
 def check_paths(arguments, known):
@@ -66,7 +71,7 @@ def check_paths(arguments, known):
         path = Path(one.partition(":")[0])
         if path.parts[:1] == ("runs",):
             assert {path, *path.parents} & known or any(path in folder.parents for folder in known), one
-        elif path.parts[:1] in (("recipes",), ("examples",), ("benchmarks",)) and "my_recipe" not in one:
+        elif path.parts[:1] in (("recipes",), ("examples",), ("benchmarks",)) and not MINE.search(one):
             assert (ROOT / path).exists(), one
 
 
