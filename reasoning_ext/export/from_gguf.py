@@ -36,8 +36,11 @@ MAGIC, TOKENS, PARTS, TOKENIZER = b"GGUF", "tokenizer.ggml.tokens", "split.count
 FACTORS = "rope_freqs.weight"
 # what all of Llama 3.1, 3.2 and 3.3 have beside their factor, and GGUF files do not name
 LLAMA3 = {
-    "rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192,
-}  # fmt: skip
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 ASKED = product(
     ("Explain", "Write a short poem about", "Name three facts about", "Count to five, then tell me about"),
     ("rain", "money", "the number 7", "bread", "Paris"),
@@ -57,7 +60,7 @@ def import_gguf(name: str, folder: Path) -> Path:
     """
     if importlib.util.find_spec("gguf") is None:
         raise UserError("import-gguf needs the package gguf, which is not installed; pip install gguf")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not folder.name or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
         raise UserError(f"found {folder}, allowed: a new or an empty folder; remove it, or name another one")
     file = find_file(name)
     quiet()
@@ -204,7 +207,7 @@ def _save(model: Any, config: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def _compared(model: Any, folder: Path, file: Path) -> str:
-    """Let the folder's model, and llama.cpp with the file, read what the file's model answers; return a line of figures.
+    """Let the folder's model, and llama.cpp with the file, read what the file's model answers; return a line.
 
     All of transformers' computing is in bfloat16, so that the folder, whose weights are rounded already, is the same.
     """

@@ -34,7 +34,7 @@ def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
     """Find what makes a GGUF file, before anything is merged: in a folder, in that of LLAMA_CPP, or on the PATH.
 
     Raises:
-        ExportError: it is not there or does not start, or `llama-quantize` for a quantization that needs it, or a package.
+        ExportError: it is not there or does not start, or a package or, where it needs that, `llama-quantize` is missing.
     """
     folder = llama_cpp or os.environ.get(VARIABLE)
     found = Path(folder) / CONVERTER if folder else shutil.which(CONVERTER)
