@@ -43,8 +43,10 @@ def text_of(stage: Stage, command: str, planned: str) -> str:
         "output_dir": "",
     } | stage.lines
     head = [*stage.why, f"Command:  {command}", *([f"Planned:  {planned}"] if planned else [])]
+    if "unsloth" in source["backend"]:
+        head.append("Needs:    pip install 'reasoning-ext[unsloth]', or backend: trl, which is slower.")
     head.append(
-        f"Made of:  recipes/{stage.source}, by reasoning-ext init; reasoning-ext list keys says what each key does."
+        f"Made of:  recipes/{stage.source}, by reasoning-ext init; see reasoning-ext list keys for what a key does."
     )
     return "".join(f"# {line}\n" for line in head) + "".join(f"{text}\n" for text in lines.values() if text)
 
