@@ -194,7 +194,7 @@ class Look:
                 self.checked.note(key, text, level="error", code="too_few_rows")
 
     def _plan(self) -> None:
-        """Plan the memory, and hold it against what there is; that is a warning before a run, and where a card may be meant."""
+        """Plan the memory, and hold it against what is here; a warning before a run, and where a card may be meant."""
         checked, recipe, options = self.checked, self.recipe, self.options
         card = options.card or find_device(recipe)
         host = card is not None and card.device.kind == "cpu"

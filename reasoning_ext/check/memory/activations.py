@@ -2,8 +2,8 @@
 
 The activations of a layer are linear in the tokens and in its widths, but for which operation is the highest: the
 largest of a few planes. They are fitted to traces of TRL's own step (`benchmarks/fit_activations.py`) and stand in
-`activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, and those in float32, as on a CPU, are counted
-from the source by hand.
+`activation_coefficients.json`; those of Unsloth, whose kernels no trace sees, and those in float32, as on a CPU, are
+counted from the source by hand.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ UNSLOTH_LOGITS, UNSLOTH_ROWS = 2 * 2**30, 512
 UNSLOTH_LAYER = (16.0, 4.0, 4.0, 6.0)
 FORWARD = (8.0, 0.0, 0.0, 6.0)  # a layer without gradients: residual, norm in float32, gate, up and their product
 FORWARD_32 = (16.0, 1.0, 0.0, 6.0)  # the same with float32 weights under autocast
-# A layer in float32 without autocast, with LoRA, with its dropout, and where all weights are trained: what its backward pass is
-# given by the norms, attention over repeated keys and values, the products, and PEFT's modules.
+# A layer in float32 without autocast, with LoRA, with its dropout, and where all weights are trained: what its backward
+# pass is given by the norms, attention over repeated keys and values, the products, and PEFT's modules.
 IN_FLOAT32 = {
     "llama": ((16.0, 16.0, 0.0, 16.0), (48.0, 24.0, 0.0, 20.0), (24.0, 16.0, 0.0, 16.0)),
     "qwen3": ((16.0, 20.0, 4.0, 16.0), (48.0, 28.0, 4.0, 20.0), (24.0, 24.0, 8.0, 16.0)),
@@ -38,8 +38,8 @@ IN_FLOAT32 = {
 }
 BACKWARD_FLOAT32 = (4.0, 0.0, 0.0, 8.0)  # the gradients beside it
 FORWARD_FLOAT32 = (8.0, 0.0, 0.0, 16.0)
-# Bytes a logit beside the tile itself, backward and forward, where TRL folds a tile with operations of torch in the place of
-# its Triton kernel (`_backward_tile`, `_forward_tile`); every position of a row has logits there.
+# Bytes a logit beside the tile itself, backward and forward, where TRL folds a tile with operations of torch in the
+# place of its Triton kernel (`_backward_tile`, `_forward_tile`); every position of a row has logits there.
 TORCH_TILE = 29, 13
 
 

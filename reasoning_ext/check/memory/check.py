@@ -213,10 +213,10 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None, made: Pla
 
 
 def host_rate(setup: Setup) -> int:
-    """Return the tokens a second that this CPU trains or generates, from the products of matrices that it does in a moment.
+    """Return the tokens a second that this CPU trains or generates, from a moment's products of matrices.
 
-    Training takes three passes of two operations a parameter and token, one forwards and two backwards; a generated token
-    takes about as long, since its products are small. GRPO's tokens are generated, and trained on with their prompts.
+    Training takes three passes of two operations a parameter and token, one forwards and two backwards; a generated
+    token takes about as long, since its products are small. GRPO's are generated, and trained on with their prompts.
     """
     import torch
 
