@@ -11,6 +11,7 @@ from typing import Any
 from reasoning_ext.check.memory.check import Card, MemoryReport, report_memory
 from reasoning_ext.check.memory.plan import GIB
 from reasoning_ext.init.choose import Stage, written
+from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import load_recipes
 
 KEY = re.compile(r"([a-z]\w*):")
@@ -67,7 +68,10 @@ def write(stages: list[Stage], folder: Path, command: str, card: Card | None, pr
         if card is None:
             break
         recipes = load_recipes([folder])
-        made = [report_memory(recipe, recipes[:i], card, True, prompt) for i, recipe in enumerate(recipes)]
+        made = [
+            report_memory(recipe, recipes[:i], card, True, None if recipe.stage in FROM_DATA else prompt)
+            for i, recipe in enumerate(recipes)
+        ]
         stages = [_fitting(stage, report) for stage, report in zip(stages, made, strict=True)]
         reports = reports or made
     return reports

@@ -109,7 +109,6 @@ def test_edits_for_a_cpu_name_nothing_that_only_a_card_has(recipe_of):
 )  # fmt: skip
 def test_a_plan_is_of_what_is_here_but_for_what_is_meant_for_a_card(values, card, kind, recipe_of, monkeypatch):
     monkeypatch.setattr(memory, "find_card", lambda: parse_card(card) if card else None)
-    monkeypatch.setattr(memory, "found_device", lambda: CPU)
     found = find_device(recipe_of(values))
     assert (found and found.device.kind) == kind
     planned = report_memory(recipe_of(values), [], found, True, None).plan

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from reasoning_ext.check.memory.setup import CARD, Setup, setup_of
 from reasoning_ext.check.memory.shapes import ShapeError
 from reasoning_ext.engines.opening import engine_name
 from reasoning_ext.errors import UserError
-from reasoning_ext.models.devices import Device, found_device
+from reasoning_ext.models.devices import Device
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
@@ -146,13 +147,17 @@ def parse_card(text: str, option: str = "--gpu") -> Card:
 
 
 def find_device(recipe: Recipe) -> Card | None:
-    """Return what a run would compute on here; None where it is meant for a card, and there is none."""
+    """Return what a run would compute on here; None where it is meant for a card, and there is none.
+
+    A card of another maker than NVIDIA is not looked for, since that takes torch: a Mac has no plan, and beside an Intel card
+    it is of the machine's own memory.
+    """
     if recipe.get("use_cpu"):
         return find_host()
     if card := find_card():
         return card
     meant = recipe.get("backend") == "unsloth" or any(map(recipe.values.get, FOR_CARDS))
-    return None if meant or found_device().kind != "cpu" else find_host()
+    return None if meant or sys.platform == "darwin" else find_host()
 
 
 def find_host() -> Card:
@@ -218,9 +223,9 @@ def host_rate(setup: Setup) -> int:
     Training takes three passes of two operations a parameter and token, one forwards and two backwards; a generated
     token takes about as long, since its products are small. GRPO's are generated, and trained on with their prompts.
     """
-    import torch
+    import numpy as np
 
-    matrix, count, begin = torch.ones(768, 768), 0, time.perf_counter()
+    matrix, count, begin = np.ones((768, 768), np.float32), 0, time.perf_counter()
     while (seconds := time.perf_counter() - begin) < MEASURED:
         matrix @ matrix
         count += 1
