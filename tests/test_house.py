@@ -11,14 +11,14 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted([*ROOT.glob("reasoning_ext/**/*.py"), *ROOT.glob("rewards/**/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
-PACKAGE_LINES, TEST_LINES = 22_810, 15_020
+PACKAGE_LINES, TEST_LINES = 24_570, 16_620
 FILE, FUNCTION = 300, 45  # lines of a file, of a function from `def` to its end without the docstring
 LONG_FILES, LONG_FUNCTIONS = 0, 0
 DATA = (
     "recipes",
     "examples",
 )  # folders that a wheel carries as `reasoning_ext.recipes` and so on: files for users, no rooms
-DENSE = {"# fmt: skip": 45, "lines above 120 characters": 343}
+DENSE = {"# fmt: skip": 45, "lines above 120 characters": 345}
 
 
 def texts(paths: list[Path]) -> dict[str, list[str]]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 HOMES = ("recipes", "examples")
 JUDGE = "write the model and the base_url of your judge into reward_funcs of each recipe"
-CODE = "what the model writes runs in a sandbox; see README, What running a model's code means"
+CODE = "what the model writes runs in a sandbox; see docs/rewards.md, What running a model's code means"
 
 
 def init(name: str, card: str | None, model: str | None, output: Path | None) -> None:

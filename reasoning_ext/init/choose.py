@@ -42,7 +42,7 @@ JUDGES = {
         "the whole program in one ```python block",
         "code_tests",
         "allow_code_execution: true",
-        "true runs, in a sandbox, what the model writes: read on it in the README before",
+        "true runs, in a sandbox, what the model writes: read docs/rewards.md on it before",
     ),
     "rubric": (
         "your answer",
