@@ -121,7 +121,7 @@ def describe(annotation: str) -> str:
 
 
 def first_sentence(text: str) -> str:
-    """Return the first sentence of the first paragraph, links and tags taken out, but those in backticks, as one line."""
+    """Return the first sentence of the first paragraph, links and tags taken out but in backticks, as one line."""
     paragraph = re.sub(r"(`[^`]*+`)|<[^<>]++>", r"\1", text).strip().split("\n\n")[0]
     line = re.sub(r"\[([^\[\]]++)\](?:\([^()]*+\))?", r"\1", " ".join(paragraph.split()))
     end = re.search(r"(?<!e\.g)(?<!i\.e)(?<!vs)(?<!etc)[.!?](?=\s+[A-Z`\"(]|$)", line)
