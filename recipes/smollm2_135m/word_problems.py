@@ -69,7 +69,7 @@ def _problem(rng: random.Random, wanted: int) -> tuple[str, list[str], int]:
             steps.append(f"{holders} * {each} = {holders * each}")
             sign, number = "+", holders * each
         else:
-            sign, number = "+" if event in GAINS else "-", rng.randint(2, 15 if event in GAINS else min(have - 1, 15))
+            sign, number = "+" if event in GAINS else "-", rng.randint(2, 9 if event in GAINS else min(have - 1, 9))
             story.append(event.format(number=number, other=other))
         after = have + number if sign == "+" else have - number
         steps.append(f"{have} {sign} {number} = {after}")
