@@ -12,7 +12,7 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
 from reasoning_ext.runs.checkpoints import settle
 from reasoning_ext.runs.files import DiskError
-from reasoning_ext.runs.process import free_memory, quiet, return_freed_memory
+from reasoning_ext.runs.process import free_memory, quiet
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.train.refusals import named_refusals
 
@@ -102,7 +102,6 @@ def _run_stage(recipe: Recipe, run: folder.RunDir, specs: list[RewardSpec]) -> i
     try:
         prepare_backend(recipe.get("backend"))
         quiet()
-        return_freed_memory()
         importlib.import_module(
             "datasets"
         ).disable_caching()  # a cache knows a format by its name, whatever its file says now

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import gc
 import logging
 import platform
@@ -16,7 +15,6 @@ PACKAGES = (
     "reasoning-ext", "torch", "transformers", "trl", "peft", "accelerate", "datasets", "bitsandbytes", "math-verify",
     "unsloth", "vllm",
 )  # fmt: skip
-M_MMAP_THRESHOLD, LARGE = -3, 2**20  # glibc's malloc.h; bytes
 
 
 def quiet() -> None:
@@ -51,15 +49,6 @@ def hushed() -> Iterator[None]:
         logging.disable(before)
         if bars:
             transformers_logging.enable_progress_bar()
-
-
-def return_freed_memory() -> None:
-    """Let glibc give a tensor's memory back to the system when it is freed.
-
-    In its heap, where it would keep tensors of up to 32 MiB, the holes between others are hardly used again.
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        ctypes.CDLL(None).mallopt(M_MMAP_THRESHOLD, LARGE)
 
 
 def free_memory() -> None:

@@ -22,7 +22,7 @@ GIB = 2**30
 CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
-PROCESS = int(0.65 * GIB)  # Python with torch, transformers, TRL and the rows, as its resident memory says
+PROCESS = GIB  # on a CPU: Python with its libraries and the rows, 0.65, and what glibc keeps between tensors, 0.2 to 0.6
 
 
 @dataclass(frozen=True)
