@@ -22,7 +22,8 @@ GIB = 2**30
 CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
-PROCESS = GIB  # on a CPU: Python with its libraries and the rows, 0.65, and what glibc keeps between tensors, 0.2 to 0.6
+PROCESS = int(0.65 * GIB)  # on a CPU: Python with torch, transformers, TRL and the rows, as its resident memory says
+HEAP = 0.2  # of the tensors' bytes, which glibc keeps between them; 0 to 0.55 were seen
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Plan:
     def needed(self) -> int:
         """The bytes that a device must have: the peak, and what `parts` do not tell."""
         if self.setup.host:
-            return self.peak + PROCESS
+            return round(self.peak * (1 + HEAP)) + PROCESS
         pool = self.phases[self.peak_phase].vllm  # which vLLM divides itself
         return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
 
