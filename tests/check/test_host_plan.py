@@ -84,11 +84,8 @@ def test_rows_are_as_long_as_the_longest_and_all_their_positions_have_logits(rec
     logits = plan(setup_of(recipe_of(GRPO), {}, device=CPU)).shown()["training"]["logits"]
     assert logits / (8 * 104 * 32768 * 33) == pytest.approx(1, abs=0.05)  # not those of the completions alone
     made = plan(read)
-    assert (
-        made.needed == round(made.peak * (1 + HEAP)) + PROCESS
-        and made.fits(made.needed)
-        and not made.fits(made.needed - 1)
-    )
+    needed = round(made.peak * (1 + HEAP["training"])) + PROCESS
+    assert made.needed == needed and made.fits(needed) and not made.fits(needed - 1)
 
 
 def test_edits_for_a_cpu_name_nothing_that_only_a_card_has(recipe_of):

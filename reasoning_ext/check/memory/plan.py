@@ -23,7 +23,12 @@ CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
 PROCESS = int(0.65 * GIB)  # on a CPU: Python with torch, transformers, TRL and the rows, as its resident memory says
-HEAP = 0.2  # of the tensors' bytes, which glibc keeps between them; 0 to 0.55 were seen
+HEAP = {
+    "generation": 0.1,
+    "training": 0.2,
+    "checkpointed": 0.75,
+}  # of the tensors' bytes, what glibc's heap keeps between
+# them: fitted to eight runs of a model of 135M, five of which `benchmarks/cpu_memory.py` makes again
 
 
 @dataclass(frozen=True)
@@ -48,7 +53,8 @@ class Plan:
     def needed(self) -> int:
         """The bytes that a device must have: the peak, and what `parts` do not tell."""
         if self.setup.host:
-            return round(self.peak * (1 + HEAP)) + PROCESS
+            trained = "checkpointed" if self.setup.checkpointing else "training"
+            return round(self.peak * (1 + HEAP[trained if self.setup.trains else "generation"])) + PROCESS
         pool = self.phases[self.peak_phase].vllm  # which vLLM divides itself
         return round((self.peak - pool) * (1 + FRAGMENTED)) + pool + CONTEXT
 
