@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
 
 MAGIC, TOKENS, PARTS, TOKENIZER = b"GGUF", "tokenizer.ggml.tokens", "split.count", "tokenizer.json"
+KIND, READ_KINDS = "tokenizer.ggml.model", ("gpt2", "llama", "gemma4")  # that transformers builds a tokenizer for
 FACTORS = "rope_freqs.weight"
 # what all of Llama 3.1, 3.2 and 3.3 have beside their factor, and GGUF files do not name
 LLAMA3 = {
@@ -113,6 +114,9 @@ def _header(file: Path) -> GGUFReader:
         raise UserError(f"found {file}, one of {values[PARTS]} parts, allowed: a whole file; {hint}")
     if TOKENS not in header.fields:
         raise UserError(f"found {file} without a tokenizer ({TOKENS}), allowed: a model with its own")
+    kind = header.fields[KIND].contents() if KIND in header.fields else None
+    if kind not in READ_KINDS:  # which earlier releases take for one of SentencePiece without a word
+        raise UserError(f"found {file} with a tokenizer of the kind {kind}, allowed: {', '.join(READ_KINDS)}")
     return header
 
 
