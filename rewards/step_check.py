@@ -15,7 +15,6 @@ from typing import Any
 from reasoning_ext import think
 
 _MAX_TOKENS, _MAX_DIGITS, _MAX_BITS = 64, 30, 1024  # a longer side, number or value is not read
-
 # Possessive quantifiers (`++`) never backtrack; the first alternative that matches wins.
 _TOKEN = re.compile(
     r"""^[ \t]*+(?:[-*•#>]++|[0-9]++[.)])[ \t]++             # the bullet or the number of a list item
@@ -30,6 +29,7 @@ _TOKEN = re.compile(
 )
 _NUMBER = re.compile(r"(?:[1-9][0-9]{0,2}(?:,[0-9]{3})++|0|[1-9][0-9]*+)?(?:\.[0-9]++)?")
 _TEXT = re.compile(r"\\(?:text|mathrm|mbox)\s*+\{([^{}]*+)\}")
+_DOT = re.compile(r"[1-9][0-9]{0,2}\.[0-9]{3}")  # perhaps thousands
 _CUT = re.compile(r"(?<=[0-9][.,])[ \t]*+\n[ \t]*+(?=[0-9])")
 _BOLD = re.compile(r"(?<!\S)\*\*(?=\S)|(?<=\S)\*\*(?![^\s.,:;)])")
 
@@ -228,7 +228,7 @@ def _holds(left: "_Side", sign: str, right: "_Side") -> bool | None:
         is_loose = one.percents and not two.percents and abs(100 * one.value - two.value) <= 100 * slack
         if is_range or is_loose:  # `15/60*100 = 25%`
             return None
-    first, second = (_side(*(t.replace(".", "") if t[-4:-3] == "." else t for t in s.tokens)) for s in (left, right))
+    first, second = (_side(*(t.replace(".", "") if _DOT.fullmatch(t) else t for t in s.tokens)) for s in (left, right))
     is_pointed = first and second and first.value == second.value  # `1000*3 = 3.000`
     return None if is_pointed or (sign == "≈" and not (left.number or right.number)) else False
 

@@ -61,11 +61,16 @@ def question_columns(columns: list[str], renamed: dict[str, str] | None = None) 
     return [column for column in PARTS.get(str(found), (found,)) if column in columns]
 
 
+def parted_by(columns: list[str], renamed: dict[str, str] | None = None) -> list[str]:
+    """Return the columns by which rows are told apart: the question's, or that of the turns of a chat; else all."""
+    named = {name: column for column, name in (renamed or {}).items()}
+    chats = [column for name in TURNS if (column := named.get(name, name)) in columns][:1]
+    return question_columns(columns, renamed) or chats or columns
+
+
 def _keys(rows: Dataset, renamed: dict[str, str]) -> Iterator[str]:
     """Yield what each row asks: the text of its question, or of its first turns of the user; else the whole row."""
-    named = {name: column for column, name in renamed.items()}
-    chats = [column for name in TURNS if (column := named.get(name, name)) in rows.column_names][:1]
-    columns = question_columns(rows.column_names, renamed) or chats or rows.column_names
+    columns = parted_by(rows.column_names, renamed)
     for row in rows.select_columns(columns):
         [value] = row.values() if len(columns) == 1 else [row]
         if isinstance(value, list):

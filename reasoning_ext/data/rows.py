@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.data.columns import ROW_COLUMNS, SIDES, DataError, check_columns, columns_of
 from reasoning_ext.data.format import NoRowFits, find_format, format_rows
+from reasoning_ext.data.held_out import parted_by
 from reasoning_ext.data.mixture import mix
 from reasoning_ext.data.prepared import Prepared
 from reasoning_ext.data.row_options import TEST, TRAIN, RowOptions, Source
@@ -121,7 +122,8 @@ def _read_source(source: Source, split: str, limit: int | None, prepared: Prepar
         fresh = {"load_from_cache_file": False} if hasattr(rows, "num_rows") else {}
         rows = rows.map(lambda row: source.extra, **fresh)
     if source.test_size is not None:
-        more["test_size"] = source.test_size
+        whole = "; of whole rows, since no column is known as the problem: name it, rename_columns: {COLUMN: question}"
+        more["test_size"] = f"{source.test_size:g}{whole}" if more.pop("whole", False) else source.test_size
     elif split == TEST and split not in source.named and has_one_split(source.path):
         more["split"] = "train, the only one"
     prepared.note(source.name, rows, more.pop("dropped"), **more)
@@ -145,6 +147,9 @@ def _formatted(source: Source, split: str, limit: int | None, counts: Row) -> Da
             if most == own:  # else: the first rows are no sample of the others
                 raise
     read = getattr(raw, "num_rows", None)
+    names = columns_of(raw)
+    if source.test_size is not None and len(names) > 1:
+        counts["whole"] = parted_by(names, source.reading.get("renamed")) == names
     counts |= ({"read": read} if dropped else {}) | {"dropped": len(dropped)}
     return rows if most == least else first_rows(rows, limit or 0)
 

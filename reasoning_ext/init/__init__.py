@@ -30,7 +30,9 @@ def init(name: str, card: str | None, model: str | None, output: Path | None) ->
     Raises:
         UserError: the data cannot be read, the card is no size, or the folder is there already; nothing is written.
     """
-    if name.split("/")[0] in HOMES and "/" in name and not Path(name).is_file():
+    from reasoning_ext.init.write import packaged
+
+    if name.split("/")[0] in HOMES and "/" in name and (not Path(name).exists() or packaged(name).is_dir()):
         folder, found = output or Path(*Path(name).parts), _packaged(name)
         _refuse_existing(folder)
         shutil.copytree(found, folder, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
@@ -105,14 +107,19 @@ def _said(seen: Seen, path: list[str]) -> Iterator[str]:
 
     yield f"{seen.name}: {seen.rows or 'many'} rows, columns {', '.join(seen.columns)}"
     read = [f"{role} from {column}" for role, column in seen.reading.roles.items()]
-    yield f"  read as: {', '.join(read) or seen.reading.format}"
+    taken, code = seen.reading.roles.values(), seen.reading.code  # which names columns of options
+    unused = [name for name in seen.columns if read and name not in taken and repr(name) not in code]
+    left = f"; not used: {', '.join(unused)}" if unused else ""
+    yield f"  read as: {', '.join(read) or seen.reading.format}{left}"
     yield f"  golds: {seen.golds} -> {JUDGES[seen.golds][1] if seen.golds in JUDGES else 'what completions agree on'}"
     yield f"  traces: {'yes' if seen.traces else 'none'} -> {', '.join(path)}"
     unit = "tokens" if seen.counted else "tokens, at 2.5 characters each: the tokenizer is not here yet"
     yield f"  lengths: problems up to {seen.problems}, with their completions up to {seen.longest} {unit}"
     part = f"{held_out(seen.rows):g} of the rows, by a hash of the problem"
     part = f"the split {seen.test_split}" if seen.test_split else part
-    yield f"  held out: {part}" + (f"; {seen.repeated} rows repeat a problem and are left out" if seen.repeated else "")
+    yield f"  held out: {part}" + (
+        f"; {seen.repeated} rows repeat a problem, and are left out of GRPO and sampling" if seen.repeated else ""
+    )
     if edit := {"code": CODE, "rubric": JUDGE, "prose": JUDGE}.get(seen.golds):
         yield f"  before you run: {edit}"
     if seen.rows and seen.rows < 200 and not seen.test_split:

@@ -25,12 +25,7 @@ LONGEST_PROMPT = 2048
 SHORT_WARM_UP = {"warmup_steps": "warmup_steps: 0.1  # a tenth of the steps, however few they are"}
 # golds -> what the system prompt asks for, the reward that judges, its parameters, and why
 JUDGES = {
-    "numbers": (
-        r"the final answer in \boxed{}",
-        "math_answer",
-        "",
-        "the golds are numbers or formulas, compared by value",
-    ),
+    "numbers": (r"the final answer in \boxed{}", "math_answer", "", "the golds are numbers or formulas, by value"),
     "letters": (
         r"the letter of the right option in \boxed{}",
         "choice_answer",
@@ -147,7 +142,8 @@ def _lengths(seen: Seen, model: str, packaged: dict[str, dict[str, Any]], card: 
         context = config_of(model).get("max_position_embeddings") or context
     completion = packaged["grpo"]["max_completion_length"] if card else 256
     completion = max(completion, min(4 * completion, _up(1.25 * seen.completions, 256)))
-    prompt = min(_up(seen.problems + TEMPLATE, 64), LONGEST_PROMPT, 3 * context // 4)
+    left = max(context - _up(1.25 * seen.completions, 8), context // 4)  # by completions as long as the table's
+    prompt = min(_up(seen.problems + TEMPLATE, 64), LONGEST_PROMPT, 3 * context // 4, left)
     row = min(_up(seen.longest + TEMPLATE, 256), 2 * packaged["sft"]["max_length"], context)
     return {"prompt": prompt, "completion": min(completion, context - prompt), "row": row}
 
@@ -171,7 +167,10 @@ def _length_lines(step: str, lengths: dict[str, int], packaged: dict[str, Any]) 
 
 def _data_lines(seen: Seen, step: str) -> dict[str, str]:
     """Write how the rows are read, and which are held out."""
-    found = [f"dataset_name: {written(seen.name)}", *([f"dataset_config: {seen.config}"] if seen.config else [])]
+    found = [
+        f"dataset_name: {written(seen.name)}",
+        *([f"dataset_config: {written(seen.config)}"] if seen.config else []),
+    ]
     if seen.reading.rename:
         found.append(
             f"rename_columns: {written(seen.reading.rename)}  # column of the data: name that its format expects"
@@ -184,7 +183,7 @@ def _data_lines(seen: Seen, step: str) -> dict[str, str]:
             f"test_size: {held_out(seen.rows)}  # held out by a hash of the problem: the same rows in every stage"
         )
     elif step == "eval":
-        found.append(f"dataset_test_split: {seen.test_split}")
+        found.append(f"dataset_test_split: {written(seen.test_split)}")
     if step == "eval" and (seen.rows is None or seen.rows > 5000):
         found.append("max_samples: 500  # intervals of about 4 points; all where you want narrower ones")
     if seen.repeated and step != "eval":

@@ -19,7 +19,7 @@ from reasoning_ext.data.gym import is_gym
 from reasoning_ext.data.row_options import is_hub_name
 from reasoning_ext.data.rows import has_gold
 from reasoning_ext.data.sources import is_generator, load_rows
-from reasoning_ext.errors import UserError
+from reasoning_ext.errors import UserError, one_line
 from reasoning_ext.init.reading import FILE, Reading, Table, reading_of
 from reasoning_ext.init.roles import MOST, SHORT, roles
 from reasoning_ext.verifier import kind, unreadable
@@ -123,11 +123,17 @@ def _on_hub(name: str) -> tuple[str | None, str | None, Dataset]:
     try:
         configs = datasets.get_dataset_config_names(name)
         splits = datasets.get_dataset_split_names(name, configs[0])
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {name}: {' '.join(str(error).split())[:300]}") from error
-    rows = load_rows(name, Path.cwd(), "train", configs[0], max_samples=SAMPLE, streaming=True)
-    test = next((split for split in ("test", "validation") if split in splits), None)
-    return configs[0], test, datasets.Dataset.from_list(list(rows))
+        if "train" not in splits:
+            raise UserError(
+                f"{name} has only {', '.join(splits)}, allowed: a data set with a split train; name a file of it"
+            )
+        rows = load_rows(name, Path.cwd(), "train", configs[0], max_samples=SAMPLE, streaming=True)
+        test = next((split for split in ("test", "validation") if split in splits), None)
+        return configs[0], test, datasets.Dataset.from_list(list(rows))
+    except UserError:
+        raise
+    except Exception as error:  # whatever datasets and the hub make of it: scripts, rights, mixed types, a cut line
+        raise UserError(f"cannot read {name}: {one_line(error)}") from error
 
 
 def _formatted(raw: Dataset, reading: Reading) -> Dataset:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.init.roles import MOST, Rows, is_short, option_columns, share, values
@@ -27,6 +28,9 @@ def read_row(row: dict) -> dict | None:
 {before}    return {{
 {fields}    }}
 '''
+SKIPPED = """    if row["answer"] is None:
+        return None
+"""
 OPTIONS = r"""    options = [str(option) for option in {options} if option is not None]
     listed = "\n".join(f"{{letter}}. {{option}}" for letter, option in zip("ABCDEFGHIJ", options))
 """
@@ -80,6 +84,8 @@ class Table:
         lines = "".join(f'        "{name}": {value},\n' for name, value in ({"prompt": asked} | fields).items())
         imports = "\nfrom reasoning_ext import think\n" if "think." in lines else ""
         name = re.sub(r"[^\w .,()-]", "_", self.name)
+        if 'row["answer"]' in lines:  # of rows without one nothing is made
+            before = SKIPPED + before
         code = CODE.format(name=name, why=why, imports=imports, before=before, fields=lines)
         return Reading(self.roles, self.plain().rename, f"./{FILE}", code, golds)
 
@@ -96,7 +102,7 @@ def reading_of(table: Table) -> Reading:
     if options := option_columns(columns) or (["choices"] if "choices" in roles else []):
         return _choices(table, options)
     if "rubric" in roles:
-        told = next((f"{{row['{role}']}}\\n\\n" for role in ("answer", "completion") if role in roles), "")
+        told = next((f"{{row['{role}'] or ''}}\\n\\n" for role in ("answer", "completion") if role in roles), "")
         answer = f'f"{told}What earns points:\\n{{rubric}}"'
         return table.own("a judge is given the row's own rubric as its reference", "rubric", RUBRIC, answer=answer)
     if "tests" in roles:
@@ -118,21 +124,35 @@ def _chat(table: Table) -> Reading:
 def _choices(table: Table, options: list[str]) -> Reading:
     """Read multiple choice: as `mmlu` where options are a list and golds letters or places from 0, else by a file."""
     roles, lists = table.roles, options == ["choices"]
-    golds = [str(value).strip() for value in values(table.rows, roles["answer"])] if "answer" in roles else []
-    numbers, mapping = (
-        all(map(str.isdecimal, golds)),
-        lists and isinstance(values(table.rows, roles["choices"])[0], dict),
+    asked = [row for row in table.rows if row.get(roles.get("answer", "")) is not None]
+    golds = [str(row[roles["answer"]]).strip() for row in asked]
+    mapping = lists and isinstance(values(table.rows, roles["choices"])[0], dict)
+    texts = [_options(row, roles["choices"] if lists else options) for row in asked]
+    numbers = all(map(str.isdecimal, golds)) and not any(  # a column of numbers can be nothing but places
+        row[roles["answer"]] in told for row, told in zip(asked, texts, strict=True)
     )
     from_zero = numbers and "0" in golds
+    numbers = numbers and all(int(g) < len(told) + (not from_zero) for g, told in zip(golds, texts, strict=True))
     if lists and not mapping and golds and (from_zero or all(len(gold) == 1 and gold.isupper() for gold in golds)):
         return table.plain("mmlu", "letters", prompt="question")
     held = 'row["choices"]["text"]' if mapping else 'row["choices"]' if lists else f"[row[name] for name in {options}]"
     place = f'"ABCDEFGHIJ"[int(row["answer"]){"" if from_zero else " - 1"}]'
+    if mapping and "label" in values(table.rows, roles["choices"])[0]:  # ARC's are 1 to 4 in some rows
+        numbers, place = True, '"ABCDEFGHIJ"[list(row["choices"]["label"]).index(row["answer"])]'
     answer = {"answer": place if numbers else 'row["answer"]'} if golds else {}
     before, prompt = OPTIONS.format(options=held), f'{PROMPT} + "\\n\\n" + listed'
-    return table.own(
-        "its options are listed under the question", "letters", before, prompt, **answer, choices="options"
+    counted = (
+        f"; its answers are places, counted from {0 if from_zero else 1}" if "int(" in answer.get("answer", "") else ""
     )
+    why = f"its options are listed under the question{counted}"
+    return table.own(why, "letters" if golds else "", before, prompt, **answer, choices="options")
+
+
+def _options(row: dict[str, Any], options: str | list[str]) -> list[str]:
+    """Return the texts of a row's options, in a column of lists or of `{text, label}`, or one in each of some columns."""
+    held = [row[name] for name in options] if isinstance(options, list) else row[options] or []
+    held = held.get("text", []) if isinstance(held, dict) else held
+    return [str(option).strip() for option in held if option is not None]
 
 
 def _answered(table: Table) -> Reading:

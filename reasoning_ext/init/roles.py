@@ -112,6 +112,7 @@ def _is_idle(rows: Rows, column: str) -> bool:
 def _by_contents(rows: Rows, free: list[str], found: dict[str, str], options: bool) -> None:
     """Enter the problem and the answer where no name told them."""
     texts = {name: [str(value) for value in values(rows, name)] for name in free}
+    long: list[str] = []
     if "prompt" not in found:
         said = re.compile(r"[^\W\d_]{2}|\d\D+\d")  # words, or something to work out
         long = [name for name in free if len({*texts[name]}) > len(rows) / 2 and any(map(said.search, texts[name]))]
@@ -128,6 +129,23 @@ def _by_contents(rows: Rows, free: list[str], found: dict[str, str], options: bo
             return len(texts[name]), numbers > len(texts[name]) / 2, len({*texts[name]}), rest.index(name)
 
         found["answer"] = max(rest, key=likely)
+        _tell_thoughts(rows, [name for name in long if name != found["answer"]], found)
+
+
+def _tell_thoughts(rows: Rows, long: list[str], found: dict[str, str]) -> None:
+    """Of two columns of long texts that no name told apart, the one that holds the answers is the thought."""
+
+    def tells(name: str) -> bool:
+        pairs = [
+            (str(row[name]), str(row[found["answer"]])) for row in rows if None not in (row[name], row[found["answer"]])
+        ]
+        return sum(answer in text for text, answer in pairs) > MOST * len(pairs)
+
+    if len(long) == 2 and found["prompt"] in long and not {"thought", "completion"} & found.keys():
+        thoughts = [name for name in long if tells(name)]
+        if len(thoughts) == 1:
+            found["thought"] = thoughts[0]
+            found["prompt"] = next(name for name in long if name != thoughts[0])
 
 
 def _settled(rows: Rows, found: dict[str, str]) -> dict[str, str]:

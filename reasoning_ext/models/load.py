@@ -171,7 +171,7 @@ def _one_block(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     `logits_to_keep` cuts them out of longer ones, and by such a view torch multiplies a frozen head once a row, each time with
     a copy of it (`should_fold` in aten/native/LinearAlgebra.cpp): 57 MB a row with 49,152 tokens of 576.
     """
-    return (inputs[0].contiguous(), *inputs[1:])
+    return (inputs[0].contiguous(), *inputs[1:]) if inputs else inputs
 
 
 def _put_on(model: Any, name: str, config: ModelConfig, options: LoadOptions) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -23,12 +22,12 @@ def watched(model: Any, most: int) -> Iterator[None]:
 
     def count(module: Any, args: tuple[Any, ...]) -> None:
         nonlocal done, said
-        done, now = done + 1 if args[0].shape[-1] == 1 else 0, time.monotonic()
+        done, now = done + 1 if args and args[0].shape[-1] == 1 else 0, time.monotonic()
         if not done:
             said = now
         elif now - said >= EVERY:
-            said, live = now, sys.stdout.isatty()
-            print(f"{chr(13) * live}generating: {done}/{most} tokens", end="" if live else "\n", flush=True)
+            said = now
+            print(f"generating: {done}/{most} tokens", flush=True)
 
     hook = model.get_input_embeddings().register_forward_pre_hook(count) if model.device.type == "cpu" else None
     try:

@@ -9,7 +9,7 @@ from conftest import TINY
 
 from reasoning_ext.check import check
 from reasoning_ext.check.keys import check_recipe
-from reasoning_ext.data.held_out import PROBLEMS, digests_of, write_problems
+from reasoning_ext.data.held_out import PROBLEMS, digests_of, parted_by, write_problems
 from reasoning_ext.data.lineage import overlap_lines, overlaps
 from reasoning_ext.data.prepared import Prepared
 from reasoning_ext.data.row_options import TEST, TRAIN, row_options
@@ -84,6 +84,12 @@ SEVERAL = [  # rows of ten problems, each in four rows, and how they are read
     (chats("messages", "role", "content", "user", "assistant"), {"dataset_format": "messages"}),
     (chats("conversations", "from", "value", "human", "gpt"), {"dataset_format": "sharegpt"}),
 ]  # fmt: skip
+
+
+def test_where_no_column_is_known_as_the_problem_whole_rows_are_parted_and_a_name_given_counts():
+    assert parted_by(["Aufgabe", "Ergebnis"]) == ["Aufgabe", "Ergebnis"]
+    assert parted_by(["Aufgabe", "Ergebnis"], {"Aufgabe": "question"}) == ["Aufgabe"]
+    assert parted_by(["id", "messages"]) == ["messages"]
 
 
 @pytest.mark.parametrize(("rows", "how"), SEVERAL)

@@ -64,6 +64,7 @@ def test_a_percentage_answers_a_question_for_per_cent_as_it_does_in_training():
 
 def test_repetition_is_the_share_of_words_in_repeated_ngrams():
     assert repetition("") == repetition(TEN) == repetition("one two " * 5) == repetition(PROSE) == 0.0
+    assert repetition("2 + 2 = 4. " * 800) > 0.95 < repetition("a" + "! " * 3000)  # whatever 40 tokens in a row are
     assert repetition(TEN * 2) == 0.5 and repetition(TEN + "but " + TEN) == pytest.approx(10 / 21)
     assert repetition(TEN + "x y z " + TEN[4:]) == 0.0  # nine words are no n-gram of ten
     assert repetition("哈" * 100) == pytest.approx(99 / 100) and repetition("a" * 20_000) > 0.95 > 0.1 > repetition(

@@ -146,11 +146,18 @@ OWN_SHAPES = {
     "places from 1": [
         {"q_text": q, "option_1": "x", "option_2": "y", "option_3": "z", "label": i % 3 + 1} for i, q in enumerate(ASKED)
     ],
+    "options that are numbers": [
+        {"question": q, "choices": ["2", "3", "5"], "answer": "2" if i else None} for i, q in enumerate(ASKED)
+    ],
+    "options with places for labels": [
+        {"question": q, "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"} for q in ASKED
+    ],
     "boxed traces": [{"prompt": q, "completion": rf"<think>so</think>\boxed{{{i}}}"} for i, q in enumerate(ASKED)],
     "one instruction": [{"instruction": "Add.", "input": q, "output": str(i)} for i, q in enumerate(ASKED)],
 }  # fmt: skip
 GOLDS = {
     "options by text": ("letters", "blue"), "options in a mapping": ("letters", "B"), "places from 1": ("letters", "A"),
+    "options that are numbers": ("letters", "2"), "options with places for labels": ("letters", "B"),
     "boxed traces": ("numbers", "0"), "one instruction": ("numbers", "0"),
 }  # fmt: skip
 
@@ -163,8 +170,14 @@ def test_public_shapes_are_read_by_their_formats_and_others_by_a_file_of_their_o
         seen = look.look("rows.jsonl", "no/model")
         made = look._formatted(look.load_rows("rows.jsonl", here), seen.reading)
         assert (seen.golds, made[0]["answer"]) == GOLDS[name] and seen.reading.format == OWN
-        assert ASKED[0] in made[0]["prompt"][0]["content"]
+        assert ASKED[len(ASKED) - len(made)] in made[0]["prompt"][0]["content"]
         assert ("choices" in made.column_names) == ("options" in name or "places" in name)
+
+
+def test_of_two_long_columns_without_known_names_the_one_that_holds_the_answers_is_the_thought():
+    rows = [{"Aufgabe": f"Wie viele cm sind {i} Meter?", "Erklärung": f"Ein Meter hat 100 cm, {i} Meter haben also {i}00 cm.",
+             "Ergebnis": f"{i}00 cm", "Stufe": "leicht"} for i in range(3, 30)]  # fmt: skip
+    assert roles(rows, [*rows[0]]) == {"prompt": "Aufgabe", "answer": "Ergebnis", "thought": "Erklärung"}
 
 
 def test_a_data_set_of_the_hub_keeps_its_config_and_its_test_split(here, monkeypatch):

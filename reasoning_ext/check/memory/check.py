@@ -28,6 +28,10 @@ from reasoning_ext.recipe.load import Recipe
 TOKENS_PER_SECOND = 1000
 MEASURED, EFFICIENCY = 0.3, 0.6  # seconds of products, and the share of their pace that a model of 135M comes to
 CGROUP = Path("/sys/fs/cgroup")
+CGROUPS = (  # of versions 2 and 1: the limit, what is taken, and what of that is files, which are given up
+    ("memory.max", "memory.current", "file"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "cache"),
+)
 FOR_CARDS = ("load_in_4bit", "load_in_8bit", "use_vllm")
 NOT_ENOUGH = "that is not enough; take a smaller model or a larger card"
 ELSEWHERE = {
@@ -165,9 +169,11 @@ def find_host() -> Card:
     import psutil
 
     free = psutil.virtual_memory().available
-    for limit in ("memory.max", "memory/memory.limit_in_bytes"):  # of cgroups, versions 2 and 1
-        with suppress(OSError, ValueError):  # "max" is no limit
-            free = min(free, int((CGROUP / limit).read_text()))
+    for limit, used, files in CGROUPS:
+        with suppress(OSError, ValueError, KeyError):  # "max" is no limit
+            lines = (CGROUP / used).with_name("memory.stat").read_text().splitlines()
+            taken = int((CGROUP / used).read_text()) - int(dict(map(str.split, lines))[files])
+            free = min(free, max(0, int((CGROUP / limit).read_text()) - taken))
     return Card(f"this machine, which has {_gib(free)} GiB free", free, Device("cpu"))
 
 

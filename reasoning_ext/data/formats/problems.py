@@ -29,14 +29,15 @@ def math(row: dict[str, Any]) -> dict[str, Any]:
     AI-MO/aimo-validation-amc (`problem`, `answer`) and math-ai/amc23 (`question`, `answer`).
 
     The gold is `answer`, else the solution's last `\boxed{}`. The solution is the thought; a row without one has no
-    completion, and its gold is `27` where a float, `27.0`, stands.
+    completion. A float, `27.0`, is the gold `27`.
     """
     problem = text(row, either(row, "problem", "question"))
-    solution = row.get("solution") if row.get("answer") else text(row, "solution")
-    answer = row.get("answer") or think.last_boxed(solution or "")
-    if not answer:
+    given = row.get("answer") if row.get("answer") != "" else None
+    solution = text(row, "solution") if given is None else row.get("solution")
+    answer = think.last_boxed(solution or "") if given is None else _whole(given)
+    if answer in (None, ""):
         raise ValueError(rf"no \boxed{{}} in the column solution: {row['solution'][-60:]!r}")
-    return _worked(problem, str(answer), solution) if solution else {"prompt": problem, "answer": _whole(answer)}
+    return _worked(problem, str(answer), solution) if solution else {"prompt": problem, "answer": answer}
 
 
 def svamp(row: dict[str, Any]) -> dict[str, Any]:
