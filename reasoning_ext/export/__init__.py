@@ -83,11 +83,7 @@ def export_run(
             raise ExportError(f"found {file}; remove it, or write --output FILE")
         model = export_merged(source, run / "export" / MERGED, prompts)
         write_gguf(model, file, quantization, converter, name)
-        try:
-            compare_gguf(source, model, file, quantization, prompts)
-        except BaseException:  # Ctrl-C, too: what nobody has compared does not look like what was
-            file.unlink(missing_ok=True)
-            raise
+        compare_gguf(source, model, file, quantization, prompts)
         return file
     folder = output or run / "export" / kind
     if kind == ADAPTER:

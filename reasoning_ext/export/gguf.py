@@ -78,16 +78,20 @@ def compare_gguf(source: Source, model: Path, file: Path, quantization: str, pro
     """Let llama.cpp, where it is installed, read what a merged export answers; say it, and write it into its card.
 
     Raises:
-        ExportError: llama.cpp cannot load the file, or it is another model; the caller removes it then. How far a quantization
+        ExportError: llama.cpp cannot load the file, or it is another model; it is removed then. How far a quantization
             that the converter does not know may be from the model is the user's to judge.
     """
     if not installed():
         return say(f"export  {NOT_COMPARED}")
-    tokenizer, contract = run_tokenizer(source)
-    weights, asked = load_weights(str(model), source), read_prompts(source, prompts)
-    reading = read_in_llama_cpp(file, Reference(weights, tokenizer, contract, source.template_kwargs, asked))
-    if quantization in BY_CONVERTER and (problems := reading.problems()):
-        raise ExportError(f"{file} is not the model: {'; '.join(problems)} ({reading.line()}); removed")
+    try:
+        tokenizer, contract = run_tokenizer(source)
+        weights, asked = load_weights(str(model), source), read_prompts(source, prompts)
+        reading = read_in_llama_cpp(file, Reference(weights, tokenizer, contract, source.template_kwargs, asked))
+        if quantization in BY_CONVERTER and (problems := reading.problems()):
+            raise ExportError(f"{file} is not the model: {'; '.join(problems)} ({reading.line()}); removed")
+    except BaseException:  # Ctrl-C, too: what nobody has compared does not look like what was
+        file.unlink(missing_ok=True)
+        raise
     say(f"export  {file}: {reading.line()}")
     card = (model / CARD).read_text("utf-8").rstrip()
     write_whole(model / CARD, f"{card}\n\nAs GGUF, {quantization}, {reading.line()}.\n")

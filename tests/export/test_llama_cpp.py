@@ -66,6 +66,22 @@ def test_a_file_that_is_another_model_is_removed_and_what_is_told_of_one_is_in_t
         assert reading.line() in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("fault", [ExportError("llama.cpp cannot load it"), KeyboardInterrupt()])
+def test_a_file_that_nobody_could_compare_is_removed(tmp_path, monkeypatch, fault):
+    def read(*_):
+        raise fault
+
+    (tmp_path / "a.gguf").write_text("weights")
+    monkeypatch.setattr(gguf, "installed", lambda: True)
+    monkeypatch.setattr(gguf, "run_tokenizer", lambda source: (None, None))
+    for name in ("load_weights", "read_prompts", "Reference"):
+        monkeypatch.setattr(gguf, name, lambda *_: None)
+    monkeypatch.setattr(gguf, "read_in_llama_cpp", read)
+    with pytest.raises(type(fault)):
+        gguf.compare_gguf(type("Source", (), {"template_kwargs": {}}), tmp_path, tmp_path / "a.gguf", "q4_k_m", None)
+    assert not (tmp_path / "a.gguf").exists()
+
+
 def test_without_llama_cpp_a_line_says_so(monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(gguf, "installed", lambda: False)
     gguf.compare_gguf(None, tmp_path, tmp_path / "a.gguf", "q8_0", None)
