@@ -32,10 +32,12 @@ FORWARD_32 = (16.0, 1.0, 0.0, 6.0)  # the same with float32 weights under autoca
 # pass is given by the norms, attention over repeated keys and values, the products, and PEFT's modules.
 IN_FLOAT32 = {
     "llama": ((16.0, 16.0, 0.0, 16.0), (48.0, 24.0, 0.0, 20.0), (24.0, 16.0, 0.0, 16.0)),
-    "qwen3": ((16.0, 28.0, 12.0, 16.0), (48.0, 36.0, 8.0, 20.0), (24.0, 36.0, 12.0, 16.0)),
+    "qwen3": ((16.0, 20.0, 4.0, 16.0), (48.0, 28.0, 4.0, 20.0), (24.0, 24.0, 8.0, 16.0)),
     "phi3": ((16.0, 16.0, 0.0, 16.0), (24.0, 24.0, 0.0, 20.0), (24.0, 16.0, 0.0, 16.0)),
-    "gemma3": ((24.0, 28.0, 12.0, 16.0), (56.0, 36.0, 8.0, 20.0), (40.0, 36.0, 12.0, 16.0)),
+    "gemma3": ((24.0, 20.0, 4.0, 16.0), (56.0, 28.0, 4.0, 20.0), (40.0, 24.0, 8.0, 16.0)),
 }
+# What the norms of queries and keys keep beside that in every layer, where none is computed again; fitted to traces.
+HEAD_NORMS = (0.0, 8.0, 8.0, 0.0), (0.0, 8.0, 4.0, 0.0), (0.0, 12.0, 4.0, 0.0)
 BACKWARD_FLOAT32 = (4.0, 0.0, 0.0, 8.0)  # the gradients beside it
 FORWARD_FLOAT32 = (8.0, 0.0, 0.0, 16.0)
 # Bytes a logit beside the tile itself, backward and forward, where TRL folds a tile with operations of torch in the
@@ -113,8 +115,10 @@ def _layers(setup: Setup) -> tuple[int, int]:
         return 0 if setup.checkpointing else layer, layer
     ranks = 28 * (setup.rank or 0) * tokens  # what seven modules make between their two matrices
     if setup.computed == "float32":
-        plane = IN_FLOAT32[family][2 if setup.rank is None else 1 if setup.dropout else 0]
-        kept = 4 * setup.shape.hidden if setup.checkpointing else _plane(plane, setup)
+        case = 2 if setup.rank is None else 1 if setup.dropout else 0
+        plane = IN_FLOAT32[family][case]
+        norms = _plane(HEAD_NORMS[case], setup) if family in ("qwen3", "gemma3") else 0
+        kept = 4 * setup.shape.hidden if setup.checkpointing else _plane(plane, setup) + norms
         layer = _plane(BACKWARD_FLOAT32, setup) + (_plane(plane, setup) if setup.checkpointing else 0)
         return kept * tokens + (0 if setup.checkpointing else ranks), layer * tokens + ranks
     if setup.rank is None:
