@@ -15,15 +15,12 @@ import os
 import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from scipy.stats import binomtest
-from tiny_seeds import share
+from tiny_seeds import finish, share, stage_seconds
 
 from reasoning_ext.evaluate.stage import ANSWERS, RESULTS
-from reasoning_ext.runs.files import write_whole
-from reasoning_ext.runs.process import versions
 from reasoning_ext.runs.read import GREEDY
 
 ROOT = Path(__file__).parents[1]
@@ -41,12 +38,11 @@ def run_seed(seed: int, folder: Path, model: Path) -> dict:
     command = [sys.executable, "-m", "reasoning_ext", "run", str(RECIPES), "--seed", str(seed)]
     subprocess.run(command, cwd=folder, check=True)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest command so far
-    done = sorted((folder / STAGES).glob("*/DONE"))
     trained, longer = folder / STAGES / "5_eval", folder / STAGES / "6_eval_longer"
     return {
         "seed": seed,
         "peak GiB": round(peak, 2) if whole else None,  # what went on from an earlier call has no peak of its own
-        "stage seconds": {path.parent.name: json.loads(path.read_text())["seconds"] for path in done},
+        "stage seconds": stage_seconds(folder / STAGES),
         "models": json.loads((trained / RESULTS).read_text()),
         "longer": json.loads((longer / RESULTS).read_text()),
         "grpo against sft": paired(trained / ANSWERS, "sft", "grpo"),
@@ -113,19 +109,7 @@ def main() -> int:
     print(table(rows))
     print(f"peak memory {', '.join(str(row['peak GiB']) for row in rows)} GiB, {os.cpu_count()} cores")
     command = f"python benchmarks/real_seeds.py --seeds {' '.join(map(str, arguments.seeds))}"
-    cores = os.cpu_count()
-    result = {
-        "date": time.strftime("%Y-%m-%d"),
-        "command": command,
-        "versions": versions(),
-        "cores": cores,
-        "rows": rows,
-    }
-    write_whole(ROOT / "benchmarks" / "results" / "real_seeds.json", json.dumps(result, indent=1) + "\n")
-    missed = {row["seed"]: misses(row) for row in rows if misses(row)}
-    for seed, what in missed.items():
-        print(f"seed {seed} misses: {'; '.join(what)}")
-    return int(bool(missed))
+    return finish("real_seeds", command, rows, misses, cores=os.cpu_count())
 
 
 if __name__ == "__main__":

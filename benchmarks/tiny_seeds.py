@@ -12,7 +12,9 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.process import versions
@@ -31,8 +33,7 @@ def run_seed(seed: int, folder: Path, distillation: bool) -> dict:
         command = [sys.executable, "-m", "reasoning_ext", "run", recipe, "--seed", str(seed)]
         subprocess.run(command, cwd=folder, check=True)
     wall = time.monotonic() - started
-    runs = sorted((folder / "runs" / "tiny").glob("*/DONE"))
-    stages = {done.parent.name: json.loads(done.read_text())["seconds"] for done in runs}
+    stages = stage_seconds(folder / "runs" / "tiny")
     results = json.loads((folder / "runs" / "tiny" / "6_eval" / "eval.json").read_text())
     row = {"seed": seed, "wall seconds": round(wall, 1), "stage seconds": stages, "models": results}
     more = folder / "runs" / "tiny_distillation"
@@ -107,6 +108,21 @@ def share(value: list[float]) -> str:
     return f"{100 * value[0]:.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]"
 
 
+def stage_seconds(runs: Path) -> dict[str, float]:
+    """Return the seconds that each finished stage of a folder of runs took."""
+    return {done.parent.name: json.loads(done.read_text())["seconds"] for done in sorted(runs.glob("*/DONE"))}
+
+
+def finish(name: str, command: str, rows: list[dict], misses: Callable[[dict], list[str]], **more: Any) -> int:
+    """Write the result file, say which seeds miss what is promised, and return the exit code: 1 where one does."""
+    result = {"date": time.strftime("%Y-%m-%d"), "command": command, "versions": versions(), **more, "rows": rows}
+    write_whole(ROOT / "benchmarks" / "results" / f"{name}.json", json.dumps(result, indent=1) + "\n")
+    missed = {row["seed"]: misses(row) for row in rows if misses(row)}
+    for seed, what in missed.items():
+        print(f"seed {seed} misses: {'; '.join(what)}")
+    return int(bool(missed))
+
+
 def main() -> int:
     """Run the seeds, print the table, write the result file; 1 where a promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -120,12 +136,7 @@ def main() -> int:
     print(distillation_table([row for row in rows if "students" in row]))
     command = f"python benchmarks/tiny_seeds.py --seeds {' '.join(map(str, arguments.seeds))}"
     command += f" --distillation {' '.join(map(str, more))}"
-    result = {"date": time.strftime("%Y-%m-%d"), "command": command, "versions": versions(), "rows": rows}
-    write_whole(ROOT / "benchmarks" / "results" / "tiny_seeds.json", json.dumps(result, indent=1) + "\n")
-    missed = {row["seed"]: misses(row) for row in rows if misses(row)}
-    for seed, what in missed.items():
-        print(f"seed {seed} misses: {'; '.join(what)}")
-    return int(bool(missed))
+    return finish("tiny_seeds", command, rows, misses)
 
 
 if __name__ == "__main__":

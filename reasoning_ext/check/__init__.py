@@ -198,7 +198,7 @@ class Look:
         checked, recipe, options = self.checked, self.recipe, self.options
         card = options.card or find_device(recipe)
         host = card is not None and card.device.kind == "cpu"
-        lengths = checked.inspection.lengths if checked.inspection and (host or recipe.stage not in FROM_DATA) else []
+        lengths = checked.inspection.lengths if checked.inspection else []
         checked.memory = report_memory(recipe, self.earlier, card, self.offline, max(lengths, default=None))
         facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
         checked.cost = cost_line(recipe, facts, options.rate, checked.memory.plan)

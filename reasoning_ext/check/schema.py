@@ -8,7 +8,6 @@ is left to `check`: that 1.0 is no integer, what a reward's schedule may be, and
 import ast
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
 from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.load import expand
+from reasoning_ext.recipe.packaged import headline, packaged
 from reasoning_ext.recipe.plugins import functions_at
 from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, first_sentence, schema_of
 from reasoning_ext.scoring.spec import HOMES, LAYER_OPTIONS, RewardSpec
@@ -125,11 +125,10 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
 def _recipes() -> Iterator[str]:
     """Yield a line for each recipe of the folder `recipes` here, else of those in the package with their places."""
     here = Path("recipes")
-    home = here if here.is_dir() else Path(str(files("reasoning_ext.recipes")))
+    home = here if here.is_dir() else packaged("recipes")
     for group in sorted({file.parent for file in home.glob("*/**/*.y*ml")}):
         for file in expand(group):
-            text = file.read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-            yield f"{here / file.relative_to(home)!s:<34} {text}" + (f"  [{file}]" if home != here else "")
+            yield f"{here / file.relative_to(home)!s:<34} {headline(file)}" + (f"  [{file}]" if home != here else "")
 
 
 def _line(name: str, text: str, place: str) -> str:

@@ -50,7 +50,7 @@ def find_converter(llama_cpp: Path | None, quantization: str) -> Path:
     return Path(found)
 
 
-def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name: str) -> Path:
+def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name: str) -> None:
     """Convert a merged export to a file, which takes its place when it is whole; `name`: as programs show the model.
 
     Raises:
@@ -71,7 +71,6 @@ def write_gguf(model: Path, file: Path, quantization: str, converter: Path, name
             os.fsync(written.fileno())
         made.replace(file)
     say(f"export  {file}: {file.stat().st_size / 2**20:.1f} MiB")
-    return file
 
 
 def compare_gguf(source: Source, model: Path, file: Path, quantization: str, prompts: Path | None) -> None:

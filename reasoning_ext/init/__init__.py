@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.packaged import headline, packaged
 from reasoning_ext.shown import print
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ def init(name: str, card: str | None, model: str | None, output: Path | None) ->
     Raises:
         UserError: the data cannot be read, the card is no size, or the folder is there already; nothing is written.
     """
-    from reasoning_ext.init.write import packaged
-
     if name.split("/")[0] in HOMES and "/" in name and (not Path(name).exists() or packaged(name).is_dir()):
         folder, found = output or Path(*Path(name).parts), _packaged(name)
         _refuse_existing(folder)
@@ -44,13 +43,13 @@ def init(name: str, card: str | None, model: str | None, output: Path | None) ->
 
 def listed() -> Iterator[str]:
     """Yield a line for each packaged folder: what `init` copies, and what its first file says of itself."""
-    from reasoning_ext.init.write import packaged
     from reasoning_ext.recipe.load import expand
 
     for home in HOMES:
         for folder in sorted(path for path in packaged(home).iterdir() if path.is_dir() and list(path.glob("*.yaml"))):
-            first = expand(folder)[0].read_text(encoding="utf-8").splitlines()[0].removeprefix("#").strip()
-            yield f"{f'{home}/{folder.name}':<28} {len(expand(folder))} recipes; {expand(folder)[0].name}: {first}"
+            recipes = expand(folder)
+            place = f"{home}/{folder.name}"
+            yield f"{place:<28} {len(recipes)} recipes; {recipes[0].name}: {headline(recipes[0])}"
 
 
 def _slug(name: str) -> str:
@@ -59,8 +58,6 @@ def _slug(name: str) -> str:
 
 
 def _packaged(name: str) -> Path:
-    from reasoning_ext.init.write import packaged
-
     if ".." in Path(name).parts or not (found := packaged(name.rstrip("/"))).is_dir():
         raise UserError(f"init: found {name}, allowed: a packaged folder, as reasoning-ext init --list has them")
     return found
@@ -68,8 +65,8 @@ def _packaged(name: str) -> Path:
 
 def _refuse_existing(folder: Path) -> None:
     if folder.exists():
-        hint = "nothing is overwritten"
-        raise UserError(f"--output: found {folder}, which is there already, allowed: a new folder; {hint}")
+        allowed = "a new folder; nothing is overwritten"
+        raise UserError(f"--output: found {folder}, which is there already, allowed: {allowed}")
 
 
 def _write(name: str, card_size: str | None, model: str | None, folder: Path) -> None:
@@ -77,7 +74,7 @@ def _write(name: str, card_size: str | None, model: str | None, folder: Path) ->
     from reasoning_ext.init import choose
     from reasoning_ext.init.look import from_here, look
     from reasoning_ext.init.reading import FILE
-    from reasoning_ext.init.write import packaged, write
+    from reasoning_ext.init.write import write
     from reasoning_ext.recipe.yaml_reading import read_yaml
 
     card = find_card() if card_size is None else parse_card(card_size, "--card")
@@ -95,7 +92,7 @@ def _write(name: str, card_size: str | None, model: str | None, folder: Path) ->
     for line in _said(seen, choose.path_of(seen)):
         print(line)
     print(f"  model: {model or sources['sft']['model_name_or_path']}, {where}")
-    for problem in (report.short() for report in reports if report.fits is False and report.short().endswith("card")):
+    for problem in (report.short() for report in reports if report.hopeless):
         print(f"  warning: {problem}")
     print(f"written: {folder}: {', '.join(sorted(file.name for file in folder.iterdir()))}")
     print(f"next: reasoning-ext check {folder}")
@@ -107,8 +104,8 @@ def _said(seen: Seen, path: list[str]) -> Iterator[str]:
 
     yield f"{seen.name}: {seen.rows or 'many'} rows, columns {', '.join(seen.columns)}"
     read = [f"{role} from {column}" for role, column in seen.reading.roles.items()]
-    taken, code = seen.reading.roles.values(), seen.reading.code  # which names columns of options
-    unused = [name for name in seen.columns if read and name not in taken and repr(name) not in code]
+    taken = {*seen.reading.roles.values(), *seen.reading.options}
+    unused = [name for name in seen.columns if read and name not in taken]
     left = f"; not used: {', '.join(unused)}" if unused else ""
     yield f"  read as: {', '.join(read) or seen.reading.format}{left}"
     yield f"  golds: {seen.golds} -> {JUDGES[seen.golds][1] if seen.golds in JUDGES else 'what completions agree on'}"
@@ -117,9 +114,8 @@ def _said(seen: Seen, path: list[str]) -> Iterator[str]:
     yield f"  lengths: problems up to {seen.problems}, with their completions up to {seen.longest} {unit}"
     part = f"{held_out(seen.rows):g} of the rows, by a hash of the problem"
     part = f"the split {seen.test_split}" if seen.test_split else part
-    yield f"  held out: {part}" + (
-        f"; {seen.repeated} rows repeat a problem, and are left out of GRPO and sampling" if seen.repeated else ""
-    )
+    part += f"; {seen.repeated} rows repeat a problem, and are left out of GRPO and sampling" if seen.repeated else ""
+    yield f"  held out: {part}"
     if edit := {"code": CODE, "rubric": JUDGE, "prose": JUDGE}.get(seen.golds):
         yield f"  before you run: {edit}"
     if seen.rows and seen.rows < 200 and not seen.test_split:

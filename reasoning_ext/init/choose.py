@@ -249,8 +249,8 @@ def _sample(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
             "min_reward": "",
             "min_agreement": "min_agreement: 0.6  # without golds: right is what 6 in 10 completions answer",
         }
-    judged = _rewards(wanted.seen)[0]
-    least = "0.8  # of 1.1" if "llm_judge" in judged else "1.1  # the right answer, in the right form"
+    judged, by_judge = _rewards(wanted.seen)[0], JUDGES[wanted.seen.golds][1] == "llm_judge"
+    least = "0.8  # of 1.1" if by_judge else "1.1  # the right answer, in the right form"
     return {"reward_funcs": f"reward_funcs:\n{judged}\n{form}", "min_reward": f"min_reward: {least}", "keep": "keep: 1"}
 
 

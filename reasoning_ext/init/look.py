@@ -84,13 +84,9 @@ def look(name: str, model: str) -> Seen:
     rows = _formatted(raw, reading)
     count, counted = _counter(model)
     taken = rows.select(range(0, rows.num_rows, max(1, rows.num_rows // SAMPLE)))
-    texts = {
-        column: [_text(value) for value in taken[column]]
-        for column in ("prompt", "completion")
-        if column in taken.column_names
-    }
-    asked = [count(text) for text in texts["prompt"]]
-    told = [count(text) for text in texts["completion"]] if "completion" in texts else [0] * len(asked)
+    completions = [_text(value) for value in taken["completion"]] if "completion" in taken.column_names else []
+    asked = [count(_text(value)) for value in taken["prompt"]]
+    told = [count(text) for text in completions] or [0] * len(asked)
     return Seen(
         name=name if is_hub_name(name) else from_here(name),
         config=config,
@@ -100,7 +96,7 @@ def look(name: str, model: str) -> Seen:
         columns=tuple(raw.column_names),
         reading=reading,
         golds=reading.golds or _golds(taken),
-        traces=sum(think.CLOSE in text for text in texts.get("completion", [])) > MOST * taken.num_rows,
+        traces=sum(think.CLOSE in text for text in completions) > MOST * taken.num_rows,
         problems=max(asked),
         completions=sorted(told)[int(0.95 * (len(told) - 1))],
         longest=max(map(sum, zip(asked, told, strict=True))),

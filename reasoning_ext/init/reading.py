@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reasoning_ext import think
@@ -49,6 +49,7 @@ class Reading:
         format: their `dataset_format`, None for plain columns.
         code: the text of `read_row.py`, "" without one.
         golds: what the columns tell of them: letters, code, rubric; "" where the answers themselves tell.
+        options: the columns that hold an option each.
     """
 
     roles: dict[str, str]
@@ -56,6 +57,7 @@ class Reading:
     format: str | None = None
     code: str = ""
     golds: str = ""
+    options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def _choices(table: Table, options: list[str]) -> Reading:
         f"; its answers are places, counted from {0 if from_zero else 1}" if "int(" in answer.get("answer", "") else ""
     )
     why = f"its options are listed under the question{counted}"
-    return table.own(why, "letters" if golds else "", before, prompt, **answer, choices="options")
+    made = table.own(why, "letters" if golds else "", before, prompt, **answer, choices="options")
+    return replace(made, options=() if lists else tuple(options))
 
 
 def _options(row: dict[str, Any], options: str | list[str]) -> list[str]:

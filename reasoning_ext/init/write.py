@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.check.memory.check import Card, MemoryReport, report_memory
 from reasoning_ext.check.memory.plan import GIB
 from reasoning_ext.init.choose import Stage, written
-from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.recipe.packaged import packaged
 
 KEY = re.compile(r"([a-z]\w*):")
-
-
-def packaged(name: str = "") -> Path:
-    """Return what came with the package, `recipes/qwen3_4b` for example."""
-    home, _, rest = name.partition("/")
-    return Path(str(files(f"reasoning_ext.{home}").joinpath(rest)))
 
 
 def blocks(text: str) -> dict[str, str]:
@@ -38,17 +31,14 @@ def text_of(stage: Stage, command: str, planned: str) -> str:
     """Write a recipe."""
     source = blocks(packaged(f"recipes/{stage.source}").read_text(encoding="utf-8"))
     added = {key: line for key, line in stage.lines.items() if key not in source}
-    lines = {
-        **{key: text for key, text in source.items() if key != "output_dir"},
-        **added,
-        "output_dir": "",
-    } | stage.lines
+    lines = (
+        {key: text for key, text in source.items() if key != "output_dir"} | added | {"output_dir": ""} | stage.lines
+    )
     head = [*stage.why, f"Command:  {command}", *([f"Planned:  {planned}"] if planned else [])]
     if "unsloth" in source["backend"]:
         head.append("Needs:    pip install 'reasoning-ext[unsloth]', or backend: trl, which is slower.")
-    head.append(
-        f"Made of:  recipes/{stage.source}, by reasoning-ext init; see reasoning-ext list keys for what a key does."
-    )
+    made = f"recipes/{stage.source}, by reasoning-ext init; see reasoning-ext list keys for what a key does."
+    head.append(f"Made of:  {made}")
     return "".join(f"# {line}\n" for line in head) + "".join(f"{text}\n" for text in lines.values() if text)
 
 
@@ -60,21 +50,19 @@ def write(stages: list[Stage], folder: Path, command: str, card: Card | None, pr
         card: None for a CPU, for which nothing is planned.
         prompt: tokens of the longest prompt.
     """
-    reports: list[MemoryReport] = []
-    for _ in range(2):  # as chosen, then as they fit
-        for i, stage in enumerate(stages):
-            planned = _shown(reports[i]) if reports else ""
-            (folder / f"{stage.name}.yaml").write_text(text_of(stage, command, planned), encoding="utf-8")
-        if card is None:
-            break
-        recipes = load_recipes([folder])
-        made = [
-            report_memory(recipe, recipes[:i], card, True, None if recipe.stage in FROM_DATA else prompt)
-            for i, recipe in enumerate(recipes)
-        ]
-        stages = [_fitting(stage, report) for stage, report in zip(stages, made, strict=True)]
-        reports = reports or made
+    _put(stages, folder, command, [""] * len(stages))
+    if card is None:
+        return []
+    recipes = load_recipes([folder])
+    reports = [report_memory(recipe, recipes[:i], card, True, prompt) for i, recipe in enumerate(recipes)]
+    fitting = [_fitting(stage, report) for stage, report in zip(stages, reports, strict=True)]
+    _put(fitting, folder, command, [_shown(report, card) for report in reports])
     return reports
+
+
+def _put(stages: list[Stage], folder: Path, command: str, planned: list[str]) -> None:
+    for stage, plan in zip(stages, planned, strict=True):
+        (folder / f"{stage.name}.yaml").write_text(text_of(stage, command, plan), encoding="utf-8")
 
 
 def _fitting(stage: Stage, report: MemoryReport) -> Stage:
@@ -84,11 +72,9 @@ def _fitting(stage: Stage, report: MemoryReport) -> Stage:
     return replace(stage, lines=stage.lines | {key: f"{key}: {written(value)}{why}" for key, value in values.items()})
 
 
-def _shown(report: MemoryReport) -> str:
+def _shown(report: MemoryReport, card: Card) -> str:
     if report.plan is None:
         return f"not planned: {report.why}"
     plan = report.edits[-1].plan if report.edits else report.plan
-    fits = report.card and plan.fits(report.card.memory)
-    verdict = "" if fits else "; that is more than it has: take a smaller model"
-    name = report.card.name if report.card else "a card"
-    return f"{plan.needed / GIB:.1f} GiB with what CUDA keeps for itself, of {name}{verdict}."
+    verdict = "" if plan.fits(card.memory) else "; that is more than it has: take a smaller model"
+    return f"{plan.needed / GIB:.1f} GiB with what CUDA keeps for itself, of {card.name}{verdict}."

@@ -110,6 +110,11 @@ class MemoryReport:
         made = [f"{_gib(self.plan.needed)} GiB are needed, in {self.plan.peak_phase}"] if self.plan else []
         return "; ".join([*made, *write, *([] if self._enough() else [NOT_ENOUGH])])
 
+    @property
+    def hopeless(self) -> bool:
+        """Whether it does not fit, and no edit makes it."""
+        return self.fits is False and (not self._enough() or bool(self.plan and self.plan.engine_lacks))
+
     def _enough(self) -> bool:
         return bool(self.edits and self.card and self.edits[-1].plan.fits(self.card.memory))
 
@@ -123,8 +128,10 @@ class MemoryReport:
 def report_memory(
     recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, longest: int | None
 ) -> MemoryReport:
-    """Plan what a recipe needs on a card; `earlier`: the recipes before it, the rest as in `setup_of`."""
+    """Plan what a recipe needs on a card or a CPU; `earlier`: the recipes before it, the rest as in `setup_of`."""
     device = card.device if card else CARD
+    if device.kind != "cpu" and recipe.stage in FROM_DATA:  # rows are as long as `max_length` lets them be
+        longest = None
     if (engine := engine_name(recipe)) != "transformers":
         return MemoryReport(why=ELSEWHERE[engine])
     if device.kind == "cpu" and recipe.get("backend") == "unsloth":
