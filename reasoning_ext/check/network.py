@@ -19,6 +19,7 @@ SILENT = {
     "VLLM_NO_USAGE_STATS": "1",
 }  # fmt: skip
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
+TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's, which reads the rest of the environment once it is imported
 HUB_SECONDS = 8.0
 
 
@@ -29,7 +30,7 @@ def settle(recipes: Sequence[Recipe], offline: bool = False) -> bool:
     """
     if not any(recipe.get("telemetry") for recipe in recipes):
         os.environ.update(SILENT)
-    asked = not offline and not any(os.environ.get(name) for name in OFFLINE)
+    asked = not offline and not _switched_off()
     asked = asked and any(_needs_hub(recipe, recipes) for recipe in recipes)
     if asked and (problem := hub_problem()):
         print(f"warning: {problem}; going on without it, with what is here and in the cache", file=sys.stderr)
@@ -51,9 +52,14 @@ def _needs_hub(recipe: Recipe, others: Sequence[Recipe]) -> bool:
     return any(local_source(recipe.local(name)) is None and name not in made for name in names) or on_hub(recipe)
 
 
+def _switched_off() -> str:
+    """Name the variable that switches the hub off; `HF_HUB_OFFLINE=0` does not."""
+    return next((name for name in OFFLINE if os.environ.get(name, "").upper() in TRUE), "")
+
+
 def hub_problem() -> str:
     """Say why the hub cannot be asked, or nothing."""
-    if named := next((name for name in OFFLINE if os.environ.get(name)), ""):
+    if named := _switched_off():
         return f"{named} is set"
     return _hub_problem(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
 

@@ -59,7 +59,7 @@ def read_yaml(path: Path) -> tuple[dict[str, Any], dict[tuple, int]]:
         _walk(path, node, (), lines)
         return loader.construct_document(node), lines
     except yaml.MarkedYAMLError as error:
-        raise _error(path, error.problem_mark.line + 1 if error.problem_mark else 1, _told(error)) from error
+        raise _error(path, *_place(text, error)) from error
     except UnicodeDecodeError as error:
         byte = f"byte {error.object[error.start]:#x} in position {error.start}: {error.reason}"
         line = error.object.count(b"\n", 0, error.start) + 1
@@ -77,6 +77,17 @@ def _told(error: yaml.YAMLError) -> str:
     if "'\\t'" in problem:
         return "found a tab, allowed: spaces"
     return problem if problem.startswith("found ") else f"this YAML cannot be read: {problem}"
+
+
+def _place(text: str, error: yaml.MarkedYAMLError) -> tuple[int, str]:
+    """Return the line of a fault and what it is; YAML sees a key without a space lines later."""
+    mark = (error.context_mark if "':'" in str(error.problem) else None) or error.problem_mark
+    if mark is None:
+        return 1, _told(error)
+    for i, line in enumerate(text.splitlines()[: mark.line + 1]):
+        if re.match(r"[\w-]+:[^\s]", line):
+            return i + 1, f"found {line:.40}, allowed: a space behind the colon"
+    return mark.line + 1, _told(error)
 
 
 def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -> None:
