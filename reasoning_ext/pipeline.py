@@ -3,11 +3,13 @@
 import contextlib
 import importlib
 import time
+from pathlib import Path
 
 from reasoning_ext.check import check
-from reasoning_ext.check.keys import OF_MODELS, broken_rules
+from reasoning_ext.check.keys import OF_MODELS, Checked, broken_rules
 from reasoning_ext.check.named_inputs import code_line, input_sources
 from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
 from reasoning_ext.runs.checkpoints import settle
@@ -44,20 +46,38 @@ def run_recipes(recipes: list[Recipe]) -> int:
             if problem.level == "warning":
                 _say(one.recipe, f"warning: {problem.key + ': ' if problem.key else ''}{problem.text}")
         checked.append(one)
-    for one in checked:
+    for i, one in enumerate(checked):
         with contextlib.ExitStack() as held:
-            if code := _run_one(one.recipe, one.specs, held):
+            try:
+                code = _run_one(one, held)
+            except UserError:
+                for other in checked[i + 1 :]:
+                    _say(other.recipe, _not_run(other.recipe, one.recipe))
+                raise
+            if code:
                 _say(one.recipe, "stopped; run the same command again to go on")
                 return code
     return 0
+
+
+def _not_run(recipe: Recipe, failed: Recipe) -> str:
+    """Say that a recipe was not run since an earlier one failed, and how an evaluation goes on without that one's model."""
+    made = [
+        label
+        for label, name in eval_models(recipe).items()
+        if Path(recipe.local(name)).resolve() == failed.output_dir.resolve()
+    ]
+    without = f"; leave {made[0]} out of its models, and run it alone, to evaluate the others" if made else ""
+    return f"not run, since {failed.path.stem} failed{without}"
 
 
 def _say(recipe: Recipe, text: str) -> None:
     folder.say(f"{recipe.path.stem}: {text}")
 
 
-def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> int:
+def _run_one(checked: Checked, held: contextlib.ExitStack) -> int:
     """Run a recipe that has been checked, unless it is done; `held` lets its folder go again."""
+    recipe, specs = checked.recipe, checked.specs
     begun, other = folder.has_begun(recipe.output_dir), folder.other_choice(recipe.output_dir, recipe.values)
     run = _open(recipe, specs, held)
     if run.done:
@@ -66,6 +86,8 @@ def _run_one(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack
     goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
     goes_on += f" {other}" if other else ""
     _say(recipe, goes_on or f"starts in {run.path}")
+    if checked.memory and checked.memory.plan and checked.memory.plan.setup.host and checked.cost:
+        _say(recipe, checked.cost)  # a guess for a CPU, beside which stands the time left as the steps tell it
     started = time.monotonic()
     if code := _run_stage(recipe, run, specs):
         return code

@@ -6,7 +6,9 @@ wrong beyond dispute. Whether one of two boxes counts, or the prompt copied, is 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from reasoning_ext.check import trial
@@ -17,6 +19,10 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.scoring.spec import RewardSpec, reward_weights
 
 JUDGE = "math_answer"
+COMMA = re.compile(
+    r"[-+]?(?![1-9]\d{0,2}(?:,\d{3})+\b)(?:\d+|\d{1,3}(?:\.\d{3})+),\d+(?: ?[^\d,;]{1,12})?"
+)  # 3,5, 1.234,5 m; not 1,234
+POINT = re.compile(r"[-+]?\d+\.(?!\d{3}$)\d+")
 
 
 def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tuple[Table, list[Problem]]:
@@ -112,6 +118,12 @@ def _overpaid(
     return certain + [_found("warning", text, code="doubtful_pay") for text in doubtful]
 
 
+def decimal_commas(golds: Sequence[Any]) -> list[str]:
+    """Return the golds that look like `3,5`, which the verifier reads as a list, where none has a decimal point."""
+    texts = [gold.strip() for gold in golds if isinstance(gold, str)]
+    return [] if any(map(POINT.fullmatch, texts)) else [text for text in texts if COMMA.fullmatch(text)]
+
+
 def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) -> tuple[str, list[Problem]]:
     """Read all golds that a recipe's answers are judged by; nothing is read of a list or a stream of rows.
 
@@ -143,6 +155,10 @@ def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) 
         if kinds["words"] > len(read) / 2:
             text = f"{kinds['words']} of the {len(read)} golds that {spec.name} judges are words"
             problems.append(_found("warning", text, also, code="golds_are_words"))
+        if commas := decimal_commas(read):
+            text = f"{len(commas)} of {len(read)} golds, such as {commas[0]}, are read as lists, so that the number is wrong"
+            hint = "where they are decimals, write points in the data, and ask for a point in system_prompt"
+            problems.append(_found("warning", text, hint, code="decimal_commas"))
         if share > recipe.get("max_unreadable_golds"):
             key = "max_unreadable_golds" if "max_unreadable_golds" in recipe.values else "dataset_name"
             text, hint = f"{len(bad)} of {len(read)} golds cannot be read ({first})", "mend them, or allow it with"

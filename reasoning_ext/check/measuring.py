@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections import Counter
 from functools import partial
@@ -12,6 +13,8 @@ from reasoning_ext import think
 from reasoning_ext.data.token_sets import MOST_INEXACT
 from reasoning_ext.data.tokens import LossOptions, prompt_length, tokenize_pair, tokenize_row
 from reasoning_ext.recipe.keys import FROM_DATA
+from reasoning_ext.think.render import render_prompt
+from reasoning_ext.think.template import decode
 
 if TYPE_CHECKING:
     from reasoning_ext.check.keys import Checked
@@ -37,6 +40,7 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
     if not found.contract or not found.rows:
         return
     recipe, trained = checked.recipe, checked.recipe.stage in FROM_DATA
+    _judge_prompts(checked, found)
     key = "max_length" if trained else "max_prompt_length"
     if trained:
         _measure_answers(checked, found)
@@ -65,7 +69,7 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
     """Measure rows that are trained on as they are, or pairs, and judge what their answers are made of."""
     recipe, totals, count = checked.recipe, Counter[str](), len(found.rows)
     pairs, kwargs = recipe.stage == "dpo", recipe.get("chat_template_kwargs")
-    what = "chosen answers" if pairs else "rows"
+    what, changed = "chosen answers" if pairs else "rows", ""
     loss = LossOptions() if pairs else LossOptions(recipe.get("train_on"))
     for number, row in zip(found.numbers, found.rows, strict=True):
         made: Any
@@ -80,11 +84,14 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
             made = tokenize_row(found.tokenizer, found.contract, row, number, loss, kwargs)
             found.lengths.append(len(made.input_ids))
             totals.update(all=len(made.input_ids), trained=len(made.input_ids) - made.skipped(loss))
+        if not made.exact and not changed:
+            said = think.content(row["chosen"] if pairs else row["completion"])
+            changed = f", first row {number}: {_lost(found.tokenizer, said) or 'its spaces'}"
         totals.update(inexact=not made.exact, torn=_is_torn(think.content(row["chosen" if pairs else "completion"])))
     checked.facts["mean_length"] = round(totals["all"] / count, 1)
     checked.facts["trained_share"] = round(totals["trained"] / totals["all"], 4)
     if (inexact := totals["inexact"]) > MOST_INEXACT * count:
-        text = f"{inexact} of {count} rows come back changed from the tokenizer; use one that keeps them"
+        text = f"{inexact} of {count} rows come back changed from the tokenizer{changed}; use one that keeps them"
         checked.note("model_name_or_path", text, level="error", code="changed_text")
     if torn := totals["torn"]:
         text = f"{torn} of {count} {what} have a thought that is not closed, or closed and never opened"
@@ -95,6 +102,27 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
         text = f"chosen answers have {sides[0]} tokens, rejected ones {sides[1]}, so that"
         text += f" {'longer' if sides[0] > sides[1] else 'shorter'} answers are taught too; loss_type: [sigmoid_norm] divides"
         checked.note("dataset_name", text, level="warning", code="uneven_pairs")
+
+
+def _judge_prompts(checked: Checked, found: Inspection) -> None:
+    """Warn of prompts of which a tokenizer loses letters: the model never reads them."""
+    recipe, first, count = checked.recipe, "", 0
+    kwargs = recipe.get("chat_template_kwargs") or {}
+    for number, row in zip(found.numbers, found.rows, strict=True):
+        with contextlib.suppress(ValueError):  # a prompt that cannot be rendered is an error where it is measured
+            if lost := _lost(found.tokenizer, render_prompt(found.tokenizer, found.contract, row["prompt"], kwargs)):
+                first, count = first or f"first row {number}: {lost}", count + 1
+    if count:
+        text = f"{count} of {len(found.rows)} prompts lose letters in the tokenizer, {first}; use one that has them"
+        key = "models" if recipe.values.get("models") else "model_name_or_path"
+        checked.note(key, text, level="warning", code="changed_text")
+
+
+def _lost(tokenizer: Any, text: str) -> str:
+    """Name the letters of a text that its tokens do not give back."""
+    back = decode(tokenizer, tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    lost = [letter for letter in dict.fromkeys(text) if letter not in back and not letter.isspace()]
+    return ", ".join(map(repr, lost[:5])) + (" and others" if len(lost) > 5 else "")
 
 
 def _is_torn(completion: str) -> bool:

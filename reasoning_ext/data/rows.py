@@ -38,7 +38,7 @@ def prepare(
     specs: Sequence[RewardSpec] = (),
     look: int | None = None,
 ) -> Prepared:
-    """Do everything to a recipe's rows that it asks for; what is evaluated or held out is used as it is.
+    """Do everything to a recipe's rows that it asks for; of what is evaluated or held out no row is judged.
 
     Args:
         count: counts the tokens of a text, for filters by length; None: no tokenizer is at hand yet.
@@ -50,15 +50,14 @@ def prepare(
     """
     prepared = Prepared()
     rows = prepared.rows = read_rows(options, split, look, prepared)
-    if options.stage == "eval":
-        return prepared
-    whole, streams = split == TRAIN and look is None, not hasattr(rows, "num_rows")
+    evaluated = options.stage == "eval"
+    whole, streams = (evaluated or split == TRAIN) and look is None, not hasattr(rows, "num_rows")
     wanted = [key for key in NEED_ALL if whole and getattr(options, key)]
     if wanted and streams:
         raise DataError(wanted[0], "found with dataset_streaming: true", "on a data set that is read as a whole")
     if whole and options.difficulty is not None:
         _keep_difficulty(prepared, *options.difficulty)
-    if not options.agrees:
+    if not options.agrees and not evaluated:
         _keep_judged(prepared, specs)
     if options.stage == "sft":
         _keep(prepared, ["completion"], lambda row: bool(_said(row["completion"])), "without a completion")
@@ -69,7 +68,7 @@ def prepare(
         STEPS[key](options, prepared, count)
     if look is None and getattr(prepared.rows, "num_rows", 1) == 0:
         raise DataError(options.key, f"no row is left after {'; '.join(prepared.lines())}")
-    if whole and not streams:
+    if whole and not streams and not evaluated:
         _check_when(options, prepared.rows, specs)
     return prepared
 

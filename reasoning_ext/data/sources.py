@@ -14,12 +14,13 @@ from reasoning_ext.data.tables import ALLOWED, kind_of, table
 from reasoning_ext.errors import one_line
 from reasoning_ext.recipe.plugins import Plugin, find_plugin
 from reasoning_ext.recipe.user_code import where
+from reasoning_ext.runs.files import read_object
 from reasoning_ext.runs.folder import unfinished
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-SAMPLES = "samples.jsonl"  # in the folder of every run of `stage: sample`
+SAMPLES, SUMMARY = "samples.jsonl", "summary.json"  # in the folder of every run of `stage: sample`
 # what a run of `stage: sample` hands to another stage
 KEPT_ROWS = dict.fromkeys(("grpo", "sample", "eval"), "prompts.jsonl") | {"sft": "sft.jsonl", "dpo": "pairs.jsonl"}
 
@@ -47,6 +48,24 @@ def local_source(name: str) -> Path | None:
 def is_sampled(source: Path) -> bool:
     """Tell whether a folder is that of a run of `stage: sample`."""
     return any((source / name).is_file() for name in (SAMPLES, KEPT_ROWS["sft"]))
+
+
+def nothing_accepted(counts: dict[str, Any]) -> str:
+    """Say what became of completions of which none was accepted, and what to change, by a sample run's `summary.json`."""
+    anew = "in the recipe that samples, and remove its output_dir"
+    todo = {
+        "cut off": f"raise max_completion_length {anew}",
+        "wrong": f"lower min_reward, where one is set; or take easier problems or a stronger model {anew}",
+        "unjudged": "no reward could judge them: see the golds, or write min_agreement",
+        "other ends": f"mend what samples.jsonl has as their error {anew}",
+        "failed": "see to the server",
+    }
+    wrong = counts.get("finished", 0) - counts.get("unjudged", 0)
+    found = {name: wrong if name == "wrong" else counts.get(name, 0) for name in todo}
+    said = ", ".join(f"{count} {name}" for name, count in found.items() if count)
+    ends = ", ".join(f"{count} {name}" for name, count in counts.get("errors", {}).items())
+    mend = f"{todo[max(found, key=lambda name: found[name])]}{f' ({ends})' if ends else ''}"
+    return f"nothing was accepted of {counts.get('sampled', 0)} completions ({said}); {mend}"
 
 
 def has_one_split(name: str) -> bool:
@@ -160,6 +179,12 @@ def _read_local(name: str, source: Path, split: str, streaming: bool, stage: str
         if problem := unfinished(source, str(source)):
             raise DataError("dataset_name", problem)
         source /= KEPT_ROWS[stage]
+        if source.is_file() and not source.stat().st_size:
+            found = read_object(source.with_name(SUMMARY))
+            none = (
+                nothing_accepted(found) if not found.get("accepted") else "no prompt has a right and a wrong completion"
+            )
+            raise DataError("dataset_name", f"{source} is empty: {none}")
     if not source.exists():
         raise DataError("dataset_name", f"no file or folder {source}")
     if source.is_dir():

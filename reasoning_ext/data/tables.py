@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import itertools
 import json
 import sys
 from collections.abc import Iterator
@@ -89,9 +90,7 @@ def _numbered(files: list[str], texts: tuple[str, ...]) -> Iterator[tuple[str, d
         try:
             with io.BufferedReader(pa.input_stream(file)) as opened:
                 kind = kind_of(Path(file))
-                for number, row in (
-                    _json(opened, texts) if kind == "json" else _csv(opened, "\t" if kind == "tsv" else ",")
-                ):
+                for number, row in _json(opened, texts) if kind == "json" else _csv(opened, kind == "tsv"):
                     yield f"{file}:{number}", row
         except _Fault as fault:
             raise DataError("dataset_name", f"{file}:{fault.line}: {fault}") from fault
@@ -181,12 +180,18 @@ def _check_depth(value: Any, depth: int) -> None:
         _check_depth(part, depth + 1)
 
 
-def _csv(opened: BinaryIO, delimiter: str) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read the rows of a CSV file, each with its first line; an empty field is None."""
+def _csv(opened: BinaryIO, tabs: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read the rows of a CSV file, each with its first line; an empty field is None.
+
+    Where no comma parts the header, semicolons do, as spreadsheets write them where 3,5 is a number, or tabs or bars.
+    """
     csv.field_size_limit(sys.maxsize)
-    reader = csv.reader(_lines(opened), delimiter=delimiter, strict=True)
-    line, names = 1, []
+    lines, line, names = _lines(opened), 1, []
     try:
+        head = next(lines, "")
+        parts = {mark: len(next(csv.reader([head], delimiter=mark), [])) for mark in ("\t" if tabs else ",;\t|")}
+        delimiter = next((mark for mark in parts if parts[mark] > 1), ",")
+        reader = csv.reader(itertools.chain([head] if head else [], lines), delimiter=delimiter, strict=True)
         names = [name or f"Unnamed: {i}" for i, name in enumerate(next(reader, []))]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise _Fault(line, f"found the column {twice} twice, allowed: once")

@@ -48,7 +48,10 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         EngineError: nothing answers any more, or some completions failed.
         RewardError: a reward failed.
     """
-    rows = prepare(row_options(recipe), TEST).rows
+    prepared = prepare(row_options(recipe), TEST)
+    rows = prepared.rows
+    for line in prepared.lines() if prepared.removed else ():
+        print(f"data  {line}")
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
     models, path = eval_models(recipe), run.path / ANSWERS

@@ -108,13 +108,16 @@ def _said(seen: Seen, path: list[str]) -> Iterator[str]:
     unused = [name for name in seen.columns if read and name not in taken]
     left = f"; not used: {', '.join(unused)}" if unused else ""
     yield f"  read as: {', '.join(read) or seen.reading.format}{left}"
-    yield f"  golds: {seen.golds} -> {JUDGES[seen.golds][1] if seen.golds in JUDGES else 'what completions agree on'}"
+    if seen.left_out:
+        yield f"  left out: {seen.left_out}"
+    judge = JUDGES[seen.golds][1] if seen.golds in JUDGES else "what completions agree on"
+    yield f"  golds: {seen.golds} -> {judge}{', their decimal commas read as points' if seen.points else ''}"
     yield f"  traces: {'yes' if seen.traces else 'none'} -> {', '.join(path)}"
     unit = "tokens" if seen.counted else "tokens, at 2.5 characters each: the tokenizer is not here yet"
     yield f"  lengths: problems up to {seen.problems}, with their completions up to {seen.longest} {unit}"
     part = f"{held_out(seen.rows):g} of the rows, by a hash of the problem"
     part = f"the split {seen.test_split}" if seen.test_split else part
-    part += f"; {seen.repeated} rows repeat a problem, and are left out of GRPO and sampling" if seen.repeated else ""
+    part += f"; {seen.repeated} rows repeat a problem, and are left out of all but SFT" if seen.repeated else ""
     yield f"  held out: {part}"
     if edit := {"code": CODE, "rubric": JUDGE, "prose": JUDGE}.get(seen.golds):
         yield f"  before you run: {edit}"

@@ -132,6 +132,7 @@ def _why_model(wanted: Wanted) -> str:
 
 def _system_prompt(seen: Seen) -> str:
     asked = JUDGES.get(seen.golds, JUDGES["numbers"])[0]
+    asked += ", with a decimal point" if seen.points else ""
     return f"Think step by step between <think> and </think>, then give {asked}."
 
 
@@ -186,7 +187,7 @@ def _data_lines(seen: Seen, step: str) -> dict[str, str]:
         found.append(f"dataset_test_split: {written(seen.test_split)}")
     if step == "eval" and (seen.rows is None or seen.rows > 5000):
         found.append("max_samples: 500  # intervals of about 4 points; all where you want narrower ones")
-    if seen.repeated and step != "eval":
+    if seen.repeated:
         found.append(f"deduplicate: exact  # {seen.repeated} rows ask what an earlier one asks")
     return {"dataset_name": "\n".join(found), "dataset_format": ""}
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable
@@ -12,15 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
+from reasoning_ext.check.golds import decimal_commas
 from reasoning_ext.check.network import hub_problem
+from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.duplicates import deduplicate
-from reasoning_ext.data.format import find_format, format_rows
+from reasoning_ext.data.format import NoRowFits, find_format, format_rows
 from reasoning_ext.data.gym import is_gym
 from reasoning_ext.data.row_options import is_hub_name
 from reasoning_ext.data.rows import has_gold
 from reasoning_ext.data.sources import is_generator, load_rows
 from reasoning_ext.errors import UserError, one_line
-from reasoning_ext.init.reading import FILE, Reading, Table, reading_of
+from reasoning_ext.init.reading import FILE, Reading, Table, reading_of, wrapped
 from reasoning_ext.init.roles import MOST, SHORT, roles
 from reasoning_ext.verifier import kind, unreadable
 
@@ -46,6 +50,8 @@ class Seen:
         problems, completions: tokens of the longest, and of the completion that 95 % are no longer than.
         longest: tokens of the longest problem with its completion.
         counted: whether the model's tokenizer counted; else characters were divided by `CHARACTERS`.
+        left_out: how many rows cannot be read, and the first one's fault, or "".
+        points: whether decimal commas of golds become points.
     """
 
     name: str
@@ -61,6 +67,8 @@ class Seen:
     completions: int
     longest: int
     counted: bool
+    left_out: str
+    points: bool
 
 
 def look(name: str, model: str) -> Seen:
@@ -80,8 +88,13 @@ def look(name: str, model: str) -> Seen:
         raise UserError(f"{name}: found {raw.num_rows} rows, allowed: {LEAST} or more, to part and to train on")
     step = max(1, raw.num_rows // SAMPLE)
     sample = list(raw.select(range(0, raw.num_rows, step)))
-    reading = reading_of(Table(Path(name).name, sample, raw.column_names, roles(sample, raw.column_names)))
-    rows = _formatted(raw, reading)
+    file = re.sub(r"[^\w .,()-]", "_", Path(name).name)  # as a docstring can hold it
+    table = Table(file, sample, raw.column_names, roles(sample, raw.column_names))
+    reading, rows, left_out = _fitting(raw, reading_of(table), file)
+    points = "answer" in rows.column_names and bool(decimal_commas(rows["answer"]))
+    if points:
+        reading = wrapped(reading_of(table), file, points)
+        rows = _formatted(raw, reading)
     count, counted = _counter(model)
     taken = rows.select(range(0, rows.num_rows, max(1, rows.num_rows // SAMPLE)))
     completions = [_text(value) for value in taken["completion"]] if "completion" in taken.column_names else []
@@ -101,6 +114,8 @@ def look(name: str, model: str) -> Seen:
         completions=sorted(told)[int(0.95 * (len(told) - 1))],
         longest=max(map(sum, zip(asked, told, strict=True))),
         counted=counted,
+        left_out=left_out,
+        points=points,
     )
 
 
@@ -121,7 +136,8 @@ def _on_hub(name: str) -> tuple[str | None, str | None, Dataset]:
         splits = datasets.get_dataset_split_names(name, configs[0])
         if "train" not in splits:
             raise UserError(
-                f"{name} has only {', '.join(splits)}, allowed: a data set with a split train; name a file of it"
+                f"{name} has only {', '.join(splits)}, allowed: a data set with a split train; save its rows as a file, "
+                "datasets.load_dataset(...).to_json('rows.jsonl'), and name that: a part is held out then"
             )
         rows = load_rows(name, Path.cwd(), "train", configs[0], max_samples=SAMPLE, streaming=True)
         test = next((split for split in ("test", "validation") if split in splits), None)
@@ -130,6 +146,19 @@ def _on_hub(name: str) -> tuple[str | None, str | None, Dataset]:
         raise
     except Exception as error:  # whatever datasets and the hub make of it: scripts, rights, mixed types, a cut line
         raise UserError(f"cannot read {name}: {one_line(error)}") from error
+
+
+def _fitting(raw: Dataset, reading: Reading, file: str) -> tuple[Reading, Dataset, str]:
+    """Read all rows; where few of them do not fit, leave these out, and say how many and why the first does not."""
+    try:
+        return reading, _formatted(raw, reading), ""
+    except DataError as error:
+        reading = wrapped(reading, file, False)
+        with contextlib.suppress(NoRowFits):
+            if (rows := _formatted(raw, reading)).num_rows > MOST * raw.num_rows:
+                lost = raw.num_rows - rows.num_rows
+                return reading, rows, f"{lost} of {raw.num_rows} rows; {error.problem.found}"
+        raise
 
 
 def _formatted(raw: Dataset, reading: Reading) -> Dataset:
@@ -158,13 +187,15 @@ def _counter(model: str) -> tuple[Callable[[str], int], bool]:
 def _golds(rows: Dataset) -> str:
     """Tell what the answers of formatted rows are."""
     golds = [gold for gold in (rows["answer"] if "answer" in rows.column_names else []) if has_gold(gold)]
-    texts = [gold if isinstance(gold, str) else " ".join(map(str, gold)) for gold in golds]
+    texts = [gold if isinstance(gold, str) else str(gold[0]) for gold in golds]
     if len(golds) < rows.num_rows / 2:
         return "none"
     if sum(map(len, texts)) > SHORT * len(texts):
         return "prose"
     if all(len(text.strip(" ().")) == 1 and text.strip(" ().").isalpha() for text in texts):
         return "letters"
+    if not all(isinstance(gold, str) for gold in golds):  # alternatives, which exact_answer takes
+        return "words"
     kinds = Counter(map(kind, texts))
     read = kinds["number"] + kinds["formula"] > len(texts) / 2 and len(unreadable(texts)) <= 0.01 * len(texts)
     return "numbers" if read else "words"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.init.roles import MOST, Rows, is_short, option_columns, share, values
+from reasoning_ext.data.format import find_format
+from reasoning_ext.errors import UserError
+from reasoning_ext.init.roles import MOST, Rows, alternatives, is_short, option_columns, share, values
 
 FILE = "read_row.py"
 # the columns of data sets that formats of ours are for, where these alone tell
@@ -17,17 +19,35 @@ KNOWN = {
     "countdown": ("nums", "target"),
     "dapo_math": ("prompt", "reward_model"),
 }
-CODE = '''"""How a row of {name} is read, named by the recipes' `dataset_format: ./read_row.py`.
+HEAD = '''"""How a row of {name} is read, named by the recipes' `dataset_format: ./read_row.py`.
 
 Here {why}.
 """
-{imports}
+{imports}'''
+CODE = '''
 
 def read_row(row: dict) -> dict | None:
     """Return the prompt of a row and what else the stages need of it; None would leave the row out."""
 {before}    return {{
 {fields}    }}
 '''
+# what stands behind `read_row`, then `whole_row`, where rows do not fit it or golds are written otherwise
+WRAPPED = '''
+
+def read_row(row: dict) -> dict | None:
+    """Return what `whole_row` makes of a row; None, where it cannot read it, leaves it out."""
+    try:
+        made = whole_row(row)
+    except (LookupError, TypeError, ValueError):
+        return None
+    if not made or not made["prompt"]:
+        return None
+{points}    return made
+'''
+POINTS = """    made["answer"] = (made["answer"] or "").replace(".", "").replace(",", ".")  # 1.234,5 becomes 1234.5
+"""
+ALTERNATIVES = """    row = row | {{"answer": row["answer"]["{name}"] or None}}  # of several any is right
+"""
 SKIPPED = """    if row["answer"] is None:
         return None
 """
@@ -36,7 +56,7 @@ OPTIONS = r"""    options = [str(option) for option in {options} if option is no
 """
 RUBRIC = r"""    rubric = row["rubric"] if isinstance(row["rubric"], str) else "\n".join(map(str, row["rubric"]))
 """
-PROMPT, CONTEXT = 'row["prompt"]', r'"\n\n".join(filter(None, (row["context"], row["prompt"])))'
+PROMPT, CONTEXT = 'row["prompt"]', r'"\n\n".join(filter(None, ({}row["context"], row["prompt"])))'
 
 
 @dataclass(frozen=True)
@@ -82,14 +102,35 @@ class Table:
 
     def own(self, why: str, golds: str = "", before: str = "", prompt: str = PROMPT, **fields: str) -> Reading:
         """Read rows by a file of the folder's own; `fields` are expressions of the renamed row."""
-        asked = prompt.replace(PROMPT, CONTEXT) if "context" in self.roles else prompt
+        asked = prompt.replace(PROMPT, self.context()) if "context" in self.roles else prompt
         lines = "".join(f'        "{name}": {value},\n' for name, value in ({"prompt": asked} | fields).items())
         imports = "\nfrom reasoning_ext import think\n" if "think." in lines else ""
-        name = re.sub(r"[^\w .,()-]", "_", self.name)
         if 'row["answer"]' in lines:  # of rows without one nothing is made
-            before = SKIPPED + before
-        code = CODE.format(name=name, why=why, imports=imports, before=before, fields=lines)
+            held = [value for value in values(self.rows, self.roles["answer"]) if alternatives(value) is not value]
+            named = [name for name, value in held[0].items() if value is alternatives(held[0])] if held else []
+            before = "".join(ALTERNATIVES.format(name=name) for name in named) + SKIPPED + before
+        code = HEAD.format(name=self.name, why=why, imports=imports) + CODE.format(before=before, fields=lines)
         return Reading(self.roles, self.plain().rename, f"./{FILE}", code, golds)
+
+    def context(self) -> str:
+        """Return the expression of a problem with its context; UserError where that is neither text nor a list of texts."""
+        column = self.roles["context"]
+        first = next(iter(values(self.rows, column)), "")
+        if isinstance(first, dict) or (isinstance(first, list) and not all(isinstance(part, str) for part in first)):
+            hint = "write dataset_format: ./FILE.py with a read_row of your own"
+            raise UserError(f"found the column {column} with {first!r:.60}, allowed: text, or a list of texts; {hint}")
+        return CONTEXT.format("*" * isinstance(first, list))
+
+
+def wrapped(reading: Reading, name: str, points: bool) -> Reading:
+    """Read rows by a file of the folder's own that leaves out what does not fit; `points` turns decimal commas into them."""
+    code = reading.code.replace("def read_row(", "def whole_row(")
+    if not code:
+        plugin = find_format(reading.format, Path())
+        why = f"{plugin.name} reads the rows, and those that do not fit it are left out"
+        imports = f"\nfrom {plugin.module} import {plugin.name} as whole_row\n"
+        code = HEAD.format(name=name, why=why, imports=imports)
+    return replace(reading, format=f"./{FILE}", code=code + WRAPPED.format(points=POINTS if points else ""))
 
 
 def reading_of(table: Table) -> Reading:
@@ -174,10 +215,11 @@ def _answered(table: Table) -> Reading:
         whole = rf'think.join(row["{steps[0]}"], "The answer is \\boxed{{" + str(row["answer"]) + "}}.")'
         return table.own("its solution is the thought, its answer is boxed", completion=whole, answer='row["answer"]')
     prose = steps == ["completion"] and "answer" not in roles  # which a judge compares with
-    if "context" in roles:
+    if "context" in roles or any(isinstance(gold, dict) for gold in values(table.rows, roles.get("answer", ""))):
         golds = "completion" if prose else "answer"
         more = {
             name: f'row["{role}"]' for name, role in (("completion", "completion"), ("answer", golds)) if role in roles
         }
-        return table.own("its context stands before its problem", **more)
+        why = "its context stands before its problem" if "context" in roles else "its answers are alternatives"
+        return table.own(why, **more)
     return table.plain(thought="thinking", **({"completion": "answer"} if prose else {}))

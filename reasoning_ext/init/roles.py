@@ -25,7 +25,7 @@ NAMES = {
     "thought": "reasoning_content thinking reasoning thought thoughts cot chain_of_thought trace rationale scratchpad",
     "completion": "completion response generation output solution explanation code canonical_solution",
     "answer": "answer final_answer correct_answer gold golds label ground_truth expected expected_answer target result "
-    "answer_key answerkey key correct",
+    "answer_key answerkey key correct answers",
     "prompt": "prompt question problem instruction query task text",
     "context": "input context passage facts body story paragraph article document",
 }
@@ -39,6 +39,12 @@ def values(rows: Rows, column: str) -> list[Any]:
     return [row[column] for row in rows if row.get(column) not in (None, "", [])]
 
 
+def alternatives(value: Any) -> Any:
+    """Return what a mapping of answers holds, `{"text": [...]}` as SQuAD has it, `{"value": ..., "aliases": [...]}`."""
+    named = [value[name] for name in ("text", "aliases", "value") if value.get(name)] if isinstance(value, dict) else []
+    return named[0] if named else value
+
+
 def share(rows: Rows, column: str, mark: str) -> float:
     """Return the share of rows whose column holds a text in its text."""
     return sum(mark in str(value) for value in values(rows, column)) / max(1, len(rows))
@@ -46,8 +52,9 @@ def share(rows: Rows, column: str, mark: str) -> float:
 
 def is_short(rows: Rows, column: str) -> bool:
     """Tell whether a column holds answers that can be compared, and no prose."""
-    found = values(rows, column)
-    return sum(len(str(value)) for value in found) <= SHORT * len(found)
+    found = [alternatives(value) for value in values(rows, column)]
+    texts = [str(value[0] if isinstance(value, list) else value) for value in found if value != []]
+    return sum(map(len, texts)) <= SHORT * len(texts)
 
 
 def option_columns(columns: Sequence[str]) -> list[str]:
@@ -64,9 +71,6 @@ def roles(rows: Rows, columns: Sequence[str]) -> dict[str, str]:
     Raises:
         UserError: no column holds problems.
     """
-    if len(columns) == 1 and (mark := next((mark for mark in ";\t|" if mark in columns[0]), "")):
-        allowed = "commas, or tabs in a .tsv"
-        raise UserError(f"found one column, {columns[0]!r}, with the separator {mark!r}, allowed: {allowed}")
     if {"chosen", "rejected"} <= {*columns}:
         hint = "write stage: dpo yourself; reasoning-ext init recipes/teacher has one, 3_dpo.yaml"
         raise UserError(f"found pairs, chosen and rejected, allowed: problems with answers; {hint}")

@@ -18,7 +18,7 @@ GENERATION_KEYS = (
 )  # fmt: skip
 TRAINING_ONLY = {
     "sample": ("use_peft", "use_dora", "use_rslora", "dataset_test_split"),
-    "eval": ("use_peft", "use_dora", "use_rslora", "dataset_train_split", "deduplicate", "decontaminate"),
+    "eval": ("use_peft", "use_dora", "use_rslora", "dataset_train_split", "decontaminate"),
 }
 MANAGED = {
     "resume_from_checkpoint": "`run` finds the last complete checkpoint in output_dir by itself",

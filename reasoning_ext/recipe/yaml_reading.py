@@ -16,6 +16,7 @@ import yaml
 from reasoning_ext.errors import Problem, UserError
 
 MOST_DIGITS, MOST_DEPTH = 18, 30
+NO_SPACE = re.compile(r" *(?:- )?[\w-]+:[^\s/]")  # a key and its value, which YAML takes for one text
 _TYPE = "tag:yaml.org,2002:"
 
 
@@ -82,12 +83,12 @@ def _told(error: yaml.YAMLError) -> str:
 def _place(text: str, error: yaml.MarkedYAMLError) -> tuple[int, str]:
     """Return the line of a fault and what it is; YAML sees a key without a space lines later."""
     mark = (error.context_mark if "':'" in str(error.problem) else None) or error.problem_mark
-    if mark is None:
-        return 1, _told(error)
-    for i, line in enumerate(text.splitlines()[: mark.line + 1]):
-        if re.match(r"[\w-]+:[^\s]", line):
-            return i + 1, f"found {line:.40}, allowed: a space behind the colon"
-    return mark.line + 1, _told(error)
+    lines, i = [*text.splitlines(), ""], mark.line if mark else 0
+    while i and NO_SPACE.match(lines[i - 1]):
+        i -= 1
+    if NO_SPACE.match(lines[i]):
+        return i + 1, f"found {lines[i].strip():.40}, allowed: a space behind the colon"
+    return i + 1, _told(error)
 
 
 def _walk(path: Path, node: yaml.Node, prefix: tuple, lines: dict[tuple, int]) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from reasoning_ext.data.columns import check_columns
 from reasoning_ext.data.row_options import row_options
 from reasoning_ext.data.rows import has_gold, prepare, stage_columns
-from reasoning_ext.data.sources import SAMPLES
+from reasoning_ext.data.sources import SAMPLES, SUMMARY, nothing_accepted
 from reasoning_ext.data.token_sets import prompt_rows
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
@@ -40,7 +40,6 @@ from reasoning_ext.scoring.call import Reward, build_rewards
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print, without_secrets
 
-SUMMARY = "summary.json"
 PAIRS = {"right_wrong": 1}  # where the recipe does not say
 MOST_FAILED = 0.01  # of the completions that a server may fail to give in a run that counts as done
 
@@ -141,12 +140,8 @@ def _print(found: Summary, fixed: int) -> None:
     if fixed:
         share = found.saved / fixed
         print(f"adaptive: {found.sampled} of {fixed} completions drawn, {found.saved} ({share:.0%}) saved")
-    most_cut_off = found.cut_off * 2 > found.sampled
-    if most_cut_off and found.kept:
+    if found.kept and found.cut_off * 2 > found.sampled:
         said = f"{found.cut_off} of {found.sampled} completions were cut off, and what is cut off is not accepted"
         print(f"warning: {said}; raise max_completion_length")
     if not found.kept:
-        ends = "  ".join(f"{name} {count}" for name, count in found.errors.items())
-        todo = f"see samples.jsonl and the rewards{f' ({ends})' if ends else ''}"
-        todo = "raise max_completion_length" if most_cut_off else todo
-        print(f"warning: nothing was accepted, so there is nothing to train on; {todo}")
+        print(f"warning: {nothing_accepted(found.as_written())}")

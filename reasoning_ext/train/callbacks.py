@@ -157,6 +157,25 @@ class MostCutOff(TrainerCallback):
             print(f"grpo  warning: {said}, before they had an answer; {todo}", flush=True)
 
 
+class NoneRight(TrainerCallback):
+    """Warn of a GRPO run in which the reward that compares with the rows stays 0 while others differ: form is learnt.
+
+    `name` is that reward's.
+    """
+
+    def __init__(self, name: str):
+        self.name = name
+
+    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
+        """Look at the means of the first logs; where no group differs `FlatGroups` says so."""
+        means = _logged_early(state, f"rewards/{self.name}/mean")
+        differ = any(row.get(FLAT, 1.0) != 1.0 for row in state.log_history)
+        if means and not any(means) and differ and state.is_world_process_zero:
+            said = f"{self.name} was 0 for all completions of the first {len(means)} logs, and other rewards differ"
+            todo = "see completions/; use easier problems, or a model that solves some of them"
+            print(f"grpo  warning: {said}, so that form is learnt and no answers; {todo}", flush=True)
+
+
 class FlatGroups(TrainerCallback):
     """Warn of a GRPO run in which no group has had two different rewards: it learns nothing."""
 

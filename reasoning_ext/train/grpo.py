@@ -21,7 +21,7 @@ from reasoning_ext.scoring.call import build_rewards, decode_with
 from reasoning_ext.scoring.spec import RewardSpec, needed_columns
 from reasoning_ext.think.render import render_prompt
 from reasoning_ext.think.template import Contract, decoder
-from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, WeightSchedule
+from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, NoneRight, WeightSchedule
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
 from reasoning_ext.train.reference import check_reference, load_reference_as
 from reasoning_ext.train.refusals import refusals
@@ -62,7 +62,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         trainer = GRPOTrainer(reward_funcs=rewards, **trainer_arguments(config, loaded, *[*rows, None][:2]))
     if config.beta:
         check_reference(trainer, source, "beta", "write 0, or merge_adapter: true")
-    for callback in (WeightSchedule(trainer, specs), FlatGroups(), MostCutOff()):
+    judges = [NoneRight(spec.name) for spec in specs if spec.columns][:1]
+    for callback in (WeightSchedule(trainer, specs), FlatGroups(), MostCutOff(), *judges):
         trainer.add_callback(callback)
     with watched(trainer.model, config.max_completion_length):
         return train(trainer, run, "grpo")

@@ -154,6 +154,20 @@ def test_golds_are_read_and_rewards_tried_without_torch(check, cli):
     assert "the gold                       math_answer 1\n" in result.out and result.out.strip().endswith("ok")
 
 
+@pytest.mark.parametrize(
+    ("golds", "warned"),
+    [
+        (["3,5", "7", "1.234,5 m"], "2 of 3"),
+        (["3,5", "0,125", "2.5"], ""),
+        (["1,234", "12,345,678"], ""),
+        (["3, 5", "(1,2)"], ""),
+    ],
+)
+def test_golds_with_decimal_commas_are_told_of_where_none_has_a_point(check, golds, warned):
+    result = check(golds)
+    assert (("warning", "decimal_commas") in result.said) == bool(warned) and warned in result.text
+
+
 def test_golds_that_cannot_be_read_are_refused(check):
     golds = ["1"] * 97 + ["forty two", "x+", "two and two"]
     result = check(golds)

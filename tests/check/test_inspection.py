@@ -23,6 +23,7 @@ GRPO = (
     SFT.replace("sft", "grpo")
     + "reward_funcs: [math_answer]\nnum_generations: 4\nper_device_train_batch_size: 8\nmax_completion_length: 56\nmax_steps: 5\n"
 )
+EVAL = GRPO.replace("stage: grpo", "stage: eval").split("per_device")[0] + "max_completion_length: 56\n"
 SFT_ROWS = [
     {"prompt": f"What comes after {a}?", "completion": f"<think>{a} and 1</think>{a + 1}", "answer": str(a + 1)}
     for a in range(16)
@@ -73,6 +74,7 @@ AGAIN = [dict(row, prompt=row["prompt"].replace(" ", "  ").upper()) for row in S
 OTHER = [dict(row, completion="<think>x</think>y") for row in SFT_ROWS[:3]]  # another answer is no duplicate in SFT
 EMPTY = [*SFT_ROWS, dict(LONG, completion="")]
 TORN = ["<think>1+1=2 2", "x</think>3", "<think>a</think>b<think>c</think>d", "the tags <think> and </think>", "plain"]
+STRANGE = [dict(SFT_ROWS[0], prompt="What comes after größer?")]
 DROP = SFT + "overlong_rows: drop\n"
 CASES = [  # recipe, rows, level, key, code, a part of what is said
     (SFT, [*SFT_ROWS, LONG], "error", "max_length", "too_long", "1 of 17 rows"),
@@ -87,6 +89,11 @@ CASES = [  # recipe, rows, level, key, code, a part of what is said
     (SFT + "deduplicate: exact\n", SFT_ROWS + AGAIN, "", "deduplicate", "", ""),
     (SFT, SFT_ROWS + OTHER, "", "deduplicate", "", ""),
     (GRPO, SFT_ROWS + OTHER, "note", "deduplicate", "repeated_rows", "earlier prompt"),
+    (EVAL, SFT_ROWS + AGAIN, "warning", "deduplicate", "repeated_rows", "3 of 19 rows repeat an earlier prompt"),
+    (EVAL + "deduplicate: exact\n", SFT_ROWS + AGAIN, "", "deduplicate", "", ""),
+    (GRPO, SFT_ROWS + STRANGE, "warning", "model_name_or_path", "changed_text", "1 of 17 prompts lose letters"),
+    (EVAL, SFT_ROWS + STRANGE, "warning", "model_name_or_path", "changed_text", "first row 16: 'ö', 'ß'"),
+    (SFT, [*SFT_ROWS, dict(LONG, completion="ß")], "error", "model_name_or_path", "changed_text", "first row 16: 'ß'"),
     (SFT + "eval_strategy: steps\neval_steps: 5\n", SFT_ROWS, "error", "dataset_test_split", "unusable_data", ""),
     (GRPO.replace("size: 8", "size: 128"), SFT_ROWS, "error", "dataset_name", "too_few_rows", "takes 32"),
     (GRPO.replace("size: 8", "size: 64"), SFT_ROWS, "", "dataset_name", "", ""),

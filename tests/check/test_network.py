@@ -9,6 +9,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import yaml
 from conftest import TINY
+from huggingface_hub.constants import ENV_VARS_TRUE_VALUES
 from typer.testing import CliRunner
 
 from reasoning_ext.check import network
@@ -80,6 +81,14 @@ def test_a_hub_that_does_not_answer_costs_one_line(recipe, monkeypatch, capsys, 
     said = capsys.readouterr().err
     assert len(asked) == (how != "refused") and said.count("\n") == offline and "hunter2" not in said
     assert all((os.environ.get(name) == "1") == offline for name in OFFLINE)
+
+
+@pytest.mark.parametrize(("value", "off"), [("0", False), ("", False), ("no", False), ("1", True), ("yes", True)])
+def test_a_variable_switches_the_hub_off_as_huggingface_hub_reads_it(recipe, monkeypatch, value, off):
+    monkeypatch.setattr(network, "_hub_problem", lambda url: "")
+    os.environ["HF_HUB_OFFLINE"] = value
+    assert bool(network.hub_problem()) == off and settle([recipe(model_name_or_path="a/b")]) is False
+    assert network.TRUE == ENV_VARS_TRUE_VALUES
 
 
 def test_trl_is_told_before_it_is_imported(recipe, tmp_path):

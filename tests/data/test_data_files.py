@@ -92,6 +92,9 @@ WAYS = {
     "ends.jsonl": ROW.replace("\n", "\r\n"), "mark.csv": b"\xef\xbb\xbfprompt,answer\r\n1+4?,5\r\n",
     "mark.jsonl": b"\xef\xbb\xbf" + ROW.encode(), "blank.jsonl": f"\n\n{ROW}\n", "members.jsonl.gz": gzip.compress(ROW.encode()),
     "pair.jsonl": '{"prompt": "\\ud83d\\ude00", "answer": "5"}', "lines.csv": 'prompt,answer\n"1\n+4?",5\n',
+    "semicolons.csv": 'prompt;answer\n"1,0 + 4;?";5\n', "bars.csv": "prompt|answer\n1+4?|5\n",
+    "tabs.csv": "prompt\tanswer\n1;\t5\n",
+    "commas.csv": "prompt,answer,a;b\n1+4?,5,6;7\n", "one.csv": '"prompt;x";answer\n1;5\n',
 }  # fmt: skip
 
 

@@ -138,10 +138,10 @@ def evaluate(tmp_path, monkeypatch):
         "    raise RuntimeError('no disk')\n"
     )
 
-    def run(engine, reward="same", samples=2):
+    def run(engine, reward="same", samples=2, more=""):
         (tmp_path / "r.yaml").write_text(
             f"stage: eval\nmodels: {{tiny: org/tiny}}\ndataset_name: ./rows.jsonl\nnum_generations: {samples}\n"
-            f"max_completion_length: 8\noutput_dir: {tmp_path / 'out'}\nreward_funcs: ['./mine.py:{reward}']\n"
+            f"max_completion_length: 8\noutput_dir: {tmp_path / 'out'}\nreward_funcs: ['./mine.py:{reward}']\n{more}"
         )
         monkeypatch.setattr(module, "open_engine", lambda *_, **__: engine)
         recipe = load_recipe(tmp_path / "r.yaml")
@@ -181,6 +181,15 @@ def test_what_the_model_itself_failed_to_give_counts_as_wrong(evaluate):
     assert figures["problems"] == 4 and figures["greedy"][0] == 0.75
     assert figures["pass@1"][0] == pytest.approx(5 / 8, abs=1e-3)
     assert "not judged" not in figures
+
+
+def test_a_problem_that_stands_twice_counts_once_where_the_recipe_says_so(evaluate, tmp_path, capsys):
+    with (tmp_path / "rows.jsonl").open("a") as file:
+        file.write('{"prompt": " 1 + 0?", "answer": "1"}\n{"prompt": "5+0?", "answer": "5"}\n')
+    evaluate(engine := Engine(lambda p, g: ""), more="deduplicate: exact\n")
+    assert {p for p, _ in engine.asked} == {
+        *range(5)
+    } and "deduplicate exact: 5 rows, 1 dropped" in capsys.readouterr().out
 
 
 def test_an_evaluation_without_samples_is_greedy(evaluate, capsys):

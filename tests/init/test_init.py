@@ -96,7 +96,9 @@ BAD = {
     "nope.csv": None,
     "empty.csv": b"",
     "numbers_alone.csv": b"n\n" + b"".join(b"%d\n" % i for i in range(30)),
-    "semicolons.csv": b"question;answer\n" + b"".join(b"What is %d+1?;%d\n" % (i, i + 1) for i in range(30)),
+    "hops.jsonl": b'{"question": "Who built it?", "answer": "Ann", "context": {"title": ["x"], "sentences": [["y"]]}}\n'
+    * 12,
+    "holes.csv": b"question,answer\n" + b"What is 1+1?,2\n,3\n" * 9,
     "binary.csv": bytes(range(128, 256)) * 9,
     "photo.png": b"\x89PNG\r\n",
     "few.csv": b"question,answer\n1+1,2\n",
@@ -153,12 +155,19 @@ OWN_SHAPES = {
         {"question": q, "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answerKey": "2"} for q in ASKED
     ],
     "boxed traces": [{"prompt": q, "completion": rf"<think>so</think>\boxed{{{i}}}"} for i, q in enumerate(ASKED)],
+    "answers as SQuAD has them": [
+        {"context": "It was Ann.", "question": q, "answers": {"text": ["Ann", "Ann B."] if i else [], "answer_start": []}}
+        for i, q in enumerate(ASKED)
+    ],
+    "answers as TriviaQA has them": [{"question": q, "answer": {"value": "Ann", "aliases": ["A.", "Ann"]}} for q in ASKED],
+    "context in pieces": [{"question": q, "answer": "Ann", "context": ["It was", "Ann."]} for q in ASKED],
     "one instruction": [{"instruction": "Add.", "input": q, "output": str(i)} for i, q in enumerate(ASKED)],
 }  # fmt: skip
 GOLDS = {
     "options by text": ("letters", "blue"), "options in a mapping": ("letters", "B"), "places from 1": ("letters", "A"),
     "options that are numbers": ("letters", "2"), "options with places for labels": ("letters", "B"),
-    "boxed traces": ("numbers", "0"), "one instruction": ("numbers", "0"),
+    "answers as SQuAD has them": ("words", ["Ann", "Ann B."]), "answers as TriviaQA has them": ("words", ["A.", "Ann"]),
+    "context in pieces": ("words", "Ann"), "boxed traces": ("numbers", "0"), "one instruction": ("numbers", "0"),
 }  # fmt: skip
 
 
@@ -172,6 +181,33 @@ def test_public_shapes_are_read_by_their_formats_and_others_by_a_file_of_their_o
         assert (seen.golds, made[0]["answer"]) == GOLDS[name] and seen.reading.format == OWN
         assert ASKED[len(ASKED) - len(made)] in made[0]["prompt"][0]["content"]
         assert ("choices" in made.column_names) == ("options" in name or "places" in name)
+
+
+# a table -> how many rows of it are left out, the golds of the first, and whether it is read by a file of its own
+WITH_FAULTS = {
+    "gsm.jsonl": (1, "0", [*SHAPES["gsm8k"], {"question": "Why?", "answer": "I do not know."}]),
+    "empty.jsonl": (1, "0", [*SHAPES["math"], {"problem": None, "level": "1", "solution": r"\boxed{1}"}]),
+    "deutsch.csv": (0, "0.5", "Nr;Aufgabe;Lösung\n" + "".join(f"{i};{q};{i},5\n" for i, q in enumerate(ASKED))),
+    "euro.csv": (0, "1000.5", "Aufgabe;Lösung\n" + "".join(f"{q};1.{i:03},5 Euro\n" for i, q in enumerate(ASKED))),
+}
+
+
+@pytest.mark.parametrize("name", WITH_FAULTS)
+def test_rows_that_do_not_fit_are_left_out_and_decimal_commas_become_points(here, capsys, wording, name):
+    lost, gold, rows = WITH_FAULTS[name]
+    text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+    Path(name).write_text(text)
+    init(name, None, None, None)
+    wording(capsys.readouterr().out)
+    for recipe, checked in zip(recipes := load_recipes(["recipes"]), check(recipes, offline=True), strict=True):
+        assert [problem for problem in checked.problems if problem.level != "note"] == [] and recipe
+    seen = look.look(name, "no/model")
+    made = look._formatted(look.load_rows(name, here), seen.reading)
+    assert (made[0]["answer"].split()[0], seen.golds) == (gold, "numbers")
+    assert (
+        seen.left_out.startswith(f"{lost} of {seen.rows} rows; row 12" if lost else "")
+        and len(made) == seen.rows - lost
+    )
 
 
 def test_of_two_long_columns_without_known_names_the_one_that_holds_the_answers_is_the_thought():

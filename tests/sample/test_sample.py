@@ -248,9 +248,21 @@ def test_columns_that_json_does_not_know_become_text(sample, tmp_path):
     assert [row["late"] for row in kept][-1] == 4
 
 
-def test_nothing_accepted_is_said(sample, capsys):
-    out, _ = sample(by=says(lambda p, g: "<think>?</think>0"))
-    assert rows(out / "sft.jsonl") == [] and "warning: nothing was accepted" in capsys.readouterr().out
+NOTHING = {  # how completions end -> what became of them, and what to change
+    True: ("nothing was accepted of 20 completions (20 wrong); lower min_reward"),
+    False: ("nothing was accepted of 20 completions (20 cut off); raise max_completion_length"),
+}
+
+
+@pytest.mark.parametrize("ended", NOTHING)
+def test_nothing_accepted_is_said_there_and_where_it_would_be_trained_on(sample, tmp_path, capsys, ended):
+    out, _ = sample(by=Engine(lambda p, g: Completion(p, g, "<think>?</think>0", [1], ended, 1)))
+    assert rows(out / "sft.jsonl") == [] and f"warning: {NOTHING[ended]}" in capsys.readouterr().out
+    with pytest.raises(DataError) as error:
+        load_rows(str(out), tmp_path, stage="sft")
+    assert f"sft.jsonl is empty: {NOTHING[ended]}" in str(error.value)
+    with pytest.raises(DataError, match=r"pairs.jsonl is empty"):
+        load_rows(str(out), tmp_path, stage="dpo")
 
 
 def test_that_most_was_cut_off_is_said_though_something_was_accepted(sample, capsys):

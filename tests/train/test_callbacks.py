@@ -9,11 +9,12 @@ from conftest import TINY
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from reasoning_ext.check import Look
+from reasoning_ext.errors import UserError
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.runs.interrupt import Interrupt
-from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, RunRecorder
+from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, NoneRight, RunRecorder
 
 MIXED = [1.0] * 20 + [0.5] + [1.0] * 19
 CASES = {  # shares of flat groups by log, mean rewards, max_steps -> the logs that warn, what the end says
@@ -51,6 +52,24 @@ def test_a_run_whose_completions_are_mostly_cut_off_is_warned_of_once(capsys, sh
         del state.log_history[-1]
         MostCutOff().on_log(SimpleNamespace(max_completion_length=64), state, TrainerControl())
         found += [i] * capsys.readouterr().out.count("max_completion_length: 64")
+    assert found == warned
+
+
+NONE_RIGHT = {  # mean of the judge's reward, shares of flat groups -> the logs that warn
+    "form alone is paid": ([0.0] * 40, [0.5] * 40, [9]),
+    "one is right": ([0.0] * 9 + [0.1] + [0.0] * 30, [0.5] * 40, []),
+    "no group differs": ([0.0] * 40, [1.0] * 40, []),
+    "nothing is judged": ([math.nan] * 40, [0.5] * 40, []),
+}
+
+
+@pytest.mark.parametrize(("means", "flat", "warned"), NONE_RIGHT.values(), ids=NONE_RIGHT)
+def test_a_run_in_which_nothing_is_right_and_form_is_paid_is_warned_of_once(capsys, means, flat, warned):
+    state, found = TrainerState(max_steps=40, logging_steps=1), []
+    for i, (mean, share) in enumerate(zip(means, flat, strict=True)):
+        state.log_history.append({"rewards/math_answer/mean": mean, "frac_reward_zero_std": share})
+        NoneRight("math_answer").on_log(None, state, TrainerControl())
+        found += [i] * capsys.readouterr().out.count("warning: math_answer")
     assert found == warned
 
 
@@ -107,3 +126,26 @@ def test_a_flat_run_leaves_its_own_card_and_two_warnings(write_recipe, tmp_path,
     card = (tmp_path / "out" / "README.md").read_text()
     assert "exact\\_answer" in card and "max_steps: 4" in card and "None" not in card
     assert json.loads((tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0])["frac_reward_zero_std"] == 1.0
+
+
+def test_a_run_on_a_cpu_says_what_it_takes_and_a_stage_that_fails_says_how_to_go_on(
+    write_recipe, rows_file, tmp_path, monkeypatch, capsys
+):
+    def look(self):
+        self.checked.cost = "cost: 2 steps"
+        self.checked.memory = SimpleNamespace(plan=SimpleNamespace(setup=SimpleNamespace(host=True)))
+
+    def fail(*_):
+        raise UserError("sft.jsonl is empty")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Look, "look", look)
+    monkeypatch.setattr("reasoning_ext.pipeline._run_stage", fail)
+    base = f"dataset_name: {rows_file}\nuse_cpu: true\n"
+    write_recipe(f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nbf16: false\noutput_dir: a\n{base}", "1_sft.yaml")
+    models = f"models: {{base: {TINY / 'model'}, mine: a}}\nfrom_scratch: true\n"
+    write_recipe(f"stage: eval\n{models}reward_funcs: [exact_answer]\noutput_dir: b\n{base}", "2_eval.yaml")
+    with pytest.raises(UserError, match="is empty"):
+        run_recipes(load_recipes(["1_sft.yaml", "2_eval.yaml"]))
+    said = capsys.readouterr().out
+    assert "1_sft: cost: 2 steps" in said and "2_eval: not run, since 1_sft failed; leave mine out" in said
