@@ -183,14 +183,14 @@ def _check_depth(value: Any, depth: int) -> None:
 def _csv(opened: BinaryIO, tabs: bool) -> Iterator[tuple[int, dict[str, Any]]]:
     """Read the rows of a CSV file, each with its first line; an empty field is None.
 
-    Where no comma parts the header, semicolons do, as spreadsheets write them where 3,5 is a number, or tabs or bars.
+    What parts the header in most fields is the delimiter: semicolons where 3,5 is a number, or tabs or bars.
     """
     csv.field_size_limit(sys.maxsize)
     lines, line, names = _lines(opened), 1, []
     try:
         head = next(lines, "")
         parts = {mark: len(next(csv.reader([head], delimiter=mark), [])) for mark in ("\t" if tabs else ",;\t|")}
-        delimiter = next((mark for mark in parts if parts[mark] > 1), ",")
+        delimiter = max(parts, key=lambda mark: parts[mark])  # of equally many the first
         reader = csv.reader(itertools.chain([head] if head else [], lines), delimiter=delimiter, strict=True)
         names = [name or f"Unnamed: {i}" for i, name in enumerate(next(reader, []))]
         if twice := next((name for name in names if names.count(name) > 1), None):

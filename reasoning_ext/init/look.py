@@ -192,10 +192,10 @@ def _golds(rows: Dataset) -> str:
         return "none"
     if sum(map(len, texts)) > SHORT * len(texts):
         return "prose"
-    if all(len(text.strip(" ().")) == 1 and text.strip(" ().").isalpha() for text in texts):
-        return "letters"
     if not all(isinstance(gold, str) for gold in golds):  # alternatives, which exact_answer takes
         return "words"
+    if all(len(text.strip(" ().")) == 1 and text.strip(" ().").isalpha() for text in texts):
+        return "letters"
     kinds = Counter(map(kind, texts))
     read = kinds["number"] + kinds["formula"] > len(texts) / 2 and len(unreadable(texts)) <= 0.01 * len(texts)
     return "numbers" if read else "words"

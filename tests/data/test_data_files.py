@@ -94,7 +94,7 @@ WAYS = {
     "pair.jsonl": '{"prompt": "\\ud83d\\ude00", "answer": "5"}', "lines.csv": 'prompt,answer\n"1\n+4?",5\n',
     "semicolons.csv": 'prompt;answer\n"1,0 + 4;?";5\n', "bars.csv": "prompt|answer\n1+4?|5\n",
     "tabs.csv": "prompt\tanswer\n1;\t5\n",
-    "commas.csv": "prompt,answer,a;b\n1+4?,5,6;7\n", "one.csv": '"prompt;x";answer\n1;5\n',
+    "commas.csv": "prompt,answer,a;b\n1+4?,5,6;7\n", "comma.csv": 'prompt;answer;"a, b"\n1;5;2\n',
 }  # fmt: skip
 
 

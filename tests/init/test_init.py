@@ -7,6 +7,7 @@ import pytest
 from conftest import ROOT
 
 from reasoning_ext.check import check
+from reasoning_ext.check.memory import check as memory
 from reasoning_ext.check.memory.check import MemoryOptions, parse_card
 from reasoning_ext.errors import UserError
 from reasoning_ext.init import init, listed, look
@@ -36,8 +37,9 @@ KINDS = {
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    """An empty folder to stand in, on a machine without a card."""
+    """An empty folder to stand in, on a machine without a card and with enough memory."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(memory, "find_host", lambda: memory.Card("this machine", 64 * 2**30, memory.Device("cpu")))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     return tmp_path
 
@@ -96,8 +98,9 @@ BAD = {
     "nope.csv": None,
     "empty.csv": b"",
     "numbers_alone.csv": b"n\n" + b"".join(b"%d\n" % i for i in range(30)),
-    "hops.jsonl": b'{"question": "Who built it?", "answer": "Ann", "context": {"title": ["x"], "sentences": [["y"]]}}\n'
-    * 12,
+    "hops.jsonl": b"".join(
+        b'{"question": "Who built no. %d?", "answer": "Ann", "context": {"title": ["x"]}}\n' % i for i in range(12)
+    ),
     "holes.csv": b"question,answer\n" + b"What is 1+1?,2\n,3\n" * 9,
     "binary.csv": bytes(range(128, 256)) * 9,
     "photo.png": b"\x89PNG\r\n",
@@ -199,7 +202,9 @@ def test_rows_that_do_not_fit_are_left_out_and_decimal_commas_become_points(here
     Path(name).write_text(text)
     init(name, None, None, None)
     wording(capsys.readouterr().out)
-    for recipe, checked in zip(recipes := load_recipes(["recipes"]), check(recipes, offline=True), strict=True):
+    for recipe, checked in zip(
+        recipes := load_recipes([f"recipes/{name.split('.')[0]}"]), check(recipes, offline=True), strict=True
+    ):
         assert [problem for problem in checked.problems if problem.level != "note"] == [] and recipe
     seen = look.look(name, "no/model")
     made = look._formatted(look.load_rows(name, here), seen.reading)
@@ -232,6 +237,9 @@ def test_a_data_set_of_the_hub_keeps_its_config_and_its_test_split(here, monkeyp
         named = [recipe.values.get(key) for key in ("dataset_name", "dataset_config", "dataset_format", "test_size")]
         assert named == ["openai/gsm8k", "main", "gsm8k", None]
     assert (first.stage, last.values["dataset_test_split"]) == ("sft", "test")
+    monkeypatch.setattr(datasets, "get_dataset_split_names", lambda name, config: ["test"])
+    with pytest.raises(UserError, match=r"only test, .* split train; .*rows\.jsonl"):
+        init("me/tested", None, None, None)
 
 
 def test_packaged_folders_are_listed_and_copied_whole(here):
