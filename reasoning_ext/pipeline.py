@@ -61,7 +61,7 @@ def run_recipes(recipes: list[Recipe]) -> int:
 
 
 def _not_run(recipe: Recipe, failed: Recipe) -> str:
-    """Say that a recipe was not run since an earlier one failed, and how an evaluation goes on without that one's model."""
+    """Say that a recipe was not run since an earlier one failed, and how an evaluation goes on without its model."""
     made = [
         label
         for label, name in eval_models(recipe).items()

@@ -156,7 +156,9 @@ def read_golds(recipe: Recipe, specs: list[RewardSpec], rows: Any, whole: bool) 
             text = f"{kinds['words']} of the {len(read)} golds that {spec.name} judges are words"
             problems.append(_found("warning", text, also, code="golds_are_words"))
         if commas := decimal_commas(read):
-            text = f"{len(commas)} of {len(read)} golds, such as {commas[0]}, are read as lists, so that the number is wrong"
+            text = (
+                f"{len(commas)} of {len(read)} golds, such as {commas[0]}, are read as lists, and the number is wrong"
+            )
             hint = "where they are decimals, write points in the data, and ask for a point in system_prompt"
             problems.append(_found("warning", text, hint, code="decimal_commas"))
         if share > recipe.get("max_unreadable_golds"):

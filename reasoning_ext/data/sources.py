@@ -51,7 +51,7 @@ def is_sampled(source: Path) -> bool:
 
 
 def nothing_accepted(counts: dict[str, Any]) -> str:
-    """Say what became of completions of which none was accepted, and what to change, by a sample run's `summary.json`."""
+    """Say what became of completions of which none was accepted, by `summary.json`, and what to change."""
     anew = "in the recipe that samples, and remove its output_dir"
     todo = {
         "cut off": f"raise max_completion_length {anew}",

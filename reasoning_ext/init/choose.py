@@ -26,12 +26,7 @@ SHORT_WARM_UP = {"warmup_steps": "warmup_steps: 0.1  # a tenth of the steps, how
 # golds -> what the system prompt asks for, the reward that judges, its parameters, and why
 JUDGES = {
     "numbers": (r"the final answer in \boxed{}", "math_answer", "", "the golds are numbers or formulas, by value"),
-    "letters": (
-        r"the letter of the right option in \boxed{}",
-        "choice_answer",
-        "",
-        "the golds are options, by letter or text",
-    ),
+    "letters": (r"the letter of the right option in \boxed{}", "choice_answer", "", "the golds are options or letters"),
     "words": (r"the final answer in \boxed{}", "exact_answer", "", "the golds are words, compared as texts"),
     "code": (
         "the whole program in one ```python block",
@@ -161,28 +156,22 @@ def _length_lines(step: str, lengths: dict[str, int], packaged: dict[str, Any]) 
         return lines | {"max_length": f"max_length: {whole}", "overlong_rows": dropped}
     prompt = f"max_prompt_length: {lengths['prompt']}  # longer problems are left out"
     lines |= {"max_prompt_length": prompt} if step != "eval" else {}
-    return lines | {
-        "max_completion_length": f"max_completion_length: {lengths['completion']}  # raise it where `truncated` is high"
-    }
+    length = f"max_completion_length: {lengths['completion']}  # raise it where `truncated` is high"
+    return lines | {"max_completion_length": length}
 
 
 def _data_lines(seen: Seen, step: str) -> dict[str, str]:
     """Write how the rows are read, and which are held out."""
-    found = [
-        f"dataset_name: {written(seen.name)}",
-        *([f"dataset_config: {written(seen.config)}"] if seen.config else []),
-    ]
-    if seen.reading.rename:
-        found.append(
-            f"rename_columns: {written(seen.reading.rename)}  # column of the data: name that its format expects"
-        )
-    if seen.reading.format:
-        own = "  # the file beside this one; edit it where rows are read wrongly" if seen.reading.code else ""
-        found.append(f"dataset_format: {seen.reading.format}{own}")
+    found, reading = [f"dataset_name: {written(seen.name)}"], seen.reading
+    if seen.config:
+        found.append(f"dataset_config: {written(seen.config)}")
+    if reading.rename:
+        found.append(f"rename_columns: {written(reading.rename)}  # column of the data: name that its format expects")
+    if reading.format:
+        own = "  # the file beside this one; edit it where rows are read wrongly" if reading.code else ""
+        found.append(f"dataset_format: {reading.format}{own}")
     if not seen.test_split:
-        found.append(
-            f"test_size: {held_out(seen.rows)}  # held out by a hash of the problem: the same rows in every stage"
-        )
+        found.append(f"test_size: {held_out(seen.rows)}  # held out by a hash of the problem, the same in every stage")
     elif step == "eval":
         found.append(f"dataset_test_split: {written(seen.test_split)}")
     if step == "eval" and (seen.rows is None or seen.rows > 5000):
@@ -201,10 +190,8 @@ def written(value: Any) -> str:
     """Write a value as YAML in one line, text without quotes where it needs none."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{written(key)}: {written(part)}" for key, part in value.items()) + "}"
-    plain = isinstance(value, str) and re.fullmatch(
-        r"(?!(?:true|false|null)$)[A-Za-z/][\w./-]*", value, re.ASCII | re.IGNORECASE
-    )
-    return value if plain else json.dumps(value, ensure_ascii=False)
+    plain = re.compile(r"(?!(?:true|false|null)$)[a-z/][\w./-]*", re.ASCII | re.IGNORECASE)
+    return value if isinstance(value, str) and plain.fullmatch(value) else json.dumps(value, ensure_ascii=False)
 
 
 def _rewards(seen: Seen) -> tuple[str, str]:
@@ -257,12 +244,9 @@ def _sample(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
 
 def _eval(wanted: Wanted, lengths: dict[str, int]) -> dict[str, str]:
     if wanted.seen.golds == "none":
-        return {
-            "reward_funcs": "reward_funcs: [think_format]  # the form alone: without golds nobody knows what is right"
-        }
-    return {
-        "reward_funcs": f"reward_funcs:  # the first says what is right\n{_rewards(wanted.seen)[1]}\n  - think_format"
-    }
+        return {"reward_funcs": "reward_funcs: [think_format]  # the form: without golds nobody knows what is right"}
+    judged = f"# the first says what is right\n{_rewards(wanted.seen)[1]}"
+    return {"reward_funcs": f"reward_funcs:  {judged}\n  - think_format"}
 
 
 _OF_STAGE = {"sft": _sft, "grpo": _grpo, "sample": _sample, "eval": _eval}

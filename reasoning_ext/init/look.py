@@ -136,8 +136,8 @@ def _on_hub(name: str) -> tuple[str | None, str | None, Dataset]:
         splits = datasets.get_dataset_split_names(name, configs[0])
         if "train" not in splits:
             raise UserError(
-                f"{name} has only {', '.join(splits)}, allowed: a data set with a split train; save its rows as a file, "
-                "datasets.load_dataset(...).to_json('rows.jsonl'), and name that: a part is held out then"
+                f"{name} has only {', '.join(splits)}, allowed: a data set with a split train; save its rows, "
+                "datasets.load_dataset(...).to_json('rows.jsonl'), and name that file: a part is held out then"
             )
         rows = load_rows(name, Path.cwd(), "train", configs[0], max_samples=SAMPLE, streaming=True)
         test = next((split for split in ("test", "validation") if split in splits), None)

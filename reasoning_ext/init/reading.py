@@ -113,7 +113,7 @@ class Table:
         return Reading(self.roles, self.plain().rename, f"./{FILE}", code, golds)
 
     def context(self) -> str:
-        """Return the expression of a problem with its context; UserError where that is neither text nor a list of texts."""
+        """Return the expression of a problem with its context; UserError where that is no text and no list of texts."""
         column = self.roles["context"]
         first = next(iter(values(self.rows, column)), "")
         if isinstance(first, dict) or (isinstance(first, list) and not all(isinstance(part, str) for part in first)):
@@ -123,7 +123,7 @@ class Table:
 
 
 def wrapped(reading: Reading, name: str, points: bool) -> Reading:
-    """Read rows by a file of the folder's own that leaves out what does not fit; `points` turns decimal commas into them."""
+    """Read rows by a file of the folder's own that leaves out what does not fit; `points`: and mends decimal commas."""
     code = reading.code.replace("def read_row(", "def whole_row(")
     if not code:
         plugin = find_format(reading.format, Path())
