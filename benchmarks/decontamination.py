@@ -140,12 +140,7 @@ def other_number(text, rng):
     return text[: place.start()] + str(int(place.group()) + rng.randrange(1, 9)) + text[place.end() :]
 
 
-WAYS = {
-    "verbatim": lambda text, rng: text,
-    "case and spacing": case_and_spacing,
-    "latex": latex,
-    "embedded": embedded,
-}
+WAYS = {"verbatim": lambda text, rng: text, "case and spacing": case_and_spacing, "latex": latex, "embedded": embedded}
 
 
 def fresh(rng, count, taken):

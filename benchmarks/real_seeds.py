@@ -17,11 +17,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from scipy.stats import binomtest
 from tiny_seeds import finish, share, stage_seconds
 
 from reasoning_ext.evaluate.stage import ANSWERS, RESULTS
-from reasoning_ext.runs.read import GREEDY
+from reasoning_ext.runs.outcomes import outcomes
+from reasoning_ext.runs.paired import mcnemar
 
 ROOT = Path(__file__).parents[1]
 RECIPES, STAGES = ROOT / "recipes" / "smollm2_135m", Path("runs", "smollm2_135m")
@@ -51,12 +51,10 @@ def run_seed(seed: int, folder: Path, model: Path) -> dict:
 
 def paired(answers: Path, first: str, second: str) -> dict:
     """Compare the greedy answers of two models problem by problem: which alone is right, and McNemar's exact p."""
-    rows = [json.loads(line) for line in answers.read_text().splitlines()]
-    right = {(row["model"], row["prompt_index"]): row["rewards"]["math_answer"] == 1.0
-             for row in rows if row["sample_index"] == GREEDY}  # fmt: skip
-    problems = {index for _, index in right}
-    only = [sum(right[a, i] and not right[b, i] for i in problems) for a, b in ((first, second), (second, first))]
-    return {f"{first} alone": only[0], f"{second} alone": only[1], "p": binomtest(only[1], sum(only) or 1).pvalue}
+    solved = outcomes("greedy", map(json.loads, answers.read_text().splitlines()))
+    a, b = solved[first], solved[second]
+    only = [sum(one[i] > other[i] for i in a) for one, other in ((a, b), (b, a))]
+    return {f"{first} alone": only[0], f"{second} alone": only[1], "p": mcnemar(*only)}
 
 
 def misses(row: dict) -> list[str]:
@@ -106,6 +104,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/real_seeds"))
     arguments = parser.parse_args()
     rows = [run_seed(seed, arguments.runs / str(seed), arguments.model) for seed in arguments.seeds]
+    rows.sort(key=lambda row: row["seed"])
     print(table(rows))
     print(f"peak memory {', '.join(str(row['peak GiB']) for row in rows)} GiB, {os.cpu_count()} cores")
     command = f"python benchmarks/real_seeds.py --seeds {' '.join(map(str, arguments.seeds))}"

@@ -148,31 +148,68 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file; default: report.html there.")
     ] = None,
-    curves: Annotated[Path | None, typer.Option(help="Write a GRPO run's curves as this PNG file instead.")] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="Write a GRPO run's curves, or an evaluation's, as this PNG file instead.")
+    ] = None,
 ) -> None:
     """Write one HTML file about runs; it opens offline."""
+    from reasoning_ext.evaluate.thoughts import over_steps
     from reasoning_ext.runs.report import save_curves, write_report
 
     if curves is not None:
         save_curves(runs[0], curves)
     else:
-        print(write_report(runs, output))
+        print(write_report(runs, output, over_steps))
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(help="Finished runs of stage eval; seeds of one recipe are pooled.")],
+    models: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Compare these two; default: every other model with the first.", show_default=False),
+    ] = None,
+    figure: Annotated[str, typer.Option(help="greedy, pass@1, or a strategy of the recipe.")] = "greedy",
+    flips: Annotated[
+        int, typer.Option(min=0, help="Print so many problems that only one solves, with both texts.")
+    ] = 0,
+) -> None:
+    """Compare models on the same problems, with paired tests."""
+    from reasoning_ext.evaluate.compare_table import compare_and_print
+
+    compare_and_print(runs, models, figure, flips)
 
 
 @app.command()
 def ask(
     model: Annotated[str, typer.Argument(help="A run's folder, a folder with weights, or a hub name.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask; default: a chat, or each line of standard input.")
+    ] = None,
     n: Annotated[int, typer.Option("-n", min=1, help="Completions to draw and vote over.")] = 1,
+    strategy: Annotated[
+        str | None, typer.Option(help="self_consistency:8, weighted_vote:8:mean_logprob or best_of:8:step_check.")
+    ] = None,
+    thinking_budget: Annotated[int | None, typer.Option(min=1, help="Close the thought after so many tokens.")] = None,
+    min_thinking: Annotated[int | None, typer.Option(min=1, help="Let no thought close before so many.")] = None,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 is greedy.")] = 1.0,
     max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion, at most.")] = 2048,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
+    base: Annotated[str | None, typer.Option(help="Ask this model the same, side by side.")] = None,
 ) -> None:
-    """Ask a model, watch it think, and take a vote."""
+    """Ask a model, or chat with it, and watch it think."""
+    from reasoning_ext.engines.base import SamplingSettings
     from reasoning_ext.evaluate.ask import ask_and_print
+    from reasoning_ext.evaluate.choice import Choice, parse_choice
 
-    ask_and_print(model, question, n, temperature, max_completion_length, seed, system_prompt)
+    if strategy is not None and n > 1:
+        raise UserError(f"--strategy {strategy}: found beside -n {n}, allowed: one of the two")
+    settings = SamplingSettings(
+        max_completion_length, temperature, seed=seed, thinking_budget=thinking_budget, min_thinking=min_thinking
+    )
+    choice = Choice(n) if strategy is None else parse_choice(strategy, settings)
+    ask_and_print([model, *([base] if base else [])], question, choice, settings, system_prompt)
 
 
 @app.command()

@@ -9,6 +9,7 @@ from reasoning_ext.check import check
 from reasoning_ext.check.keys import OF_MODELS, Checked, broken_rules
 from reasoning_ext.check.named_inputs import code_line, input_sources
 from reasoning_ext.errors import UserError
+from reasoning_ext.recipe.benchmarks import benchmark_line, lm_eval_task
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
@@ -24,6 +25,7 @@ STAGE_FUNCTIONS = {
     "dpo": "reasoning_ext.train.dpo:run_dpo",
     "sample": "reasoning_ext.sample.stage:run_sample",
     "eval": "reasoning_ext.evaluate.stage:run_eval",
+    "lm_eval": "reasoning_ext.evaluate.lm_eval:run_lm_eval",
 }
 
 
@@ -62,11 +64,8 @@ def run_recipes(recipes: list[Recipe]) -> int:
 
 def _not_run(recipe: Recipe, failed: Recipe) -> str:
     """Say that a recipe was not run since an earlier one failed, and how an evaluation goes on without its model."""
-    made = [
-        label
-        for label, name in eval_models(recipe).items()
-        if Path(recipe.local(name)).resolve() == failed.output_dir.resolve()
-    ]
+    folders = {label: Path(recipe.local(name)).resolve() for label, name in eval_models(recipe).items()}
+    made = [label for label, path in folders.items() if path == failed.output_dir.resolve()]
     without = f"; leave {made[0]} out of its models, and run it alone, to evaluate the others" if made else ""
     return f"not run, since {failed.path.stem} failed{without}"
 
@@ -86,6 +85,8 @@ def _run_one(checked: Checked, held: contextlib.ExitStack) -> int:
     goes_on = f"goes on from {run.checkpoint}" if run.checkpoint else f"goes on in {run.path}" if begun else ""
     goes_on += f" {other}" if other else ""
     _say(recipe, goes_on or f"starts in {run.path}")
+    if line := benchmark_line(recipe):
+        _say(recipe, line)
     if checked.memory and checked.memory.plan and checked.memory.plan.setup.host and checked.cost:
         _say(recipe, checked.cost)  # a guess for a CPU, beside which stands the time left as the steps tell it
     started = time.monotonic()
@@ -124,10 +125,9 @@ def _run_stage(recipe: Recipe, run: folder.RunDir, specs: list[RewardSpec]) -> i
     try:
         prepare_backend(recipe.get("backend"))
         quiet()
-        importlib.import_module(
-            "datasets"
-        ).disable_caching()  # a cache knows a format by its name, whatever its file says now
-        module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
+        # a cache knows a format by its name, whatever its file says now
+        importlib.import_module("datasets").disable_caching()
+        module, _, function = STAGE_FUNCTIONS["lm_eval" if lm_eval_task(recipe) else recipe.stage].partition(":")
         with named_refusals(recipe.values):
             return getattr(importlib.import_module(module), function)(recipe, run, *rewards)
     except UserError as error:

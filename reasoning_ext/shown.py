@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import os
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 # control characters but newline and tab, marks and overrides of direction, separators, joiners, tags, halves of surrogate pairs
@@ -21,9 +22,8 @@ SECRET_NAME = re.compile(
     r"(?i)(?:^|[-_.])(?:api[-_]?key|password|passwd|secret|authorization|(?:access|auth|hub|hf|api|bearer)[-_]?token)$|^token$"
 )
 SECRETS = {
-    re.compile(
-        r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"
-    ): "",  # user and password
+    # user and password
+    re.compile(r"(?<=://)(?:[^\s/?#'\"]{0,200}|[^\s/@:'\"]{1,200}:[^\s'\"]{0,200})@(?=[^\s/@])"): "",
     re.compile(
         r"(?i)([?&](?:(?:[\w-]*[_-])?(?:apikey|key|token|secret)|password|sig|signature)=)[^&\s'\"]+"
     ): r"\1[redacted]",
@@ -55,6 +55,20 @@ def visible(text: str) -> str:
 def print(*values: object, **kwargs: Any) -> None:
     """Print as Python does, with control characters to be read, and without values that are known to be secrets."""
     builtins.print(*(visible(unsaid(str(value))) for value in values), **kwargs)
+
+
+def print_rows(title: str, names: Sequence[str], rows: Iterable[Sequence[object]], left: Sequence[str] = ()) -> None:
+    """Print a table, its first column and those of `left` to the left; without a terminal its lines are wide."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(visible(title), style="table.title"))
+    for i, name in enumerate(names):
+        table.add_column(Text(visible(name)), justify="left" if i == 0 or name in left else "right")
+    for row in rows:
+        table.add_row(*(Text(visible(str(value))) for value in row))
+    Console(width=None if Console().is_terminal else 200).print(table)
 
 
 def unsaid(text: str) -> str:

@@ -4,17 +4,18 @@ Only plain arithmetic is judged: variables, times, ranges, mixed numbers, remain
 not wrong. Easy sums still pay: weigh it little and gate it on `math_answer`. Every pass over the text is linear.
 """
 
-import operator
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 from itertools import chain, groupby, pairwise
-from typing import Any
+from typing import Any, NamedTuple
+
+from reasoning_ext.rewards._side import BRACKETS, CLOSERS, Side
 
 from reasoning_ext import think
 
-_MAX_TOKENS, _MAX_DIGITS, _MAX_BITS = 64, 30, 1024  # a longer side, number or value is not read
+_MAX_TOKENS, _MAX_DIGITS = 64, 30  # a longer side or number is not read
 # Possessive quantifiers (`++`) never backtrack; the first alternative that matches wins.
 _TOKEN = re.compile(
     r"""^[ \t]*+(?:[-*•#>]++|[0-9]++[.)])[ \t]++             # the bullet or the number of a list item
@@ -44,11 +45,6 @@ _SPELLINGS = {
 }  # fmt: skip
 _KNOWN = {spelling: token for token, spellings in _SPELLINGS.items() for spelling in spellings.split()}
 _KNOWN |= {"divided by": "/", "multiplied by": "*"}
-_CLOSERS, _BRACKETS = {"(": ")", "[": "]", "{": "}"}, frozenset("()[]{}")
-_OPERATORS: dict[str, tuple[int, Callable[[Any, Any], Any]]] = {
-    "+": (1, operator.add), "-": (1, operator.sub), "*": (2, operator.mul), "@": (2, operator.mul),
-    "/": (2, operator.truediv), "^": (3, operator.pow), "\\": (0, operator.truediv),
-}  # fmt: skip
 # Words that change the number beside them, or deny an equation; words that, just before a number, make it a label.
 _UNCLEAR = re.compile(
     "dozens?|hundreds?|thousands?|[bmtr]+illions?|cents?|half|halves|thirds?|quarters?|fourths?|fifths?|tenths?|twice"
@@ -86,8 +82,30 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     """
     if type(min_equations) is not int or min_equations < 1:
         raise ValueError(f"step_check: found min_equations={min_equations!r}; allowed: whole numbers from 1")
-    verdicts = [_verdicts(_mended(think.split(think.content(completion)).thought or "")) for completion in completions]
-    return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in verdicts]
+    judged = [verdicts(steps(think.split(think.content(completion)).thought or "")) for completion in completions]
+    return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in judged]
+
+
+class Step(NamedTuple):
+    """One equation of a thought, `17*20=340`: a side that is worked out, and what the other says."""
+
+    text: str  # as it can be read, without white space
+    sides: frozenset[tuple[str, ...]]  # what makes it another equation than the next; a true result is no part of that
+    holds: bool | None  # None where nobody can tell, or nothing was worked out
+    worked: tuple[str, ...]  # the tokens of the side that is worked out, sorted: `3+4` and `4+3` are one
+    value: Fraction  # what that side is worth
+    numbers: frozenset[Fraction]  # the numbers in it, without their signs
+    result: Fraction | None = None  # what the other side says; None where that has several numbers, too
+    said: str = ""  # the result as it was written
+
+
+def steps(thought: str) -> list[Step]:
+    """Return a thought's equations as they can be read, in their order.
+
+    >>> [(step.text, step.holds, str(step.result)) for step in steps("First 3 + 4 = 7, then I take 7*2=15.")]
+    [('3+4=7', True, '7'), ('7*2=15', False, '15')]
+    """
+    return _steps(_mended(thought))
 
 
 def equations(thought: str) -> list[str]:
@@ -96,33 +114,51 @@ def equations(thought: str) -> list[str]:
     >>> equations("First 3 + 4 = 7, then I take 7*2=14.")
     ['3+4=7', '7*2=14']
     """
-    read = (equation for statement in _statements(_readable(_mended(thought))) for equation in _equations(statement))
-    return ["".join([*left.tokens, sign, *right.tokens]) for left, sign, right in read]
+    return [step.text for step in steps(thought)]
 
 
-def _verdicts(thought: str) -> list[bool]:
-    """Tell of each distinct equation whether it holds."""
-    judged, read = set(), {*_statements(_readable(thought))}
-    for left, sign, right in {equation for statement in read for equation in _equations(statement)}:
-        if (holds := _holds(left, sign, right)) is not None:  # a true result is no part of what makes a sum distinct
-            judged.add((frozenset(side.key for side in (left, right) if not (holds and side.number)), holds))
-    return [holds for _, holds in judged]
+def verdicts(steps: list[Step]) -> list[bool]:
+    """Tell of each distinct equation that can be judged whether it holds."""
+    return [holds for _, holds in {(step.sides, step.holds) for step in steps} if holds is not None]
+
+
+def _steps(thought: str) -> list[Step]:
+    found, known = list[Step](), dict[tuple[str, ...], list[Step]]()  # the same statement again is not judged again
+    for statement in _statements(_readable(thought)):
+        if statement not in known:
+            known[statement] = [_step(*equation) for equation in _equations(statement)]
+        found += known[statement]
+    return found
+
+
+def _step(left: Side, sign: str, right: Side) -> Step:
+    holds, text = _holds(left, sign, right), "".join([*left.tokens, sign, *right.tokens])
+    sides = frozenset(side.key for side in (left, right) if not (holds and side.number))
+    worked, other = (right, left) if left.number else (left, right)
+    result = (other.value, "".join(other.tokens)) if other.number else (None, "")
+    return Step(text, sides, holds, worked.key, worked.value, worked.numbers, *result)
 
 
 def _mended(thought: str) -> str:
     """Join a number that a line break has cut in two, `18*3.\\n14159 = 56.54862`, where more holds that way."""
     pieces = _CUT.split(thought)  # what stands between two breaks is judged with both, so that the time is linear
-    read = ((_verdicts(a + b), _verdicts(f"{a}\n{b}")) for a, b in pairwise(pieces))
+    read = ((verdicts(_steps(a + b)), verdicts(_steps(f"{a}\n{b}"))) for a, b in pairwise(pieces))
     ends = ["" if 2 * sum(joined) - len(joined) > 2 * sum(apart) - len(apart) else "\n" for joined, apart in read]
     return "".join(chain.from_iterable(zip(pieces, [*ends, ""], strict=True)))
 
 
 def _readable(thought: str) -> str:
-    """Take bold type and text commands out; GSM8K's `48/2 = <<48/2=24>>24` has the equation twice, and gets a line for it."""
-    line, *pieces = _BOLD.sub("", _TEXT.sub(r" \1 ", thought)).split("<<")
+    """Take bold type and text commands out; GSM8K's `48/2 = <<48/2=24>>24` has it twice, and gets two lines."""
+    lines = _BOLD.sub("", _TEXT.sub(r" \1 ", thought)).split("\n")
+    return "\n".join([*chain.from_iterable(map(_without_calculator, lines)), ""])
+
+
+def _without_calculator(line: str) -> list[str]:
+    start, *pieces = line.split("<<")
     split = [piece.partition(">>") for piece in pieces]
-    lines = [line + "".join(after if closed else f"#{inside}" for inside, closed, after in split)]
-    return "\n".join([*lines, *(inside for inside, closed, _ in split if closed), ""])
+    outside = start + "".join(after if closed else f"#{inside}" for inside, closed, after in split)
+    # no line before goes on there: `9 times`
+    return [outside, *(f";{inside}" for inside, closed, _ in split if closed)]
 
 
 def _statements(text: str) -> Iterator[tuple[str, ...]]:
@@ -153,7 +189,7 @@ def _token(raw: str) -> str:
     return number.replace(",", "") if _NUMBER.fullmatch(number) else "#"
 
 
-def _equations(statement: tuple[str, ...]) -> Iterator[tuple["_Side", str, "_Side"]]:
+def _equations(statement: tuple[str, ...]) -> Iterator[tuple[Side, str, Side]]:
     """Yield the two sides of each sign where both can be read and one has something to work out."""
     if "=" not in statement and "≈" not in statement:
         return
@@ -179,16 +215,15 @@ def _equations(statement: tuple[str, ...]) -> Iterator[tuple["_Side", str, "_Sid
 def _link(before: list[str], phrase: list[str], after: str) -> list[str]:
     """Say what words between two other tokens are: a unit, an operator, prose (a clean break) or unclear."""
     last = before[-1] if before else ""
-    starts = after[:1].isdigit() or after[:1] == "." or after == "\\" or after in _CLOSERS
+    starts = after[:1].isdigit() or after[:1] == "." or after == "\\" or after in CLOSERS
     unclear = any(map(_UNCLEAR.fullmatch, phrase[:3] + phrase[-3:] * starts)) or (starts and phrase[-1] in _LABELS)
-    if not (last[-1:].isdigit() or last in _CLOSERS.values() or last == "%"):  # prose, or a variable
+    if not (last[-1:].isdigit() or last in CLOSERS.values() or last == "%"):  # prose, or a variable
         return [";"] if starts and not unclear and len(phrase[-1]) > 1 else ["#"]
     is_share = last in "%}" or before[-2:-1] == ["/"]
     sign = {"x": "*", "of": "@" if is_share else ""}.get(phrase[-1], "") if starts else ""
     unit = phrase[:-1] if sign else phrase
-    is_unit = len(unit) <= 3 and all(
-        len(word) > 1 and word not in _PROSE for word in unit
-    )  # a letter may be a variable
+    # a letter may be a variable
+    is_unit = len(unit) <= 3 and all(len(word) > 1 and word not in _PROSE for word in unit)
     if sign and is_unit and not unclear:
         return [*unit[:1], sign]
     if sign or unclear or phrase[0] in _LIKE_OPERATORS or len("".join(phrase)) == 1:
@@ -199,22 +234,22 @@ def _link(before: list[str], phrase: list[str], after: str) -> list[str]:
 
 
 @lru_cache(maxsize=4096)
-def _side(*run: str, is_left: bool = False) -> "_Side | None":
+def _side(*run: str, is_left: bool = False) -> Side | None:
     if "#" in run or len(run) > _MAX_TOKENS:
         return None
     tokens = [token for token in run if not token.isalpha()]
-    extra = sum(token in _CLOSERS for token in tokens) - sum(token in _CLOSERS.values() for token in tokens)
-    if extra > 0 and _BRACKETS.issuperset(tokens[:extra]):  # `(so 3 + 4 = 7)`
+    extra = sum(token in CLOSERS for token in tokens) - sum(token in CLOSERS.values() for token in tokens)
+    if extra > 0 and BRACKETS.issuperset(tokens[:extra]):  # `(so 3 + 4 = 7)`
         tokens = tokens[extra:]
-    elif not is_left and extra < 0 and _BRACKETS.issuperset(tokens[extra:]):
+    elif not is_left and extra < 0 and BRACKETS.issuperset(tokens[extra:]):
         tokens = tokens[:extra]
     try:
-        return _Side(tokens, {unit.rstrip("es") for unit in run if unit.isalpha()})  # so that boxes and box are one
+        return Side(tokens, {unit.rstrip("es") for unit in run if unit.isalpha()})  # so that boxes and box are one
     except ValueError:
         return None
 
 
-def _holds(left: "_Side", sign: str, right: "_Side") -> bool | None:
+def _holds(left: Side, sign: str, right: Side) -> bool | None:
     """Compare the sides; None where they can be read in two ways, or hold without anything being worked out."""
     if (left.units and right.units and left.units.isdisjoint(right.units)) or "@" in right.tokens:
         return None  # `1 hour / 4 = 15 minutes`, `1 - 2/3 = 1/3 of the 12`
@@ -231,70 +266,3 @@ def _holds(left: "_Side", sign: str, right: "_Side") -> bool | None:
     first, second = (_side(*(t.replace(".", "") if _DOT.fullmatch(t) else t for t in s.tokens)) for s in (left, right))
     is_pointed = first and second and first.value == second.value  # `1000*3 = 3.000`
     return None if is_pointed or (sign == "≈" and not (left.number or right.number)) else False
-
-
-class _Side:
-    """One side's exact value, and how many of its operators do something, as that of `7 * 1` does not.
-
-    A ValueError says that it is no expression, has two readings, or is too large.
-    """
-
-    def __init__(self, tokens: list[str], units: set[str]) -> None:
-        self.tokens, self.units, self.steps, self.is_undefined = tokens, units, 0, False
-        bare = [token for token in tokens if token not in _BRACKETS]
-        self.key = tuple(sorted(t.strip("0").rstrip(".") if "." in t else t for t in bare))
-        numbers = [token for token in bare if token[-1].isdigit()]
-        self.number = numbers[0] if len(numbers) == 1 else ""
-        self.percents = bare.count("%") / max(len(numbers), 1)
-        self.rest = ["", *reversed(tokens)]
-        self.value = self.read()
-        is_sum = not {"+", "-"}.isdisjoint(tokens[1:])
-        is_mixed = len(units) > 1 or "@" in tokens or 0 < self.percents < 1
-        if self.rest != [""] or (is_sum and is_mixed) or {"\\", "%"}.issubset(tokens):
-            raise ValueError("`3 5`, `2 weeks + 3 days`, `100 - 20%`")
-
-    def rounding(self, sign: str, other: "_Side") -> Fraction | int:
-        """Return half a unit of the last digit shown where this side may be rounded, or 0."""
-        digits, _, decimals = self.number.partition(".")
-        places = min(len(decimals), 12) + (2 if self.percents else 0)  # a float's last digits are noise
-        if sign == "≈" and not decimals:
-            places -= len(digits) - len(digits.rstrip("0") or "0")  # `1234 * 5 ≈ 6200`
-        is_rounded = sign == "≈" or (places >= 2 and not {"/", "\\", "%"}.isdisjoint(other.tokens))
-        return Fraction(10) ** -places / 2 if self.number and is_rounded else 0
-
-    def read(self, rank: int = 0) -> Fraction:
-        """Read on while operators bind more tightly than `rank`; the cap on tokens bounds the recursion."""
-        value = self.atom()
-        while (sign := self.rest[-1]) in _OPERATORS and _OPERATORS[sign][0] > rank:
-            self.rest.pop()
-            value = self.apply(sign, value, self.read(_OPERATORS[sign][0]))
-        return value
-
-    def atom(self) -> Fraction:
-        token = self.rest.pop()
-        if token == "-":
-            value = -self.atom()
-        elif token == "\\":
-            value = self.apply(token, self.atom(), self.atom())
-        elif token in _CLOSERS:
-            value = self.read()
-            if self.rest.pop() != _CLOSERS[token]:
-                raise ValueError("`(3 + 4]`")
-        else:
-            value = Fraction(token)  # a ValueError where it is no number
-        if token == "-" and self.rest[-1] == "^":
-            raise ValueError("`-2^2`")
-        return value / 100 if self.rest[-1] == "%" and self.rest.pop() else value
-
-    def apply(self, sign: str, a: Fraction, b: Fraction) -> Fraction:
-        """Work out one operator; division by zero makes the side undefined, and whatever it is compared with false."""
-        self.steps += 0 not in (a, b) and (sign in "+-" or b != 1) and (sign not in "*@^" or a != 1)
-        if (sign in "/\\" and b == 0) or (sign == "^" and a == 0 and b < 0):
-            self.is_undefined = True
-            return Fraction(0)
-        if (sign in "/^" and self.rest[-1] == sign) or (sign == "^" and b.denominator > 1):
-            raise ValueError("`6/1/2`, `2^3^2`, `2^0.5`")
-        bits = a.numerator.bit_length() + a.denominator.bit_length()
-        if bits * (abs(b) if sign == "^" else 1) > _MAX_BITS:
-            raise ValueError("`9^9999`")
-        return _OPERATORS[sign][1](a, b)

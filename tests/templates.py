@@ -31,9 +31,8 @@ TEMPLATES = {
     "smolvlm": (None, "<end_of_utterance>", "<pad>", ("<|im_start|>", "<image>"), ()),
 }  # fmt: skip
 FOLDER = Path(find_spec("trl").origin).parent / "chat_templates"
-TEMPLATES = {
-    name: tokens for name, tokens in TEMPLATES.items() if (FOLDER / f"{name}.jinja").is_file()
-}  # not all of 1.16
+# not all of 1.16
+TEMPLATES = {name: tokens for name, tokens in TEMPLATES.items() if (FOLDER / f"{name}.jinja").is_file()}
 TEXT = [
     "<think>\n3+4=7; 7*2=14. So the answer is 14.\n</think>\n\nThe answer is \\boxed{14}.\n\nFirst, we add the numbers.\n",
     "def f(x):\n    return x + 1\n\n\nuser\n\nassistant\n\n  Let me think about this step by step.\n\n\n",

@@ -118,7 +118,9 @@ def test_a_second_run_does_nothing_and_a_changed_recipe_is_refused(finished, run
 
 
 def test_report_score_and_ask_take_the_runs(finished, monkeypatch, capsys):
+    from reasoning_ext.engines.base import SamplingSettings
     from reasoning_ext.evaluate.ask import ask_and_print
+    from reasoning_ext.evaluate.choice import Choice
     from reasoning_ext.evaluate.replay import score_and_print
     from reasoning_ext.runs.report import write_report
 
@@ -127,7 +129,7 @@ def test_report_score_and_ask_take_the_runs(finished, monkeypatch, capsys):
     assert "2_grpo" in Path("report.html").read_text()
     score_and_print(Path("runs/tiny/2_grpo"), None, ["math_answer"])
     try:
-        ask_and_print("runs/tiny/2_grpo", "3+4*7", 4, 1.0, 16, 0)
+        ask_and_print(["runs/tiny/2_grpo"], "3+4*7", Choice(4), SamplingSettings(16))
     finally:
         logging.disable(logging.NOTSET)  # `ask` silences every library in its process
     out = capsys.readouterr().out

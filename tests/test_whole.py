@@ -1,7 +1,6 @@
 """The think contract in whole trainings: the batch that reaches the model, what rewards see, what is generated and streamed."""
 
 import json
-from collections import namedtuple
 
 import pytest
 import yaml
@@ -10,7 +9,6 @@ from reasoning_ext import pipeline
 from reasoning_ext.check import Look
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.transformers import TransformersEngine
-from reasoning_ext.evaluate import ask
 from reasoning_ext.evaluate.replay import score_and_print
 from reasoning_ext.models import load
 from reasoning_ext.recipe.load import load_recipe
@@ -212,42 +210,44 @@ def loaded_model(folder, **options):
     return load.load_model(str(folder), ModelConfig(dtype="float32"), load.LoadOptions(from_scratch=True, **options))
 
 
-class Answering:
-    """Stand in for a model: streams the ids of an answer as `generate` does, the prompt first."""
+def streaming(ids):
+    """Return a `generate` that writes the ids of an answer, streamed as transformers does: the prompt first."""
+    import torch
 
-    device = "cpu"
-
-    def __init__(self, ids, real):
-        self.ids, self.generation_config = ids, real.generation_config
-
-    def generate(self, input_ids, streamer, eos_token_id, **_):
-        import torch
-
+    def generate(input_ids, streamer, eos_token_id, **_):
+        written = ids[: next((n for n, i in enumerate(ids, 1) if i in eos_token_id), len(ids))]
         streamer.put(input_ids)
-        for i in self.ids:
+        for i in written:
             streamer.put(torch.tensor([i]))
-            if i in eos_token_id:
-                break
         streamer.end()
+        return torch.cat([input_ids, torch.tensor([written])], -1)
+
+    return generate
 
 
 @pytest.mark.parametrize("name", ["deepseek_r1_distill", "qwen3", "qwen3_5_think"])
-def test_asking_streams_a_whole_answer_without_the_turns_end_and_a_failure(tmp_path, capsys, name):
+def test_asking_streams_a_whole_answer_without_the_turns_end_and_a_failure(tmp_path, capsys, monkeypatch, name):
     from rich.console import Console
+
+    from reasoning_ext.evaluate.streaming import StreamingEngine
 
     tokenizer = build(name, True)
     loaded = loaded_model(save_model(tmp_path / "model", tokenizer))
-    answering = Answering(written_ids(tokenizer, loaded.contract, WHOLE), loaded.model)
-    held = namedtuple("L", "model tokenizer contract")(answering, loaded.tokenizer, loaded.contract)
-    asked = (tokenizer("3+4?", return_tensors="pt"), Settings, Console(soft_wrap=True))
-    assert ask.stream(held, *asked) == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
+    asked = ([[{"role": "user", "content": "3+4?"}]], [(0, 0)], Settings)
+
+    def answered():
+        [[completion]] = StreamingEngine(loaded, Console(soft_wrap=True)).generate(*asked)
+        return completion.text
+
+    monkeypatch.setattr(loaded.model, "generate", streaming(written_ids(tokenizer, loaded.contract, WHOLE)))
+    assert answered() == WHOLE and capsys.readouterr().out.rstrip("\n") == WHOLE
 
     def fail(**_):
         raise MemoryError("too long")
 
-    answering.generate = fail
+    monkeypatch.setattr(loaded.model, "generate", fail)
     with pytest.raises(MemoryError, match="too long"):
-        ask.stream(held, *asked)
+        answered()
 
 
 def test_a_base_model_gets_the_default_template_and_keeps_it(run, sft_values, tmp_path, monkeypatch):

@@ -155,9 +155,8 @@ def _arguments(
     if stage == "dpo":
         return DPOConfig(**values | {"max_length": None, "per_device_train_batch_size": workload.rows // 2})
     values["num_generations"] = max(2, workload.rows)
-    if (
-        workload.rows == 1
-    ):  # a group has two rows at least, which TRL generates at once and trains on one after the other
+    # a group has two rows at least, which TRL generates at once and trains on one after the other
+    if workload.rows == 1:
         values |= {"steps_per_generation": 2, "gradient_accumulation_steps": 1 if _scores_before(training) else 2}
     elif _scores_before(training):
         values["num_iterations"] = 2

@@ -17,6 +17,7 @@ import typer
 from typer.cli import get_docs_for_click
 
 from reasoning_ext.cli import app
+from reasoning_ext.recipe.benchmarks import BENCHMARKS
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.plugins import functions_at
@@ -36,6 +37,7 @@ PUBLIC = {  # what scripts and rewards of one's own may call: module, its file, 
     "reasoning_ext.recipe.load": ("recipe/load.py", "load_recipes load_recipe"),
     "reasoning_ext.pipeline": ("pipeline.py", "run_recipes"),
     "reasoning_ext.runs.read": ("runs/read.py", "find_runs read_run"),
+    "reasoning_ext.runs.paired": ("runs/paired.py", "paired mcnemar flip_test bootstrap_interval holm problems_needed"),
     "reasoning_ext.evaluate.metrics": ("evaluate/metrics.py", "metrics pass_at_k majority_right interval"),
 }
 
@@ -93,6 +95,89 @@ def rewards_page() -> str:
 REWARDS_INTRO = """\
 A reward is a plain TRL function. What has a default in its signature may be set in a recipe; what has none is a column of the
 data. [Rewards](../rewards.md) tells how they are used and how to add one. Options of every reward, TRL's and yours too:
+"""
+
+
+def benchmarks_page() -> str:
+    """Write what each benchmark sets and what others have measured on it."""
+    lines = [
+        "# Benchmarks",
+        "",
+        MADE,
+        BENCHMARKS_INTRO,
+        "| benchmark | data set, split | format | samples | tokens | its own |",
+    ]
+    lines.append("|---|---|---|---|---|---|")
+    shown = (
+        "dataset_name",
+        "dataset_config",
+        "dataset_test_split",
+        "dataset_format",
+        "num_generations",
+        "max_completion_length",
+    )
+    alike, known = ("temperature", "top_p", "system_prompt"), stage_keys("eval")
+    for name, benchmark in BENCHMARKS.items():
+        values = benchmark.defaults
+        data = " ".join(f"`{values[key]}`" for key in shown[:3] if key in values)
+        own = [f"`{key}: {values[key]}`" for key in values if key in known and key not in (*shown, *alike)]
+        cells = (
+            name,
+            data,
+            f"`{values['dataset_format']}`",
+            values["num_generations"],
+            values["max_completion_length"],
+        )
+        lines.append(f"| {' | '.join(map(str, cells))} | {_cell(', '.join(own)) or '-'} |")
+    lines += [
+        "",
+        "## Published figures",
+        "",
+        PUBLISHED_INTRO,
+        "| benchmark | model | per cent | measured | source |",
+        "|---|---|---|---|---|",
+    ]
+    for name, benchmark in BENCHMARKS.items():
+        lines += [
+            f"| {name} | {one.model} | {one.percent} | {one.setting} | {one.source} |" for one in benchmark.published
+        ]
+    return "\n".join(lines) + "\n"
+
+
+BENCHMARKS_INTRO = r"""`benchmark: NAME` in a recipe of `stage: eval` sets the data set, its format, the prompt and how
+completions are drawn. What the recipe writes itself wins; `check` and the start of a run say which values are whose, and
+`recipe.yaml` in the run's folder holds all of them.
+
+```yaml
+stage: eval
+models: {sft: runs/1_sft, grpo: runs/2_grpo}
+benchmark: math500
+max_completion_length: 8192       # in the place of the benchmark's
+output_dir: runs/math500
+```
+
+Where the hub cannot be asked, name a file with the rows, `dataset_name: math500.jsonl`: the format reads the hub's columns
+and those of the files that others hand round. `gpqa_diamond` is gated: accept its terms on the hub and set `HF_TOKEN`. Its
+options are shuffled by a hash of each row, the same in every run whatever its seed; those of `mmlu_pro` stand as published.
+
+A prompt moves a score by itself. Measure the question alone and with another prompt before you say what a training brought:
+write a second recipe with another `system_prompt`, `null` for none.
+
+`benchmark: lm_eval:TASK` runs a task of [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness) on the
+loaded models (`pip install 'reasoning-ext[lm-eval]'`); `lm_eval:./task.yaml` is a file of your own, whose `dataset_path:
+json` reads local rows. Rows, prompt, sampling and judge are the task's. `system_prompt`, `max_samples`,
+`chat_template_kwargs` and `max_completion_length` are handed on, and the harness cuts thoughts off at the model's own closing
+tag; without `max_completion_length` it stops where the task says, often after 256 tokens, in the middle of a thought. The
+figures in `eval.json` have the harness's names and our intervals; completions are not kept, and nothing is compared with
+training data. Tasks that need the harness's extra `[math]` (`minerva_math500`) are refused: it wants antlr4-python3-runtime
+4.11, and math-verify has 4.13 here. Write `benchmark: math500` for these.
+
+All eight have `temperature: 0.6`, `top_p: 0.95` (DeepSeek-R1's) and a prompt that asks for steps and `\boxed{}`; samples are
+completions a problem beside the greedy one.
+"""
+PUBLISHED_INTRO = """\
+Printed below our own figures after an evaluation. Prompts, samples and judges differ from paper to paper, so that a few
+points of difference say nothing.
 """
 
 
@@ -175,7 +260,13 @@ Every command has `--help`. `run` and `check` take recipes and folders of recipe
 error; 129, 130 and 143 after SIGHUP, Ctrl-C and SIGTERM.
 """
 
-PAGES = {"keys.md": keys_page, "rewards.md": rewards_page, "cli.md": cli_page, "api.md": api_page}
+PAGES = {
+    "keys.md": keys_page,
+    "rewards.md": rewards_page,
+    "cli.md": cli_page,
+    "api.md": api_page,
+    "benchmarks.md": benchmarks_page,
+}
 
 
 def main() -> int:

@@ -25,6 +25,7 @@ from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
 from reasoning_ext.engines.opening import server_problem
 from reasoning_ext.errors import Level, Problem, UserError
+from reasoning_ext.recipe.benchmarks import lm_eval_task
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
@@ -120,7 +121,7 @@ class Look:
             return
         if self.run and folder.has_begun(recipe.output_dir):  # it goes on, and what it was told then is not told again
             if not reads_earlier(recipe, outputs(self.earlier)):
-                inspect(checked, None, hub=True, whole=False)
+                inspect(checked, None, hub=True, whole=False, rows=not lm_eval_task(recipe))
             return
         quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
         stopped = bool(checked.errors)
@@ -166,6 +167,8 @@ class Look:
             self._try_rewards(rows if hasattr(rows, "num_rows") else found.rows)
 
     def _why_unread(self) -> str:
+        if lm_eval_task(self.recipe):
+            return f"{self.recipe.get('benchmark')}, whose rows lm-evaluation-harness reads"
         name = self.recipe.get("dataset_name") or "datasets"
         if reads_earlier(self.recipe, outputs(self.earlier)):
             return f"{name}, made by an earlier recipe"

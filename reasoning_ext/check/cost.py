@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.folder import world_size
@@ -49,7 +50,7 @@ def batch_facts(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
     rows = round((facts.get("rows") or 0) * facts.get("fitting_share", 1))
     if recipe.stage not in TRAINED:
         each = recipe.get("num_generations")  # of an evaluation one more is greedy
-        each = (each + 1) * len(recipe.get("models") or [""]) if recipe.stage == "eval" else each
+        each = (each + 1) * len(eval_models(recipe)) if recipe.stage == "eval" else each
         return {"prompts": rows, "completions": rows * each} if rows else {}
     found, an_epoch = (_grpo if recipe.stage == "grpo" else _rows)(recipe, rows, facts)
     steps = recipe.get("max_steps") if recipe.get("max_steps") > 0 else 0

@@ -19,9 +19,8 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.scoring.spec import RewardSpec, reward_weights
 
 JUDGE = "math_answer"
-COMMA = re.compile(
-    r"[-+]?(?![1-9]\d{0,2}(?:,\d{3})+\b)(?:\d+|\d{1,3}(?:\.\d{3})+),\d+(?: ?[^\d,;]{1,12})?"
-)  # 3,5, 1.234,5 m; not 1,234
+# 3,5, 1.234,5 m; not 1,234
+COMMA = re.compile(r"[-+]?(?![1-9]\d{0,2}(?:,\d{3})+\b)(?:\d+|\d{1,3}(?:\.\d{3})+),\d+(?: ?[^\d,;]{1,12})?")
 POINT = re.compile(r"[-+]?\d+\.(?!\d{3}$)\d+")
 
 

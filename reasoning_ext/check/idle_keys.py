@@ -68,6 +68,8 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
         found = {key: recipe.get(key) for key in deciding.split() if key in recipe.keys}
         if found.get("engine") == "ray":  # which runs another one
             found["engine"] = (recipe.get("engine_kwargs") or {}).get("engine", "vllm")
+        if recipe.values.get("strategies"):  # which sample by themselves
+            found.pop("num_generations", None)
         parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
         if not found or any(one in values for one in parts) is works or recipe.refused(*found):
             continue

@@ -9,8 +9,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.check import named_inputs, rules, rules_generation, rules_models
+from reasoning_ext.check import named_inputs, rules, rules_benchmarks, rules_generation, rules_models
 from reasoning_ext.errors import Level, Problem, UserError
+from reasoning_ext.recipe.benchmarks import benchmark_line, lm_eval_task
 from reasoning_ext.recipe.keys import EVAL_REWARDS, TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.user_code import without_code
@@ -76,10 +77,10 @@ def unsloth_not_installed(recipe: Recipe) -> Iterator[Problem]:
 
 
 # asked again when the model of an earlier recipe is there
-OF_MODELS = (rules_models.unfit_adapter, rules_models.reference_below_adapter)
-OF_KEYS = (*rules.RULES, *OF_MODELS, rules_models.unknown_to_unsloth)
+OF_MODELS = (rules_models.unmatched_pattern, rules_models.unfit_adapter, rules_models.reference_below_adapter)
+OF_KEYS = (*rules.RULES, *rules_benchmarks.RULES, *OF_MODELS, rules_models.unknown_to_unsloth)
 OF_REWARDS = (rules.wrong_reward_weights, *rules_generation.RULES)
-OF_RUNS = (rules_generation.missing_engine, unsloth_not_installed)
+OF_RUNS = (rules_generation.missing_engine, rules_benchmarks.missing_lm_eval, unsloth_not_installed)
 
 
 def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]]], *arguments: Any) -> list[Problem]:
@@ -110,13 +111,17 @@ def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True, wr
         checked.add(broken_rules(recipe, named_inputs.RULES, made, run))
         checked.add(broken_rules(recipe, (*OF_KEYS[2:], *(OF_RUNS if run else ()))))
         parse(checked)
+    if line := benchmark_line(recipe):
+        checked.note("benchmark", line, code="benchmark")
     return checked
 
 
 def parse(checked: Checked) -> None:
     """Read the rewards, once."""
     recipe, wrong = checked.recipe, list[EntryError]()
-    listed = recipe.values.get("reward_funcs") or (EVAL_REWARDS if recipe.stage == "eval" else [])
+    listed = recipe.values.get("reward_funcs") or (
+        EVAL_REWARDS if recipe.stage == "eval" and not lm_eval_task(recipe) else []
+    )
     checked.specs = parse_rewards(listed, recipe.folder, wrong)
     checked.add(wrong)
     checked.add(broken_rules(recipe, OF_REWARDS[1:] if wrong else OF_REWARDS, checked.specs))

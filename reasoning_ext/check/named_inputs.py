@@ -1,6 +1,7 @@
 """What a recipe names, models, data, templates, formats: is it there and finished, and what is a run made of."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,11 @@ from reasoning_ext.data.format import FORMATS, find_format
 from reasoning_ext.data.gym import is_gym
 from reasoning_ext.data.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.evaluate.strategies import scorers_of
 from reasoning_ext.models.adapter import ADAPTER, MERGED, RANDOM, base_of, is_adapter
 from reasoning_ext.models.weights import CONFIGS, json_problem
-from reasoning_ext.recipe.entries import asks_server, entries, eval_models
+from reasoning_ext.recipe.benchmarks import lm_eval_task
+from reasoning_ext.recipe.entries import asks_server, entries, eval_models, listed_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.plugins import code_file
 from reasoning_ext.recipe.user_code import no_code
@@ -38,7 +41,10 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     if recipe.values.get("model_name_or_path"):
         sources["model"] = recipe.local(recipe.values["model_name_or_path"])
     sources |= {f"model {label}": recipe.local(name) for label, name in eval_models(recipe).items()}
-    for what, values in _data(recipe).items():
+    data = _data(recipe)
+    if task := lm_eval_task(recipe):  # which reads its rows itself
+        data, sources["benchmark"] = {}, task
+    for what, values in data.items():
         name, form = values["dataset_name"], values.get("dataset_format")
         sources[what] = str(find_generator(name, recipe.folder).file) if is_generator(name) else recipe.local(name)
         if form:
@@ -56,11 +62,15 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     for entry in [listed] if isinstance(listed, str) else listed or []:
         spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
+    for spelling in scorers_of(recipe.values.get("strategies")):
+        files[f"scorer {spelling}"] = code_file(spelling, HOMES, recipe.folder)
     for values in _data(recipe).values():
         name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
         if is_generator(name):
             files[f"dataset {name}"] = code_file(name, [], recipe.folder)
         files[f"format {form}"] = code_file(form, [FORMATS], recipe.folder)
+    if (task := Path(lm_eval_task(recipe))).suffix == ".yaml":  # its functions may be Python beside it
+        files[f"benchmark {task.name}"] = task
     found = {what: shown_path(file) for what, file in files.items() if file}
     if recipe.values.get("trust_remote_code"):
         models = eval_models(recipe).values() or [recipe.values.get("model_name_or_path")]
@@ -105,9 +115,10 @@ def unusable_model(recipe: Recipe, made: set[Path], run: bool) -> Problems:
     """A model that is not there, not finished, or no model; a hub name is not looked up."""
     models, hint = eval_models(recipe), "write models: {label: path, ...}"
     listed = recipe.values.get("models") if "models" in recipe.keys else None
-    if isinstance(listed, list) and len(models) < len(listed):
-        found = f"found two models called {next(iter(models))}" if models else "found a model without a name"
-        yield recipe.problem("models", found, hint=hint)
+    if isinstance(listed, list) and not all(listed):
+        yield recipe.problem("models", "found a model without a name", hint=hint)
+    if twice := [one for one, count in Counter(label for label, _ in listed_models(recipe)).items() if count > 1]:
+        yield recipe.problem("models", f"found two models called {twice[0]}", hint=hint)
     if any(not isinstance(label, str) for label in models):
         yield recipe.problem("models", f"found the labels {list(models)}", "names", "write a number in quotes")
     if recipe.stage == "eval" and not models and not recipe.refused("models", "model_name_or_path"):

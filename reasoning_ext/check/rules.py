@@ -38,8 +38,8 @@ BOUNDS = (
     ("1 or more", 1, math.inf, (
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps generation_batch_size "
         "steps_per_generation num_iterations max_samples max_length max_seq_length max_prompt_length keep diverse lora_r "
-        "max_completion_length min_generations max_generations precompute_ref_batch_size dataloader_prefetch_factor "
-        "dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps"
+        "max_completion_length thinking_budget min_thinking min_generations max_generations precompute_ref_batch_size "
+        "dataloader_prefetch_factor dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps"
     )),
     ("0 or more", 0, math.inf, (
         "learning_rate weight_decay max_grad_norm warmup_steps lora_dropout dataloader_num_workers neftune_noise_alpha "
@@ -90,7 +90,8 @@ RENDERED_WITH = (  # what is told to a tokenizer beside the variables of its tem
 def missing_key(recipe: Recipe) -> Problems:
     """A key that the stage cannot do without is missing."""
     for key in REQUIRED[recipe.stage]:
-        mixed = key == "dataset_name" and (recipe.values.get("datasets") is not None or recipe.refused("datasets"))
+        named = [recipe.values.get(other) is not None or recipe.refused(other) for other in ("datasets", "benchmark")]
+        mixed = key == "dataset_name" and any(named)
         if not (recipe.values.get(key) or mixed or recipe.refused(key)):
             hint = f"stage {recipe.stage} needs {', '.join(REQUIRED[recipe.stage])}"
             yield recipe.problem(key, "the key is missing", hint=hint)

@@ -11,9 +11,11 @@ from importlib.util import find_spec
 from typing import Any
 
 from reasoning_ext.check.rules import Problems, unknown_name
+from reasoning_ext.errors import KeyProblem
+from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.engine_options import OPTIONS, ServerOptions, server_problems
 from reasoning_ext.recipe.entries import asks_server
-from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK
+from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK, ThinkingCurve
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.scoring.spec import RewardSpec
@@ -127,6 +129,14 @@ def wrong_pairs(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
             yield recipe.problem(place, found, hint="add it to reward_funcs, with weight: 0.0 to measure alone")
 
 
+def wrong_strategy(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
+    """strategies has an unknown one, a wrong option, or a scorer that reads the gold."""
+    wrong = list[KeyProblem]()
+    if "strategies" in recipe.keys:
+        parse_strategies(recipe, specs, wrong)
+    yield from map(recipe.placed, wrong)
+
+
 def wrong_difficulty(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """difficulty is not two pass rates, the lower one first."""
     bounds = recipe.values.get("difficulty")
@@ -137,6 +147,44 @@ def wrong_difficulty(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
         yield recipe.problem("difficulty", f"found {bounds}", "the least and the highest pass rate, [0.1, 0.9]")
 
 
+def wrong_thinking(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
+    """A thinking budget leaves no room for an answer, is below the least thought, or keep_forced has no effect."""
+    budget, least = recipe.values.get("thinking_budget"), recipe.values.get("min_thinking")
+    most = recipe.get("max_completion_length") if {"thinking_budget", "min_thinking"} & recipe.keys.keys() else None
+    for key, value in (("thinking_budget", budget), ("min_thinking", least)):
+        if isinstance(value, int) and isinstance(most, int) and value >= most:
+            yield recipe.problem(
+                key, f"found {value}", f"fewer tokens than max_completion_length {most}, which hold the answer"
+            )
+    if isinstance(budget, int) and isinstance(least, int) and least > budget:
+        yield recipe.problem("min_thinking", f"found {least}", f"thinking_budget {budget} or fewer")
+    kwargs = recipe.values.get("generation_kwargs") or {}
+    if (budget or least) and (limit := kwargs.get("max_completion_tokens")) is not None:
+        found = f"found {limit} beside a thinking budget, whose rounds have limits of their own"
+        yield recipe.problem(("generation_kwargs", "max_completion_tokens"), found, hint=OUT)
+    if recipe.values.get("keep_forced") and budget is least is None:
+        found = "found true without thinking_budget or min_thinking, which alone force tokens"
+        yield recipe.problem("keep_forced", found, hint=OUT)
+
+
+def wrong_thinking_curve(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
+    """thinking_curve has an unknown name, shares that cut nothing or all, or budgets that no thought can have."""
+    given, known = recipe.values.get("thinking_curve"), dataclass_keys(ThinkingCurve)
+    for name, value in given.items() if isinstance(given, dict) else ():
+        place = ("thinking_curve", name)
+        if name not in known:
+            yield unknown_name(recipe, place, "name", value, known)
+        elif misfit := known[name].misfit(value):
+            yield recipe.problem(place, *misfit)
+        elif name == "shares" and not all(0 < share < 1 for share in value):
+            yield recipe.problem(place, f"found {value}", "shares above 0 and below 1")
+        elif name == "budgets" and value is not None:
+            most = recipe.get("max_completion_length") or math.inf
+            if not all(1 <= budget <= most for budget in value):
+                yield recipe.problem(place, f"found {value}", f"tokens from 1 to max_completion_length: {most}")
+
+
 RULES: tuple[Callable[[Recipe, list[RewardSpec]], Problems], ...] = (
     wrong_engine_option, unfit_for_engine, needs_tokenizer, contradictory_selection, wrong_pairs, wrong_difficulty,
+    wrong_strategy, wrong_thinking, wrong_thinking_curve,
 )  # fmt: skip

@@ -13,9 +13,22 @@ from typing import Any
 from reasoning_ext.errors import Problem
 from reasoning_ext.models.adapter import ADAPTER, LORA_KEYS, is_adapter
 from reasoning_ext.models.unsloth import BY_ITSELF, IN_MODEL_VLLM, TAKEN, starts_vllm
+from reasoning_ext.models.weights import CONFIGS
+from reasoning_ext.recipe.entries import is_pattern, matches, model_entries
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
 from reasoning_ext.runs.files import read_object
+from reasoning_ext.runs.folder import DONE, is_run
+
+
+def unmatched_pattern(recipe: Recipe) -> Iterator[Problem]:
+    """A pattern among the models that no folder fits, where what would make one has been run."""
+    for place, _, name in model_entries(recipe):
+        folder = Path(recipe.local(str(name))).parent
+        made = (folder / DONE).is_file() if is_run(folder) else any((folder / file).is_file() for file in CONFIGS)
+        if made and is_pattern(name) and not matches(recipe, name):
+            hint = f"see {folder} for what was saved; save_strategy, save_steps and save_total_limit say what is kept"
+            yield recipe.problem(place, f"found {name}, which no folder fits", "a pattern of folders with models", hint)
 
 
 def unfit_adapter(recipe: Recipe) -> Iterator[Problem]:
@@ -32,10 +45,8 @@ def unfit_adapter(recipe: Recipe) -> Iterator[Problem]:
     elif use_peft and not merge and (adapter := read_object(Path(name) / ADAPTER)):
         for key, own in LORA_KEYS.items():
             wanted, has = recipe.values.get(key), adapter.get(own)
-            if key in recipe.values and _plain(wanted) not in (
-                _plain(has),
-                ["all-linear"],
-            ):  # names only the model knows
+            # names only the model knows
+            if key in recipe.values and _plain(wanted) not in (_plain(has), ["all-linear"]):
                 found = f"found {wanted}, but the adapter {written} has {own} {has} and is trained further"
                 yield recipe.problem(key, found, hint="leave it out, or write merge_adapter: true")
 

@@ -14,8 +14,9 @@ from typing import Any
 from reasoning_ext.data.filters import TraceFilters
 from reasoning_ext.data.format import FORMATS
 from reasoning_ext.errors import UserError
+from reasoning_ext.evaluate.strategy_options import KINDS as STRATEGIES
 from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
-from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
+from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES, ThinkingCurve
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.load import expand
 from reasoning_ext.recipe.packaged import headline, packaged
@@ -76,6 +77,15 @@ def _value_schema(key: Key, keys: dict[str, Key]) -> dict[str, Any]:
     """Return the schema of a key's value; some hold mappings with keys of their own."""
     if key.name == "trace_filters":
         return {"anyOf": [_mapping(dataclass_keys(TraceFilters)), {"type": "null"}]}
+    if key.name == "strategies":
+        options = {kind: _mapping(dataclass_keys(record)) for kind, record in STRATEGIES.items()}
+        kinds: dict[str, Any] = {kind: {"anyOf": [of, {"type": "null"}]} for kind, of in options.items()}
+        kinds["self_consistency"]["anyOf"].append({"type": "integer"})
+        named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
+        named["properties"] = kinds
+        return {"anyOf": [{"type": "array", "items": {"anyOf": [{"enum": [*kinds]}, named]}}, {"type": "null"}]}
+    if key.name == "thinking_curve":
+        return {"anyOf": [_mapping(dataclass_keys(ThinkingCurve)), {"type": "boolean"}, {"type": "null"}]}
     if key.name == "datasets":
         entry = {k: keys[k] for k in ENTRY_KEYS if k in keys} | dataclass_keys(MixtureEntry)
         return {"anyOf": [{"type": "array", "items": _mapping(entry, "dataset_name")}, {"type": "null"}]}

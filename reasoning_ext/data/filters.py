@@ -25,9 +25,8 @@ NGRAM = 10  # words; the longest n-gram of Gopher's repetition rules (Rae et al.
 LOOP_TIMES, LOOP_WORDS = 5, 40  # a phrase so often in a row at the end, and together so many words, is a loop
 LANGUAGE_SHARE = 0.9
 _BATCH, _EXAMPLES = 512, 3
-_TOKEN = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{1,20}|\\[A-Za-z]*|\d{1,20}|_|[^\w\s]"
-)  # a flood is many of them
+# a flood is many of them
+_TOKEN = re.compile(r"[\u3040-\u30ff\u3400-\u9fff]|[^\W\d_]{1,20}|\\[A-Za-z]*|\d{1,20}|_|[^\w\s]")
 
 
 @dataclass(frozen=True)

@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 PROBLEMS = "problems.txt"  # in a run's folder: a digest a line of each problem in its training data
 QUESTIONS = ("problem", "question", "prompt", "Problem", "Question", "query", "instruction")
-PARTS = {
-    "instruction": ("instruction", "input"),
-    "Question": ("Body", "Question"),
-}  # alpaca, SVAMP: what is asked, in two
+# alpaca, SVAMP: what is asked, in two
+PARTS = {"instruction": ("instruction", "input"), "Question": ("Body", "Question")}
 TURNS = ("messages", "conversations")
 SPLITS = ("train", "test")
 

@@ -209,12 +209,8 @@ def _keep_judged(prepared: Prepared, specs: Sequence[RewardSpec]) -> None:
         return has_gold(row["answer"]) or not judged
 
     if judges:
-        _keep(
-            prepared,
-            ["answer", *{column for spec in judges for column in spec.when} - {"answer"}],
-            stays,
-            "without a gold",
-        )
+        others = {column for spec in judges for column in spec.when} - {"answer"}
+        _keep(prepared, ["answer", *others], stays, "without a gold")
 
 
 def _keep(prepared: Prepared, columns: list[str], stays: Callable[[Row], bool], step: str) -> None:

@@ -20,6 +20,7 @@ from reasoning_ext.runs.folder import unfinished
 if TYPE_CHECKING:
     from datasets import Dataset
 
+HERE = "where the hub cannot be asked, or asks for a token (HF_TOKEN), name a file with its rows"
 SAMPLES, SUMMARY = "samples.jsonl", "summary.json"  # in the folder of every run of `stage: sample`
 # what a run of `stage: sample` hands to another stage
 KEPT_ROWS = dict.fromkeys(("grpo", "sample", "eval"), "prompts.jsonl") | {"sft": "sft.jsonl", "dpo": "pairs.jsonl"}
@@ -59,8 +60,9 @@ def nothing_accepted(counts: dict[str, Any]) -> str:
         "unjudged": "no reward could judge them: see the golds, or write min_agreement",
         "other ends": f"mend what samples.jsonl has as their error {anew}",
         "failed": "see to the server",
+        "forced": "write keep_forced: true to keep what has forced tokens",
     }
-    wrong = counts.get("finished", 0) - counts.get("unjudged", 0)
+    wrong = counts.get("finished", 0) - counts.get("unjudged", 0) - counts.get("forced", 0)
     found = {name: wrong if name == "wrong" else counts.get(name, 0) for name in todo}
     said = ", ".join(f"{count} {name}" for name, count in found.items() if count)
     ends = ", ".join(f"{count} {name}" for name, count in counts.get("errors", {}).items())
@@ -140,7 +142,8 @@ def load_rows(
         raise
     except (OSError, KeyError, ValueError, TypeError, datasets.exceptions.DatasetGenerationError) as error:
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise DataError("dataset_name", f"cannot read {name}, split {split}: {one_line(cause)}") from error
+        hint = "" if source or is_generator(name) or is_gym(name) else HERE
+        raise DataError("dataset_name", f"cannot read {name}, split {split}: {one_line(cause)}", hint=hint) from error
     if not columns or getattr(rows, "num_rows", 1) == 0:
         raise DataError("dataset_name", f"{name} has no rows in split {split}")
     return rows

@@ -7,7 +7,7 @@ what it is drawn together with.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from reasoning_ext.think.template import Contract
 
 Key = tuple[int, int]
+NOT_GENERATES = {
+    *"seed generation_kwargs chat_template_kwargs logprobs stop hold_back limits thinking_budget min_thinking".split()
+}
 FAULTS = ("time-out", "connection", "no reply")
 
 
@@ -41,11 +44,21 @@ class SamplingSettings:
     seed: int = 0  # with a key, it decides what is drawn for it
     generation_kwargs: dict[str, Any] = field(default_factory=dict)  # further arguments of the engine's own generation
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    logprobs: bool = False  # tell the mean log-probability of what was drawn
+    stop: str = ""  # a text after which a completion is cut off, which it ends with then
+    hold_back: bool = False  # the first token neither begins what closes a thought nor ends the turn
+    limits: Mapping[Key, int] = field(default_factory=dict)  # of the keys that may have fewer tokens than the others
+    thinking_budget: int | None = None  # tokens after which a thought is closed, and the answer goes on
+    min_thinking: int | None = None  # tokens before which a thought is not let close
+
+    def limit(self, key: Key) -> int:
+        """Return how many tokens the completion of a key may have."""
+        return self.limits.get(key, self.max_completion_length)
 
     def generate_kwargs(self) -> dict[str, Any]:
         """Return the arguments for transformers' `model.generate`."""
         kwargs = {name: value for name, value in asdict(self).items() if value is not None}
-        for name in ("seed", "generation_kwargs", "chat_template_kwargs"):
+        for name in NOT_GENERATES & kwargs.keys():
             del kwargs[name]
         kwargs["max_new_tokens"] = kwargs.pop("max_completion_length")
         if self.temperature == 0:
@@ -62,8 +75,11 @@ class Completion:
     text: str  # the whole completion, `<think>...</think>answer`, special tokens left out
     ids: list[int]  # its token ids, with the end of the turn; none where a server does not tell them
     finished: bool  # it ended by itself, and was not cut off
-    tokens: int = 0
+    tokens: int = 0  # new ones: what a prompt's own beginning of the completion has is not counted
     error: str = ""  # why there is none: `time-out`, `http 500`, or the model's own doing: `empty`, `content_filter`
+    # mean of the drawn tokens', before temperature, top-k and so on, where it was asked for
+    logprob: float | None = None
+    forced: int = 0  # of the tokens, those that were put there and not drawn
 
 
 def is_fault(error: str) -> bool:
@@ -76,7 +92,11 @@ def is_fault(error: str) -> bool:
 
 
 class Engine(Protocol):
-    """What answers prompts."""
+    """What answers prompts.
+
+    Where the last message of a prompt is the assistant's, a whole completion's beginning, the completion goes on from it:
+    its text is whole, with that beginning, and its ids and tokens are the new ones.
+    """
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
@@ -102,14 +122,24 @@ def key_array(keys: Sequence[Key]) -> np.ndarray:
 
 
 def render_row(tokenizer: Any, contract: Contract, prompts: Sequence, row: int, settings: SamplingSettings) -> str:
-    """Render a row's prompt as the model reads it; raises a ContractError where the chat template refuses it."""
-    from reasoning_ext.think.render import render_prompt
+    """Render a row's prompt, and the beginning of its completion, as the model reads them, or raise a ContractError."""
+    from reasoning_ext.think.render import render_begun
     from reasoning_ext.think.template import ContractError
 
     try:
-        return render_prompt(tokenizer, contract, prompts[row], settings.chat_template_kwargs)
+        return render_begun(tokenizer, contract, prompts[row], settings.chat_template_kwargs)
     except ValueError as error:
         raise ContractError("dataset_name", f"row {row}: {error}") from error
+
+
+def begun(prompt: Sequence[dict[str, str]]) -> str:
+    """Return the beginning of the completion that a prompt brings along, or ""."""
+    return prompt[-1]["content"] if prompt and prompt[-1]["role"] == "assistant" else ""
+
+
+def held_back(tokenizer: Any, contract: Contract, stops: Sequence[int]) -> list[int]:
+    """Return the ids that no first token may be where `hold_back` is set."""
+    return sorted({tokenizer(contract.close.strip(), add_special_tokens=False)["input_ids"][0], *stops})
 
 
 def key_seed(seed: int, prompt: int, sample: int) -> int:

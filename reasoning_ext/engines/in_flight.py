@@ -33,6 +33,9 @@ FEW = 8  # keys that may all be without a completion
 WATCH_SECONDS = 2.0  # between two looks whether anybody answers
 FIRST_DELAY, LONGEST_DELAY = 0.5, 60.0  # seconds before a request is sent again that came too early in all its tries
 EMPTY = "empty"  # an error that is the model's own doing
+NOT_ON = (
+    "; going on from a completion's beginning needs a server with continue_final_message, as vLLM and SGLang have it"
+)
 
 
 @dataclass(eq=False)
@@ -130,6 +133,8 @@ class InFlight:
             try:
                 reply = await self._server.ask(body)
             except FaultError as fault:
+                if isinstance(fault, RefusedError):
+                    raise self._refused(fault, body) from None
                 if await self._is_last(fault, began):
                     if fault.error not in self._errors:
                         print(f"server: a completion failed ({fault.error}): {fault.said}", file=sys.stderr)
@@ -138,16 +143,21 @@ class InFlight:
                 delay = min(2 * delay, LONGEST_DELAY)
             else:
                 empty = reply.finish_reason in ("stop", None) and not (reply.content.strip() or reply.reasoning)
+                empty = empty and "continue_final_message" not in body  # where it may be that nothing is missing
                 if was_empty or not empty:
                     return EMPTY if empty else reply
                 was_empty = True
 
+    def _refused(self, fault: RefusedError, body: dict) -> EngineError:
+        """Say what the server refuses, and by what key."""
+        said = fault.advice(self.options.api_key_env)
+        if "continue_final_message" in body and fault.error in ("http 400", "http 422"):
+            return EngineError("engine", said + NOT_ON)
+        is_model = fault.error == "http 404" and "model" in fault.said.lower()
+        return EngineError("model_name_or_path" if is_model else "engine_kwargs", said)
+
     async def _is_last(self, fault: FaultError, began: float) -> bool:
         """Tell whether a request that failed is to blame for it; else it is sent again. Raises as `_answer`."""
-        if isinstance(fault, RefusedError):
-            is_model = fault.error == "http 404" and "model" in fault.said.lower()
-            key = "model_name_or_path" if is_model else "engine_kwargs"
-            raise EngineError(key, fault.advice(self.options.api_key_env))
         if fault.error == NO_REPLY and not self.answered:
             raise EngineError("engine_kwargs", fault.said)
         if fault.error != TOO_EARLY:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
+from reasoning_ext.engines.thinking import ThinkingEngine
 from reasoning_ext.models.source import ModelSource, model_source
 from reasoning_ext.recipe.engine_options import OPTIONS
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from reasoning_ext.recipe.load import Recipe
 
 SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
+OURS = ("thinking_budget", "min_thinking")  # keys of the stages that answer prompts without training
 
 
 def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> Engine:
@@ -29,7 +31,7 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
         served = name or recipe.values["model_name_or_path"]
         if problem := server_problem(recipe, served):
             raise EngineError("engine_kwargs", problem)
-        return ServerEngine(served, options, recipe.get("think_tags"))
+        return ThinkingEngine(ServerEngine(served, options, recipe.get("think_tags")))
     source = model_source(recipe.values, recipe.local, False, name, **overrides)
     if engine == "ray":
         from reasoning_ext.engines.ray import RayEngine
@@ -39,14 +41,17 @@ def open_engine(recipe: Recipe, name: str | None = None, **overrides: Any) -> En
 
 
 def open_local(engine: str, source: ModelSource, options: Any) -> Engine:
-    """Open the engine `transformers` or `vllm`, which have their model on this machine; raises as `open_engine`."""
+    """Open the engine `transformers` or `vllm`, which have their model on this machine; raises as `open_engine`.
+
+    Ray's workers do so too, and bound thoughts where the tokenizer is.
+    """
     if engine == "vllm":
         from reasoning_ext.engines.vllm import VllmEngine
 
-        return VllmEngine(source, options)
+        return ThinkingEngine(VllmEngine(source, options))
     from reasoning_ext.engines.transformers import TransformersEngine
 
-    return TransformersEngine(source.load(), source.batch_size)
+    return ThinkingEngine(TransformersEngine(source.load(), source.batch_size))
 
 
 def server_problem(recipe: Recipe, model: str) -> str:
@@ -59,7 +64,8 @@ def server_problem(recipe: Recipe, model: str) -> str:
 def sampling_settings(recipe: Recipe, **changed: Any) -> SamplingSettings:
     """Return how a recipe's completions are drawn, with some values changed."""
     written = recipe.config_values(GRPO_CONFIG)  # as TRL gets them, a temperature of 2 as 2.0
-    values: dict[str, Any] = {name: written.get(name, recipe.get(name)) for name in SETTINGS} | changed
+    values: dict[str, Any] = {name: written.get(name, recipe.get(name)) for name in SETTINGS}
+    values |= {name: recipe.get(name) for name in OURS if name in recipe.keys} | changed
     values |= {name: recipe.get(name) or {} for name in ("generation_kwargs", "chat_template_kwargs")}
     return SamplingSettings(**values)
 

@@ -12,11 +12,11 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
-from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_seed
+from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, begun, key_seed
 from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
@@ -33,6 +33,7 @@ OTHER_TAGS = (
     ("<|channel>thought", "<channel|>"),
     ("<|channel|>analysis<|message|>", "<|end|><|start|>assistant<|channel|>final<|message|>"),
 )
+GOES_ON = {"continue_final_message": True, "add_generation_prompt": False}  # a request to go on from a beginning
 # tokens at a text's end that a server should have left out
 END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z")
 
@@ -55,15 +56,23 @@ class ServerEngine:
         """Answer keys with one request each, in a thread of the engine's own; see `in_flight` for how that may end."""
         from reasoning_ext.engines.in_flight import InFlight
 
+        if settings.stop:
+            found = "found server, whose reply does not tell the end of a turn from a text to stop at"
+            raise EngineError("engine", f"{found}; write transformers or vllm")
+
         def body(key: Key) -> dict[str, Any]:
-            return request_body(self.model, prompts[key[0]], key_seed(settings.seed, *key), settings)
+            return self._body(prompts[key[0]], key, settings)
+
+        def completion(key: Key, found: Reply | str) -> Completion:
+            sent = body(key)
+            most = sent.get("max_completion_tokens", sent.get("max_tokens"))
+            return self._completion(key, found, most, begun(prompts[key[0]]), settings.logprobs)
 
         asked = request_body(self.model, [], 0, settings)
         try:
             json.dumps(asked, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise EngineError("generation_kwargs", f"found what no request can say: {error}; take it out") from None
-        completion = partial(self._completion, asked.get("max_completion_tokens", asked.get("max_tokens")))
         run = InFlight(self.model, self.options, keys, body, completion, self._answered)
         self._runs.add(run)
         try:
@@ -78,21 +87,35 @@ class ServerEngine:
         for run in list(self._runs):
             run.stop()
 
-    def _completion(self, most: Any, key: Key, found: Reply | str) -> Completion:
+    def _body(self, messages: list[dict[str, str]], key: Key, settings: SamplingSettings) -> dict[str, Any]:
+        """Return the request for a key; a completion's beginning is written with the model's own tags."""
+        seeded = replace(settings, max_completion_length=settings.limit(key))
+        body = request_body(self.model, messages, key_seed(settings.seed, *key), seeded)
+        if text := begun(messages):
+            body["messages"] = [*messages[:-1], {"role": "assistant", "content": self.contract.native(text)}]
+            body |= GOES_ON
+        return body
+
+    def _completion(self, key: Key, found: Reply | str, most: Any, begun: str, logprobs: bool) -> Completion:
         """Make a completion of a reply to a request for at most so many tokens, or of the reason why there is none."""
         if isinstance(found, str):
             return Completion(*key, text="", ids=[], finished=False, error=found)
         if found.finish_reason is None:  # it is cut off if it has as many tokens as it may have
             cut_off = isinstance(most, int) and 0 < most <= found.tokens
             found = found._replace(finish_reason="length" if cut_off else "stop")
-        reason, text = str(found.finish_reason), writable(whole_text(found, self.contract))
+        if logprobs and found.logprob is None and (found.content or found.reasoning):
+            problem = f"found server, and {self.model} is served without log-probabilities, which were asked for"
+            raise EngineError("engine", f"{problem}; serve it with them, as vLLM does, or write transformers or vllm")
+        whole = continued_text(found, self.contract, begun) if begun else whole_text(found, self.contract)
+        reason, text = str(found.finish_reason), writable(whole)
         tags = next((pair for pair in OTHER_TAGS if text.lstrip().startswith(pair[0]) and pair[1] in text), None)
         if tags and not self._told:
             self._told = True
             advice = f"write think_tags: {list(tags)}, or its thoughts count as a part of the answers"
             print(f"warning: {self.model} begins completions with {tags[0]}; {advice}", file=sys.stderr)
         error = "" if reason in ("stop", "length") else writable(reason)
-        return Completion(*key, text, ids=[], finished=reason == "stop", tokens=found.tokens, error=error)
+        finished, mean = reason == "stop", found.logprob if logprobs else None
+        return Completion(*key, text, [], finished, found.tokens, error, mean)
 
 
 def request_body(model: str, messages: list[dict[str, str]], seed: int, settings: SamplingSettings) -> dict[str, Any]:
@@ -111,6 +134,7 @@ def request_body(model: str, messages: list[dict[str, str]], seed: int, settings
         "min_p": settings.min_p,
         "repetition_penalty": None if settings.repetition_penalty == 1.0 else settings.repetition_penalty,
         "chat_template_kwargs": settings.chat_template_kwargs or None,
+        "logprobs": settings.logprobs or None,
     } | settings.generation_kwargs
     return {name: value for name, value in body.items() if value is not None}
 
@@ -126,10 +150,8 @@ def whole_text(reply: Reply, contract: Contract) -> str:
     >>> whole_text(Reply("3+4=7</think>7", "", "stop", 9), Contract())
     '<think>\n3+4=7</think>7'
     """
-    text, thought = reply.content, reply.reasoning.strip()
+    text, thought = without_end(reply.content), reply.reasoning.strip()
     opening, closing = contract.open.strip(), contract.close.strip()
-    while found := END.search(text, max(0, len(text.rstrip()) - 40)):
-        text = text[: found.start()]
     before, closed, after = text.partition(closing)
     inside = before.strip().removeprefix(opening).strip()
     if reply.reasoning:
@@ -142,6 +164,33 @@ def whole_text(reply: Reply, contract: Contract) -> str:
     if closed and opening not in before:
         text = opening + ("" if text.startswith("\n") else "\n") + text
     return contract.whole(text)
+
+
+def continued_text(reply: Reply, contract: Contract, begun: str) -> str:
+    r"""Make a reply that goes on from a whole completion's beginning whole, with that beginning.
+
+        What the server took for a thought goes on with the beginning's, where that is open, else with its answer.
+
+        >>> continued_text(Reply("7", "+4=7", "stop", 9), Contract(), "<think>
+    3")
+        '<think>
+    3+4=7
+    </think>
+
+    7'
+    """
+    text, is_open = without_end(reply.content), think.OPEN in begun and think.CLOSE not in begun
+    if not reply.reasoning or not is_open:
+        return contract.whole_from(begun, reply.reasoning + text)
+    closed = text.strip() or reply.finish_reason in ("stop", None)
+    return begun + reply.reasoning + (f"\n{think.CLOSE}\n\n{text.lstrip()}" if closed else "")
+
+
+def without_end(text: str) -> str:
+    """Take the tokens off a text's end that a server should have left out."""
+    while found := END.search(text, max(0, len(text.rstrip()) - 40)):
+        text = text[: found.start()]
+    return text
 
 
 def reachable(model: str, options: ServerOptions) -> str:
@@ -160,9 +209,8 @@ def reachable(model: str, options: ServerOptions) -> str:
         return await asyncio.gather(*map(look, options.urls()))
 
     faults = asyncio.run(look_at_all())
-    for (
-        fault
-    ) in faults:  # another status, such as 400, is for what else the request says, which the recipe may leave out
+    # another status, such as 400, is for what else the request says, which the recipe may leave out
+    for fault in faults:
         if isinstance(fault, RefusedError) and fault.error in ("http 401", "http 403", "http 404"):
             return fault.advice(options.api_key_env)
     if any(fault is None or isinstance(fault, RefusedError) for fault in faults):

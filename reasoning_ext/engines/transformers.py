@@ -17,16 +17,26 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import LogitsProcessor, LogitsProcessorList
+from transformers import LogitsProcessor, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
 from transformers.generation import logits_process
 
-from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
+from reasoning_ext.engines.base import (
+    Completion,
+    EngineError,
+    Key,
+    SamplingSettings,
+    begun,
+    held_back,
+    key_array,
+    key_seed,
+    render_row,
+)
 from reasoning_ext.errors import one_line
 from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.models.watching import watched
 from reasoning_ext.shown import print
 from reasoning_ext.think.render import count_tokens
-from reasoning_ext.think.template import Contract, decoder
+from reasoning_ext.think.template import Contract, Decoder, decoder
 
 FINISHED_SHARE = 8  # one row in so many must have ended before the batch is made smaller, since that copies the cache
 # In generate's own order: the setting, the class that applies it, the value that leaves everything as it is.
@@ -41,11 +51,14 @@ WARPERS: tuple[tuple[str, type, Any], ...] = (
 
 
 class TransformersEngine:
-    """Answers prompts with a loaded model, in batches that are halved where the memory is too small; see `base.Engine`."""
+    """Answers prompts with a loaded model, in batches that are halved where the memory is too small; see `base.Engine`.
 
-    def __init__(self, loaded: Loaded, batch_size: int):
+    With a streamer of transformers, which needs a batch size of 1, completions are seen as they come.
+    """
+
+    def __init__(self, loaded: Loaded, batch_size: int, streamer: Any = None):
         self.model, self.tokenizer, self.contract = loaded.model, loaded.tokenizer, loaded.contract
-        self.batch_size = batch_size
+        self.batch_size, self.streamer = batch_size, streamer
 
     def generate(
         self, prompts: Sequence[list[dict[str, str]]], keys: Sequence[Key], settings: SamplingSettings
@@ -60,7 +73,8 @@ class TransformersEngine:
         while start < len(keys_K2):
             batch = [(p, sample) for p, sample in keys_K2[start : start + self.batch_size].tolist()]
             try:
-                completions = self._answer({p: render(p) for p in {p for p, _ in batch}}, batch, settings)
+                rendered = {p: (render(p), begun(prompts[p])) for p in {p for p, _ in batch}}
+                completions = self._answer(rendered, batch, settings)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
                     raise EngineError("max_completion_length", "found too little memory for one completion") from error
@@ -76,31 +90,47 @@ class TransformersEngine:
         """Let go of the model; the stage's end gives its memory back."""
         self.model = None
 
-    def _answer(self, rendered: dict[int, str], batch: list[Key], settings: SamplingSettings) -> list[Completion]:
+    def _answer(
+        self, rendered: dict[int, tuple[str, str]], batch: list[Key], settings: SamplingSettings
+    ) -> list[Completion]:
+        """Answer a batch; `rendered` has each prompt as the model reads it, and the beginning of its completion."""
         stops = stop_ids(self.model, self.tokenizer, self.contract)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = stops[0]
         options = {"return_tensors": "pt", "padding": True, "padding_side": "left", "add_special_tokens": False}
-        inputs = self.tokenizer([rendered[p] for p, _ in batch], **options).to(self.model.device)
+        inputs = self.tokenizer([rendered[p][0] for p, _ in batch], **options).to(self.model.device)
         inputs.pop("token_type_ids", None)
         fixed: dict[str, Any] = {"pad_token_id": self.tokenizer.pad_token_id, "eos_token_id": stops}
-        if _has_cache(self.model):
+        if self.streamer is not None:
+            fixed["streamer"] = self.streamer
+        elif _has_cache(self.model):
             fixed |= {"custom_generate": decode, "prompt_of_row": [p for p, _ in batch]}
-        output = self._generate(inputs, fixed, batch, settings)
-        text_of, found = decoder(self.tokenizer, self.contract), []
-        for key, ids in zip(batch, output[:, inputs["input_ids"].shape[1] :].tolist(), strict=True):
+        if settings.hold_back:
+            fixed["begin_suppress_tokens"] = held_back(self.tokenizer, self.contract, stops)
+        length, text_of, found = inputs["input_ids"].shape[1], decoder(self.tokenizer, self.contract), []
+        if settings.stop or settings.limits:
+            stops_of_rows = RowStops([settings.limit(key) for key in batch], settings.stop, text_of, length)
+            fixed["stopping_criteria"] = StoppingCriteriaList([stops_of_rows])
+        notes = [DrawnLogprobs(length)] if settings.logprobs else []
+        output = self._generate(inputs, fixed, batch, settings, notes)
+        logprobs = notes[0].of(output) if notes else None
+        for row, (key, ids) in enumerate(zip(batch, output[:, length:].tolist(), strict=True)):
+            ids = ids[: settings.limit(key)]
+            ids = ids[: text_of.stopped(ids, settings.stop)]
             end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
             finished, kept = end < len(ids), ids[: end + 1]
-            found.append(Completion(*key, text_of(ids[:end]), kept, finished, len(kept)))
+            text = text_of(ids[:end], rendered[key[0]][1], settings.stop)
+            mean = float(logprobs[row, : len(kept)].mean()) if logprobs is not None and kept else None
+            found.append(Completion(*key, text, kept, finished, len(kept), logprob=mean))
         return found
 
     def _generate(
-        self, inputs: Any, fixed: dict[str, Any], batch: list[Key], settings: SamplingSettings
+        self, inputs: Any, fixed: dict[str, Any], batch: list[Key], settings: SamplingSettings, notes: list[Any]
     ) -> torch.Tensor:
         """Call `generate`; what is wrong with a recipe's own arguments is the user's to mend."""
         given = settings.generation_kwargs
         try:
-            arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device)
+            arguments = _arguments(settings, batch, inputs["input_ids"].shape[1], self.model.device, notes)
             with torch.inference_mode(), watched(self.model, arguments["max_new_tokens"]):
                 return self.model.generate(**inputs, **arguments, **fixed)
         except (ValueError, TypeError) as error:
@@ -126,13 +156,55 @@ class KeyedDraw(LogitsProcessor):
         return torch.full_like(scores, -torch.inf).scatter_(1, token_B1.clamp(max=scores.shape[-1] - 1), 0.0)
 
 
+class DrawnLogprobs(LogitsProcessor):
+    """Note the log-probability of each token that is drawn, from the scores as they stand here in the chain."""
+
+    def __init__(self, prompt_length: int):
+        self.prompt_length, self.scores_BV, self.found = prompt_length, torch.empty(0), list[torch.Tensor]()
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note those of the last tokens, and return the scores as they are."""
+        if input_ids.shape[1] > self.prompt_length:
+            self._note(input_ids[:, -1:])
+        self.scores_BV = scores
+        return scores
+
+    def _note(self, token_B1: torch.Tensor) -> None:
+        self.found.append(self.scores_BV.gather(1, token_B1)[:, 0] - self.scores_BV.logsumexp(-1))
+
+    def of(self, ids_BT: torch.Tensor) -> torch.Tensor:
+        """Return the log-probabilities of the drawn tokens of prompts and completions, (B, T - prompt), on the CPU."""
+        if len(self.found) < ids_BT.shape[1] - self.prompt_length:  # the last one's, which no call has seen
+            self._note(ids_BT[:, -1:])
+        return torch.stack(self.found, -1).cpu()
+
+
+class RowStops(StoppingCriteria):
+    """End each row at a limit of its own, or behind a text; transformers' `stop_strings` may begin in the prompt."""
+
+    def __init__(self, limits: list[int], stop: str, text_of: Decoder, prompt_length: int):
+        self.limits, self.stop, self.text_of, self.prompt_length = limits, stop, text_of, prompt_length
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """Tell which rows have ended, (B,); the text ends in the last token, and no token is shorter than a byte."""
+        new = input_ids.shape[1] - self.prompt_length
+        over = [new >= limit for limit in self.limits]
+        if self.stop:
+            tails = input_ids[:, -min(new, len(self.stop.encode()) + 1) :].tolist()
+            over = [at_limit or self.text_of.has(ids, self.stop) for at_limit, ids in zip(over, tails, strict=True)]
+        return torch.tensor(over, device=input_ids.device)
+
+
 def _arguments(
-    settings: SamplingSettings, batch: list[Key], prompt_length: int, device: torch.device
+    settings: SamplingSettings, batch: list[Key], prompt_length: int, device: torch.device, notes: list[Any]
 ) -> dict[str, Any]:
-    """Return the arguments of `generate`; logits processors sample, so that it is told to take the likeliest token."""
+    """Return the arguments of `generate`; logits processors sample, so that it is told to take the likeliest token.
+
+    Before all of those stand `notes`, processors that change nothing.
+    """
     kwargs = settings.generate_kwargs()
     if not kwargs.pop("do_sample"):
-        return kwargs | {"do_sample": False}
+        return kwargs | {"do_sample": False, "logits_processor": LogitsProcessorList(notes)}
     values = {name: kwargs.pop(name, neutral) for name, _, neutral in WARPERS}
     chain = [cls(values[name]) for name, cls, neutral in WARPERS if values[name] not in (neutral, None)]
     seeds, count = [key_seed(settings.seed, *key) for key in batch], kwargs["max_new_tokens"]
@@ -140,7 +212,7 @@ def _arguments(
     uniforms_BT = torch.stack([torch.rand(count, generator=one, dtype=torch.float64) for one in generators])
     kind = torch.float32 if device.type == "mps" else torch.float64
     drawn = KeyedDraw(uniforms_BT.to(kind).to(device), prompt_length)
-    return kwargs | {"do_sample": False, "logits_processor": LogitsProcessorList([*chain, drawn])}
+    return kwargs | {"do_sample": False, "logits_processor": LogitsProcessorList([*notes, *chain, drawn])}
 
 
 def _has_cache(model: Any) -> bool:
@@ -171,7 +243,6 @@ def decode(
     the whole batch to its end, because some keep a state for every row. Returned are prompts and completions, (B, at most L +
     max_new_tokens), padded on the right.
     """
-    ends = torch.tensor(_listed(generation_config.eos_token_id), device=input_ids.device)
     cache, mask = model_kwargs["past_key_values"], model_kwargs.get("attention_mask")
     mask = torch.ones_like(input_ids) if mask is None else mask  # generate leaves out one without padding
     position_ids = mask.cumsum(-1).sub(1).clamp(min=0)
@@ -187,9 +258,9 @@ def decode(
         new_B = torch.full_like(token_B, generation_config.pad_token_id)
         new_B[rows[~over]] = token_B[rows[~over]]
         ids_BT = torch.cat([ids_BT, new_B[:, None]], -1)
-        over = over | torch.isin(new_B[rows], ends)
+        over = over | stopping_criteria(ids_BT, None)[rows]
         ended = int(over.sum())
-        if ended == len(over) or ids_BT.shape[1] >= generation_config.max_length:
+        if ended == len(over):
             return ids_BT
         if ended * FINISHED_SHARE >= len(over):
             left = (~over).nonzero()[:, 0]

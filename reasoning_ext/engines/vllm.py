@@ -15,7 +15,17 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSettings, key_array, key_seed, render_row
+from reasoning_ext.engines.base import (
+    Completion,
+    EngineError,
+    Key,
+    SamplingSettings,
+    begun,
+    held_back,
+    key_array,
+    key_seed,
+    render_row,
+)
 from reasoning_ext.errors import one_line
 from reasoning_ext.models.adapter import ADAPTER, adapter_base, adapter_rank, is_adapter
 from reasoning_ext.models.loaded import base_revision
@@ -71,14 +81,17 @@ class VllmEngine:
 
         stops = sorted({self.tokenizer.eos_token_id, self.contract.end_id} - {None})
         text_of = decoder(self.tokenizer, self.contract)
+        banned = held_back(self.tokenizer, self.contract, stops) if settings.hold_back else []  # for a lone first token
+        held = {"logit_bias": dict.fromkeys(banned, -100.0)} if banned else {}
         keys_K2 = key_array(keys)
         for start in range(0, len(keys_K2), self._chunk):
             chunk = [(p, g) for p, g in keys_K2[start : start + self._chunk].tolist()]
-            prompt_ids = {p: self._prompt_ids(prompts, p, settings) for p in dict.fromkeys(p for p, _ in chunk)}
+            most = {key[0]: settings.limit(key) for key in sorted(chunk, key=settings.limit)}
+            prompt_ids = {p: self._prompt_ids(prompts, p, settings, wanted) for p, wanted in most.items()}
             try:
                 outputs = self._llm.generate(
                     [{"prompt_token_ids": prompt_ids[p]} for p, _ in chunk],
-                    [SamplingParams(**sampling_arguments(settings, key, stops)) for key in chunk],
+                    [SamplingParams(**(sampling_arguments(settings, key, stops) | held)) for key in chunk],
                     use_tqdm=False,
                     lora_request=self._adapter,
                 )
@@ -90,18 +103,21 @@ class VllmEngine:
             for key, output in zip(chunk, (request.outputs[0] for request in outputs), strict=True):
                 ids, ended = list(output.token_ids), output.finish_reason == "stop"  # with the token that stopped it
                 by_token = ended and not isinstance(output.stop_reason, str)  # a text to stop at belongs to it
-                found.append(Completion(*key, text_of(ids[:-1] if by_token else ids), ids, ended, len(ids)))
+                text = text_of(ids[:-1] if by_token else ids, begun(prompts[key[0]]), settings.stop)
+                finished = ended and (by_token or output.stop_reason != settings.stop)
+                mean = output.cumulative_logprob / len(ids) if settings.logprobs and ids else None
+                found.append(Completion(*key, text, ids, finished, len(ids), logprob=mean))
             yield found
 
     def close(self) -> None:
         """End vLLM's own process, which gives back all memory of the card."""
         self._llm.llm_engine.engine_core.shutdown()
 
-    def _prompt_ids(self, prompts: Sequence, row: int, settings: SamplingSettings) -> list[int]:
-        """Return a prompt's token ids, if a completion fits beside them."""
+    def _prompt_ids(self, prompts: Sequence, row: int, settings: SamplingSettings, wanted: int) -> list[int]:
+        """Return a prompt's token ids, if a completion of so many tokens fits beside them."""
         text = render_row(self.tokenizer, self.contract, prompts, row, settings)
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
-        room, wanted = self._llm.llm_engine.model_config.max_model_len, settings.max_completion_length
+        room = self._llm.llm_engine.model_config.max_model_len
         if len(ids) + wanted > room:
             problem = f"found {wanted}, and the prompt of row {row} has {len(ids)} tokens of vLLM's context of {room}"
             raise EngineError("max_completion_length", f"{problem}; write a smaller one, or leave such prompts out")
@@ -175,7 +191,11 @@ def refuse_adapter(folder: str) -> None:
 
 
 def sampling_arguments(settings: SamplingSettings, key: Key, stops: list[int]) -> dict[str, Any]:
-    """Return the arguments of `vllm.SamplingParams` for one completion; it adds the stops that the model's config names."""
+    """Return the arguments of `vllm.SamplingParams` for one completion.
+
+    vLLM adds the stops that the model's config names; its log-probabilities are those before a repetition penalty.
+    """
+    stop = {"stop": [settings.stop], "include_stop_str_in_output": True, "detokenize": True} if settings.stop else {}
     return {
         "n": 1,
         "seed": key_seed(settings.seed, *key),
@@ -184,8 +204,9 @@ def sampling_arguments(settings: SamplingSettings, key: Key, stops: list[int]) -
         "top_k": settings.top_k or 0,  # all tokens, as with TRL and transformers
         "min_p": settings.min_p or 0.0,
         "repetition_penalty": settings.repetition_penalty,
-        "max_tokens": settings.max_completion_length,
+        "max_tokens": settings.limit(key),
         "stop_token_ids": stops,
         "detokenize": False,
         "skip_special_tokens": False,
-    } | settings.generation_kwargs
+        "logprobs": 0 if settings.logprobs else None,  # of the drawn token alone
+    } | (settings.generation_kwargs | stop)

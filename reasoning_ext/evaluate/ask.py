@@ -1,100 +1,216 @@
-"""`reasoning-ext ask`: one question to one model; the thought streams by dimmed, then the answer, then the vote.
+"""`reasoning-ext ask`: a model is asked, once or turn by turn; its thought streams by, then the answer, then the vote.
 
-A run is asked as it was trained: with the system prompt, the arguments of the chat template and the think tags of its recipe.
+A run is asked as it was trained: with the system prompt, the template's arguments and the think tags of its recipe.
+What was answered before stands in the next prompt without its thought, as templates of reasoning models have it.
 """
 
 from __future__ import annotations
 
-import itertools
 import logging
 import re
 import sys
+import time
 import warnings
-from collections import Counter
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from reasoning_ext import think
 from reasoning_ext.data.lineage import prompt_settings, run_of, run_recipe
-from reasoning_ext.engines.base import SamplingSettings
+from reasoning_ext.engines.base import Completion, SamplingSettings
 from reasoning_ext.errors import UserError
-from reasoning_ext.scoring.votes import same_answers
+from reasoning_ext.evaluate.choice import Choice, choose
 from reasoning_ext.shown import print, visible
-from reasoning_ext.think.render import render_prompt
-from reasoning_ext.verifier import said as answer_of
+from reasoning_ext.think.render import count_tokens, render_prompt
 
 if TYPE_CHECKING:
-    from reasoning_ext.models.loaded import Loaded, LoadOptions
+    from rich.console import Console
+
+    from reasoning_ext.models.loaded import LoadOptions
 
 SHOWN = 200  # characters of an answer that is not streamed
+PROMPT, QUIT = "> ", "/quit"
 
 
 def ask_and_print(
-    model: str, question: str, n: int, temperature: float, most: int, seed: int, system_prompt: str | None = None
+    models: list[str],
+    question: str | None,
+    choice: Choice,
+    settings: SamplingSettings,
+    system_prompt: str | None = None,
 ) -> None:
-    """Ask a run, a folder with weights or a model of the hub for n completions of at most so many tokens, and show them.
+    """Ask a run, a folder with weights or a model of the hub, or two of them side by side, and show what they say.
 
-    The first is streamed, of the others the answers are shown, then the vote. A system prompt stands in the place of the one
-    that a run was trained with. Raises a ModelError or UserError where the model cannot be loaded or has no room.
+    Without a question there are those that are typed, or those of standard input, one a line, and each is asked behind
+    the earlier ones. Of several completions the first is streamed, of the others the answers are shown, then what the
+    strategy takes. A system prompt stands in the place of the one that a run was trained with.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        UserError: there is no question, it is no text, or it leaves no room; or the settings contradict each other.
     """
-    if re.search("[\ud800-\udfff]", question + (system_prompt or "")):  # as the system hands bytes on that are no text
-        raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
+    _refuse_contradictions(settings)
+    for text in (question or "", system_prompt or ""):
+        _refuse_bytes(text)
     logging.disable(logging.WARNING)  # which nobody who asks can act on
     warnings.simplefilter("ignore")
     from rich.console import Console
     from transformers.utils.logging import disable_progress_bar
-    from trl import ModelConfig
-
-    from reasoning_ext.engines.transformers import TransformersEngine
-    from reasoning_ext.models.load import load_model
 
     disable_progress_bar()
-    trained_with, options = _as_trained(model, seed)
-    system = (trained_with or "") if system_prompt is None else system_prompt
-    loaded = load_model(model, ModelConfig(dtype="auto"), options)
-    prompt = [{"role": "system", "content": system}] * bool(system) + [{"role": "user", "content": question}]
-    inputs, room = _inputs(loaded, prompt, kwargs := options.chat_template_kwargs)
-    settings = SamplingSettings(min(most, room), temperature, seed=seed, chat_template_kwargs=kwargs)
+    settings = replace(settings, logprobs=choice.logprobs)
+    talks = [Conversation(model, choice, settings, system_prompt) for model in models]
     console = Console(highlight=False, soft_wrap=True, emoji=False)
-    if n > 1:
-        console.print(f"completion 1 of {n}:", markup=False)
-    texts = [stream(loaded, inputs, settings, console)]
-    for batch in TransformersEngine(loaded, n).generate([prompt], [(0, i) for i in range(1, n)], settings):
-        for completion in batch:
-            texts.append(completion.text)
-            answer = " ".join((think.answer(completion.text) or "").split()) or "(no answer)"
-            answer = answer if len(answer) <= SHOWN else f"{answer[:SHOWN]} ..."
-            console.print(visible(f"completion {len(texts)} of {n}: {answer}"), markup=False)
-    if n > 1:
-        console.print(visible(vote_line(texts)), markup=False)
+    for each in [question] if question is not None else questions():
+        _refuse_bytes(each)
+        ask_all(talks, each, console)
 
 
-def vote_line(completions: list[str]) -> str:
-    r"""Return the vote in words: each answer as most of its completions write it, and how many give it.
-
-    >>> vote_line(["The answer is 42.", "<think>6*7", "x = 42", r"\boxed{41}", "<think>6*7=42</think>42"])
-    'vote: 42 (3 of 5), 41 (1 of 5), (no answer) (1 of 5)'
-    """
-    said = [think.answer(text) or "" for text in completions]
-    written = [Counter(answer_of(said[i]) for i in group) for group in same_answers(completions)]
-    counts = [(wordings.most_common(1)[0][0], wordings.total()) for wordings in written]
-    if without := len(said) - sum(count for _, count in counts):
-        counts.append(("(no answer)", without))
-    return "vote: " + ", ".join(f"{answer} ({count} of {len(said)})" for answer, count in counts)
+def _refuse_bytes(text: str) -> None:
+    if re.search("[\ud800-\udfff]", text):  # as the system hands bytes on that are no text
+        raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
 
 
-def split_style(text: str, start: int, opened: str, closed: str) -> list[tuple[str, bool]]:
-    """Split what has come of a text since a place into parts that are the thought, tags included, and parts that are not.
+def _refuse_contradictions(settings: SamplingSettings) -> None:
+    least, budget, most = settings.min_thinking, settings.thinking_budget, settings.max_completion_length
+    for option, value in (("--thinking-budget", budget), ("--min-thinking", least)):
+        if value is not None and value >= most:
+            raise UserError(f"{option}: found {value}, allowed: fewer tokens than --max-completion-length {most}")
+    if least is not None and budget is not None and least > budget:
+        raise UserError(f"--min-thinking: found {least}, allowed: --thinking-budget {budget} or fewer")
 
-    >>> split_style("<think>6*7</think>42", 3, "<think>", "</think>")
-    [('ink>6*7</think>', True), ('42', False)]
-    """
-    begin, end = text.find(opened), text.find(closed, text.find(opened))
-    end = len(text) if end < 0 else end + len(closed)
-    cuts = [start, max(start, begin), max(start, end), len(text)] if begin >= 0 else [start, len(text)]
-    parts = [(text[a:b], i == 1) for i, (a, b) in enumerate(itertools.pairwise(cuts))]
-    return [(part, thought) for part, thought in parts if part]
+
+def questions() -> Iterator[str]:
+    """Yield what is typed until Ctrl-D, an empty line or `/quit`; without a terminal print and yield each line."""
+    with suppress(AttributeError):  # a stream that Python has made of text, or none
+        sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
+    if sys.stdin and sys.stdin.isatty():
+        with suppress(ImportError):
+            import readline  # noqa: F401
+        with suppress(EOFError):
+            while (line := input(PROMPT).strip()) not in ("", QUIT):
+                yield line
+        return
+    found = False
+    for line in map(str.strip, sys.stdin or ()):
+        if line == QUIT:
+            break
+        if line:
+            print(f"{PROMPT}{line}", flush=True)
+            found = True
+            yield line
+    if not found:
+        raise UserError("ask: found no question, allowed: one behind the model, typed, or as a line of standard input")
+
+
+class Conversation:
+    """One model and what it was asked: `messages` stand before the next question, answers without their thoughts."""
+
+    def __init__(self, model: str, choice: Choice, settings: SamplingSettings, system_prompt: str | None):
+        from trl import ModelConfig
+
+        from reasoning_ext.models.load import load_model
+
+        trained_with, options = _as_trained(model, settings.seed)
+        system = (trained_with or "") if system_prompt is None else system_prompt
+        self.name, self.choice = model, choice
+        self.settings = replace(settings, chat_template_kwargs=options.chat_template_kwargs)
+        self.loaded = load_model(model, ModelConfig(dtype="auto"), options)
+        self.messages = [{"role": "system", "content": system}] * bool(system)
+
+    def ask(self, question: str, console: Console) -> None:
+        """Ask, show what comes, its tokens and seconds, and remember the answer; a UserError where there is no room."""
+        prompt = [*self.messages, {"role": "user", "content": question}]
+        settings, room = self.settings, self._room(prompt)
+        for name in ("max_completion_length", "thinking_budget"):
+            if (value := getattr(settings, name)) is not None:
+                settings = replace(settings, **{name: min(value, room)})
+        started, n = time.perf_counter(), self.choice.n
+        completions = list(self._answers(prompt, settings, console))
+        chosen = 0
+        if n > 1:
+            chosen, lines = choose(self.choice, prompt, completions)
+            for line in lines:
+                console.print(visible(line), markup=False)
+        answer = (think.answer(completions[chosen].text) or "").strip()
+        if self.choice.kind and answer:
+            console.print(visible(f"answer: {answer}"), markup=False)
+        console.print(_spent(completions, time.perf_counter() - started), style="dim", markup=False)
+        if answer:  # a turn without one would be an answer to learn from
+            self.messages = [*prompt, {"role": "assistant", "content": answer}]
+
+    def _answers(
+        self, prompt: list[dict[str, str]], settings: SamplingSettings, console: Console
+    ) -> Iterator[Completion]:
+        """Draw the completions, the first streamed, of the others the answers shown."""
+        from reasoning_ext.engines.thinking import ThinkingEngine
+        from reasoning_ext.engines.transformers import TransformersEngine
+        from reasoning_ext.evaluate.streaming import StreamingEngine
+
+        n = self.choice.n
+        if n > 1:
+            console.print(f"completion 1 of {n}:", markup=False)
+        streaming = ThinkingEngine(StreamingEngine(self.loaded, console))
+        [[first]] = streaming.generate([prompt], [(0, 0)], settings)
+        console.print()
+        if not first.finished:
+            console.print(f"cut off after {first.tokens} tokens", markup=False)
+        yield first
+        engine = ThinkingEngine(TransformersEngine(self.loaded, n))
+        for batch in engine.generate([prompt], [(0, i) for i in range(1, n)], settings):
+            for completion in batch:
+                answer = " ".join((think.answer(completion.text) or "").split()) or "(no answer)"
+                answer = answer if len(answer) <= SHOWN else f"{answer[:SHOWN]} ..."
+                console.print(visible(f"completion {completion.sample + 1} of {n}: {answer}"), markup=False)
+                yield completion
+
+    def _room(self, prompt: list[dict[str, str]]) -> int:
+        """Return how many tokens a completion may have; raises a UserError where that is none."""
+        try:
+            text = render_prompt(
+                self.loaded.tokenizer, self.loaded.contract, prompt, self.settings.chat_template_kwargs
+            )
+        except ValueError as error:
+            raise UserError(f"ask: {error}") from error
+        taken, config = count_tokens(self.loaded.tokenizer, text), self.loaded.model.config.get_text_config()
+        context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        if taken >= context:
+            what = "question" if self.messages[-1:] == [] or self.messages[-1]["role"] == "system" else "conversation"
+            raise UserError(f"ask: found a {what} of {taken} tokens, allowed: fewer than the model's {context}")
+        return int(context - taken)
+
+
+def ask_all(talks: list[Conversation], question: str, console: Console) -> None:
+    """Ask one model, or several: on a terminal in columns, elsewhere one after the other."""
+    if len(talks) == 1:
+        talks[0].ask(question, console)
+        return
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    told, table = [], Table(expand=True)
+    for talk in talks:
+        if not console.is_terminal:
+            console.print(visible(f"{talk.name}:"), markup=False)
+            talk.ask(question, console)
+            continue
+        with Console(stderr=True).status(Text(visible(f"{talk.name} answers"))), console.capture() as captured:
+            talk.ask(question, console)
+        told.append(Text.from_ansi(captured.get().rstrip()))
+        table.add_column(Text(visible(talk.name)), ratio=1, overflow="fold")
+    if told:
+        table.add_row(*told)
+        console.print(table)
+
+
+def _spent(completions: list[Completion], seconds: float) -> str:
+    """Say what an answer took: the tokens that were drawn, those that were put there, and the seconds."""
+    tokens, forced = sum(one.tokens for one in completions), sum(one.forced for one in completions)
+    of = f" in {len(completions)} completions" if len(completions) > 1 else ""
+    return f"{tokens} tokens{of}{f', {forced} of them forced' if forced else ''}, {seconds:.1f} s"
 
 
 def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
@@ -110,62 +226,3 @@ def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions]:
         line = f"{run} was trained with {1 + len(others)} ways to write a prompt; asked with that of its first data set"
         print(f"{line} (--system-prompt for another)", file=sys.stderr)
     return system, replace(options, chat_template_kwargs=kwargs, think_tags=recipe.get("think_tags"))
-
-
-def _inputs(loaded: Loaded, prompt: list[dict[str, str]], kwargs: dict[str, Any]) -> tuple[Any, int]:
-    """Return a prompt in tokens, and how many a completion may have; raises a UserError where that is none."""
-    try:
-        text = render_prompt(loaded.tokenizer, loaded.contract, prompt, kwargs)
-    except ValueError as error:
-        raise UserError(f"ask: {error}") from error
-    inputs = loaded.tokenizer(text, return_tensors="pt", add_special_tokens=False).to(loaded.model.device)
-    inputs.pop("token_type_ids", None)
-    taken = inputs["input_ids"].shape[1]
-    context = getattr(loaded.model.config.get_text_config(), "max_position_embeddings", None) or sys.maxsize
-    if taken >= context:
-        raise UserError(f"ask: found a question of {taken} tokens, allowed: fewer than the model's {context}")
-    return inputs, int(context - taken)
-
-
-def stream(loaded: Loaded, inputs: Any, settings: SamplingSettings, console: Any) -> str:
-    """Print one completion as it comes, its thought dimmed, and that it was cut off; return it whole."""
-    import torch
-    from transformers import TextStreamer
-
-    from reasoning_ext.engines.transformers import stop_ids
-    from reasoning_ext.think.template import decoder
-
-    model, tokenizer, contract = loaded.model, loaded.tokenizer, loaded.contract
-    decode, stops = decoder(tokenizer, contract), stop_ids(model, tokenizer, contract)
-
-    class Streamer(TextStreamer):
-        """Transformers' own, to this console, letter by letter, without the tokens that end a turn."""
-
-        def __init__(self) -> None:
-            options = {"skip_special_tokens": not contract.special, "clean_up_tokenization_spaces": False}
-            super().__init__(tokenizer, skip_prompt=True, **options)
-            self.text, self.ids = "", list[int]()
-            self.on_finalized_text(contract.prefix)
-
-        def put(self, value: Any) -> None:  # the prompt's ids, then one id at a time
-            if not self.next_tokens_are_prompt:
-                self.ids.append(int(value.flatten()[-1]))
-            if not self.ids or self.ids[-1] not in {*stops, *decode.stop_ids}:
-                super().put(value)
-
-        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-            start, self.text = len(self.text), self.text + text
-            for part, thought in split_style(self.text, start, contract.open.strip(), contract.close.strip()):
-                console.print(visible(part), end="", style="dim" if thought else None, markup=False)
-            if stream_end:
-                console.print()
-
-        def _is_chinese_char(self, cp: int) -> bool:
-            return cp != 0xFFFD  # what is not yet a whole letter is held back, as it does for scripts without spaces
-
-    torch.manual_seed(settings.seed)
-    streamer = Streamer()
-    model.generate(**inputs, **settings.generate_kwargs(), eos_token_id=stops, streamer=streamer)
-    if not {*streamer.ids[-1:]} & {*stops}:
-        console.print(f"cut off after {len(streamer.ids)} tokens", markup=False)
-    return decode(streamer.ids)

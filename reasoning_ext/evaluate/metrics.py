@@ -72,15 +72,18 @@ def majority_right(rows: list[dict[str, Any]]) -> float:
 
     What gives no answer has no vote; where none gives one that the verifier can read, equal texts vote for the same.
     """
-    completions = [row["completion"] for row in rows]
-    votes = same_answers(completions)
-    if not votes:
-        texts: dict[str, list[int]] = defaultdict(list)
-        for i, completion in enumerate(completions):
-            texts["".join((think.answer(completion) or "").split())].append(i)
-        votes = [group for text, group in texts.items() if text] or [*texts.values()]
-    most = max(map(len, votes))
-    return fmean(fmean(rows[i]["right"] for i in group) for group in votes if len(group) == most)
+    votes = voters([row["completion"] for row in rows])
+    return fmean(fmean(rows[i]["right"] for i in group) for group in votes if len(group) == len(votes[0]))
+
+
+def voters(completions: list[str]) -> list[list[int]]:
+    """Return which completions vote for the same, the largest group first, as `majority_right` says."""
+    if votes := same_answers(completions):
+        return votes
+    texts: dict[str, list[int]] = defaultdict(list)
+    for i, completion in enumerate(completions):
+        texts["".join((think.answer(completion) or "").split())].append(i)
+    return sorted([group for text, group in texts.items() if text] or [*texts.values()], key=len, reverse=True)
 
 
 def interval(values: list[float], trials: int | None = None) -> list[float]:

@@ -2,46 +2,51 @@
 
     eval.json       one entry a model: pass@1, pass@k, maj@k, greedy, think share, length, truncated, with 95 % intervals
     answers.jsonl   every completion, for the report's before and after
+    strategies.jsonl  of each model, strategy and problem, whether it is right and how many tokens it took
 
 With `num_generations: 0` there are the greedy completions alone, and no figure that asks for sampled ones.
-Where a server failed to give a completion, there are no figures until it has been drawn after all: hard problems take longest,
-so that what failed is no random part.
+`thinking_curve` adds what each model answers where its thought is cut short.
 """
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from reasoning_ext.data.columns import check_columns
 from reasoning_ext.data.filters import ends_in_loop
-from reasoning_ext.data.lineage import overlap_lines, overlaps
+from reasoning_ext.data.lineage import Overlap, overlap_lines, overlaps
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
-from reasoning_ext.data.sources import read_jsonl
-from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, is_fault
+from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.opening import open_engine, sampling_settings
+from reasoning_ext.evaluate.answers import Answers, Line, Request
+from reasoning_ext.evaluate.curve import print_curves, thinking_curve
 from reasoning_ext.evaluate.metrics import metrics
+from reasoning_ext.evaluate.published import print_published
+from reasoning_ext.evaluate.scaling import print_strategies, strategy_results
+from reasoning_ext.evaluate.strategies import Strategy, need_logprobs, parse_strategies
+from reasoning_ext.evaluate.thoughts import print_thoughts, thoughts
 from reasoning_ext.models.adapter import is_adapter
-from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.entries import asks_server, eval_models
+from reasoning_ext.recipe.keys import ThinkingCurve
 from reasoning_ext.recipe.load import Recipe
-from reasoning_ext.runs.files import append_lines, mend, write_whole
+from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.runs.outcomes import STRATEGIES, best_checkpoints, outcomes
 from reasoning_ext.runs.read import GREEDY, cell, columns, in_training, problems_of
-from reasoning_ext.sample.progress import Progress
-from reasoning_ext.sample.scored import scored_rows
-from reasoning_ext.scoring.call import Reward, build_rewards
+from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.spec import RewardSpec, needed_columns
-from reasoning_ext.shown import print, visible
+from reasoning_ext.shown import print, print_rows
 
 ANSWERS, RESULTS = "answers.jsonl", "eval.json"
 
 
 def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
-    """Evaluate every model of a recipe on the test split and print the table; the first reward decides what is right.
+    """Evaluate every model of a recipe on the test split and print the tables; the first reward decides what is right.
 
     Raises:
         DataError, ModelError: rows or a model cannot be had.
@@ -54,61 +59,93 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         print(f"data  {line}")
     check_columns(rows.column_names, {"prompt": "stage eval"} | needed_columns(specs))
     table = [{name: value for name, value in row.items() if name != "completion"} for row in rows]
-    models, path = eval_models(recipe), run.path / ANSWERS
-    mend(path)  # what is drawn is appended
-    have = {(r["model"], r["prompt_index"], r["sample_index"]) for r in (read_jsonl(path) if path.is_file() else [])}
     rewards = build_rewards(specs, tolerated=0)  # what is written without a reward would never get one
     trained = overlaps(recipe, (row["prompt"] for row in table))
     said, unknown = overlap_lines(trained, len(table))
     for line in [said, *unknown] if said else unknown:
         print(f"eval  {line}", flush=True)
-    keys = [(p, g) for p in range(len(table)) for g in (GREEDY, *range(recipe.get("num_generations")))]
-    settings = {True: sampling_settings(recipe, temperature=0.0), False: sampling_settings(recipe)}
-    for label, name in models.items():
-        missing = [key for key in keys if (label, *key) not in have]
-        if missing:
-            scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-            progress = Progress(f"eval {label}", len(keys), len(keys) - len(missing))
-            with closing(open_engine(recipe, name, from_scratch=scratch)) as engine, closing(progress):
-                for batch in _draw(engine, table, missing, settings):
-                    append_lines(path, _scored(batch, label, table, rewards))
-                    progress.add(batch)
-            _refuse_failures(progress, label)
-    answers = read_jsonl(path)
-    results = {m: metrics([row for row in answers if row["model"] == m], specs[0].name, trained[m]) for m in models}
+    wanted, results, found = _wanted(recipe, specs), {}, Found()
+    for label, name in eval_models(recipe).items():
+        scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+        opens = partial(open_engine, recipe, name, from_scratch=scratch)
+        with closing(Answers(run.path / ANSWERS, label, table, rewards, opens)) as answers:
+            results[label] = _evaluated(answers, wanted, trained[label], found)
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
-    print_table(results)
-    for label in models:
-        if line := cut_off_line([row for row in answers if row["model"] == label], recipe.get("max_completion_length")):
-            print(f"eval  warning: {label}: {line}", flush=True)
+    if wanted.strategies:
+        write_whole(run.path / STRATEGIES, "".join(json.dumps(line) + "\n" for line in found.outcomes))
+    for prints in (print_table, print_strategies, print_curves, print_thoughts):
+        prints(results)
+    print_published(recipe)
+    checkpoints = {label: [of] for label, of in outcomes("greedy", found.plain).items()}
+    for line in [*best_checkpoints(checkpoints, "greedy"), *found.warnings]:
+        print(f"eval  {line}", flush=True)
     return 0
 
 
-def _draw(
-    engine: Engine, table: list[dict[str, Any]], missing: list[Key], settings: dict[bool, SamplingSettings]
-) -> Iterator[list[Completion]]:
-    """Yield batches of the missing completions, first those that are greedy, for which `settings` has the key True."""
-    for greedy, how in settings.items():
-        if keys := [key for key in missing if (key[1] == GREEDY) == greedy]:
-            yield from engine.generate([row["prompt"] for row in table], keys, how)
+@dataclass(frozen=True)
+class Wanted:
+    """What a recipe asks of each model.
+
+    Attributes:
+        settings: how the sampled completions are drawn.
+        num_generations: of these a problem.
+        decides: the reward that says what is right.
+        cuts: where thoughts are cut short, None for nowhere.
+    """
+
+    settings: SamplingSettings
+    num_generations: int
+    decides: str
+    strategies: list[Strategy]
+    cuts: ThinkingCurve | None
 
 
-def _scored(batch: list[Completion], label: str, table: list[dict[str, Any]], rewards: list[Reward]) -> list[dict]:
-    """Return the lines of a batch, without what a server failed to give."""
-    there = [completion for completion in batch if not is_fault(completion.error)]
-    lines = [{"model": label, **line} for line in (scored_rows(there, table, rewards) if there else [])]
-    for line in lines:
-        if line.get("error"):  # the model's own doing: no answer is a wrong one
-            line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
-    return lines
+@dataclass
+class Found:
+    """What is kept of all models: lines of `answers.jsonl`, those of `strategies.jsonl`, and what is said at the end."""
+
+    plain: list[Line] = field(default_factory=list)
+    outcomes: list[Line] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
-def _refuse_failures(progress: Progress, label: str) -> None:
-    if failed := Counter({kind: count for kind, count in progress.errors.items() if is_fault(kind)}):
-        kinds = ", ".join(f"{kind} {count}" for kind, count in sorted(failed.items()))
-        problem = f"{failed.total()} of {progress.total} completions of {label} failed ({kinds})"
-        todo = "those that came are kept: run the same command again to draw the others"
-        raise EngineError("engine_kwargs", f"{problem}; {todo}")
+def _wanted(recipe: Recipe, specs: list[RewardSpec]) -> Wanted:
+    strategies = parse_strategies(recipe, specs)
+    # a server may have no log-probabilities, and is asked for them where they are needed
+    settings = sampling_settings(recipe, logprobs=not asks_server(recipe) or need_logprobs(strategies))
+    return Wanted(settings, recipe.get("num_generations"), specs[0].name, strategies, thinking_cuts(recipe))
+
+
+def _evaluated(answers: Answers, wanted: Wanted, trained: Overlap | None, found: Found) -> dict[str, Any]:
+    """Draw what is missing of a model's completions, and return its figures and groups of figures."""
+    plain = [line for lines in answers.draw(*plain_requests(wanted, len(answers.table))) for line in lines]
+    found.plain += plain
+    figures = metrics(plain, wanted.decides, trained)
+    if wanted.strategies:
+        figures["strategies"], lines = strategy_results(wanted.strategies, answers, wanted.settings, wanted.decides)
+        found.outcomes += lines
+    if wanted.cuts:
+        unbounded = replace(wanted.settings, temperature=0.0, thinking_budget=None, min_thinking=None)
+        figures["curve"] = thinking_curve(answers, plain, wanted.cuts, unbounded, wanted.decides)
+    if group := thoughts(plain, wanted.decides):
+        figures["thoughts"] = group
+    if line := cut_off_line(plain, wanted.settings.max_completion_length):
+        found.warnings.append(f"warning: {answers.label}: {line}")
+    return figures
+
+
+def plain_requests(wanted: Wanted, problems: int) -> list[Request]:
+    """Return what is drawn for the figures of every evaluation: the greedy completions, and those that are sampled."""
+    greedy = [(p, GREEDY) for p in range(problems)]
+    sampled = [(p, g) for p in range(problems) for g in range(wanted.num_generations)]
+    requests = [Request(greedy, replace(wanted.settings, temperature=0.0)), Request(sampled, wanted.settings)]
+    return [request for request in requests if request.keys]
+
+
+def thinking_cuts(recipe: Recipe) -> ThinkingCurve | None:
+    """Return where a recipe wants thoughts cut, if it does."""
+    given = recipe.get("thinking_curve")
+    return ThinkingCurve(**given) if isinstance(given, dict) else ThinkingCurve() if given else None
 
 
 def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
@@ -125,16 +162,7 @@ def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
 
 def print_table(results: dict[str, dict[str, Any]]) -> None:
     """Print the models as rows and the figures as columns; shares in per cent with their 95 % interval."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    names = columns(results)
-    said = in_training(results)
+    names, said = columns(results), in_training(results)
     title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
-    table = Table(title=Text(visible(title), style="table.title"))
-    for name in ("model", *names):
-        table.add_column(Text(visible(name)), justify="left" if name == "model" else "right")
-    for label, figures in results.items():
-        table.add_row(Text(visible(str(label))), *[cell(figures.get(name)) for name in names])
-    Console(width=None if Console().is_terminal else 200).print(table)
+    rows = [(label, *[cell(figures.get(name)) for name in names]) for label, figures in results.items()]
+    print_rows(title, ["model", *names], rows)

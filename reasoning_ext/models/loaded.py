@@ -50,9 +50,8 @@ class LoadOptions:
     merge_adapter: bool = False  # merge the adapter that the name is, and begin a new one
     init_kwargs: dict[str, Any] = field(default_factory=dict)  # further arguments of `from_pretrained`
     chat_template_path: str | None = None  # in the place of the tokenizer's, see `tokenizer.prepare_tokenizer`
-    chat_template_kwargs: dict[str, Any] = field(
-        default_factory=dict
-    )  # this and the next: see `template.find_contract`
+    # this and the next: see `template.find_contract`
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     think_tags: list[str] | None = None
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -108,10 +109,47 @@ def _entry(recipe: Recipe, index: int, values: Any) -> Entry:
 
 def eval_models(recipe: Recipe) -> dict[str, str]:
     """Return the models that `stage: eval` compares, `{label: name}`; empty for other stages."""
+    return dict(listed_models(recipe))
+
+
+def listed_models(recipe: Recipe) -> list[tuple[Any, Any]]:
+    """Return `(label, name)` of each model as `stage: eval` lists them; a pattern gives one a folder, by their numbers.
+
+    A pattern that nothing fits, so far, stands for the run that the folders will lie in: its model is made as they are.
+    """
+    found: list[tuple[Any, Any]] = []
+    for _, label, name in model_entries(recipe):
+        if not is_pattern(name):
+            found.append((Path(str(name)).name if label is None else label, name))
+            continue
+        folder, _, last = name.rpartition("/")
+        inside = {one: f"{folder}/{one}" for one in matches(recipe, name)} or {last: folder}
+        found += [(one if label is None else f"{label} {one}", place) for one, place in inside.items()]
+    return found
+
+
+def model_entries(recipe: Recipe) -> list[tuple[tuple, Any, Any]]:
+    """Return the path, the label, None where there is none, and the name of each entry of `models` in `stage: eval`."""
     if recipe.stage != "eval":
-        return {}
-    models = recipe.get("models") or [recipe.values.get("model_name_or_path")]
-    return models if isinstance(models, dict) else {Path(str(name)).name: name for name in models if name}
+        return []
+    models = recipe.get("models") or recipe.values.get("model_name_or_path")
+    if isinstance(models, dict):
+        return [(("models", label), label, name) for label, name in models.items()]
+    listed = models if isinstance(models, list) else [models]
+    return [(("models", i) if isinstance(models, list) else ("models",), None, m) for i, m in enumerate(listed) if m]
+
+
+def is_pattern(name: Any) -> bool:
+    """Tell whether a model's name is a pattern of folders in one folder, `runs/grpo/checkpoint-*`."""
+    folder, slash, last = str(name).rpartition("/")
+    return bool(slash) and "*" in last and "*" not in folder
+
+
+def matches(recipe: Recipe, pattern: str) -> list[str]:
+    """List the names of the folders that fit a pattern, `checkpoint-9` before `checkpoint-10`."""
+    place = Path(recipe.local(pattern))
+    found = [path.name for path in place.parent.glob(place.name) if path.is_dir()]
+    return sorted(found, key=lambda name: ([int(number) for number in re.findall(r"\d+", name)], name))
 
 
 def asks_server(recipe: Recipe) -> bool:

@@ -6,12 +6,8 @@ from dataclasses import dataclass, field
 
 from reasoning_ext.recipe.engine_options import ENGINES
 
-QUESTION_KEYS = (
-    "dataset_name",
-    "dataset_config",
-    "dataset_test_split",
-    "dataset_format",
-)  # of an entry of decontaminate
+# of an entry of decontaminate
+QUESTION_KEYS = ("dataset_name", "dataset_config", "dataset_test_split", "dataset_format")
 STAGES = ("sft", "grpo", "dpo", "sample", "eval")
 TRAINED = ("sft", "grpo", "dpo")  # they train a model
 EVAL_REWARDS = ["math_answer", "think_format"]  # where stage eval names none
@@ -40,7 +36,8 @@ _KINDS = {
         base_url max_concurrency max_retries request_timeout give_up_seconds api_key_env num_workers num_gpus num_cpus
         batch_size address max_num_seqs enforce_eager
     """,
-    "choice": "keep diverse select min_reward min_agreement pairs license",  # of what was drawn
+    # of what was drawn
+    "choice": "keep diverse select min_reward min_agreement pairs keep_forced license strategies thinking_curve",
     "length": "max_steps num_train_epochs",  # how long is trained
 }
 KINDS = {kind: {*names.split()} for kind, names in _KINDS.items()}
@@ -183,10 +180,14 @@ class Answered(Rewarded):
     Attributes:
         engine: what answers: the model in this process, vLLM, an OpenAI-compatible server, or Ray over the first two.
         engine_kwargs: options of the engine.
+        thinking_budget: tokens after which a thought is closed, so that the answer goes on with the rest.
+        min_thinking: tokens behind the opening tag before which a thought does not end: it is opened, and goes on with "Wait".
     """
 
     engine: str = field(default="transformers", metadata={"choices": ENGINES})
     engine_kwargs: dict | None = None
+    thinking_budget: int | None = None
+    min_thinking: int | None = None
 
 
 @dataclass
@@ -208,6 +209,7 @@ class Sampling(Answered, Prompted):
         min_generations: with adaptive, completions of every prompt in the first round.
         max_generations: with adaptive, the most completions of one prompt; left out, four times num_generations.
         pairs: preference pairs a prompt, by kind: `{right_wrong: 1, short_long: 1, steps: 1}`.
+        keep_forced: keep completions with tokens that a thinking budget put there as well.
         license: what the card of the kept rows says of their licence.
     """
 
@@ -220,7 +222,21 @@ class Sampling(Answered, Prompted):
     min_generations: int = 1
     max_generations: int | None = None
     pairs: dict | None = None
+    keep_forced: bool = False
     license: str | None = None
+
+
+@dataclass(frozen=True)
+class ThinkingCurve:
+    """What `thinking_curve` may hold.
+
+    Attributes:
+        shares: of each thought, between 0 and 1.
+        budgets: tokens of a thought; left out, the powers of two up to the longest one.
+    """
+
+    shares: list[float] = field(default_factory=lambda: [0.125, 0.25, 0.5, 0.75])
+    budgets: list[int] | None = None
 
 
 @dataclass
@@ -228,7 +244,13 @@ class Evaluation(Answered):
     """Keys of `stage: eval`.
 
     Attributes:
-        models: the models to compare, `{label: model}`.
+        models: the models to compare, `{label: model}`; `runs/grpo/checkpoint-*` is one for each checkpoint.
+        strategies: ways to spend tokens at inference, each with its accuracy: `greedy`, `self_consistency: 8`, ...
+        thinking_curve: accuracy with the thoughts cut short: `true`, or a mapping with its `shares` and `budgets`.
+        benchmark: a benchmark by name, which sets what is left out; `lm_eval:TASK` is lm-evaluation-harness's.
     """
 
-    models: dict | list | None = None
+    models: dict | list | str | None = None
+    strategies: list | None = None
+    thinking_curve: bool | dict | None = None
+    benchmark: str | None = None

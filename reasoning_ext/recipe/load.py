@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import Level, Problem, UserError, dotted
+from reasoning_ext.recipe.benchmarks import set_defaults
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, nearest, stage_keys
 from reasoning_ext.recipe.trl_fields import Key, class_keys
@@ -168,6 +169,7 @@ def load_recipe(
             del values[key]
             with _reported(problems):
                 raise UserError(problem)
+    set_defaults(recipe)
     return recipe
 
 

@@ -3,7 +3,10 @@
 import math
 import statistics
 from pathlib import Path
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, NamedTuple
+
+from reasoning_ext.runs.outcomes import series
+from reasoning_ext.runs.read import is_number
 
 TITLES = {
     "rewards/math_answer/mean": "accuracy (math_answer)",
@@ -21,16 +24,21 @@ SHOWN = {
     "grpo": ("completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std", "entropy", "kl"),
 }
 README_KEYS = ("reward", *[*TITLES][:3])
-NO_SHARES = ("loss", "entropy", "kl", "mean_length", *REWARDS[1:])  # as their keys end
+OVER_CHECKPOINTS = ("greedy", "pass@1", "thinks", "mean tokens")  # of eval.json
+NO_SHARES = ("loss", "entropy", "kl", "mean_length", "mean tokens", *REWARDS[1:])  # as their keys end
 LEFT, RIGHT, TOP, BOTTOM = 44, 332, 10, 150  # of a drawn curve
 
 
 class Curve(NamedTuple):
-    """One metric over the steps of a training: its name in `metrics.jsonl`, for readers, and finite `(step, value)`."""
+    """One metric over the steps of a training: its name in `metrics.jsonl`, for readers, and finite `(step, value)`.
+
+    `intervals` has `(low, high)` of each point, where it was measured with certainty.
+    """
 
     key: str
     title: str
     points: list[tuple[float, float]]
+    intervals: tuple[tuple[float, float], ...] = ()
 
     @property
     def smooth(self) -> list[float]:
@@ -48,18 +56,25 @@ class Curve(NamedTuple):
         return min(low, 0) if low >= 0 else low, high if high > low or high > 0 else low + 1
 
     def drawn(self) -> dict[str, Any]:
-        """Return where the page draws it: `thin` and `thick` lines as `x,y x,y`, `values` as `(y, value)`, the `end`."""
+        """Return where the page draws it.
+
+        `thin` and `thick` lines are `x,y x,y`, `values` `(y, value)`, `whiskers` `(x, y, y)`, the `end` `(x, y)`.
+        """
         (low, high), steps = self.range, [step for step, _ in self.points]
+
+        def height(value: float) -> float:
+            return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
+
         xs = [LEFT + (RIGHT - LEFT) * (step - steps[0]) / (steps[-1] - steps[0] or 1) for step in steps]
         lines = []
         for values in ([value for _, value in self.points], self.smooth):
-            ys = [BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low) for value in values]
-            lines.append([f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)])
+            lines.append([f"{x:.1f},{height(value):.1f}" for x, value in zip(xs, values, strict=True)])
         ticks = [(BOTTOM, low), ((BOTTOM + TOP) / 2, (low + high) / 2), (TOP, high)]
         return {
             "thin": " ".join(lines[0]),
             "thick": " ".join(lines[1]),
             "values": ticks,
+            "whiskers": [(x, height(a), height(b)) for x, (a, b) in zip(xs, self.intervals, strict=False)],
             "end": lines[1][-1].split(","),
         }
 
@@ -83,9 +98,18 @@ def curves(stage: str, metrics: list[dict[str, Any]]) -> list[Curve]:
     return found
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a logged value can be drawn."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def checkpoint_curves(results: dict[str, dict[str, Any]]) -> list[Curve]:
+    """Return the curves of an evaluation of checkpoints, from its `eval.json`, one a run and figure."""
+    found = []
+    for name, steps in series(results).items():
+        for key in OVER_CHECKPOINTS:
+            values = [results[label].get(key) for label in steps.values()]
+            shares: list[list[Any]] = [v if isinstance(v, list) and len(v) == 3 else [v] * 3 for v in values]
+            if all(is_number(part) for share in shares for part in share):
+                points = [(float(step), share[0]) for step, share in zip(steps, shares, strict=True)]
+                certain = tuple((low, high) for _, low, high in shares) if isinstance(values[0], list) else ()
+                found.append(Curve(key, f"{name}: {key}" if name else key, points, certain))
+    return found
 
 
 def save_grpo_png(metrics: list[dict[str, Any]], output: Path) -> bool:

@@ -37,7 +37,7 @@ from reasoning_ext.shown import print, without_secrets
 RECIPE, LINEAGE, VERSIONS, METRICS = "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl"
 DONE, RECIPE_PATH, LOCK = "DONE", "recipe_path", ".lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
-MADE = (DONE, METRICS, "samples.jsonl", "answers.jsonl")  # and checkpoints: what a run makes
+MADE = (DONE, METRICS, "samples.jsonl", "answers.jsonl", "eval.json")  # and checkpoints: what a run makes
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 ANEW = "choose another output_dir or remove the folder"
@@ -134,7 +134,7 @@ def locked(path: Path) -> Iterator[None]:
 
 def is_run(path: Path) -> bool:
     """Tell whether a folder is a run's."""
-    return (path / LINEAGE).is_file()
+    return os.path.isfile(path / LINEAGE)  # False for what is no name of a file, such as a long prompt
 
 
 def has_begun(path: Path) -> bool:

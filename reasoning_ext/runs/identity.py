@@ -9,7 +9,8 @@ from typing import Any
 from reasoning_ext.recipe.keys import KINDS, TRAINED
 from reasoning_ext.shown import without_secrets
 
-LONGER = dict.fromkeys(TRAINED, KINDS["length"]) | {"sample": {"num_generations"}}  # these may grow
+DRAWING = ("sample", "eval")  # what they have drawn stays
+LONGER = dict.fromkeys(TRAINED, KINDS["length"]) | {stage: {"num_generations"} for stage in DRAWING}  # these may grow
 
 
 def text_hash(text: str) -> str:
@@ -36,19 +37,19 @@ def identity(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """Name what makes a recipe another run's, or nothing; a training may be made longer, a sampling draw more."""
+    """Name what makes a recipe another run's, or nothing; a training may be longer, what is drawn more."""
     before, now = _drawing(before), _drawing(now)
     for key in LONGER.get(str(now.get("stage")), ()):
         few, more = before.get(key), now.get(key)
-        if isinstance(few, int | float) and isinstance(more, int | float) and 0 < few < more:
+        if isinstance(few, int | float) and isinstance(more, int | float) and 0 <= few < more:
             before[key] = more
     return difference(before, now)
 
 
 def _drawing(recipe: dict[str, Any]) -> dict[str, Any]:
-    """Return what decides which completions stage `sample` draws; of other stages all that decides anything."""
+    """Return what decides which completions are drawn, where those stay; of other stages all that decides anything."""
     kept = identity(recipe)
-    if recipe.get("stage") != "sample":
+    if recipe.get("stage") not in DRAWING:
         return kept
     agrees = {"min_agreement": "set"} if kept.get("min_agreement") is not None else {}  # rows without a gold take part
     return {key: value for key, value in kept.items() if key not in KINDS["choice"]} | agrees

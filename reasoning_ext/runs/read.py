@@ -6,15 +6,18 @@ A run that was cut off, or whose files are damaged, is read as far as possible a
 import json
 import os
 import re
+import sys
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
+from reasoning_ext.recipe.known_keys import stage_keys
 from reasoning_ext.runs.folder import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
 from reasoning_ext.shown import without_secrets
 from reasoning_ext.think import WHOLE
@@ -43,6 +46,7 @@ class Run:
     metrics: Rows = field(default_factory=list)
     answers: Rows = field(default_factory=list)
     samples: Rows = field(default_factory=list)
+    thoughts: dict[str, Any] = field(default_factory=dict)  # what they were like in a training, `{steps: figures}`
     parents: dict[str, "Run"] = field(
         default_factory=dict
     )  # the runs that its models and data are, by its recipe's names
@@ -59,12 +63,24 @@ class Run:
 
     @property
     def models(self) -> dict[str, str]:
-        """The models it starts from, `{label: name}`; one without a label for every stage but eval."""
-        models = self.recipe.get("models") or [self.recipe.get("model_name_or_path")]
+        """The models it starts from, `{label: name}`; one without a label for every stage but eval.
+
+        A pattern of checkpoints stands for those that its figures are of, whether they are still there or not.
+        """
+        models = self.recipe.get("models") or self.recipe.get("model_name_or_path")
         if isinstance(models, dict):
-            return {str(label): str(name) for label, name in models.items()}
-        models = models if isinstance(models, list) else [models]
-        return {Path(str(name)).name if self.stage == "eval" else "": str(name) for name in models if name}
+            named = [(str(label), str(name)) for label, name in models.items()]
+        else:
+            listed = models if isinstance(models, list) else [models]
+            named = [(Path(str(name)).name if self.stage == "eval" else "", str(name)) for name in listed if name]
+        found: dict[str, str] = {}
+        for label, name in named:
+            folder, _, last = name.rpartition("/")
+            begin = f"{label} " * isinstance(models, dict)
+            ends = [one[len(begin) :] for one in self.results if "*" in last and one.startswith(begin)]
+            inside = {f"{begin}{end}": f"{folder}/{end}" for end in ends if fnmatchcase(end, last)}
+            found |= inside or {label: name}
+        return found
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
@@ -107,13 +123,19 @@ def read_run(path: Path) -> Run:
     data = _read_json(path / "data.json")
     run.data = data if isinstance(data, list) else []
     run.metrics = _read_rows(run, METRICS)
-    run.answers = _read_rows(run, "answers.jsonl")
+    run.answers = plain_answers(_read_rows(run, "answers.jsonl"), run.recipe)
     run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
     run.summary = _read_object(run, "summary.json")
     run.results = {label: row for label, row in _read_object(run, "eval.json").items() if isinstance(row, dict)}
     if (result := RESULT_FILES.get(run.stage)) and not (path / result).is_file():
         run.problems.append(f"no {result}")
     return run
+
+
+def plain_answers(rows: Rows, recipe: dict[str, Any]) -> Rows:
+    """Return the answers that the plain figures are of: none that only a strategy had drawn, also of the same way."""
+    most = recipe.get("num_generations", stage_keys("eval")["num_generations"].default)
+    return [row for row in rows if not row.get("way") and row.get("sample_index", GREEDY) < most]
 
 
 def key_of(name: Any) -> str:
@@ -215,12 +237,41 @@ def problems_of(results: dict[str, dict[str, Any]]) -> str:
 
 
 def columns(results: dict[str, dict[str, Any]]) -> list[str]:
-    """Return the names of all figures of `eval.json`, in their order."""
-    return list(dict.fromkeys(name for figures in results.values() for name in figures))
+    """Return the names of all figures of `eval.json`, in their order; groups of figures are no figures."""
+    every = (figure for figures in results.values() for figure in figures.items())
+    return list(dict.fromkeys(name for name, value in every if not isinstance(value, dict)))
+
+
+def group(results: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
+    """Return a group of figures of `eval.json`, such as `thoughts`, of each model that has one."""
+    return {label: row[name] for label, row in results.items() if isinstance(row.get(name), dict) and row[name]}
+
+
+def is_number(value: Any) -> TypeGuard[float]:
+    """Tell whether a value is a number that can be drawn, which an integer of 400 digits is not."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+
+
+def is_interval(value: Any) -> TypeGuard[list[float]]:
+    """Tell whether a figure of `eval.json` is a value with its interval, `[value, low, high]`."""
+    return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
 
 
 def cell(value: Any) -> str:
     """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
-    if isinstance(value, list) and len(value) == 3:
+    if is_interval(value):
         return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
-    return "" if value is None else f"{value:g}" if isinstance(value, int | float) else str(value)
+    return "" if value is None else f"{value:g}" if is_number(value) else str(value)
+
+
+def strategy_rows(strategies: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
+    """Return the rows of a table of strategies: name, accuracy and tokens; of a refinement after each round too."""
+    rows = []
+    for name, one in strategies.items():
+        one = one if isinstance(one, dict) else {}
+        rows.append((name, cell(one.get("accuracy")), cell(one.get("tokens"))))
+        rounds = one.get("rounds")
+        rows += [
+            (f"    after round {i}", cell(s), "") for i, s in enumerate(rounds if isinstance(rounds, list) else [])
+        ]
+    return rows

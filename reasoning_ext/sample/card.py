@@ -53,7 +53,7 @@ def _counts(found: Summary, steps: list[dict]) -> str:
     lines = [["filter", "left", "dropped"]]
     lines += [[plain(step["step"]), f"{step['rows']} prompts", str(step.get("dropped") or 0)] for step in steps]
     left, dropped = found.sampled, [("sampled", 0)]
-    dropped += [(name, getattr(found, name)) for name in ("failed", "cut_off", "other_ends", "unjudged")]
+    dropped += [(name, getattr(found, name)) for name in ("failed", "cut_off", "other_ends", "unjudged", "forced")]
     dropped = [dropped[0], *((name, count) for name, count in dropped if count)]
     judged = found.sampled - sum(count for _, count in dropped)
     dropped += [("not accepted", judged - found.accepted), ("not selected", found.accepted - found.kept)]

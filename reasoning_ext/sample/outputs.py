@@ -29,7 +29,7 @@ import numpy as np
 from reasoning_ext.data.sources import KEPT_ROWS
 from reasoning_ext.recipe.keys import STEP_CHECK
 from reasoning_ext.runs.files import whole_file
-from reasoning_ext.sample.selection import CUT_OFF, FAILED, RIGHT, UNJUDGED, WRONG, Drawn, Rules
+from reasoning_ext.sample.selection import CUT_OFF, FAILED, FORCED, RIGHT, UNJUDGED, WRONG, Drawn, Rules
 from reasoning_ext.sample.store import Samples
 
 BINS = 10  # of the histogram of pass rates
@@ -48,6 +48,7 @@ class Summary:
     other_ends: int = 0  # by the model's own doing
     failed: int = 0  # by a server's
     unjudged: int = 0  # finished ones of which no reward could say whether they are right
+    forced: int = 0  # right, but not accepted, because tokens were put there
     accepted: int = 0
     kept: int = 0
     pairs: Counter[str] = field(default_factory=Counter)  # by kind
@@ -60,9 +61,9 @@ class Summary:
     agreement: bool = False  # prompts without a gold are judged by it
 
     def as_written(self) -> dict[str, Any]:
-        """Return the counts by their names in `summary.json`; the last two stand there if there is something to say."""
+        """Return the counts by their names in `summary.json`; some stand there if there is something to say."""
         values = {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in values.items() if value or name not in ("errors", "agreement")}
+        return {name: value for name, value in values.items() if value or name not in ("errors", "agreement", "forced")}
 
     def add(self, drawn: list[Drawn], kept: list[Drawn], rate: float | None) -> None:
         """Count a prompt's completions."""
@@ -74,6 +75,7 @@ class Summary:
         self.other_ends += other_ends
         self.failed += states[FAILED]
         self.unjudged += states[UNJUDGED]
+        self.forced += states[FORCED]
         self.accepted += states[RIGHT]
         self.kept += len(kept)
         self.prompts += 1
@@ -97,8 +99,11 @@ def write_outputs(
             rules.judge_together(drawn)
             right, wrong = ([one for one in drawn if one.state == state] for state in (RIGHT, WRONG))
             kept = rules.kept(right)
-            tried = len(right) + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
-            rate = len(right) / tried if right or wrong else None
+            solved = len(right) + sum(one.state == FORCED for one in drawn)
+            tried = solved + len(wrong) + sum(one.state == CUT_OFF for one in drawn)
+            rate = solved / tried if solved or wrong else None
+            if not rules.keep_forced:
+                wrong = [one for one in wrong if not one.forced]
             made = list(make_pairs(kept, right, wrong, pairs))
             found.add(drawn, kept, rate)
             found.pairs.update(kind for kind, _, _ in made)

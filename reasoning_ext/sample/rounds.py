@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from reasoning_ext.engines.base import Key
-from reasoning_ext.sample.selection import CUT_OFF, FAILED, MISSING, RIGHT, WRONG
+from reasoning_ext.sample.selection import CUT_OFF, FAILED, FORCED, MISSING, RIGHT, WRONG
 
 MOST_FAILED = 4  # completions of a prompt that may fail before it is given up, if nothing else came of it
 
@@ -56,7 +56,7 @@ def rounds(
         if not budget.adaptive:
             return
         # more of what nobody can judge would not help, nor of a prompt of which all fails
-        judged_P = (np.isin(states_PS, (RIGHT, WRONG, CUT_OFF)) & drawn_PS).any(axis=1)
+        judged_P = (np.isin(states_PS, (RIGHT, FORCED, WRONG, CUT_OFF)) & drawn_PS).any(axis=1)
         failed_P = ((states_PS == FAILED) & drawn_PS).sum(axis=1)
         open_P = (judged_P | ((failed_P > 0) & (failed_P < MOST_FAILED))) & ~whole_P
         wanted = _next(budget, planned, count(planned), open_P)

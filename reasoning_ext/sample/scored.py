@@ -18,7 +18,7 @@ def scored_rows(batch: list[Completion], table: Any, rewards: list[Reward]) -> l
     given |= {"prompts": [rows[c.prompt]["prompt"] for c in there], "completion_ids": [c.ids for c in there]}
     messages = [[{"role": "assistant", "content": c.text}] for c in there]
     scores = {r.__name__: iter(call_reward(r, completions=messages, **given) if there else ()) for r in rewards}
-    read = logged(rewards[0], names)  # what a reward reads is written, so that `score` can replay it
+    read = logged(rewards[0], names) if rewards else []  # what a reward reads is written, so that `score` can replay it
     made = []
     for c in batch:
         row = rows[c.prompt]
@@ -32,6 +32,8 @@ def scored_rows(batch: list[Completion], table: Any, rewards: list[Reward]) -> l
             "finished": c.finished,
             "rewards": {name: None if c.error else next(values) for name, values in scores.items()},
         }
+        line |= {"logprob": round(c.logprob, 6)} if c.logprob is not None else {}
+        line |= {"forced": c.forced} if c.forced else {}
         line |= {name: row[name] for name in read if name not in (*line, "error", "model")}
         made.append(line | ({"error": c.error} if c.error else {}))
     return made

@@ -3,6 +3,7 @@
 Accepted is a completion that ended by itself and is right: by the recipe's first reward, as in stage `eval`, or by its total
 where the recipe sets `min_reward`, or, where a prompt has no gold, by agreeing with most others (arXiv:2203.11171, 2210.11610).
 Kept are the first, the shortest or the best rewarded, none twice; or `diverse` ones, whose ways differ (arXiv:2308.01825).
+What has tokens that a thinking budget put there is judged as any other, but kept only where `keep_forced` says so.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from reasoning_ext.data.rows import has_gold
 from reasoning_ext.engines.base import is_fault
 from reasoning_ext.scoring.votes import same_answers
 
-MISSING, UNJUDGED, WRONG, RIGHT, CUT_OFF, FAILED = range(6)  # what a completion came to
+MISSING, UNJUDGED, WRONG, RIGHT, CUT_OFF, FAILED, FORCED = range(7)  # what a completion came to; FORCED is right too
 NEAR = 0.8  # pairs of neighbouring words in common from which two solutions count as one
 
 
 @dataclass
 class Drawn:
-    """A completion as it was written, `MISSING`, ... `FAILED`, and its weighted reward."""
+    """A completion as it was written, `MISSING`, ... `FORCED`, and its weighted reward."""
 
     sample: int
     completion: str
@@ -32,6 +33,7 @@ class Drawn:
     rewards: dict[str, float | None]
     answer: Any = None
     error: str = ""
+    forced: int = 0  # tokens that were put there
     state: int = RIGHT
     total: float = 0.0
 
@@ -46,6 +48,7 @@ class Rules:
     select: str = "first"  # or `shortest`, `highest_reward`
     diverse: bool = False  # keep solutions that differ in their way
     min_agreement: float | None = None  # the share that the commonest answer of a prompt without a gold needs
+    keep_forced: bool = False  # keep completions with tokens that were put there
 
     def judge(self, row: dict[str, Any]) -> tuple[int, float]:
         """Return what a line of `samples.jsonl` came to, and its total reward."""
@@ -62,7 +65,11 @@ class Rules:
             return UNJUDGED, total
         least = 0.5 if self.min_reward is None else self.min_reward
         right = decides > least or (self.min_reward is not None and math.isclose(decides, least))
-        return (RIGHT if right else WRONG), total
+        return (self.right(row.get("forced", 0)) if right else WRONG), total
+
+    def right(self, forced: int) -> int:
+        """Return what a right completion with so many forced tokens came to."""
+        return FORCED if forced and not self.keep_forced else RIGHT
 
     def what(self, completion: str) -> str:
         """Return what makes a right completion another one than the next: its text, or its way."""
@@ -75,7 +82,7 @@ class Rules:
             return
         agree = agreeing([one.completion for one in finished], self.min_agreement)
         for one, agrees in zip(finished, agree, strict=True):
-            one.state = RIGHT if agrees else WRONG if any(agree) else UNJUDGED
+            one.state = self.right(one.forced) if agrees else WRONG if any(agree) else UNJUDGED
 
     def kept(self, right: list[Drawn]) -> list[Drawn]:
         """Choose among one prompt's accepted completions, which stand in the order of their samples; the best is the first."""

@@ -95,6 +95,7 @@ def _rules(recipe: Recipe, specs: list[RewardSpec]) -> Rules:
         select=recipe.get("select"),
         diverse=recipe.get("diverse") is not None,
         min_agreement=recipe.get("min_agreement"),
+        keep_forced=recipe.get("keep_forced"),
     )
 
 

@@ -85,7 +85,7 @@ class Samples:
         file.seek(self._places_PS[p, g])
         row = json.loads(file.readline())
         written = (row["completion"], row["tokens"], row["rewards"], row.get("answer"), row.get("error", ""))
-        return Drawn(g, *written, *self.rules.judge(row))
+        return Drawn(g, *written, row.get("forced", 0), *self.rules.judge(row))
 
     def _note(self, row: dict[str, Any], size: int, found: bool = False) -> int:
         key, (state, _) = (row["prompt_index"], row["sample_index"]), self.rules.judge(row)

@@ -89,9 +89,8 @@ class Server:
     def __init__(self, urls: Sequence[str], api_key_env: str, request_timeout: float, max_retries: int = 0):
         self.endpoints = [Endpoint(url.rstrip("/")) for url in urls]
         self.api_key_env, self.request_timeout, self.answered_at = api_key_env, request_timeout, time.monotonic()
-        self.responded = self.served = (
-            False  # whether any response has come, whatever its status; whether any reply has
-        )
+        # whether any response has come, whatever its status; whether any reply has
+        self.responded = self.served = False
         self._sdk = openai.AsyncOpenAI(
             api_key=api_key(api_key_env) or "none",  # which is not sent
             base_url="http://endpoint",

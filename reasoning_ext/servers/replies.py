@@ -26,10 +26,10 @@ class Reply(NamedTuple):
 
     content: str  # "" where there is none
     reasoning: str  # the thought that the server took out of the content, or ""
-    finish_reason: (
-        str | None
-    )  # `stop`, `length`, `refusal`, ..., whatever the server calls them; None where it does not tell
+    # `stop`, `length`, `refusal`, ..., whatever the server calls them; None where it does not tell
+    finish_reason: str | None
     tokens: int  # of the completion; 0 where the server does not tell
+    logprob: float | None = None  # mean log-probability of its tokens; None where the server does not tell
 
 
 def read_body(response: Any) -> Any:
@@ -48,6 +48,7 @@ def read_reply(data: Any) -> Reply | None:
         thoughts = ["\n\n".join(text for thought, text in said if thought)]
         thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
         tokens, reason = usage.get("completion_tokens"), _ending(choice.get("finish_reason"))
+        logprobs = [float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or []]
         refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
@@ -59,7 +60,8 @@ def read_reply(data: Any) -> Reply | None:
     elif message.get("tool_calls") and reason in ("stop", None):
         reason = "tool_calls"
     thought = next((text for text in thoughts if text.strip()), "")
-    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0)
+    mean = sum(logprobs) / len(logprobs) if logprobs else None
+    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0, mean)
 
 
 def _parts(value: Any, thought: bool = False) -> Iterator[tuple[bool, str]]:

@@ -70,6 +70,23 @@ def render_row(
     return Rendered(base + prefix, thought + closed, answer + contract.end, *ends)
 
 
+def render_begun(
+    tokenizer: Any, contract: Contract, prompt: Sequence[dict[str, Any]], chat_template_kwargs: dict[str, Any]
+) -> str:
+    """Render a prompt whose last message may be a whole completion's beginning, which the model is to go on from.
+
+    Raises ValueError where the template refuses the prompt.
+    """
+    if not prompt or prompt[-1]["role"] != "assistant":
+        return render_prompt(tokenizer, contract, prompt, chat_template_kwargs)
+    row = {"prompt": prompt[:-1], "completion": prompt[-1]["content"]}
+    rendered = render_row(tokenizer, contract, row, chat_template_kwargs)
+    text = (rendered.prompt + rendered.thought + rendered.answer).removesuffix(contract.end)
+    said = row["completion"].rstrip()
+    space = row["completion"][len(said) :]  # which channels are written without, though there is more to come
+    return text if text.endswith(space) or said.endswith((think.OPEN, think.CLOSE)) else text + space
+
+
 def count_tokens(tokenizer: Any, text: str) -> int:
     """Return how many tokens a text has, without any that a tokenizer adds and without a warning about its length."""
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])

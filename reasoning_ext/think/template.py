@@ -9,6 +9,7 @@ all.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,6 +64,16 @@ class Contract:
         whole = f"{before.removesuffix(left)}{think.OPEN}{thought.removeprefix(right).removesuffix(inner)}"
         return whole + (f"{think.CLOSE}{answer.removeprefix(outer)}" if closed else "")
 
+    def whole_from(self, begun: str, text: str) -> str:
+        """Make whole what a model wrote behind a whole completion's beginning, `begun`, which may be empty."""
+        if not begun:
+            return self.whole(text)
+        inner, closing, outer = self.close.partition(self.close.strip())
+        thought, closed, answer = text.partition(closing)
+        if not (self.own_tags and closed and think.OPEN in begun and think.CLOSE not in begun):
+            return begun + text
+        return f"{begun}{thought.removesuffix(inner)}{think.CLOSE}{answer.removeprefix(outer)}"
+
     def native(self, completion: str) -> str:
         """Write a whole completion with the model's own tags, without white space around the parts of channels."""
         inside = completion.lstrip()
@@ -107,12 +118,27 @@ class Decoder:
         ends = self.stop_ids - {*self.tokenizer.all_special_ids}  # what a trainer would leave in the text
         return not (self.contract.changes_text or self.contract.plain_lead.strip() or cleans or ends)
 
-    def __call__(self, ids: Sequence[int]) -> str:
-        """Return `<think>...</think>answer` for one completion's ids, ends and padding left out."""
+    def __call__(self, ids: Sequence[int], begun: str = "", stop: str = "") -> str:
+        """Return `<think>...</think>answer` for one completion's ids behind its beginning, ends and padding left out.
+
+        What stands behind the first `stop` that the model wrote is left out too.
+        """
         end = len(ids)
         while end and ids[end - 1] in self.stop_ids:
             end -= 1
-        return self.contract.whole(decode(self.tokenizer, ids[:end], not self.contract.special))
+        text = decode(self.tokenizer, ids[:end], not self.contract.special)
+        if stop:
+            before, found, _ = text.partition(stop)
+            text = before + found
+        return self.contract.whole_from(begun, text)
+
+    def stopped(self, ids: Sequence[int], stop: str) -> int:
+        """Return how many of a completion's ids there are up to the one in which `stop` ends, or all."""
+        return bisect_left(range(len(ids)), True, key=lambda count: self.has(ids[:count], stop)) if stop else len(ids)
+
+    def has(self, ids: Sequence[int], text: str) -> bool:
+        """Tell whether a text stands in what some ids say."""
+        return text in decode(self.tokenizer, ids, not self.contract.special)
 
     def messages(self, completions: list, completion_ids: list[list[int]]) -> list:
         """Write whole completions in TRL's form; those of several messages (tools) are left alone."""

@@ -57,9 +57,8 @@ _OPTION_SAID = re.compile(
     re.IGNORECASE,
 )
 _PLAINLY = re.compile(r"\W*+(yes|no|true|false)\b\s*+[,;:!.\u2014-]", re.IGNORECASE)
-_SIMPLE_END = re.compile(
-    r"\\boxed\{([-+]?[0-9]++(?:,[0-9]{3})*+(?:[./][0-9]++)?)\}[\s.$)\]\\]*+\Z"
-)  # the usual end, read without the rest
+# the usual end, read without the rest
+_SIMPLE_END = re.compile(r"\\boxed\{([-+]?[0-9]++(?:,[0-9]{3})*+(?:[./][0-9]++)?)\}[\s.$)\]\\]*+\Z")
 _GLUED = re.compile(r"(?<=[\d)}])(or|and)(?=[-A-Z\d(\\])")
 _LIST_WORD = re.compile(r"\b(?:and|or)\b|[,;]")
 _LINE = re.compile(r"\n\s*\n|(?<=[^\s.][.!?])\s+(?=[A-Z])|\n")

@@ -67,6 +67,16 @@ CASES = {
     "keep: 5": {"keep": "5"},
     "diverse: 2\nkeep: 2": {"diverse": "2"},
     "temperature: 0.0": {"temperature": "0"},  # the same four times
+    # thinking budgets
+    "max_completion_length: 64\nthinking_budget: 64\nmin_thinking: 16": {"thinking_budget": "64"},
+    "thinking_budget: 16\nmin_thinking: 32": {"min_thinking": "32"},
+    "max_completion_length: 64\nmin_thinking: 64": {"min_thinking": "64"},
+    "thinking_budget: 0": {"thinking_budget": "0"},
+    "thinking_budget: 16\nmin_thinking: 16\nkeep_forced: true": {},
+    "keep_forced: true": {"keep_forced": "true"},
+    SERVER + "thinking_budget: 16\ngeneration_kwargs: {max_tokens: null, max_completion_tokens: 64}": {
+        "generation_kwargs.max_completion_tokens": "64",
+    },
     "pairs: {right_wrongs: 1}": {"pairs.right_wrongs": "right_wrongs: 1"},
     "pairs: {right_wrong: true, short_long: -1}": {"pairs.right_wrong": "True", "pairs.short_long": "-1"},
     "pairs: {steps: 1}": {"pairs.steps": "1"},  # without step_check
@@ -94,6 +104,20 @@ def test_what_is_wrong_is_said_with_its_line(more, rows_file, write_recipe):
 def test_an_evaluation_is_told_the_same(rows_file, write_recipe):
     path = write_recipe(EVAL + "vllm_max_model_length: 9\ngeneration_kwargs: {max_new_tokens: 5}\n")
     assert [*told(path)] == ["vllm_max_model_length", "generation_kwargs.max_new_tokens"]
+
+
+@pytest.mark.parametrize(
+    ("curve", "wrong"),
+    [
+        ("true", None), ("{}", None), ("{shares: [], budgets: [1, 64]}", None), ("{budgets: null}", None),
+        ("{share: [0.5]}", "share"), ("{shares: [50]}", "shares"), ("{shares: [0.0]}", "shares"), ("{shares: [.nan]}", "shares"),
+        ("{shares: 0.5}", "shares"), ("{budgets: [65]}", "budgets"), ("{budgets: [0]}", "budgets"),
+        ("{budgets: [1.5]}", "budgets"),
+    ],
+)  # fmt: skip
+def test_a_thinking_curve_cuts_thoughts_where_they_can_be(curve, wrong, rows_file, write_recipe):
+    said = told(write_recipe(f"{EVAL}max_completion_length: 64\nthinking_curve: {curve}\n"))
+    assert [*said] == ([f"thinking_curve.{wrong}"] if wrong else [])
 
 
 @pytest.mark.parametrize("listed", ["", "reward_funcs: null\n", "reward_funcs: []\n"])

@@ -10,6 +10,7 @@ from conftest import ROOT
 
 from reasoning_ext.check.schema import DRAFT, recipe_schema, schema_text
 from reasoning_ext.errors import UserError
+from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.load import load_recipe
@@ -19,7 +20,8 @@ from reasoning_ext.scoring.spec import LAYER_OPTIONS, parse_rewards
 jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema, which the extra test installs")
 
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("examples/**/*.yaml")])
-NESTED = {"trace_filters", "datasets", "decontaminate", "reward_funcs"}  # they hold mappings with keys of their own
+# they hold mappings with keys of their own
+NESTED = {"trace_filters", "datasets", "decontaminate", "reward_funcs", "strategies", "thinking_curve"}
 
 # What stands below `stage: ...`; the loader and the schema accept each of them.
 GOOD = [
@@ -37,6 +39,10 @@ GOOD = [
     ("sample", "num_generations: 4\nmin_reward: 1\nkeep: 2\nreward_funcs: [math_answer]"),
     ("eval", "models: {base: a/b}"),
     ("eval", "models: [a/b, c/d]\ntop_p: 0.9"),
+    ("eval", "strategies: [greedy, {self_consistency: 8}, {beam: {by: step_check, diverse: true}}, {refine: }]"),
+    ("eval", "thinking_curve: {shares: [0.5, 0.75], budgets: [64]}"),
+    ("eval", "thinking_curve: true"),
+    ("eval", "models: runs/grpo/checkpoint-*"),
 ]
 
 # What both refuse; the last part is what the loader's message names.
@@ -58,7 +64,10 @@ BAD = [
     ("grpo", "reward_funcs: [{math_answer: {timeout: 0}}]", "seconds"),
     ("grpo", "reward_funcs: [{math_answer: {when: [task]}}]", "columns"),
     ("sample", "learning_rate: 1e-5", "learning_rate"),
-    ("eval", "models: a/b", "models"),
+    ("eval", "strategies: [gredy]", "gredy"),
+    ("eval", "strategies: [{best_of: {n: 8, bye: step_check}}]", "bye"),
+    ("eval", "thinking_curve: 0.5", "thinking_curve"),
+    ("eval", "models: 3", "models"),
     ("dpoo", "seed: 0", "stage"),
 ]
 NESTED_BAD = [
@@ -80,7 +89,9 @@ def _load(path):
     """Load a recipe and its rewards as `check` does."""
     loaded = load_recipe(path)
     if "reward_funcs" in loaded.keys:
-        parse_rewards(loaded.get("reward_funcs"), path.parent)
+        specs = parse_rewards(loaded.get("reward_funcs"), path.parent)
+    if "strategies" in loaded.keys:
+        parse_strategies(loaded, specs)
 
 
 def _errors(validator, path):

@@ -45,7 +45,8 @@ PARSED = [  # what a command begins with, and why it is not run here
 ]
 MINE = re.compile(r"my_recipe|my_problems")  # a reader's own, or what `init` writes on the page
 EXIT_CODES = {"reasoning-ext check recipes/tiny/1_sft.yaml examples/hacked_reward": 2}  # as the page says
-ALL = [*{command.text: command for command in reversed(commands())}.values()][::-1]  # each once, where it stands first
+LISTED = commands()
+ALL = [one for i, one in enumerate(LISTED) if one.text not in {other.text for other in LISTED[:i]}]  # each once
 RUN = [
     command for command in ALL if not command.inline and not any(re.match(start, command.text) for start, _ in PARSED)
 ]

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from reasoning_ext.engines import ray as module
 from reasoning_ext.engines.base import Completion, EngineError, SamplingSettings
 from reasoning_ext.engines.opening import open_local
 from reasoning_ext.engines.ray import RayEngine
+from reasoning_ext.engines.thinking import ThinkingEngine
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.models.source import ModelSource
 from reasoning_ext.recipe.engine_options import RayOptions
@@ -114,6 +116,11 @@ def test_completions_are_those_without_ray_and_problems_one_line(cluster, tmp_pa
     alone = {(c.prompt, c.sample): c for batch in plain.generate(PROMPTS, KEYS[:32], SETTINGS) for c in batch}
     assert found.keys() == alone.keys()
     assert sum(found[key] == alone[key] for key in alone) >= 31  # other batches are summed in another order
+    # on the workers, which have the tokenizer
+    bounded = replace(SETTINGS, thinking_budget=10, min_thinking=5, logprobs=True)
+    wanted = {c.sample: c for batch in ThinkingEngine(plain).generate(PROMPTS, KEYS[:8], bounded) for c in batch}
+    there = [c for batch in engine.generate(PROMPTS, KEYS[:8], bounded) for c in batch]
+    assert len(there) == 8 and sum(c.ids == wanted[c.sample].ids for c in there) >= 7 and any(c.forced for c in there)
     with pytest.raises(KeyProblem) as error:
         list(engine.generate(PROMPTS, KEYS[:8], SamplingSettings(generation_kwargs={"min_lenght": 3})))
     assert error.value.key == "generation_kwargs" and "\n" not in str(error.value)

@@ -266,6 +266,45 @@ def test_a_reply_becomes_a_whole_completion(serve, cases, tags):
     assert {c.tokens for c in found.values()} == {3} and len(server.bodies) == len(cases)
 
 
+ON = [
+    # the beginning, a choice, the whole completion
+    ("<think>a", choice("b</think>7"), "<think>ab</think>7"),
+    ("<think>a", choice("7", reasoning="b"), "<think>ab\n</think>\n\n7"),
+    ("<think>a", choice(None, "length", reasoning="b"), "<think>ab"),
+    ("<think>a</think>", choice(None, reasoning=" 7"), "<think>a</think> 7"),  # a parser that takes all for a thought
+    ("<think>a</think>7", choice(""), "<think>a</think>7"),  # where nothing is missing
+    ("<think>a</think>", choice("7<|im_end|>"), "<think>a</think>7"),
+]
+
+
+def test_a_server_goes_on_from_a_completions_beginning(serve):
+    server = serve(lambda body, nth: ON[number(body)][1])
+    for tags, opened in ((None, "<think>"), (["<thought>", "</thought>"], "<thought>")):
+        engine = ServerEngine("m", ServerOptions(base_url=server.url), tags)
+        prompts = [[*prompt(i), {"role": "assistant", "content": case[0]}] for i, case in enumerate(ON)]
+        batches = engine.generate(prompts, [(i, 0) for i in range(len(ON) if tags is None else 1)], SETTINGS)
+        found = {c.prompt: c.text for batch in batches for c in batch}
+        assert tags or [found[i] for i in range(len(ON))] == [case[2] for case in ON]
+        sent = server.bodies[-1]
+        assert sent["messages"][-1]["role"] == "assistant" and sent["messages"][-1]["content"].startswith(opened)
+        assert sent["continue_final_message"] and sent["add_generation_prompt"] is False
+    refusing = ServerEngine("m", ServerOptions(base_url=serve((400, {}, "no such field")).url))
+    with pytest.raises(EngineError, match=r"no such field.*continue_final_message") as error:
+        list(refusing.generate(prompts, [(0, 0)], SETTINGS))
+    assert error.value.key == "engine"
+
+
+def test_log_probabilities_are_read_or_asked_for_in_vain_and_a_stop_is_refused(serve):
+    told = choice("7") | {"logprobs": {"content": [{"token": "7", "logprob": -0.5}, {"token": "", "logprob": -1.5}]}}
+    server, settings = serve(told), SamplingSettings(16, logprobs=True, limits={(0, 0): 5})
+    assert ask(server, 1, settings)[0, 0].logprob == -1.0
+    assert server.bodies[0]["logprobs"] is True and server.bodies[0]["max_tokens"] == 5
+    for other, asked in ((serve("7"), settings), (server, SamplingSettings(16, stop="x"))):
+        with pytest.raises(EngineError, match="write transformers or vllm") as error:
+            ask(other, 1, asked)
+        assert error.value.key == "engine" and not threads()
+
+
 @pytest.mark.parametrize(
     ("kwargs", "finished"),
     [({}, True), ({"max_tokens": 3}, False), ({"max_tokens": None}, True), ({"max_tokens": "3"}, True),

@@ -108,6 +108,63 @@ def test_settings_reach_the_distribution(loaded):
             assert all(c.ids == likeliest[p] for (p, _), c in found.items()), settings
 
 
+def test_log_probabilities_are_those_before_temperature_and_behind_the_penalty_in_both_loops(loaded, monkeypatch):
+    settings = {"logprobs": True, "temperature": 0.7, "top_k": 5, "repetition_penalty": 1.2}
+    found = answers(loaded, **settings)
+    for (p, _), c in found.items():
+        text = loaded.tokenizer.apply_chat_template(PROMPTS[p], tokenize=False, add_generation_prompt=True)
+        start = loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = torch.tensor([start + c.ids])
+        with torch.inference_mode():
+            logits = loaded.model(ids).logits[0, len(start) - 1 : -1].float()
+        penalty = transformers.RepetitionPenaltyLogitsProcessor(1.2)
+        scores = [penalty(ids[:, : len(start) + t], row[None]).log_softmax(-1)[0] for t, row in enumerate(logits)]
+        drawn = [score[token].item() for score, token in zip(scores, c.ids, strict=True)]
+        assert c.logprob == pytest.approx(sum(drawn) / len(drawn), abs=1e-3)
+    assert all(c.logprob < 0 for c in answers(loaded, KEYS[:4], logprobs=True, temperature=0.0).values())
+    assert {c.logprob for c in answers(loaded, KEYS[:4]).values()} == {None}
+    monkeypatch.setattr(module, "_has_cache", lambda model: False)
+    again = answers(loaded, KEYS[:8], **settings)
+    assert all(again[key].logprob == pytest.approx(found[key].logprob, abs=1e-4) for key in again)
+
+
+def test_a_completion_ends_behind_a_text_and_at_a_limit_of_its_own(loaded, monkeypatch):
+    plain = answers(loaded)
+    stop, limits = plain[0, 0].text[2:4], {key: 3 + i for i, key in enumerate(KEYS[:12])}
+    for has_cache in (True, False):
+        monkeypatch.setattr(module, "_has_cache", lambda model, answer=has_cache: answer)
+        found = answers(loaded, stop=stop, limits=limits)
+        for key, c in found.items():
+            most, whole = limits.get(key, 24), plain[key]
+            assert c.ids == whole.ids[: c.tokens] and c.tokens <= most and whole.text.startswith(c.text)
+            stopped = stop in c.text
+            assert c.text.find(stop) in (-1, len(c.text) - len(stop))
+            assert stopped or c.tokens == min(most, whole.tokens)
+            assert c.finished == (whole.finished and most >= whole.tokens and not stopped)
+        assert stop in found[0, 0].text or limits[0, 0] == 3
+
+
+def test_a_completion_goes_on_from_its_beginning_as_generate_does_from_the_text(loaded, monkeypatch):
+    begun = "<think>\n1+2"
+    for template, kept in (("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+                            "{% if add_generation_prompt %}<assistant>{% endif %}", begun),
+                           ("{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"
+                            "{% if add_generation_prompt %}<assistant><think>\n{% endif %}", begun)):  # fmt: skip
+        monkeypatch.setattr(loaded.tokenizer, "chat_template", template)
+        contract = find_contract(loaded.tokenizer)
+        engine = TransformersEngine(Loaded(loaded.model, loaded.tokenizer, contract=contract), 4)
+        prompts = [[*prompt, {"role": "assistant", "content": begun}] for prompt in PROMPTS]
+        greedy = SamplingSettings(max_completion_length=24, temperature=0.0)
+        for c in [c for batch in engine.generate(prompts, [(p, 0) for p in range(6)], greedy) for c in batch]:
+            inputs = loaded.tokenizer(f"<user>{PROMPTS[c.prompt][0]['content']}\n<assistant>{kept}", return_tensors="pt",
+                                      add_special_tokens=False)["input_ids"]  # fmt: skip
+            with torch.inference_mode():
+                wanted = loaded.model.generate(inputs, max_new_tokens=24, do_sample=False)[
+                    0, inputs.shape[1] :
+                ].tolist()
+            assert c.ids == wanted and c.text.startswith(begun) and c.tokens == len(wanted)
+
+
 def test_generation_kwargs_reach_generate(loaded):
     banned = {*range(8, 30)} - {*loaded.model.generation_config.eos_token_id}
     for kwargs in ({}, {"bad_words_ids": [[i] for i in banned]}):

@@ -107,9 +107,28 @@ def test_without_vllm_the_extra_is_named():
 class Params:
     """vLLM's SamplingParams, which refuse what they do not know."""
 
-    def __init__(self, *, n, seed, temperature, top_p, top_k, min_p, repetition_penalty, max_tokens, stop_token_ids,
-                 detokenize, skip_special_tokens, min_tokens=0):  # fmt: skip
-        self.seed, self.stops = seed, stop_token_ids
+    def __init__(
+        self,
+        *,
+        n,
+        seed,
+        temperature,
+        top_p,
+        top_k,
+        min_p,
+        repetition_penalty,
+        max_tokens,
+        stop_token_ids,
+        detokenize,
+        skip_special_tokens,
+        logprobs,
+        logit_bias=None,
+        stop="",
+        include_stop_str_in_output=False,
+    ):
+        assert detokenize == include_stop_str_in_output == bool(stop)
+        self.seed, self.stops, self.texts, self.logprobs, self.most = seed, stop_token_ids, stop, logprobs, max_tokens
+        self.bias = logit_bias
 
 
 class Stand:
@@ -126,11 +145,15 @@ class Stand:
         if self.dead:
             raise sys.modules["vllm.v1.engine.exceptions"].EngineDeadError
         self.calls.append([prompt["prompt_token_ids"] for prompt in prompts])
+        self.bias = sampling_params[0].bias
         outputs = []
         for params in sampling_params:
             end = params.seed % 2 == 0
             ids = [20 + params.seed % 7, *([params.stops[0]] if end else [21])]
             reason = {"finish_reason": "stop" if end else "length", "stop_reason": params.stops[0] if end else None}
+            reason["cumulative_logprob"] = None if params.logprobs is None else -3.0
+            if params.texts and not end:
+                reason |= {"finish_reason": "stop", "stop_reason": params.texts[0]}
             outputs.append(types.SimpleNamespace(outputs=[types.SimpleNamespace(token_ids=ids, **reason)]))
         return outputs
 
@@ -168,6 +191,22 @@ def test_keys_go_out_in_chunks_and_come_back_as_completions(stand_in):
         assert (c.finished, len(c.ids), c.tokens) == (ended, 2, 2)
         assert c.text == engine.tokenizer.decode(c.ids[:1] if ended else c.ids)
     assert list(engine.generate(PROMPTS, [], SAMPLED)) == []
+
+
+def test_log_probabilities_stops_limits_and_beginnings_reach_vllm(stand_in):
+    engine, stand = stand_in
+    letter = engine.tokenizer.decode([21])
+    settings = SamplingSettings(390, seed=3, logprobs=True, stop=letter, limits=dict.fromkeys(KEYS, 40))
+    prompts = [[*prompt, {"role": "assistant", "content": "<think>1"}] for prompt in PROMPTS]
+    for c in [c for batch in engine.generate(prompts, KEYS, settings) for c in batch]:
+        ended = key_seed(3, c.prompt, c.sample) % 2 == 0
+        assert (c.finished, c.logprob, c.tokens) == (ended, -1.5, 2)
+        before, found, _ = engine.tokenizer.decode(c.ids[:1] if ended else c.ids).partition(letter)
+        assert c.text == "<think>1" + before + found
+    assert engine.tokenizer.decode(stand.calls[0][0]).endswith("<think>1") and stand.bias is None
+    [close] = engine.tokenizer("</think>", add_special_tokens=False)["input_ids"]
+    list(engine.generate(prompts, KEYS[:1], SamplingSettings(1, hold_back=True)))
+    assert stand.bias[close] == stand.bias[engine.tokenizer.eos_token_id] == -100.0
 
 
 def test_what_vllm_refuses_is_one_line_that_names_the_key(stand_in):

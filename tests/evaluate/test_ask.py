@@ -1,18 +1,28 @@
-"""`ask`: a run is asked as it was trained, within the model's context, and every answer is seen."""
+"""`ask`: a run is asked as it was trained, within the model's context, turn by turn, and every answer is seen."""
 
 import contextlib
+import io
 import json
 import logging
+import os
+import pty
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import transformers
 from conftest import TINY
+from rich.console import Console
 
 from reasoning_ext.data.lineage import prompt_settings, run_of, run_recipe
+from reasoning_ext.engines.base import Completion, SamplingSettings
+from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.errors import UserError
-from reasoning_ext.evaluate.ask import ask_and_print, split_style
+from reasoning_ext.evaluate.ask import Conversation, ask_all, ask_and_print, questions
+from reasoning_ext.evaluate.choice import Choice, choose, parse_choice
+from reasoning_ext.evaluate.streaming import split_style
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipe, load_recipes
 
@@ -60,8 +70,33 @@ def loud_again():
     logging.disable(logging.NOTSET)
 
 
-def ask(question="3+4", model="runs/sft", system_prompt=None):
-    ask_and_print(model, question, 1, 0.0, 2048, 0, system_prompt)
+GREEDY = SamplingSettings(2048, 0.0)
+COMMAND = [sys.executable, "-m", "reasoning_ext", "ask", "runs/sft"]
+
+
+def ask(question="3+4", model="runs/sft", system_prompt=None, settings=GREEDY):
+    ask_and_print([model], question, Choice(), settings, system_prompt)
+
+
+@pytest.fixture
+def answers(monkeypatch):
+    """Let an engine answer with these texts in turn, eight tokens each; returns them and the calls that it had."""
+    texts, calls = [], []
+
+    def generate(self, prompts, keys, settings):
+        for row, sample in keys:
+            calls.append((prompts[row], settings))
+            yield [Completion(row, sample, texts.pop(0), [1] * 8, True, 8, logprob=-1.0 - sample)]
+
+    monkeypatch.setattr(TransformersEngine, "generate", generate)
+    return texts, calls
+
+
+def typed(monkeypatch, text, terminal=False):
+    """Put bytes into standard input."""
+    stdin = io.TextIOWrapper(io.BytesIO(text))
+    stdin.isatty = lambda: terminal
+    monkeypatch.setattr(sys, "stdin", stdin)
 
 
 @pytest.mark.parametrize(
@@ -71,7 +106,9 @@ def ask(question="3+4", model="runs/sft", system_prompt=None):
 def test_a_run_is_asked_as_it_was_trained(trained, monkeypatch, model, more, system):
     monkeypatch.chdir(trained)
     asked = {}
-    monkeypatch.setattr(transformers.LlamaForCausalLM, "generate", lambda self, **kwargs: asked.update(kwargs))
+    monkeypatch.setattr(
+        transformers.LlamaForCausalLM, "generate", lambda self, **kwargs: asked.update(kwargs) or asked["input_ids"]
+    )
     ask(model=f"runs/sft{model}", system_prompt=more)
     [ids] = asked["input_ids"]
     assert transformers.AutoTokenizer.from_pretrained("runs/sft").decode(ids) == f"{system}<|user|>3+477<|assistant|>"
@@ -79,13 +116,16 @@ def test_a_run_is_asked_as_it_was_trained(trained, monkeypatch, model, more, sys
 
 
 def test_every_answer_is_shown_and_nothing_foreign(trained):
-    command = [sys.executable, "-m", "reasoning_ext", "ask", "runs/sft", "3+4", "-n", "3", "--max-completion-length=8"]
-    done = subprocess.run(command, cwd=trained, capture_output=True, text=True, timeout=300)
+    options = ["--strategy=weighted_vote:3:mean_logprob", "--max-completion-length=8", "--min-thinking=2"]
+    done = subprocess.run([*COMMAND, "3+4", *options], cwd=trained, capture_output=True, text=True, timeout=300)
     lines = done.stdout.splitlines()
     assert done.returncode == 0 and done.stderr == ""
-    assert lines[0].endswith("1 of 3:") and lines[-1].startswith("vote: ")
-    assert [line.partition(":")[0][-6:] for line in lines[-3:-1]] == ["2 of 3", "3 of 3"]
-    assert any("cut off after 8 tokens" in line for line in lines)
+    assert lines[0].endswith("1 of 3:") and re.fullmatch(
+        r"\d+ tokens in 3 completions, \d of them forced, [\d.]+ s", lines[-1]
+    )
+    place = next(i for i, line in enumerate(lines) if line.startswith("vote: "))
+    assert [line.partition(":")[0][-6:] for line in lines[place - 2 : place]] == ["2 of 3", "3 of 3"]
+    assert re.search(r"weighted_vote 3 by mean_logprob: completion [123], score 0", lines[place + 1])
 
 
 def test_what_fills_the_context_ends_there_and_what_leaves_no_room_or_is_no_text_is_refused(
@@ -120,3 +160,143 @@ def test_the_recipes_of_a_run_say_how_its_prompts_are_written(trained, write_rec
     assert prompt_settings(load_recipe(write_recipe(text))) == [("S", {"a": 1})]
     text += "- {dataset_name: c.jsonl, system_prompt: T, chat_template_kwargs: {b: 2}}\n"
     assert prompt_settings(load_recipe(write_recipe(text)))[1:] == [("T", {"a": 1, "b": 2})]
+
+
+def test_a_conversation_goes_on_from_answers_without_their_thoughts(trained, monkeypatch, answers, capsys):
+    monkeypatch.chdir(trained)
+    texts, calls = answers
+    texts += ["<think>3+4</think> 7\n", "<think>never closed", "<think>7+1</think>8"]
+    typed(monkeypatch, b"3+4\n\nand 1 more\n 2 more \n/quit\n9\n")
+    ask(None)
+    system, turn = {"role": "system", "content": "12"}, {"role": "user", "content": "3+4"}
+    kept = [system, turn, {"role": "assistant", "content": "7"}]
+    asked = [[system, turn], *([*kept, {"role": "user", "content": text}] for text in ("and 1 more", "2 more"))]
+    assert [prompt for prompt, _ in calls] == asked
+    said = [line for line in capsys.readouterr().out.splitlines() if line[:1] == ">"]
+    assert said == ["> 3+4", "> and 1 more", "> 2 more"]
+
+
+@pytest.mark.parametrize("end", ["", "/quit", None])
+def test_what_is_typed_ends_with_nothing_or_quit(monkeypatch, end):
+    lines = iter(["a", " b ", end, "c"])
+
+    def read(prompt):
+        if (line := next(lines)) is None:
+            raise EOFError
+        return line
+
+    typed(monkeypatch, b"", terminal=True)
+    monkeypatch.setattr("builtins.input", read)
+    assert list(questions()) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(b"", "no question"), (b"\n/quit\n3\n", "no question"), (b"3+\xff\n", "UTF-8")]
+)
+def test_lines_without_a_question_or_that_are_no_text_are_refused(trained, monkeypatch, answers, given, said):
+    monkeypatch.chdir(trained)
+    typed(monkeypatch, given)
+    with pytest.raises(UserError, match=said):
+        ask(None)
+
+
+def test_no_room_is_left_for_the_next_turn(trained, monkeypatch, answers):
+    monkeypatch.chdir(trained)
+    texts, calls = answers
+    texts += ["8" * 120, "9"]
+    typed(monkeypatch, b"3+4\n" + b"5" * 200 + b"\n")
+    with pytest.raises(UserError, match=r"conversation.* 256"):
+        ask(None, settings=replace(GREEDY, thinking_budget=255))
+    assert len(calls) == 1 and calls[0][1].max_completion_length < 250
+
+
+def test_what_a_bounded_thought_takes_back_is_marked_and_what_is_put_there_shown(trained, monkeypatch, answers, capsys):
+    monkeypatch.chdir(trained)
+    answers[0].extend(["<think>1</think>7", "<think>1\nWait 3+4=7</think>7"])
+    ask(settings=replace(GREEDY, min_thinking=4))
+    assert "[taken back] \nWait\n" in capsys.readouterr().out
+    assert answers[1][1][0][-1] == {"role": "assistant", "content": "<think>1\nWait"}
+
+
+def test_two_models_answer_side_by_side_on_a_terminal_and_else_in_turn(trained, monkeypatch, answers, capsys):
+    monkeypatch.chdir(trained)
+    answers[0].extend(["<think>a</think>7", "<think>b</think>8"])
+    models = ["runs/sft", "runs/sft/checkpoint-1"]
+    ask_and_print(models, "3+4", Choice(), GREEDY)
+    said = [line for line in capsys.readouterr().out.splitlines() if "tokens" not in line]
+    assert said == ["runs/sft:", "", "runs/sft/checkpoint-1:", ""]  # of what is scripted nothing streams
+    answers[0].extend(["<think>a</think>7", f"<think>b</think>{'7' * 60}"] * 2)
+    console = Console(file=io.StringIO(), force_terminal=True, highlight=False, soft_wrap=True, width=80)
+    ask_all([Conversation(model, Choice(2), GREEDY, None) for model in models], "3+4", console)
+    told = console.file.getvalue()
+    rows = [line for line in told.splitlines() if line.count("16 tokens in 2") == 2 or "runs/sft" in line]
+    assert len(rows) == 2 and all(model in rows[0] for model in models)
+    assert "…" not in told and told.count("7" * 15) >= 4
+
+
+CHOICES = [  # strategy, which is taken of three completions: the scores of mean_logprob are 0.9, 0.05 and 0.1
+    ("self_consistency:3", 1),
+    ("weighted_vote:3:mean_logprob", 0),
+    ("weighted_vote:3:step_check", 1),
+    ("best_of:3:mean_logprob", 0),
+    ("best_of:3:step_check", 1),
+]
+
+
+@pytest.mark.parametrize(("strategy", "taken"), CHOICES)
+def test_a_strategy_takes_the_completion_that_its_score_says(strategy, taken):
+    said = {"<think>3+4=8, 4+4=8</think>8": -0.1, "<think>3+4=7</think>7": -3.0, "<think>so</think>It is 7.": -2.3}
+    completions = [Completion(0, i, text, [1], True, 1, logprob=said[text]) for i, text in enumerate(said)]
+    prompt, choice = [{"role": "user", "content": "3+4"}], parse_choice(strategy, SamplingSettings())
+    assert choice.n == 3 and choice.logprobs == ("mean_logprob" in strategy)
+    assert choose(choice, prompt, completions)[0] == taken
+    empty = [replace(completion, text="<think>", logprob=None, tokens=0) for completion in completions]
+    assert choose(choice, prompt, empty)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--strategy=vote:3"], "unknown strategy.*vote:3"),
+        (["--strategy=self_consistency:3:step_check"], "unknown strategy"),
+        (["--strategy=best_of:8"], "by: .*missing"),
+        (["--strategy=self_consistency"], "n: .*missing"),
+        (["--strategy=best_of:1:step_check"], "found 1,"),
+        (["--strategy=best_of:x:step_check"], "found 'x'"),
+        (["--strategy=best_of:8:math_answer"], "reads the gold"),
+        (["--strategy=best_of:8:nothing"], "unknown reward"),
+        (["--strategy=self_consistency:8", "--temperature=0"], "temperature 0"),
+        (["--strategy=self_consistency:8", "-n", "4"], "-n 4"),
+        (["--thinking-budget=16", "--max-completion-length=16"], "--thinking-budget: found 16"),
+        (["--min-thinking=20", "--max-completion-length=16"], "--min-thinking: found 20"),
+        (["--min-thinking=20", "--thinking-budget=16"], "--min-thinking: found 20"),
+    ],
+)
+def test_options_that_cannot_work_end_in_a_line_before_a_model_is_loaded(monkeypatch, capsys, options, said):
+    from reasoning_ext import cli
+
+    monkeypatch.setattr(sys, "argv", ["reasoning-ext", "ask", "no/such/model", "3+4", *options])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    line = capsys.readouterr().err
+    assert ended.value.code == 2 and re.search(said, line) and line.count("\n") == 1
+
+
+def test_a_chat_on_a_terminal_ends_with_ctrl_c_and_a_closed_pipe_without_a_traceback(trained):
+    ours, theirs = pty.openpty()
+    chat = subprocess.Popen(COMMAND, cwd=trained, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    os.close(theirs)
+    seen = b""
+    for awaited, then in ((b"> ", b"3+4\n"), (b"tokens, ", b""), (b"> ", b"")):
+        while awaited not in seen:
+            seen += os.read(ours, 1024)
+        os.write(ours, then)
+        seen = seen.partition(awaited)[2] if awaited != b"> " or then else seen
+    chat.send_signal(2)
+    with contextlib.suppress(OSError):
+        os.write(ours, b"\n")  # a signal between the prompt and the read is seen when that ends
+    assert chat.wait(300) == 130
+    os.close(ours)
+    shell = f"{' '.join(COMMAND)} 3+4 -n 3 --max-completion-length 8 | head -n 1"
+    done = subprocess.run(["sh", "-c", shell], cwd=trained, capture_output=True, text=True, timeout=300)
+    assert done.stdout.count("\n") == 1 and done.stderr == ""

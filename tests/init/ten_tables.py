@@ -97,15 +97,8 @@ def save_parrot(folder):
 
     tokenizer = build("qwen3")
     tokenizer.save_pretrained(folder)
-    said = [
-        "Ċ",
-        "<think>",
-        "a",
-        "</think>",
-        "1",
-        "4",
-        tokenizer.eos_token,
-    ]  # after the line feed that a prompt ends with
+    # after the line feed that a prompt ends with
+    said = ["Ċ", "<think>", "a", "</think>", "1", "4", tokenizer.eos_token]
     size, ids = 448, tokenizer.convert_tokens_to_ids(said)
     config = LlamaConfig(
         vocab_size=len(tokenizer), hidden_size=size, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,

@@ -20,16 +20,7 @@ NASTY = [
     "{<<: {a: 1}}", "=", "1:30", ".nan", "-.inf", "1e999", "@", "\tx", "null", "[]", "{}", "-1", "0", "''", "~", "\x07", "- a",
     "{a: {b: [1, {c: 2}]}}",
 ]  # fmt: skip
-KEYS = (
-    "seed",
-    "output_dir",
-    "dataset_name",
-    "model_name_or_path",
-    "datasets",
-    "stage",
-    "learning_rate",
-    "rename_columns",
-)
+KEYS = "seed output_dir dataset_name model_name_or_path datasets stage learning_rate rename_columns".split()
 
 
 def write(tmp_path: Path, text: str | bytes) -> Path:

@@ -49,9 +49,8 @@ def judge(server, answers, *, prompts=None, **options):
 
 def test_the_judge_sees_rubric_question_reference_and_answer(serve):
     server = serve('{"score": 7}')
-    answers = [
-        "<think>secret \udcff</think>\nBecause \ud83d."
-    ]  # halves of characters, as a file of completions may hold
+    # halves of characters, as a file of completions may hold
+    answers = ["<think>secret \udcff</think>\nBecause \ud83d."]
     assert judge(server, answers, rubric="Be {kind}.", answer=["Since."]) == ([0.7], 0.0)
     [body] = server.bodies
     assert (

@@ -13,7 +13,8 @@ import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.runs import read as run_reading
-from reasoning_ext.runs.report import compare, extremes, save_curves, split_text, write_report
+from reasoning_ext.runs.figures import checkpoint_curves
+from reasoning_ext.runs.report import Figure, compare, extremes, save_curves, split_text, verdicts, write_report
 
 SCRIPT = "<script>alert(1)</script>"
 IMAGE = '"><img src=x onerror=alert(2)>'
@@ -112,13 +113,13 @@ def write_eval(root: Path) -> Path:
     known = {"problems": 3, "in training data": 0}
     sft = {"greedy": [0.1025, 0.0764, 0.1362], "pass@1": [0.3912, 0.3601, 0.4232], "mean tokens": 17.25}
     grpo = {"greedy": [0.9533, 0.9271, 0.9703], "pass@1": [0.9444, 0.9222, 0.9606], "truncated": 0.0}
-    right = {"sft": [0, 0, 1], TRICKY: [1, 1, 1]}
+    right = {"sft": [0] * 8 + [1], TRICKY: [1] * 9}
     answers = [
         {"model": model, "prompt_index": p, "sample_index": g, "prompt": f"held-out {p} {SCRIPT}", "answer": IMAGE}
         | {"completion": f"<think>because</think>{model} says {p}", "tokens": 9, "finished": True}
         | {"rewards": {"math_answer": float(right[model][p] if g == -1 else not right[model][p]), "think_format": 1.0}}
         for model in right
-        for p in range(3)
+        for p in range(9)
         for g in (-1, 0)  # only the greedy answer, -1, counts for before and after
     ]
     models = {"sft": "runs/x/1_sft", TRICKY: "runs/x/2_grpo"}
@@ -170,7 +171,10 @@ def test_figures_of_the_evaluation(whole):
     for figure in ("10.2 % → 95.3 %", "[7.6, 13.6] → [92.7, 97.0]", "39.1 % → 94.4 %", "[92.2, 96.1]", "17.25"):
         assert figure in text
     assert f"sft → {TRICKY}" in text, "before is found by the lineage"
-    assert f"{TRICKY} is better than sft" in text
+    assert f"{TRICKY} is better (greedy) and worse (pass@1) than sft" in text, (
+        "as the answers say, on the same problems"
+    )
+    assert "p = 0.0078; 8 problems better, 0 worse" in text and "0 problems better, 8 worse" in text
 
 
 def test_an_evaluation_of_greedy_completions_alone_says_nothing_of_sampled_ones(tmp_path):
@@ -190,12 +194,61 @@ LOW, MIDDLE, HIGH = [0.1, 0.05, 0.2], [0.25, 0.15, 0.35], [0.9, 0.8, 0.95]
     ("before", "after", "words"),
     [
         ([LOW, LOW], [HIGH, HIGH], "better than"), ([HIGH, HIGH], [LOW, LOW], "worse than"),
-        ([LOW, LOW], [MIDDLE, MIDDLE], "not clearly different from"),
+        ([LOW, LOW], [MIDDLE, MIDDLE], "not told apart from"),
         ([LOW, HIGH], [HIGH, LOW], "better (greedy) and worse (pass@1) than"),
     ],
 )  # fmt: skip
-def test_verdict_in_words(before, after, words):
-    assert compare(list(zip(["greedy", "pass@1"], before, after, strict=True))) == words
+def test_verdict_in_words_without_answers(before, after, words):
+    assert compare(list(map(Figure, ["greedy", "pass@1"], before, after))) == words
+
+
+def checkpoints(tmp_path, greedy, models, prefix=""):
+    """Write a run and an evaluation of its checkpoints, which solve so many of 40 problems each."""
+    answers = [
+        {"model": label, "prompt_index": p, "sample_index": -1, "completion": "x", "rewards": {"r": float(p < right)}}
+        for label, right in greedy.items()
+        for p in range(40)
+    ]
+    results = {label: {"problems": 40, "greedy": [right / 40, 0.1, 0.9]} for label, right in greedy.items()}
+    write_grpo(tmp_path / "x")
+    return write_run(
+        tmp_path / "x" / "4_eval", {"stage": "eval", "models": models}, {"eval.json": results, "answers.jsonl": answers}
+    )
+
+
+def test_a_paired_test_tells_what_intervals_do_not(tmp_path):
+    greedy = {"sft": 20, "grpo": 26}
+    path = checkpoints(tmp_path, greedy, {"sft": "runs/x/1_sft", "grpo": "runs/x/2_grpo"})
+    for answers, words in ((True, "grpo is better than sft"), (False, "grpo is not told apart from sft")):
+        if not answers:
+            (path / "answers.jsonl").write_text("")
+        text = report(tmp_path / "x")[1].text
+        assert words in text and ("p = 0.031" in text) == answers and ("do not overlap" in text) != answers
+
+
+def test_verdicts_of_several_models_are_corrected_together(tmp_path):
+    greedy = {"sft": 20, "checkpoint-9": 26, "checkpoint-20": 27}
+    checkpoints(tmp_path, greedy, ["runs/x/1_sft", "runs/x/2_grpo/checkpoint-*"])
+    path = tmp_path / "x" / "4_eval" / "recipe.yaml"
+    path.write_text(path.read_text().replace("- runs/x/1_sft", "- runs/x/sft"))
+    grpo = tmp_path / "x" / "2_grpo" / "recipe.yaml"
+    grpo.write_text(grpo.read_text().replace("runs/x/1_sft", "runs/x/sft"))
+    rows = verdicts(run_reading.read_run(path.parent), {"runs/x/2_grpo": run_reading.read_run(grpo.parent)})
+    assert [(row["label"], row["before"], row["word"]) for row in rows] == [
+        ("checkpoint-9", "sft", "better than"), ("checkpoint-20", "sft", "better than")
+    ]  # fmt: skip
+    assert [figure.p for row in rows for figure in row["figures"]] == pytest.approx([2 / 2**6, 2 * 2 / 2**7])
+
+
+def test_checkpoints_have_a_curve_over_their_steps(tmp_path):
+    greedy = {f"grpo checkpoint-{step}": right for step, right in ((9, 5), (10, 30), (200, 32))}
+    checkpoints(tmp_path, greedy, {"grpo": "runs/x/2_grpo/checkpoint-*"})
+    html, page = report(tmp_path / "x" / "4_eval")
+    assert page.tags.count("svg") == 2 and "grpo: greedy" in page.text, "the bars, and one curve"
+    assert "step 9" in page.text and "step 200" in page.text and html.count('class="whisker"') == 3 + 3
+    assert "grpo checkpoint-10, 75.0 %, is the earliest not told apart" in page.text
+    [curve] = checkpoint_curves(run_reading.read_run(tmp_path / "x" / "4_eval").results)
+    assert curve.points == [(9, 0.125), (10, 0.75), (200, 0.8)] and curve.intervals[0] == (0.1, 0.9)
 
 
 def test_stages_in_order_with_lineage(whole):
@@ -214,8 +267,8 @@ def test_stages_in_order_with_lineage(whole):
 
 def test_problems_that_differ_are_grouped(whole):
     _, page = whole
-    assert "2 of 3 problems" in page.text, "two problems went from wrong to right, the third was right before"
-    assert "held-out 0" in page.text and "held-out 2" not in page.text
+    assert "8 of 9 problems" in page.text, "eight problems went from wrong to right, the last was right before"
+    assert "held-out 0" in page.text and "held-out 8" not in page.text
     marks = re.findall(r"(\S+) (✓ right|✗ wrong)", " ".join(page.text.split()))
     assert marks == [("sft", "✗ wrong"), (TRICKY, "✓ right")]
 
@@ -270,6 +323,32 @@ def test_damaged_files_do_not_stop_the_report(runs: Path):
     files = ("completions_00020.parquet", "recipe.yaml", "eval.json")
     for said in ("5 runs, 5 not finished", "no metrics.jsonl", *(f"{file} cannot be read" for file in files)):
         assert said in page.text
+
+
+HUGE = 10**400
+GROUPS = [
+    {"strategies": {"refine": {"accuracy": [[1], "x", HUGE], "tokens": HUGE, "rounds": 3}}},
+    {"curve": {"points": [{"budget": 8, "accuracy": [1, 2, "3"]}], "best_thinking_budget": {"difference": [None] * 3}}},
+    {"greedy": [HUGE, 0.1, "x"], "thoughts": {"equations": HUGE}},
+]
+ANSWERS = [
+    {"prompt_index": [1]},
+    {"prompt_index": "1"},
+    {"rewards": {"math_answer": "x"}},
+    {"rewards": [1]},
+    {"model": []},
+]
+
+
+def test_damaged_figures_and_answers_do_not_stop_the_report(runs: Path):
+    path = runs / "4_eval"
+    results, whole = json.loads((path / "eval.json").read_text()), (path / "answers.jsonl").read_text()
+    first, sample = json.loads(whole.splitlines()[0]), {"completion": "x", "advantage": "x", "rewards": [1]}
+    (path / "answers.jsonl").write_text(whole + "".join(json.dumps(first | bad) + "\n" for bad in ANSWERS))
+    (runs / "3_sample" / "samples.jsonl").write_text(json.dumps(sample) + "\n" + json.dumps(sample | {"advantage": 1}))
+    for bad in GROUPS:
+        (path / "eval.json").write_text(json.dumps(results | {"sft": results["sft"] | bad}))
+        assert "4 runs" in report(runs)[1].text
 
 
 def test_where_the_file_goes(runs: Path, tmp_path: Path, monkeypatch):

@@ -84,9 +84,8 @@ def test_every_key_of_the_table_is_one_that_a_stage_has():
 
     known = {key for stage in STAGES for key in stage_keys(stage)}
     for kind in ("watching", "speed", "choice", "length"):
-        assert (
-            not KINDS[kind] - known - {"log_multimodal", "trackio_bucket_id", "trackio_static_space_id"}
-        )  # newer TRL's
+        # newer TRL's
+        assert not KINDS[kind] - known - {"log_multimodal", "trackio_bucket_id", "trackio_static_space_id"}
     of_engines = {
         f.name for cls in vars(engine_options).values() if hasattr(cls, "__dataclass_fields__") for f in fields(cls)
     }

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -120,6 +121,20 @@ def test_one_run_makes_rows_pairs_rated_prompts_counts_and_a_card(sample, capsys
             capsys.readouterr().out.partition("sample  sampled")[2],
         ]
     )
+
+
+def test_what_has_forced_tokens_is_rated_and_handed_on_only_where_the_recipe_says_so(sample, capsys):
+    def engine():
+        return Engine(lambda p, g: replace(solve(p, g), forced=2 * (g < 2)))
+
+    out, _ = sample(by=engine(), keep=4, min_thinking=4, pairs={"right_wrong": 4})
+    told = summary(out)
+    assert (told["forced"], told["accepted"], told["kept"]) == (7, 2, 2) and "forced 7" in capsys.readouterr().out
+    assert [row["pass_rate"] for row in rows(out / "prompts.jsonl")] == [0, 0.25, 0.5, 0.75, 0.75]
+    assert all(" so" * 20 in row["completion"][0]["content"] for row in rows(out / "sft.jsonl"))
+    assert not rows(out / "pairs.jsonl")  # the wrong completion of the one problem that has one is forced or alone
+    out, _ = sample(by=engine(), keep=4, min_thinking=4, keep_forced=True, pairs={"right_wrong": 4})
+    assert summary(out)["kept"] == 9 and "forced" not in summary(out) and len(rows(out / "pairs.jsonl")) > 1
 
 
 def test_adaptive_rounds_draw_what_is_lacking_and_say_what_they_saved(sample):

@@ -6,6 +6,7 @@ from reasoning_ext.sample.outputs import make_pairs
 from reasoning_ext.sample.selection import (
     CUT_OFF,
     FAILED,
+    FORCED,
     RIGHT,
     UNJUDGED,
     WRONG,
@@ -25,6 +26,9 @@ JUDGED = [
     ({}, (1.0, 1.0), {"finished": False}, CUT_OFF),
     ({}, (1.0, 1.0), {"finished": False, "error": "time-out"}, FAILED),
     ({}, (1.0, 1.0), {"finished": False, "error": "empty"}, CUT_OFF),  # it would be empty again
+    ({}, (1.0, 1.0), {"forced": 2}, FORCED),
+    ({}, (0.0, 1.0), {"forced": 2}, WRONG),
+    ({"keep_forced": True}, (1.0, 1.0), {"forced": 2}, RIGHT),
     ({"min_reward": 1.5}, (1.0, 1.0), {}, RIGHT),
     ({"min_reward": 1.5}, (1.0, None), {}, WRONG),
     ({"min_reward": 0.1 + 0.2}, (0.3, 0.0), {}, RIGHT),

@@ -5,14 +5,14 @@ import itertools
 
 import pytest
 
-from reasoning_ext.evaluate import ask
+from reasoning_ext.evaluate import choice, streaming
 from reasoning_ext.scoring import votes
 from reasoning_ext.scoring.votes import same_answers
 
 PROSE = "we went on and on through the old woods " * 9
 
 
-@pytest.mark.parametrize("module", [ask, votes])
+@pytest.mark.parametrize("module", [choice, streaming, votes])
 def test_the_examples(module):
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0
@@ -50,4 +50,4 @@ def test_the_order_of_the_completions_does_not_matter(texts):
     ],
 )
 def test_the_vote_in_words(completions, line):
-    assert ask.vote_line(completions) == line
+    assert choice.vote_line(completions) == line

@@ -7,7 +7,7 @@ from reasoning_ext.rewards.think_format import think_format
 
 from reasoning_ext.data.tokens import IGNORED, LossOptions, tokenize
 from reasoning_ext.think import probes
-from reasoning_ext.think.render import render_prompt, render_row
+from reasoning_ext.think.render import render_begun, render_prompt, render_row
 from reasoning_ext.think.template import Contract, ContractError, decoder, find_contract
 from tests.templates import TEMPLATES, build
 
@@ -210,3 +210,22 @@ def test_rows_that_cannot_be_rendered_are_refused():
         render_row(tokenizer, contract, {"prompt": QUESTION, "completion": [{"role": "assistant", "content": " \n"}]})
     call = {"role": "assistant", "tool_calls": []}
     assert contract.messages([call, {"role": "assistant", "content": None}])[0] == call
+
+
+@pytest.mark.parametrize(
+    "name", sorted({"qwen3", "qwen3_5_think", "deepseek_r1_distill", "gptoss", "llama3"} & {*TEMPLATES})
+)
+def test_a_completion_is_gone_on_from_at_any_place_of_its_thought_and_answer(name):
+    """The prompt is the beginning of what the whole completion renders to, and what is missing makes the text whole again."""
+    tokenizer = build(name)
+    contract = find_contract(tokenizer)
+    row = render_row(tokenizer, contract, {"prompt": QUESTION, "completion": [{"role": "assistant", "content": TRACE}]})
+    full = (row.prompt + row.thought + row.answer).removesuffix(contract.end)
+    whole = contract.whole(full.removeprefix(render_begun(tokenizer, contract, QUESTION, {})))
+    closed = whole.index("</think>")
+    for cut in (len("<think>") + 2, 20, closed, closed + len("</think>"), closed + 12, len(whole) - 1):
+        begun = whole[:cut]
+        rendered = render_begun(tokenizer, contract, [*QUESTION, {"role": "assistant", "content": begun}], {})
+        assert full.startswith(rendered) and len(rendered) > len(row.prompt)
+        assert contract.whole_from(begun, full[len(rendered) :]) == whole, begun
+    assert contract.whole_from("", "7") == contract.whole("7")

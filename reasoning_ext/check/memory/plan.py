@@ -23,12 +23,9 @@ CONTEXT = int(0.9 * GIB)  # CUDA context and libraries; 0.6 to 1.4 were seen
 FRAGMENTED = 0.05  # of the allocated bytes; 3 to 10 % were seen
 USABLE = 0.98  # of a card's nominal memory
 PROCESS = int(0.65 * GIB)  # on a CPU: Python with torch, transformers, TRL and the rows, as its resident memory says
-HEAP = {
-    "generation": 0.1,
-    "training": 0.2,
-    "checkpointed": 0.75,
-}  # of the tensors' bytes, what glibc's heap keeps between
-# them: fitted to eight runs of a model of 135M, five of which `benchmarks/cpu_memory.py` makes again
+# of the tensors' bytes, what glibc's heap keeps between them: fitted to eight runs of a model of 135M, five of which
+# `benchmarks/cpu_memory.py` makes again
+HEAP = {"generation": 0.1, "training": 0.2, "checkpointed": 0.75}
 
 
 @dataclass(frozen=True)
