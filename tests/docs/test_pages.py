@@ -98,8 +98,8 @@ def test_links_and_pictures_of_the_pages_exist():
 def test_every_picture_is_drawn_by_the_script_or_by_a_command(tmp_path):
     drawn = {f"{name}.svg" for name in script(DOCS / "scripts" / "pictures.py").PICTURES}
     named = {name for page in PAGES for name in re.findall(r"\]\([^)]*pictures/([\w.]+)\)", page.read_text())}
-    # which `reasoning-ext report --curves` writes of the demos
-    assert drawn == named - {"tiny_curves.png", "smollm2_curves.png"}
+    # which `reasoning-ext report --curves` writes of the demos, and a benchmark
+    assert drawn == named - {"tiny_curves.png", "smollm2_curves.png", "inference_scaling.png"}
     assert {file.name for file in (DOCS / "pictures").iterdir()} == named
 
 
