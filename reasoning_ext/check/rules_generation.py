@@ -13,7 +13,7 @@ from typing import Any
 from reasoning_ext.check.rules import Problems, unknown_name
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.strategies import parse_strategies
-from reasoning_ext.recipe.engine_options import OPTIONS, ServerOptions, server_problems
+from reasoning_ext.recipe.engine_options import MOST, OPTIONS, ServerOptions, crossed_bounds, server_problems
 from reasoning_ext.recipe.entries import asks_server
 from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK, ThinkingCurve
 from reasoning_ext.recipe.load import Recipe
@@ -150,14 +150,12 @@ def wrong_difficulty(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
 def wrong_thinking(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     """A thinking budget leaves no room for an answer, is below the least thought, or keep_forced has no effect."""
     budget, least = recipe.values.get("thinking_budget"), recipe.values.get("min_thinking")
-    most = recipe.get("max_completion_length") if {"thinking_budget", "min_thinking"} & recipe.keys.keys() else None
-    for key, value in (("thinking_budget", budget), ("min_thinking", least)):
-        if isinstance(value, int) and isinstance(most, int) and value >= most:
-            yield recipe.problem(
-                key, f"found {value}", f"fewer tokens than max_completion_length {most}, which hold the answer"
-            )
-    if isinstance(budget, int) and isinstance(least, int) and least > budget:
-        yield recipe.problem("min_thinking", f"found {least}", f"thinking_budget {budget} or fewer")
+    bounds = {"thinking_budget": budget, "min_thinking": least}
+    bounds |= {MOST: recipe.get(MOST)} if bounds.keys() & recipe.keys.keys() else {}
+    for low, high in crossed_bounds(bounds):
+        fewer = f"fewer tokens than {high} {bounds[high]}, which hold the answer"
+        allowed = fewer if high == MOST else f"{high} {bounds[high]} or fewer"
+        yield recipe.problem(low, f"found {bounds[low]}", allowed)
     kwargs = recipe.values.get("generation_kwargs") or {}
     if (budget or least) and (limit := kwargs.get("max_completion_tokens")) is not None:
         found = f"found {limit} beside a thinking budget, whose rounds have limits of their own"

@@ -83,9 +83,7 @@ class Answers:
                     for batch in self._drawn(request, keys):
                         self._append(batch, request)
                         stops = bool(request.settings.stop)  # what ends there is not cut off
-                        progress.add(
-                            [replace(one, finished=one.finished or (stops and not one.error)) for one in batch]
-                        )
+                        progress.add([replace(c, finished=c.finished or (stops and not c.error)) for c in batch])
             self._refuse_failures(progress)
         return [[self.lines[one.way, key] for key in one.keys] for one in requests]
 
@@ -94,6 +92,11 @@ class Answers:
         """What answers, opened with the first use."""
         self._engine = self._engine or self._opens()
         return self._engine
+
+    @property
+    def tokenizer(self) -> Any:
+        """The engine's tokenizer; None where it keeps that to itself."""
+        return getattr(self.engine, "tokenizer", None)
 
     def close(self) -> None:
         """Close the engine, if one was needed."""
@@ -127,10 +130,10 @@ class Answers:
                 line["rewards"] = dict.fromkeys(line["rewards"], 0.0)
             if request.way:
                 line |= {"way": request.way, "prompt": request.prompts.get(line["prompt_index"], line["prompt"])}
-            if request.prompts and (tokenizer := getattr(self.engine, "tokenizer", None)):
+            if request.prompts and self.tokenizer:
                 asked = [line["prompt"]], 0, request.settings
-                text = render_row(tokenizer, self.engine.contract, *asked)  # type: ignore[attr-defined]
-                line["prompt_tokens"] = count_tokens(tokenizer, text)
+                text = render_row(self.tokenizer, self.engine.contract, *asked)  # type: ignore[attr-defined]
+                line["prompt_tokens"] = count_tokens(self.tokenizer, text)
         append_lines(self.path, lines)
         for line in lines:
             self._note(line)

@@ -22,6 +22,7 @@ from reasoning_ext.data.lineage import prompt_settings, run_of, run_recipe
 from reasoning_ext.engines.base import Completion, SamplingSettings
 from reasoning_ext.errors import UserError
 from reasoning_ext.evaluate.choice import Choice, choose
+from reasoning_ext.recipe.engine_options import MOST, crossed_bounds
 from reasoning_ext.shown import print, visible
 from reasoning_ext.think.render import count_tokens, render_prompt
 
@@ -74,12 +75,10 @@ def _refuse_bytes(text: str) -> None:
 
 
 def _refuse_contradictions(settings: SamplingSettings) -> None:
-    least, budget, most = settings.min_thinking, settings.thinking_budget, settings.max_completion_length
-    for option, value in (("--thinking-budget", budget), ("--min-thinking", least)):
-        if value is not None and value >= most:
-            raise UserError(f"{option}: found {value}, allowed: fewer tokens than --max-completion-length {most}")
-    if least is not None and budget is not None and least > budget:
-        raise UserError(f"--min-thinking: found {least}, allowed: --thinking-budget {budget} or fewer")
+    for low, high in crossed_bounds(bounds := vars(settings)):
+        option, limit = f"--{low.replace('_', '-')}", f"--{high.replace('_', '-')} {bounds[high]}"
+        allowed = f"fewer tokens than {limit}" if high == MOST else f"{limit} or fewer"
+        raise UserError(f"{option}: found {bounds[low]}, allowed: {allowed}")
 
 
 def questions() -> Iterator[str]:

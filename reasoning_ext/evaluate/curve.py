@@ -22,6 +22,7 @@ from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.evaluate.answers import Answers, Line, Request
 from reasoning_ext.evaluate.metrics import Z, interval
 from reasoning_ext.recipe.keys import ThinkingCurve
+from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.paired import ALPHA, mcnemar
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.runs.tradeoff import curve_rows
@@ -103,7 +104,7 @@ def thinking_curve(
     """
     plain = sorted(plain, key=lambda line: (line["prompt_index"], line["sample_index"]))
     greedy = [line for line in plain if line["sample_index"] == GREEDY]
-    tokenizer = getattr(answers.engine, "tokenizer", None)
+    tokenizer = answers.tokenizer
     thoughts = read_thoughts(greedy, tokenizer)
     budgets = powers_of_two(thoughts) if cuts.budgets is None else cuts.budgets
     points = [Point(share=share) for share in sorted({*cuts.shares})] + [Point(budget=b) for b in sorted({*budgets})]
@@ -196,16 +197,13 @@ def draw_answers(
         counts = [*(thought.kept(point) for point in points), whole]
         cuts = [thought.cut(count) if count < whole else "" for count in counts]
         lines = [answers.lines[first[problem, cut], (problem, GREEDY)] if cut else thought.line for cut in cuts]
-        if any(line["rewards"][decides] is None for line in lines):
+        rights = [right for line in lines if (right := is_right(line, decides)) is not None]
+        if len(rights) < len(lines):
             continue  # a gold that nobody can compare with
-        tokenizer = getattr(answers.engine, "tokenizer", None)
-        before = [thought.rate * len(piece_ends(tokenizer, cut)) for cut in cuts]
-        found[problem] = Answered(
-            [count / whole if whole else 1.0 for count in counts],
-            [line["completion"] for line in lines],
-            [line["rewards"][decides] > 0.5 for line in lines],
-            [line["tokens"] + count for line, count in zip(lines, before, strict=True)],
-        )
+        before = [thought.rate * len(piece_ends(answers.tokenizer, cut)) for cut in cuts]
+        shares = [count / whole if whole else 1.0 for count in counts]
+        tokens = [line["tokens"] + count for line, count in zip(lines, before, strict=True)]
+        found[problem] = Answered(shares, [line["completion"] for line in lines], rights, tokens)
     return found
 
 
@@ -265,11 +263,11 @@ def difficulty(samples: Sequence[Line], decides: str) -> dict[int, str]:
     """Return the third that each problem is in, by its pass rate over two samples or more; equal rates share one."""
     from scipy.stats import rankdata
 
-    rewards: dict[int, list[float]] = defaultdict(list)
+    judged: dict[int, list[float]] = defaultdict(list)
     for line in samples:
-        if line["rewards"][decides] is not None:
-            rewards[line["prompt_index"]].append(float(line["rewards"][decides] > 0.5))
-    rates = {problem: fmean(rights) for problem, rights in rewards.items() if len(rights) > 1}
+        if (right := is_right(line, decides)) is not None:
+            judged[line["prompt_index"]].append(float(right))
+    rates = {problem: fmean(rights) for problem, rights in judged.items() if len(rights) > 1}
     ranks = rankdata([*rates.values()]) if rates else []  # of equal ones the mean
     return {p: LEVELS[min(2, int(3 * (rank - 0.5) / len(rates)))] for p, rank in zip(rates, ranks, strict=True)}
 

@@ -13,6 +13,7 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.lineage import Overlap
+from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.scoring.votes import same_answers
 
@@ -32,7 +33,7 @@ def metrics(answers: list[dict[str, Any]], decides: str, trained: Overlap | None
     Raises:
         DataError: nothing could be judged.
     """
-    judged = [{**row, "right": row["rewards"][decides] > 0.5} for row in answers if row["rewards"][decides] is not None]
+    judged = [{**row, "right": right} for row in answers if (right := is_right(row, decides)) is not None]
     judged.sort(key=lambda row: row["sample_index"])  # not in the order in which they came
     greedy = [row for row in judged if row["sample_index"] == GREEDY]
     sampled = [row for row in judged if row["sample_index"] != GREEDY]

@@ -15,6 +15,7 @@ from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.answers import Answers, Line, Messages, Request
 from reasoning_ext.evaluate.scorers import Candidate, Scorer, open_scorer
 from reasoning_ext.evaluate.strategy_options import Strategy
+from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.sample.scored import scored_rows
 
@@ -57,8 +58,8 @@ class Outcome(NamedTuple):
 
 def right(line: Line, decides: str) -> float | None:
     """Tell whether a completion is right, 1 or 0, by the reward that decides; None where it does not judge."""
-    value = line["rewards"][decides]
-    return None if value is None else float(value > 0.5)
+    value = is_right(line, decides)
+    return None if value is None else float(value)
 
 
 def lowest(score: float | None) -> float:

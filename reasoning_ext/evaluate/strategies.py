@@ -26,6 +26,7 @@ from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.errors import KeyProblem, one_line
 from reasoning_ext.evaluate.scorers import ALLOWED, MEAN_LOGPROB, find_scorer
 from reasoning_ext.evaluate.strategy_options import KINDS, Beam, Cot, Strategy, label_of
+from reasoning_ext.recipe.engine_options import MOST, crossed_bounds
 from reasoning_ext.recipe.entries import asks_server
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import dataclass_keys
@@ -113,15 +114,14 @@ def _refuse(options: Any, place: tuple, recipe: Recipe) -> None:
 
 def _refuse_bounds(given: dict[str, Any], place: tuple, recipe: Recipe) -> None:
     """Raise a KeyProblem where what an entry sets does not go with its other bounds, or with the recipe's."""
-    least, budget, longest = "min_thinking", "thinking_budget", "max_completion_length"
-    bounds = {name: given.get(name) or recipe.values.get(name) for name in (least, budget)}
-    bounds[longest] = given.get(longest) or recipe.get(longest)
-    for low, high in ((budget, longest), (least, longest), (least, budget)):
+    bounds = {name: given.get(name) or recipe.values.get(name) or None for name in ("min_thinking", "thinking_budget")}
+    bounds[MOST] = given.get(MOST) or recipe.get(MOST)
+    for low, high in crossed_bounds(bounds):
         less, more = bounds[low], bounds[high]
-        if less and more and {low, high} & given.keys() and (less > more or (less == more and high == longest)):
-            if low in given:
-                most = f"{high} {more} or fewer" if high == budget else f"fewer than {high} {more}"
-                raise KeyProblem((*place, low), f"found {less}", most)
+        if low in given:
+            most = f"fewer than {high} {more}" if high == MOST else f"{high} {more} or fewer"
+            raise KeyProblem((*place, low), f"found {less}", most)
+        if high in given:
             raise KeyProblem((*place, high), f"found {more}, and {low} {less}", f"more than {less}")
 
 

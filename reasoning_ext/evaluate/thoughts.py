@@ -20,6 +20,7 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.evaluate.metrics import interval
 from reasoning_ext.evaluate.replay import read_completions
 from reasoning_ext.rewards.step_check import Step, steps, verdicts
+from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY, cell, columns, group
 from reasoning_ext.sample.selection import way
 from reasoning_ext.scoring.votes import same_answers
@@ -230,8 +231,8 @@ def _lengths(shown: Rows, decides: str) -> dict[str, float]:
     """
     problems = defaultdict[Any, list[tuple[float, int]]](list)
     for row in shown:
-        if "tokens" in row and (reward := row.get("rewards", {}).get(decides)) is not None:
-            problems[row["prompt_index"]].append((float(reward > 0.5), row["tokens"]))
+        if "tokens" in row and (right := is_right(row, decides)) is not None:
+            problems[row["prompt_index"]].append((float(right), row["tokens"]))
     single = all(len(samples) == 1 for samples in problems.values())
     names = ("wrong", "", "right") if single else ("hard problems", "middle problems", "easy problems")
     found = {name: list[int]() for name in names}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import urlsplit
 
 from reasoning_ext.servers.replies import key_problem, shown_url
 
+MOST = "max_completion_length"
 ENGINES = ("transformers", "vllm", "server", "ray")
 
 
@@ -83,6 +86,14 @@ class RayOptions:
 OPTIONS: dict[str, type] = dict(
     zip(ENGINES, (TransformersOptions, VllmOptions, ServerOptions, RayOptions), strict=True)
 )
+
+
+def crossed_bounds(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the bounds of a thought that leave nothing between them, the lower and the higher by name, of those given."""
+    for low, high in (("thinking_budget", MOST), ("min_thinking", MOST), ("min_thinking", "thinking_budget")):
+        less, more = values.get(low), values.get(high)
+        if isinstance(less, int) and isinstance(more, int) and less >= more + (high != MOST):  # an answer needs a token
+            yield low, high
 
 
 def server_problems(options: ServerOptions) -> list[tuple[str, str, str]]:

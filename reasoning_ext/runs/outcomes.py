@@ -21,10 +21,10 @@ def is_plain(row: Mapping[str, Any]) -> bool:
     return not row.get("way") and "completion" in row and isinstance(row.get("prompt_index", 0), int)
 
 
-def is_right(row: Mapping[str, Any]) -> bool | None:
-    """Tell whether the first reward, which decides in `stage: eval`, says right; None where it does not judge."""
-    rewards = row.get("rewards")
-    value = next(iter(rewards.values()), None) if isinstance(rewards, dict) else None
+def is_right(row: Mapping[str, Any], decides: str | None = None) -> bool | None:
+    """Tell whether the reward that decides, the first where none is named, says right; None where it does not judge."""
+    rewards = row["rewards"] if isinstance(row.get("rewards"), dict) else {}
+    value = next(iter(rewards.values()), None) if decides is None else rewards.get(decides)
     return value > 0.5 if is_number(value) else None
 
 

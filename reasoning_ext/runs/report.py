@@ -20,12 +20,11 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.runs import figures, read, tradeoff
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS
-from reasoning_ext.runs.outcomes import Outcomes, best_checkpoints, is_plain, is_right, outcomes, stacked
+from reasoning_ext.runs.outcomes import PLAIN, Outcomes, best_checkpoints, is_plain, is_right, outcomes, stacked
 from reasoning_ext.runs.paired import Paired, holm, p_text, paired, verdict
 from reasoning_ext.shown import visible
 
 PAGE = "report.html"
-COMPARED = ("greedy", "pass@1")
 LONGEST = 4000  # characters shown of one text
 EXTREMES = 3  # samples of the highest and of the lowest reward
 GROUPS = 4  # of compared problems
@@ -143,12 +142,12 @@ def verdicts(evaluation: read.Run, made: dict[str, read.Run]) -> list[dict[str, 
             )
             name = read.key_of(made[name].recipe.get("model_name_or_path", "./")) if name in made else ""
             before = before or (evaluated.get(name) if evaluated.get(name) != label else None)
-        pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in COMPARED]
+        pairs = [(figure, results.get(before or "", {}).get(figure), results[label].get(figure)) for figure in PLAIN]
         shares = [
             Figure(f, old if read.is_interval(old) else None, new) for f, old, new in pairs if read.is_interval(new)
         ]
         rows.append({"label": label, "before": before, "figures": shares})
-    for name in COMPARED:
+    for name in PLAIN:
         _test(rows, name, outcomes(name, evaluation.answers))
     begun = {row["before"] for row in rows}
     rows = [row | {"word": compare(row["figures"])} for row in rows if row["before"] or row["label"] not in begun]
@@ -156,7 +155,7 @@ def verdicts(evaluation: read.Run, made: dict[str, read.Run]) -> list[dict[str, 
 
 
 def _best(answers: list[dict[str, Any]]) -> list[str]:
-    return best_checkpoints({model: [of] for model, of in outcomes(COMPARED[0], answers).items()}, COMPARED[0])
+    return best_checkpoints({model: [of] for model, of in outcomes(PLAIN[0], answers).items()}, PLAIN[0])
 
 
 def _test(rows: list[dict[str, Any]], name: str, solved: Outcomes) -> None:
