@@ -187,9 +187,9 @@ def run_child(folder):
     module.load_to_train = phases.wrap(LOADING, module.load_to_train)
     train = module.train
 
-    def watched(trainer, run, stage):
+    def watched(trainer, *rest):
         watch(trainer, phases, steps)
-        return train(trainer, run, stage)
+        return train(trainer, *rest)
 
     module.train = watched
     phases.enter(PREPARING)

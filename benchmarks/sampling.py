@@ -18,6 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -127,16 +128,23 @@ def adaptive(folder: Path, prompts: int) -> list[dict[str, Any]]:
     return found
 
 
-def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
-    """Run a sample recipe in a folder of its own; return its summary and the seconds."""
+@contextmanager
+def written(values: dict[str, Any]) -> Iterator[Any]:
+    """Write a recipe into a folder of its own, which goes with the block, and give it."""
     from reasoning_ext.recipe.load import load_recipe
-    from reasoning_ext.sample.stage import run_sample
-    from reasoning_ext.scoring.spec import parse_rewards
 
     with tempfile.TemporaryDirectory() as place:
         path = Path(place) / "r.yaml"
         path.write_text(yaml.safe_dump(values | {"output_dir": str(Path(place) / "out")}))
-        recipe = load_recipe(path)
+        yield load_recipe(path)
+
+
+def run(values: dict[str, Any], engine: Any) -> tuple[dict[str, Any], float]:
+    """Run a sample recipe in a folder of its own; return its summary and the seconds."""
+    from reasoning_ext.sample.stage import run_sample
+    from reasoning_ext.scoring.spec import parse_rewards
+
+    with written(values) as recipe:
         started = time.perf_counter()
         specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
         run_sample(recipe, open_run(recipe.output_dir, recipe.values, {}), specs, engine)

@@ -2,7 +2,7 @@
 
     python benchmarks/tiny_seeds.py --seeds 0 1 2 3 4 --distillation 0 1 2 --runs runs/seeds
 
-Runs `recipes/tiny` once a seed, and `recipes/tiny/distillation` for some, each in a folder of its own below --runs, prints the
+Runs `recipes/tiny` with `--seeds`, and `recipes/tiny/distillation` for some of them, below --runs, prints the
 tables of README and docs/sampling.md and writes them with versions and date to benchmarks/results/tiny_seeds.json. What is done
 already is not done again. Exits with 1 where a seed misses what the README promises.
 """
@@ -16,7 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from reasoning_ext.runs.files import write_whole
+from reasoning_ext.runs.files import read_object, write_whole
+from reasoning_ext.runs.folder import seed_folder
 from reasoning_ext.runs.process import versions
 
 ROOT = Path(__file__).parents[1]
@@ -24,22 +25,20 @@ SAMPLED_GAIN, GREEDY_GAIN, STUDENT_GAIN, WALL_SECONDS = 0.40, 0.50, 0.20, 360
 STUDENTS = ("traces", "sampled", "steps", "second round", "dpo after sampled", "dpo after steps")
 
 
-def run_seed(seed: int, folder: Path, distillation: bool) -> dict:
-    """Run the pipeline for one seed and return its evaluation and the seconds of all its stages."""
+def run_seeds(recipes: Path, seeds: list[int], folder: Path) -> None:
+    """Run a folder of recipes in `folder`, once for each seed."""
     folder.mkdir(parents=True, exist_ok=True)
-    recipes = [str(ROOT / "recipes" / "tiny"), *([str(ROOT / "recipes/tiny/distillation")] if distillation else [])]
-    started = time.monotonic()
-    for recipe in recipes:
-        command = [sys.executable, "-m", "reasoning_ext", "run", recipe, "--seed", str(seed)]
-        subprocess.run(command, cwd=folder, check=True)
-    wall = time.monotonic() - started
-    stages = stage_seconds(folder / "runs" / "tiny")
-    results = json.loads((folder / "runs" / "tiny" / "6_eval" / "eval.json").read_text())
-    row = {"seed": seed, "wall seconds": round(wall, 1), "stage seconds": stages, "models": results}
-    more = folder / "runs" / "tiny_distillation"
+    command = [sys.executable, "-m", "reasoning_ext", "run", str(recipes), "--seeds", *map(str, seeds)]
+    subprocess.run(command, cwd=folder, check=True)
+
+
+def row_of(seed: int, runs: Path, distillation: bool) -> dict:
+    """Return the evaluation of one seed and the seconds of all its stages."""
+    tiny, more, results = runs / "tiny", runs / "tiny_distillation", seed_folder(runs / "tiny" / "6_eval", seed)
+    row = {"seed": seed, "stage seconds": stage_seconds(tiny, seed), "models": read_object(results / "eval.json")}
     if distillation:
-        row["students"] = json.loads((more / "8_eval" / "eval.json").read_text())
-        row["sampling"] = json.loads((more / "1_sample" / "summary.json").read_text())
+        row["students"] = read_object(seed_folder(more / "8_eval", seed) / "eval.json")
+        row["sampling"] = read_object(seed_folder(more / "1_sample", seed) / "summary.json")
     return row
 
 
@@ -108,9 +107,10 @@ def share(value: list[float]) -> str:
     return f"{100 * value[0]:.1f} [{100 * value[1]:.1f}, {100 * value[2]:.1f}]"
 
 
-def stage_seconds(runs: Path) -> dict[str, float]:
-    """Return the seconds that each finished stage of a folder of runs took."""
-    return {done.parent.name: json.loads(done.read_text())["seconds"] for done in sorted(runs.glob("*/DONE"))}
+def stage_seconds(runs: Path, seed: int) -> dict[str, float]:
+    """Return the seconds that each finished stage of a folder of runs took with one seed."""
+    done = sorted(runs.glob(f"*/{seed_folder(Path(), seed)}/DONE"))
+    return {file.parents[1].name: read_object(file)["seconds"] for file in done}
 
 
 def finish(name: str, command: str, rows: list[dict], misses: Callable[[dict], list[str]], **more: Any) -> int:
@@ -131,7 +131,10 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs/seeds"))
     arguments = parser.parse_args()
     more = arguments.distillation
-    rows = [run_seed(seed, arguments.runs / str(seed), seed in more) for seed in arguments.seeds]
+    run_seeds(ROOT / "recipes" / "tiny", arguments.seeds, arguments.runs)
+    if more:
+        run_seeds(ROOT / "recipes" / "tiny" / "distillation", more, arguments.runs)
+    rows = [row_of(seed, arguments.runs / "runs", seed in more) for seed in arguments.seeds]
     print(table(rows))
     print(distillation_table([row for row in rows if "students" in row]))
     command = f"python benchmarks/tiny_seeds.py --seeds {' '.join(map(str, arguments.seeds))}"

@@ -21,7 +21,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 _OVERRIDABLE = {"allow_extra_args": True, "ignore_unknown_options": True}
-RECIPES = Annotated[list[str], typer.Argument(help="Recipes or folders of recipes, then --key value to override keys.")]
+RECIPES = Annotated[
+    list[str], typer.Argument(help="Recipes or folders, then --key value to override keys; --seeds 0 1 2: once a seed.")
+]
 
 
 def _version(wanted: bool) -> None:
@@ -71,13 +73,15 @@ def init(
 def run(recipes: RECIPES) -> None:
     """Run recipes in order; skip what is done, go on where cut off."""
     from reasoning_ext.check.network import settle
+    from reasoning_ext.check.seeds import split_seeds
     from reasoning_ext.recipe.load import load_recipes
 
-    loaded = load_recipes(*split_overrides(recipes))
+    arguments, seeds = split_seeds(recipes)
+    loaded = load_recipes(*split_overrides(arguments))
     settle(loaded)
     from reasoning_ext.pipeline import run_recipes
 
-    raise typer.Exit(run_recipes(loaded))
+    raise typer.Exit(run_recipes(loaded, seeds))
 
 
 @app.command(context_settings=_OVERRIDABLE)
@@ -92,6 +96,7 @@ def check(
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
     from reasoning_ext.check.network import settle
+    from reasoning_ext.check.seeds import by_seed, split_seeds
     from reasoning_ext.errors import Problem
     from reasoning_ext.recipe.load import load_recipes
     from reasoning_ext.recipe.user_code import NO_CODE
@@ -99,7 +104,9 @@ def check(
     if no_code:
         os.environ[NO_CODE] = "1"
     wrong: list[Problem] = []
-    loaded = load_recipes(*split_overrides(recipes), wrong)
+    arguments, seeds = split_seeds(recipes)
+    loaded = load_recipes(*split_overrides(arguments), wrong)
+    loaded = by_seed(loaded, seeds)[-1] if seeds else loaded
     offline = settle([] if wrong else loaded, offline)
     from reasoning_ext.check.memory.check import MemoryOptions, parse_card
     from reasoning_ext.check.show import check_and_print
@@ -110,7 +117,7 @@ def check(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="rewards, formats, recipes or keys.")],
+    kind: Annotated[str, typer.Argument(help="rewards, formats, recipes, keys or health.")],
     stage: Annotated[str | None, typer.Argument(help="keys: of this stage alone.")] = None,
 ) -> None:
     """List what a recipe can name, and where its text stands."""
@@ -151,15 +158,13 @@ def report(
     curves: Annotated[
         Path | None, typer.Option(help="Write a GRPO run's curves, or an evaluation's, as this PNG file instead.")
     ] = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Write it again as runs go on, until they are done.")] = False,
+    every: Annotated[int, typer.Option(min=1, help="--watch: seconds between two looks.")] = 10,
 ) -> None:
     """Write one HTML file about runs; it opens offline."""
-    from reasoning_ext.evaluate.thoughts import over_steps
-    from reasoning_ext.runs.report import save_curves, write_report
+    from reasoning_ext.evaluate.page import report_and_print
 
-    if curves is not None:
-        save_curves(runs[0], curves)
-    else:
-        print(write_report(runs, output, over_steps))
+    report_and_print(runs, output, curves, every if watch else None)
 
 
 @app.command()

@@ -1,15 +1,21 @@
-"""Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on."""
+"""Run recipes one after another: check all of them, skip what is done, go on with what was cut off, hand outputs on.
+
+With several seeds all recipes run with the first, then with the next; they are checked once, with the last, the newest.
+"""
 
 import contextlib
 import importlib
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from reasoning_ext.check import check
 from reasoning_ext.check.keys import OF_MODELS, Checked, broken_rules
 from reasoning_ext.check.named_inputs import code_line, input_sources
-from reasoning_ext.errors import UserError
-from reasoning_ext.recipe.benchmarks import benchmark_line, lm_eval_task
+from reasoning_ext.check.seeds import by_seed
+from reasoning_ext.errors import UserError, print_error
+from reasoning_ext.recipe.benchmarks import benchmark_line
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
@@ -25,22 +31,22 @@ STAGE_FUNCTIONS = {
     "dpo": "reasoning_ext.train.dpo:run_dpo",
     "sample": "reasoning_ext.sample.stage:run_sample",
     "eval": "reasoning_ext.evaluate.stage:run_eval",
-    "lm_eval": "reasoning_ext.evaluate.lm_eval:run_lm_eval",
 }
 
 
-def run_recipes(recipes: list[Recipe]) -> int:
-    """Check and run recipes in order.
+def run_recipes(recipes: list[Recipe], seeds: Sequence[int] = ()) -> int:
+    """Check and run recipes in order, once for each of some seeds, see `check.seeds`.
 
     Returns:
-        0, or the exit code for the signal that stopped a stage, 130 for Ctrl-C, which goes on when it is run again.
+        0, or the exit code for the signal that stopped a stage, 130 for Ctrl-C, which goes on when it is run again;
+        2 where some of several seeds failed, and the others have run.
 
     Raises:
         UserError: a recipe, its data set or its folder is wrong; nothing has been started then. Or a model or data set turned
             out to be unusable when its stage began.
     """
-    checked = []
-    for one in check(recipes, run=True, announce=lambda one: _say(one.recipe, code_line(one.code))):
+    groups, checked, failed = by_seed(recipes, seeds) if seeds else [recipes], list[Checked](), list[int]()
+    for one in check(groups[-1], run=True, announce=lambda one: _say(one.recipe, code_line(one.code))):
         if one.errors and not folder.is_main():
             return 2  # the first process says why
         one.refuse()
@@ -48,6 +54,26 @@ def run_recipes(recipes: list[Recipe]) -> int:
             if problem.level == "warning":
                 _say(one.recipe, f"warning: {problem.key + ': ' if problem.key else ''}{problem.text}")
         checked.append(one)
+    for i, group in enumerate(groups):
+        if seeds:
+            folder.say(f"seed {seeds[i]}, {i + 1} of {len(seeds)}")
+        try:
+            code = _run_all([replace(one, recipe=recipe) for one, recipe in zip(checked, group, strict=True)])
+        except UserError as error:
+            if len(seeds) < 2 or folder.world_size() > 1:  # other processes may not have failed
+                raise
+            print_error(error)
+            failed.append(seeds[i])
+            continue
+        if code:
+            return code
+    if failed:
+        folder.say(f"failed with seed {', '.join(map(str, failed))}; run the same command again to go on")
+    return 2 if failed else 0
+
+
+def _run_all(checked: list[Checked]) -> int:
+    """Run recipes that have been checked in order, see `run_recipes`."""
     for i, one in enumerate(checked):
         with contextlib.ExitStack() as held:
             try:
@@ -77,8 +103,9 @@ def _say(recipe: Recipe, text: str) -> None:
 def _run_one(checked: Checked, held: contextlib.ExitStack) -> int:
     """Run a recipe that has been checked, unless it is done; `held` lets its folder go again."""
     recipe, specs = checked.recipe, checked.specs
-    begun, other = folder.has_begun(recipe.output_dir), folder.other_choice(recipe.output_dir, recipe.values)
-    run = _open(recipe, specs, held)
+    inputs = {what: folder.fingerprint(source) for what, source in input_sources(recipe, specs).items()}
+    begun, other = folder.has_begun(recipe.output_dir), folder.other_choice(recipe.output_dir, recipe.values, inputs)
+    run = _open(recipe, inputs, other, held)
     if run.done:
         _say(recipe, f"done already, skipped ({run.path})")
         return 0
@@ -103,11 +130,10 @@ def _run_one(checked: Checked, held: contextlib.ExitStack) -> int:
     return 0
 
 
-def _open(recipe: Recipe, specs: list[RewardSpec], held: contextlib.ExitStack) -> folder.RunDir:
+def _open(recipe: Recipe, inputs: dict[str, str], other: str, held: contextlib.ExitStack) -> folder.RunDir:
     """Open a recipe's folder, which the first process keeps to itself as long as `held` is open."""
-    inputs = {what: folder.fingerprint(source) for what, source in input_sources(recipe, specs).items()}
     try:
-        if folder.is_main() and not folder.is_done(recipe.output_dir, recipe.values):
+        if folder.is_main() and (other or not folder.is_done(recipe.output_dir, recipe.values)):
             held.enter_context(folder.locked(recipe.output_dir))
             for line in settle(recipe.output_dir):
                 _say(recipe, f"warning: {line}")
@@ -127,7 +153,7 @@ def _run_stage(recipe: Recipe, run: folder.RunDir, specs: list[RewardSpec]) -> i
         quiet()
         # a cache knows a format by its name, whatever its file says now
         importlib.import_module("datasets").disable_caching()
-        module, _, function = STAGE_FUNCTIONS["lm_eval" if lm_eval_task(recipe) else recipe.stage].partition(":")
+        module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
         with named_refusals(recipe.values):
             return getattr(importlib.import_module(module), function)(recipe, run, *rewards)
     except UserError as error:

@@ -71,20 +71,20 @@ def off(a, b):
     return (a - b).abs().max().item()
 
 
-def recorded(trainer, run, stage):
+def recorded(trainer, run, recipe, *rest):
     """Train, and keep what the model and its reference are before, and what the model is after."""
     model, name = trainer.model, str(run.path)
     own = {"base": [p.numel() for key, p in model.named_parameters() if "lora_" not in key]}
     own["layers"] = sorted({type(m).__name__ for m in model.modules()} & {"Linear4bit", "Linear8bitLt"})
     own["checkpointing"] = trainer.args.gradient_checkpointing
-    if stage == "grpo":
+    if recipe.stage == "grpo":
         start, trained = logits(model), LOGITS[str(run.path.with_name("sft"))]
         own["ref_model"], own["start_off_sft"] = trainer.ref_model is None, off(start, trained)
         with use_adapter(model, adapter_name="ref" if "ref" in model.peft_config else None):
             own["reference_off"] = off(logits(model), start)
         with model.disable_adapter():
             own["without_adapter_off_sft"] = off(logits(model), trained)
-    code = train(trainer, run, stage)
+    code = train(trainer, run, recipe, *rest)
     LOGITS[name] = logits(trainer.model)
     own["kl"] = [row["kl"] for row in trainer.state.log_history if "kl" in row]
     FACTS[name] = own

@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 from conftest import ROOT, TINY
@@ -19,6 +20,8 @@ from transformers import AutoTokenizer
 from reasoning_ext.check.keys import check_recipe
 from reasoning_ext.data.sources import load_rows
 from reasoning_ext.errors import UserError
+from reasoning_ext.evaluate.over_steps import over_steps
+from reasoning_ext.evaluate.replay import read_completions
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.checkpoints import COMPLETE
@@ -99,6 +102,10 @@ def test_every_stage_leaves_its_run_folder(finished):
     assert lineage["inputs"]["model"].startswith("run:") and lineage["inputs"]["reward math_answer"].startswith("file:")
     assert [row["step"] for row in metrics(runs / "2_grpo") if "reward" in row] == [1, 2, 3, 4]
     assert len(list((runs / "2_grpo/completions").glob("*.parquet"))) == 4
+    logged = [row["completions/mean_length"] for row in metrics(runs / "2_grpo") if "reward" in row]
+    rows = read_completions(runs / "2_grpo")
+    assert fmean(row["tokens"] for row in rows) == pytest.approx(fmean(logged))
+    assert {name for of in over_steps(runs / "2_grpo").values() for name in of if name.startswith("tokens")}
     results = json.loads((runs / "6_eval/eval.json").read_text())
     assert list(results) == ["sft", "grpo", "student distilled", "student on traces"]
     assert all({"greedy", "pass@1", "pass@4", "maj@4"} <= set(figures) for figures in results.values())
@@ -142,6 +149,7 @@ def grpo(finished, tmp_path):
     text = (finished / "2_grpo.yaml").read_text().replace("runs/tiny/1_sft", str(finished / "runs/tiny/1_sft"))
     for key, value in {"per_device_train_batch_size: 256": 16, "max_steps: 50": 12, "save_steps: 10": 4}.items():
         text = text.replace(key, f"{key.partition(':')[0]}: {value}")
+    text += "health: {cut_off: off}\n"
     (tmp_path / "grpo.yaml").write_text(text.replace("max_completion_length: 56", "max_completion_length: 24"))
 
 

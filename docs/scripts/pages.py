@@ -22,6 +22,7 @@ from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.plugins import functions_at
 from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, describe
+from reasoning_ext.runs.health import RULES
 from reasoning_ext.scoring.spec import LAYER_OPTIONS, RewardSpec
 
 ROOT = Path(__file__).parents[2]
@@ -38,7 +39,7 @@ PUBLIC = {  # what scripts and rewards of one's own may call: module, its file, 
     "reasoning_ext.pipeline": ("pipeline.py", "run_recipes"),
     "reasoning_ext.runs.read": ("runs/read.py", "find_runs read_run"),
     "reasoning_ext.runs.paired": ("runs/paired.py", "paired mcnemar flip_test bootstrap_interval holm problems_needed"),
-    "reasoning_ext.evaluate.metrics": ("evaluate/metrics.py", "metrics pass_at_k majority_right interval"),
+    "reasoning_ext.evaluate.metrics": ("scoring/metrics.py", "metrics pass_at_k majority_right interval"),
 }
 
 
@@ -160,17 +161,21 @@ Where the hub cannot be asked, name a file with the rows, `dataset_name: math500
 and those of the files that others hand round. `gpqa_diamond` is gated: accept its terms on the hub and set `HF_TOKEN`. Its
 options are shuffled by a hash of each row, the same in every run whatever its seed; those of `mmlu_pro` stand as published.
 
-A prompt moves a score by itself. Measure the question alone and with another prompt before you say what a training brought:
-write a second recipe with another `system_prompt`, `null` for none.
+A prompt moves a score by itself. `gsm8k`, `math500` and `svamp` are asked three times therefore: with the question alone, with
+one more sentence, and behind four solved questions, `word_problems` or `competition`. These were made up for this
+(`examples/few_shot`), so that they stand in no test split; `cot: {examples: ./gsm8k_train.jsonl, shots: 8}` takes those of a
+file. Look at all three before you say what a training brought, or write a second recipe with another `system_prompt`, `null`
+for none.
 
 `benchmark: lm_eval:TASK` runs a task of [lm-evaluation-harness](https://github.com/EleutherAI/lm-evaluation-harness) on the
 loaded models (`pip install 'reasoning-ext[lm-eval]'`); `lm_eval:./task.yaml` is a file of your own, whose `dataset_path:
 json` reads local rows. Rows, prompt, sampling and judge are the task's. `system_prompt`, `max_samples`,
 `chat_template_kwargs` and `max_completion_length` are handed on, and the harness cuts thoughts off at the model's own closing
 tag; without `max_completion_length` it stops where the task says, often after 256 tokens, in the middle of a thought. The
-figures in `eval.json` have the harness's names and our intervals; completions are not kept, and nothing is compared with
-training data. Tasks that need the harness's extra `[math]` (`minerva_math500`) are refused: it wants antlr4-python3-runtime
-4.11, and math-verify has 4.13 here. Write `benchmark: math500` for these.
+figures in `eval.json` have the harness's names and our intervals. Where it has texts drawn, `answers.jsonl` keeps them without
+their thoughts, each with the task's metrics, for `compare` and the report; nothing is compared with training data. Tasks that
+need the harness's extra `[math]` (`minerva_math500`) are refused: it wants antlr4-python3-runtime 4.11, and math-verify has
+4.13 here. Write `benchmark: math500` for these.
 
 All eight have `temperature: 0.6`, `top_p: 0.95` (DeepSeek-R1's) and a prompt that asks for steps and `\boxed{}`; samples are
 completions a problem beside the greedy one.
@@ -178,6 +183,36 @@ completions a problem beside the greedy one.
 PUBLISHED_INTRO = """\
 Printed below our own figures after an evaluation. Prompts, samples and judges differ from paper to paper, so that a few
 points of difference say nothing.
+"""
+
+
+def health_page() -> str:
+    """Write the health rules: thresholds, where they come from, what they mean and what mends it."""
+    lines = [
+        "# Health rules",
+        "",
+        MADE,
+        HEALTH_INTRO,
+        "| rule | stages | reads | threshold | what it means | what to do | source |",
+    ]
+    lines.append("|---|---|---|---|---|---|---|")
+    for rule in RULES:
+        keys, least = ", ".join(f"`{key}`" for key in rule.keys), f"{rule.side} {rule.threshold:g}".strip()
+        cells = (
+            f"`{rule.name}`",
+            ", ".join(rule.stages),
+            keys,
+            least,
+            *map(_cell, (rule.meaning, rule.edit, rule.source)),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+HEALTH_INTRO = """\
+What a training says in a line that begins with `health`, and the report of a finished one; `health: {entropy_low: 0.02,
+hacking: off}` in a recipe changes and silences rules. Where a threshold stands without a side, the meaning says what it counts:
+steps, logs, or times the start. [Reading a run](../reading_a_run.md#health-rules) tells how they are read.
 """
 
 
@@ -266,6 +301,7 @@ PAGES = {
     "cli.md": cli_page,
     "api.md": api_page,
     "benchmarks.md": benchmarks_page,
+    "health.md": health_page,
 }
 
 

@@ -18,7 +18,7 @@ from reasoning_ext.rewards.math_answer import math_answer
 from reasoning_ext.rewards.step_check import step_check
 from reasoning_ext.rewards.think_format import think_format
 
-from reasoning_ext.evaluate.metrics import pass_at_k
+from reasoning_ext.scoring.metrics import pass_at_k
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results"

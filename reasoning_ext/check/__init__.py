@@ -120,8 +120,7 @@ class Look:
         if self.run and (not folder.is_main() or folder.is_done(recipe.output_dir, recipe.values)):
             return
         if self.run and folder.has_begun(recipe.output_dir):  # it goes on, and what it was told then is not told again
-            if not reads_earlier(recipe, outputs(self.earlier)):
-                inspect(checked, None, hub=True, whole=False, rows=not lm_eval_task(recipe))
+            inspect(checked, None, hub=True, whole=False, rows=not self._why_unread())
             return
         quantized = bool(recipe.get("load_in_4bit") or recipe.get("load_in_8bit"))
         stopped = bool(checked.errors)
@@ -134,7 +133,7 @@ class Look:
         self._read()
         if self.run and (checked.errors or self._lacks_trainer()):
             return
-        checked.facts["batch"] = batch_facts(recipe, checked.facts)
+        checked.facts["batch"] = batch_facts(recipe, checked.facts, checked.specs)
         self._check_enough()
         self._plan()
 
@@ -190,11 +189,14 @@ class Look:
         recipe, rows = self.recipe, self.checked.facts.get("rows") if not self.run else None
         drops = recipe.stage in FROM_DATA and recipe.get("dataloader_drop_last")
         batch = recipe.get("per_device_train_batch_size") * folder.world_size() if drops else 0
-        prompts = self.checked.facts["batch"].get("prompts_a_generation", 0)
+        prompts, epochs = (self.checked.facts["batch"].get(of, 0) for of in ("prompts_a_generation", "epochs"))
         data = "datasets" if recipe.values.get("datasets") else "dataset_name"
         for key, needed, what in (("dataloader_drop_last", batch, "batch"), (data, prompts, "generation")):
             if text := too_few(rows, needed, what):
                 self.checked.note(key, text, level="error", code="too_few_rows")
+        if 0 < epochs <= 1 and recipe.values.get("skip_known") is not None and not recipe.get("refill"):
+            text = f"found with {epochs} epochs, in which no prompt comes again; take fewer rows or more steps"
+            self.checked.note("skip_known", text, level="warning", code="surprising_value")
 
     def _plan(self) -> None:
         """Plan the memory, and hold it against what is here; a warning before a run, and where a card may be meant."""
@@ -202,7 +204,8 @@ class Look:
         card = options.card or find_device(recipe)
         host = card is not None and card.device.kind == "cpu"
         lengths = checked.inspection.lengths if checked.inspection else []
-        checked.memory = report_memory(recipe, self.earlier, card, self.offline, max(lengths, default=None))
+        longest = max(lengths, default=None)
+        checked.memory = report_memory(recipe, self.earlier, card, self.offline, longest, checked.specs)
         facts = checked.facts["batch"] | {"mean_length": checked.facts.get("mean_length")}
         checked.cost = cost_line(recipe, facts, options.rate, checked.memory.plan)
         if options.card and checked.memory.plan is None:

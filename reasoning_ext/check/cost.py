@@ -1,13 +1,17 @@
 """The arithmetic of batches: how much a step takes, how many steps there are, how much an epoch is."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.held_out import eval_problems, measurements
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.records import Refill
 from reasoning_ext.runs.folder import world_size
+from reasoning_ext.scoring.spec import RewardSpec
 
 
 @dataclass(frozen=True)
@@ -40,23 +44,46 @@ def generation_of(recipe: Recipe, processes: int | None = None) -> Generation:
     return Generation(batch, accumulation, steps, size, recipe.get("num_generations"))
 
 
-def batch_facts(recipe: Recipe, facts: dict[str, Any]) -> dict[str, Any]:
+def batch_facts(recipe: Recipe, facts: dict[str, Any], specs: Sequence[RewardSpec] = ()) -> dict[str, Any]:
     """Count what a step and an epoch take, from `rows`, `mean_length` in tokens and `fitting_share` where rows were read.
 
     What is returned is, as far as it is known, for sft, and for dpo, whose rows are pairs, `rows_a_step`, `tokens_an_epoch`,
     `optimizer_steps` and `epochs`; for grpo `prompts_a_step`, `completions_a_step`, `completions_a_prompt`,
-    `prompts_a_generation`, `optimizer_steps` and `epochs`; for sample and eval `prompts` and `completions`.
+    `prompts_a_generation`, `optimizer_steps`, `epochs` and, the most there can be, `refilled_completions`; for all
+    three `held_out_completions` of `eval_problems`; for sample and eval `prompts`, `completions`, `most_tokens`, and
+    `completions_at_least` where an evaluation, whose strategies may score by its `specs`, may draw fewer.
     """
     rows = round((facts.get("rows") or 0) * facts.get("fitting_share", 1))
     if recipe.stage not in TRAINED:
-        each = recipe.get("num_generations")  # of an evaluation one more is greedy
-        each = (each + 1) * len(eval_models(recipe)) if recipe.stage == "eval" else each
-        return {"prompts": rows, "completions": rows * each} if rows else {}
+        return _drawn(recipe, rows, specs) if rows else {}
     found, an_epoch = (_grpo if recipe.stage == "grpo" else _rows)(recipe, rows, facts)
     steps = recipe.get("max_steps") if recipe.get("max_steps") > 0 else 0
     if steps := steps or math.ceil(recipe.get("num_train_epochs") * an_epoch):
         found |= {"optimizer_steps": steps} | ({"epochs": round(steps / an_epoch, 2)} if an_epoch else {})
+        if refill := recipe.values.get("refill"):
+            rounds = Refill(**refill if isinstance(refill, dict) else {}).rounds
+            found["refilled_completions"] = steps * found["completions_a_step"] * rounds
+        if asked := eval_problems(recipe):
+            found["held_out_completions"] = measurements(steps, recipe.get("eval_steps")) * asked.completions
     return found
+
+
+def _drawn(recipe: Recipe, rows: int, specs: Sequence[RewardSpec]) -> dict[str, Any]:
+    """Return the facts of a stage that draws and does not train."""
+    most = recipe.get("max_completion_length") or 0
+    if recipe.stage != "eval":
+        count = rows * recipe.get("num_generations")
+        return {"prompts": rows, "completions": count, "most_tokens": count * most}
+    from reasoning_ext.evaluate.drawn import most_drawn  # which brings numpy
+
+    draws, each = [*most_drawn(recipe, specs, most).values()], rows * len(eval_models(recipe))
+    sure = sum(draw.sure for draw in draws)
+    found = {
+        "prompts": rows,
+        "completions": each * len(draws),
+        "most_tokens": each * sum(draw.tokens for draw in draws),
+    }
+    return found | ({"completions_at_least": each * sure} if sure < len(draws) else {})
 
 
 def batch_line(facts: dict[str, Any]) -> str:
@@ -68,8 +95,9 @@ def batch_line(facts: dict[str, Any]) -> str:
         if facts["prompts_a_generation"] != facts["prompts_a_step"]:
             parts.append(f"{facts['prompts_a_generation']} prompts a generation")
     elif "completions" in facts:
-        parts.append(f"{facts['completions']} completions of {facts['prompts']} prompts")
-    names = ("rows_a_step", "tokens_an_epoch", "optimizer_steps", "epochs")
+        least = f"{facts['completions_at_least']} to " if "completions_at_least" in facts else ""
+        parts.append(f"{least}{facts['completions']} completions of {facts['prompts']} prompts")
+    names = ("rows_a_step", "tokens_an_epoch", "optimizer_steps", "epochs", "held_out_completions")
     return ", ".join([*parts, *(f"{facts[name]} {name.replace('_', ' ')}" for name in names if name in facts)])
 
 

@@ -71,6 +71,8 @@ def key_without_effect(recipe: Recipe) -> Iterator[Problem]:
         if recipe.values.get("strategies"):  # which sample by themselves
             found.pop("num_generations", None)
         parts = [one for value in found.values() for one in (value if isinstance(value, list) else [value])]
+        if names == "eval_steps" and recipe.values.get("eval_problems") is not None:  # which read it, too
+            continue
         if not found or any(one in values for one in parts) is works or recipe.refused(*found):
             continue
         overridden = any(recipe.lines.get((key,)) == 0 for key in found)

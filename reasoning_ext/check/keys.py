@@ -9,10 +9,20 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.check import named_inputs, rules, rules_benchmarks, rules_generation, rules_models
+from reasoning_ext.check import (
+    named_inputs,
+    rules,
+    rules_benchmarks,
+    rules_generation,
+    rules_health,
+    rules_held_out,
+    rules_models,
+    rules_rollouts,
+    rules_trackers,
+)
 from reasoning_ext.errors import Level, Problem, UserError
-from reasoning_ext.recipe.benchmarks import benchmark_line, lm_eval_task
-from reasoning_ext.recipe.keys import EVAL_REWARDS, TRAINED
+from reasoning_ext.recipe.benchmarks import benchmark_line, reward_entries
+from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.user_code import without_code
 from reasoning_ext.runs import folder
@@ -78,9 +88,21 @@ def unsloth_not_installed(recipe: Recipe) -> Iterator[Problem]:
 
 # asked again when the model of an earlier recipe is there
 OF_MODELS = (rules_models.unmatched_pattern, rules_models.unfit_adapter, rules_models.reference_below_adapter)
-OF_KEYS = (*rules.RULES, *rules_benchmarks.RULES, *OF_MODELS, rules_models.unknown_to_unsloth)
-OF_REWARDS = (rules.wrong_reward_weights, *rules_generation.RULES)
-OF_RUNS = (rules_generation.missing_engine, rules_benchmarks.missing_lm_eval, unsloth_not_installed)
+OF_KEYS = (
+    *rules.RULES,
+    *rules_benchmarks.RULES,
+    *rules_health.RULES_OF_KEYS,
+    *rules_held_out.RULES,
+    *OF_MODELS,
+    rules_models.unknown_to_unsloth,
+    *rules_rollouts.RULES,
+    rules_trackers.unknown_tracker,
+)
+OF_REWARDS = (rules.wrong_reward_weights, *rules_generation.RULES, rules_health.wrong_audit)
+OF_RUNS = (
+    rules_generation.missing_engine, rules_benchmarks.missing_lm_eval, unsloth_not_installed,
+    rules_trackers.tracker_not_installed,
+)  # fmt: skip
 
 
 def broken_rules(recipe: Recipe, rules: Iterable[Callable[..., Iterator[Problem]]], *arguments: Any) -> list[Problem]:
@@ -119,10 +141,7 @@ def check_recipe(recipe: Recipe, made: Iterable[Path] = (), run: bool = True, wr
 def parse(checked: Checked) -> None:
     """Read the rewards, once."""
     recipe, wrong = checked.recipe, list[EntryError]()
-    listed = recipe.values.get("reward_funcs") or (
-        EVAL_REWARDS if recipe.stage == "eval" and not lm_eval_task(recipe) else []
-    )
-    checked.specs = parse_rewards(listed, recipe.folder, wrong)
+    checked.specs = parse_rewards(reward_entries(recipe), recipe.folder, wrong)
     checked.add(wrong)
     checked.add(broken_rules(recipe, OF_REWARDS[1:] if wrong else OF_REWARDS, checked.specs))
 

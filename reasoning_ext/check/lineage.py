@@ -9,9 +9,10 @@ from typing import Any
 from reasoning_ext.data.lineage import maker_of, overlap_lines, overlaps, prompt_settings
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import read_rows
-from reasoning_ext.errors import KeyProblem, Problem, UserError
+from reasoning_ext.errors import KeyProblem, Level, Problem, UserError
 from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.recipe.entries import asks_server, eval_models
+from reasoning_ext.recipe.held_out import eval_problems, evaluates
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
 
@@ -72,11 +73,11 @@ def overlap_findings(
     """
     held, own, key = rows, None, "dataset_name"
     if recipe.stage != "eval":
-        if recipe.stage not in TRAINED or recipe.get("eval_strategy") in (None, "no"):
+        if not evaluates(recipe):
             return {}, []
         own, key = rows, "dataset_test_split"
         try:
-            held = read_rows(row_options(recipe), TEST)
+            held = read_rows(row_options(recipe), TEST, asked.n if (asked := eval_problems(recipe)) else None)
         except KeyProblem as error:
             raise UserError(recipe.placed(error)) from error
     if not hasattr(held, "num_rows") or "prompt" not in held.column_names:
@@ -87,5 +88,7 @@ def overlap_findings(
     if said:
         hint = "hold rows out with test_size in each recipe, or name other rows"
         key = "datasets" if recipe.get("datasets") else key
-        findings.append(Problem(code="overlap", level="warning", key=key, found=said, hint=hint))
+        none_left = eval_problems(recipe) and any(len(one.numbers) == held.num_rows for one in found.values())
+        level: Level = "error" if none_left else "warning"
+        findings.append(Problem(code="overlap", level=level, key=key, found=said, hint=hint))
     return {label: None if one.unknown else len(one.numbers) for label, one in found.items()}, findings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from reasoning_ext import think
 from reasoning_ext.data.token_sets import MOST_INEXACT
 from reasoning_ext.data.tokens import LossOptions, prompt_length, tokenize_pair, tokenize_row
 from reasoning_ext.recipe.keys import FROM_DATA
-from reasoning_ext.think.render import render_prompt
+from reasoning_ext.think.render import count_tokens, render_prompt
 from reasoning_ext.think.template import decode
 
 if TYPE_CHECKING:
@@ -63,6 +64,8 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
         checked.note(key, text, level="warning" if dropped else "error", code="too_long")
     longest = max(fitting, default=0) + (0 if trained else recipe.get("max_completion_length") or 0)
     _judge_context(checked, found, longest, model, key if trained else "max_completion_length")
+    if "strategies" in recipe.keys:
+        _judge_strategies(checked, found, max(fitting, default=0))
 
 
 def _measure_answers(checked: Checked, found: Inspection) -> None:
@@ -143,6 +146,26 @@ def _judge_context(checked: Checked, found: Inspection, longest: int, model: str
         checked.note(key, text, level="warning", code="too_long")
     if 0 < context < 10**9:
         checked.facts["context"] = context
+
+
+def _judge_strategies(checked: Checked, found: Inspection, longest: int) -> None:
+    """Warn of each strategy that alone reads more than the context holds: examples, or a draft with its critique."""
+    context = checked.facts.get("context", math.inf)
+    if not checked.recipe.get("strategies"):
+        return
+    from reasoning_ext.evaluate.search import REWRITE  # which brings numpy
+    from reasoning_ext.evaluate.strategies import parse_strategies
+
+    for one in parse_strategies(checked.recipe, checked.specs):
+        each = one.options.max_completion_length or checked.recipe.get("max_completion_length")
+        parts, words = (3, REWRITE) if one.kind == "refine" else (1, getattr(one.options, "prompt", ""))
+        fixed = longest + count_tokens(found.tokenizer, words + "".join(turn["content"] for turn in one.turns))
+        if longest + each <= context < fixed + parts * each:
+            text = f"{one.label} may come to {fixed + parts * each} tokens, but the model's context is {context}"
+            room = (context - fixed) // parts
+            hint = f"write max_completion_length: {room} in this entry" if room > 0 else "leave this entry out"
+            place = (*one.place, "max_completion_length")
+            checked.add([checked.recipe.problem(place, text, hint=hint, code="too_long", level="warning")])
 
 
 def _config_context(model: str | None) -> int | None:

@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from reasoning_ext.data.format import FORMATS, find_format
 from reasoning_ext.data.gym import is_gym
 from reasoning_ext.data.sources import find_generator, is_generator, is_sampled, local_source
 from reasoning_ext.errors import KeyProblem, Problem, UserError
-from reasoning_ext.evaluate.strategies import scorers_of
+from reasoning_ext.evaluate.strategies import parse_strategies, scorers_of
 from reasoning_ext.models.adapter import ADAPTER, MERGED, RANDOM, base_of, is_adapter
 from reasoning_ext.models.weights import CONFIGS, json_problem
 from reasoning_ext.recipe.benchmarks import lm_eval_task
@@ -18,8 +20,9 @@ from reasoning_ext.recipe.entries import asks_server, entries, eval_models, list
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.plugins import code_file
 from reasoning_ext.recipe.user_code import no_code
+from reasoning_ext.runs.checkpoints import COMPLETE
 from reasoning_ext.runs.files import read_object
-from reasoning_ext.runs.folder import damage, is_run, unfinished
+from reasoning_ext.runs.folder import SCORER, SHOTS, damage, is_run, unfinished
 from reasoning_ext.scoring.spec import HOMES, RewardSpec
 
 Problems = Iterator[Problem]
@@ -44,6 +47,7 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
     data = _data(recipe)
     if task := lm_eval_task(recipe):  # which reads its rows itself
         data, sources["benchmark"] = {}, task
+        sources |= {f"rows of the benchmark {i}": file for i, file in enumerate(_task_files(task), 1)}
     for what, values in data.items():
         name, form = values["dataset_name"], values.get("dataset_format")
         sources[what] = str(find_generator(name, recipe.folder).file) if is_generator(name) else recipe.local(name)
@@ -52,14 +56,32 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
             sources[own] = str(find_format(form, recipe.folder).file)
     if recipe.values.get("chat_template_path"):
         sources["chat template"] = recipe.local(recipe.values["chat_template_path"])
+    for one in parse_strategies(recipe, specs) if "strategies" in recipe.keys else ():
+        if one.scorer and (one.scorer.spec or one.scorer.model):
+            file = one.scorer.spec.plugin.file if one.scorer.spec else one.scorer.model
+            sources[SCORER + one.scorer.name] = str(file)
+        if one.examples:
+            sources[SHOTS + one.options.examples] = one.examples
     return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
+
+
+def _task_files(task: str) -> list[str]:
+    """Return the files of rows that a YAML task of lm-evaluation-harness names; none of a task of its own."""
+    with contextlib.suppress(OSError, ValueError, AttributeError, yaml.YAMLError):
+        values = yaml.BaseLoader(Path(task).read_text(encoding="utf-8")).get_single_data()  # whose functions stay text
+        files = (values.get("dataset_kwargs") or {}).get("data_files") or []
+        parts = files.values() if isinstance(files, dict) else [files]
+        return [str(file) for part in parts for file in (part if isinstance(part, list) else [part])]
+    return []
 
 
 def named_code(recipe: Recipe) -> dict[str, str]:
     """Return the Python that a recipe has imported, but ours and TRL's, `{what: file or model}`; here none is."""
     files: dict[str, Path | None] = {}
-    listed = recipe.values.get("reward_funcs")
-    for entry in [listed] if isinstance(listed, str) else listed or []:
+    held_out, listed = recipe.values.get("eval_problems"), [recipe.values.get(key) for key in ("reward_funcs", "audit")]
+    listed += [held_out.get("reward_funcs")] if isinstance(held_out, dict) else []
+    listed = [[each] if isinstance(each, str) else each for each in listed]
+    for entry in (entry for each in listed if isinstance(each, list) for entry in each):
         spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
     for spelling in scorers_of(recipe.values.get("strategies")):
@@ -147,6 +169,8 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
         return problem
     if not is_run(source) and not any((source / file).is_file() for file in CONFIGS):
         return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
+    if is_run(source.parent) and source.name.startswith("checkpoint-") and not (source / COMPLETE).is_file():
+        return f"found {name}, a checkpoint that is not written to its end; wait for it, or run its recipe again"
     return json_problem(source, name) or _base_problem(name, source, made)
 
 

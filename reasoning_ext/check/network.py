@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.shown import print, without_secrets
 
-# TRL's and Hugging Face's, Unsloth's, Ray's and vLLM's reports of what is trained, and where; `telemetry: true` leaves them alone
+# what TRL, Hugging Face, Unsloth, Ray, vLLM, wandb and mlflow report to their makers; `telemetry: true` leaves them alone
 SILENT = {
     "HF_HUB_DISABLE_TELEMETRY": "1", "DO_NOT_TRACK": "1", "UNSLOTH_DISABLE_STATISTICS": "1", "RAY_USAGE_STATS_ENABLED": "0",
-    "VLLM_NO_USAGE_STATS": "1",
+    "VLLM_NO_USAGE_STATS": "1", "WANDB_ERROR_REPORTING": "false", "MLFLOW_DISABLE_TELEMETRY": "true",
 }  # fmt: skip
 OFFLINE = ("HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE")
 TRUE = {"1", "ON", "YES", "TRUE"}  # huggingface_hub's, which reads the rest of the environment once it is imported

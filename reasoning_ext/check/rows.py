@@ -22,9 +22,11 @@ from reasoning_ext.errors import KeyProblem, Problem, UserError
 from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.models.weights import CONFIGS, check_weights, vocabulary_problem
 from reasoning_ext.recipe.entries import asks_server, eval_models
-from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
+from reasoning_ext.recipe.held_out import eval_problems, evaluates
+from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.user_code import no_code
+from reasoning_ext.scoring.spec import judge, needed_columns, parse_audits
 
 if TYPE_CHECKING:
     from reasoning_ext.check.keys import Checked
@@ -70,7 +72,7 @@ def inspect(checked: Checked, model: str | None, hub: bool, whole: bool = True, 
     checked.inspection = found = Inspection()
     recipe, looks, reads = checked.recipe, list[Callable](), list[Callable]()
     looks += [partial(_read_weights, recipe), partial(_read_tokenizer, checked, found, model, hub)]
-    reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, recipe)] if rows else []
+    reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, checked)] if rows else []
     measures: list[Callable] = [partial(measure, checked, found, model)] if rows else []
     for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
         try:
@@ -198,7 +200,8 @@ def _read_rows(checked: Checked, found: Inspection, hub: bool, whole: bool) -> N
     if not whole and hub and not evaluated:
         evaluation_questions(options)
     rows, names = found.prepared.rows, columns_of(found.prepared.rows)
-    check_columns(names, stage_columns(options, checked.specs))
+    audits = parse_audits(checked.recipe.values.get("audit"), checked.recipe.folder, [])
+    check_columns(names, stage_columns(options, checked.specs) | needed_columns(audits))
     checked.facts |= {"columns": names, "rows": getattr(rows, "num_rows", None), "steps": found.prepared.steps}
     for step in found.prepared.steps:
         if step["step"] == "trace_filters.correct" and step.get("no_gold"):
@@ -209,10 +212,14 @@ def _read_rows(checked: Checked, found: Inspection, hub: bool, whole: bool) -> N
         _count_duplicates(checked, rows)
 
 
-def _read_held_out(recipe: Recipe) -> None:
-    """Read the first held-out rows of a training that is evaluated as it goes."""
-    if recipe.stage in TRAINED and recipe.get("eval_strategy") not in (None, "no"):
-        read_rows(row_options(recipe), TEST, CHECKED_ROWS)
+def _read_held_out(checked: Checked) -> None:
+    """Read the first held-out rows of a training that is evaluated as it goes, and see that they can be judged."""
+    recipe = checked.recipe
+    if not evaluates(recipe):
+        return
+    held = read_rows(row_options(recipe), TEST, CHECKED_ROWS)
+    if eval_problems(recipe):
+        check_columns(columns_of(held), {"prompt": "eval_problems"} | needed_columns([judge(recipe, checked.specs)]))
 
 
 def _without_hub(options: RowOptions, checked: Checked) -> RowOptions:

@@ -15,8 +15,9 @@ from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.engine_options import MOST, OPTIONS, ServerOptions, crossed_bounds, server_problems
 from reasoning_ext.recipe.entries import asks_server
-from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK, ThinkingCurve
+from reasoning_ext.recipe.keys import PAIR_KINDS, STEP_CHECK
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.records import ThinkingCurve
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.scoring.spec import RewardSpec
 

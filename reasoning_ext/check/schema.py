@@ -16,15 +16,22 @@ from reasoning_ext.data.format import FORMATS
 from reasoning_ext.errors import UserError
 from reasoning_ext.evaluate.strategy_options import KINDS as STRATEGIES
 from reasoning_ext.recipe.entries import ENTRY_KEYS, MixtureEntry
-from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES, ThinkingCurve
+from reasoning_ext.recipe.keys import QUESTION_KEYS, STAGES
 from reasoning_ext.recipe.known_keys import MANAGED, stage_keys
 from reasoning_ext.recipe.load import expand
 from reasoning_ext.recipe.packaged import headline, packaged
 from reasoning_ext.recipe.plugins import functions_at
+from reasoning_ext.recipe.records import Refill, SkipKnown, ThinkingCurve
 from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, first_sentence, schema_of
+from reasoning_ext.runs.health import RULES
 from reasoning_ext.scoring.spec import HOMES, LAYER_OPTIONS, RewardSpec
 
-KINDS = ("rewards", "formats", "recipes", "keys")
+KINDS = ("rewards", "formats", "recipes", "keys", "health")
+RECORDS = {
+    "thinking_curve": ThinkingCurve,
+    "skip_known": SkipKnown,
+    "refill": Refill,
+}  # keys that may hold a mapping of these
 DRAFT = "http://json-schema.org/draft-07/schema#"
 # where a recipe writes an option in another shape than RewardSpec holds it in
 WRITTEN: dict[str, dict[str, Any]] = {
@@ -84,22 +91,28 @@ def _value_schema(key: Key, keys: dict[str, Key]) -> dict[str, Any]:
         named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": False}
         named["properties"] = kinds
         return {"anyOf": [{"type": "array", "items": {"anyOf": [{"enum": [*kinds]}, named]}}, {"type": "null"}]}
-    if key.name == "thinking_curve":
-        return {"anyOf": [_mapping(dataclass_keys(ThinkingCurve)), {"type": "boolean"}, {"type": "null"}]}
+    if key.name in RECORDS:
+        record = _mapping(dataclass_keys(RECORDS[key.name]))
+        others = [one for one in schema_of(key.annotation)["anyOf"] if one != {"type": "object"}]
+        return {"anyOf": [record, *others]}
     if key.name == "datasets":
         entry = {k: keys[k] for k in ENTRY_KEYS if k in keys} | dataclass_keys(MixtureEntry)
         return {"anyOf": [{"type": "array", "items": _mapping(entry, "dataset_name")}, {"type": "null"}]}
     if key.name == "decontaminate":
         entry = _mapping(dict.fromkeys(QUESTION_KEYS, keys["dataset_name"]), "dataset_name")
         return {"anyOf": [{"type": "array", "items": {"anyOf": [{"type": "string"}, entry]}}, {"type": "null"}]}
-    if key.name == "reward_funcs":
+    if key.name == "health":
+        silent = {"anyOf": [{"type": "number", "minimum": 0}, {"enum": ["off", False]}]}
+        rules = {rule.name: silent | {"description": f"{rule.meaning}. Default: {rule.threshold}."} for rule in RULES}
+        return {"anyOf": [{"type": "object", "additionalProperties": False, "properties": rules}, {"type": "null"}]}
+    if key.name in ("reward_funcs", "audit"):
         own = dataclass_keys(RewardSpec)
         options = {name: WRITTEN.get(name) or schema_of(own[name].annotation) for name in LAYER_OPTIONS}
         options = {name: _described(schema, own[name]) for name, schema in options.items()}  # its parameters are open
         parameters = {"anyOf": [{"type": "object", "properties": options}, {"type": "null"}]}
         named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": parameters}
         listed = {"type": "array", "items": {"anyOf": [{"type": "string"}, named]}}
-        return {"anyOf": [listed, {"type": "string"}, {"type": "null"}]}
+        return {"anyOf": [listed, *[{"type": "string"}] * (key.name != "audit"), {"type": "null"}]}
     return schema_of(key.annotation, key.choices)
 
 
@@ -120,6 +133,9 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
         raise UserError(f"list: found {kind} {stage}, allowed: keys, and one of {', '.join(STAGES)}")
     if kind == "recipes":
         yield from _recipes()
+    elif kind == "health":
+        for rule in RULES:
+            yield f"{rule.name:<34} {f'{rule.side} {rule.threshold:g}'.strip():<12} {rule.meaning}  [{rule.source}]"
     elif kind == "keys":
         keys = {name: key for one in reversed([stage] if stage else STAGES) for name, key in stage_keys(one).items()}
         for name in sorted(keys.keys() - MANAGED.keys()):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from reasoning_ext.errors import KeyProblem, Problem
 from reasoning_ext.models.adapter import is_adapter
-from reasoning_ext.recipe.keys import TRAINED
+from reasoning_ext.recipe.keys import TRACKERS, TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import DPO_CONFIG, GRPO_CONFIG, SFT_CONFIG
 from reasoning_ext.runs.folder import world_size
@@ -139,7 +139,7 @@ def _config(recipe: Recipe) -> None:
         config.get_process_log_level()
     with refusals(recipe.values, "the trainer", "report_to"):
         trackers.get_reporting_integration_callbacks(config.report_to)
-        if absent := {*config.report_to} - {*trackers.get_available_reporting_integrations()}:
+        if absent := {*config.report_to} - {*trackers.get_available_reporting_integrations(), *TRACKERS}:
             raise ImportError(f"{absent.pop()} is not installed here; install it, or write none")
     with refusals(recipe.values, "the optimizer", "optim"):
         try:

@@ -162,22 +162,23 @@ class ThinkingEngine:
         least, text = settings.min_thinking or 0, last.text.rstrip("\ufffd" * draft.cut_off)
         if last.error:
             return 0
-        if draft.thinks and least and OPEN not in _thought(text):
-            self._put(draft, "", OPEN if self.contract.own_tags else self.contract.open, settings)
-        elif draft.thinks and draft.waits < MOST_WAITS and self._short(draft, least, settings):
-            draft.waits += 1
-            kept = _thought(text)
-            self._put(draft, kept, "" if self.tokenizer and kept.endswith(OPEN) else WAIT, settings)
+        kept, done = _thought(text), last.finished or draft.tokens >= (budget or most)
+        wait = "" if self.tokenizer and kept.endswith(OPEN) else WAIT
+        if draft.thinks and least and OPEN not in kept:
+            self._put(draft, "", OPEN if self.contract.own_tags else self.contract.open, settings, most)
         elif (
             draft.thinks
-            and draft.is_open
-            and draft.tokens < most
-            and (last.finished or draft.tokens >= (budget or most))
+            and draft.waits < MOST_WAITS
+            and self._short(draft, least, settings)
+            and self._put(draft, kept, wait, settings, most)
         ):
+            draft.waits += 1
+        elif draft.thinks and draft.is_open and draft.tokens < most and done:
             text = _without_part(text)
-            self._put(draft, text, _closing(text, self.contract), settings)
+            if not self._put(draft, text, _closing(text, self.contract), settings, most):
+                return 0
         elif draft.cut_off and draft.tokens < most and text.strip():
-            self._put(draft, text, "", settings)
+            self._put(draft, text, "", settings, most)
         else:
             return 0
         if self._holds_back(draft, settings):
@@ -198,14 +199,18 @@ class ThinkingEngine:
         begins = self._count(draft, before + opened, settings) if opened else 0
         return self._count(draft, _thought(text), settings) - begins < least
 
-    def _put(self, draft: Draft, kept: str, forced: str, settings: SamplingSettings) -> None:
-        """Leave of a draft the text that is kept, and put another one behind it."""
+    def _put(self, draft: Draft, kept: str, forced: str, settings: SamplingSettings, most: int) -> bool:
+        """Leave of a draft the text that is kept, and put another one behind it; False where that has no room in `most`."""
         before, (mean, drawn) = self._count(draft, kept, settings), draft.drawn[-1]
+        ids = self._ids(draft, kept + forced, settings) if self.tokenizer else []
+        tokens = len(ids) if self.tokenizer else before + -(-len(forced) // LETTERS_A_TOKEN)
+        if forced and tokens > most:
+            return False
         draft.drawn[-1] = (mean, max(0, drawn - max(0, draft.tokens - before)))
-        draft.ids = self._ids(draft, kept + forced, settings) if self.tokenizer else []
-        draft.tokens = len(draft.ids) if self.tokenizer else before + -(-len(forced) // LETTERS_A_TOKEN)
+        draft.ids, draft.tokens = ids, tokens
         draft.forced += max(1, draft.tokens - before) if forced else 0
         draft.last = replace(draft.last, text=kept + forced, finished=False)
+        return True
 
     def _count(self, draft: Draft, kept: str, settings: SamplingSettings) -> int:
         """Return how many tokens the kept part of a draft's text has, without a tokenizer by its share of letters."""

@@ -16,9 +16,9 @@ from typing import Any
 
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, is_fault, render_row
+from reasoning_ext.engines.scored import scored_rows
 from reasoning_ext.runs.files import append_lines, mend
 from reasoning_ext.sample.progress import Progress
-from reasoning_ext.sample.scored import scored_rows
 from reasoning_ext.scoring.call import Reward
 from reasoning_ext.think.render import count_tokens
 

@@ -18,12 +18,12 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.engines.base import Completion, SamplingSettings
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.evaluate.metrics import voters
 from reasoning_ext.evaluate.scaling import heaviest, highest
 from reasoning_ext.evaluate.scorers import MEAN_LOGPROB, Candidate, Scorer, open_scorer
 from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.known_keys import stage_keys
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.scoring.metrics import voters
 from reasoning_ext.scoring.votes import same_answers
 from reasoning_ext.verifier import said as answer_of
 

@@ -18,13 +18,13 @@ import yaml
 from reasoning_ext.data.lineage import run_of
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.errors import UserError
-from reasoning_ext.evaluate.stage import ANSWERS
-from reasoning_ext.runs.folder import RECIPE, is_run, unfinished, written_recipe
-from reasoning_ext.runs.identity import identity
+from reasoning_ext.runs.folder import ANSWERS, RECIPE, is_run, unfinished, written_recipe
+from reasoning_ext.runs.identity import by_recipe, essence
 from reasoning_ext.runs.outcomes import STRATEGIES, Outcomes, Rows, figures, is_plain, outcomes, stacked
 from reasoning_ext.runs.paired import Paired, holm, paired
-from reasoning_ext.runs.read import is_number, plain_answers
-from reasoning_ext.runs.report import text
+from reasoning_ext.runs.read import plain_answers
+from reasoning_ext.runs.texts import text
+from reasoning_ext.runs.values import is_number
 
 SHOWN = 60  # characters of a prompt that differs
 
@@ -41,7 +41,7 @@ class Evaluation:
     @cached_property
     def essence(self) -> tuple[str, list[Any]]:
         """What runs of one recipe share, and the seeds that they differ in: see `essence`."""
-        return essence(self.path, self.recipe)
+        return essence(self.path, lambda run: self.recipe if run == self.path else _recipe(run), _made_by)
 
     @property
     def seed(self) -> str:
@@ -85,7 +85,7 @@ def read_evaluation(path: Path) -> Evaluation:
     if recipe.get("stage") != "eval":
         raise UserError(f"compare: found {path}, a run of stage {recipe.get('stage')}, allowed: stage eval")
     if not (path / ANSWERS).is_file():
-        raise UserError(f"compare: found {path} without {ANSWERS}, which benchmark: lm_eval:TASK does not leave")
+        raise UserError(f"compare: found {path} without {ANSWERS}, which lm_eval:TASK leaves where it has texts drawn")
     lines = path / STRATEGIES
     answers = plain_answers(_rows(path / ANSWERS), recipe)
     return Evaluation(path, recipe, answers, _rows(lines) if lines.is_file() else [])
@@ -138,41 +138,21 @@ def _difference(one: dict[str, Any] | None, other: dict[str, Any] | None) -> str
 
 
 def pool(runs: list[Evaluation]) -> list[Model]:
-    """Return the models of runs, in their order; runs of one recipe that differ in the seed are one for all its models.
-
-    A second run with the same recipe and seed begins another: what was run again is compared, not pooled.
-    """
-    groups: dict[tuple[str, int], list[Evaluation]] = {}
-    for run in runs:
-        of, seeds = run.essence
-        again = sum(one.essence == (of, seeds) for group in groups.values() for one in group)
-        groups.setdefault((of, again), []).append(run)
-    found = [(n, label, group) for n, group in enumerate(groups.values(), 1) for label in _labels(group)]
+    """Return the models of runs, in their order; those of runs of one recipe that differ in the seed are one."""
+    groups = by_recipe(runs, lambda run: run.essence)
+    found = [(n, label, group) for n, group in enumerate(groups, 1) for label in _labels(group)]
     labels = [label for _, label, _ in found]
     return [Model(label, group, label if labels.count(label) == 1 else f"{n}:{label}") for n, label, group in found]
 
 
-def essence(run: Path, recipe: dict[str, Any], depth: int = 8) -> tuple[str, list[Any]]:
-    """Write what recipes share that differ in seeds alone, and the seeds; so in turn of the runs that they name."""
-    seeds, home = [recipe.get("seed")], (written_recipe(run) or run).parent
-
-    def written(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: written(part) for key, part in value.items()}
-        if isinstance(value, list):
-            return [*map(written, value)]
-        if not isinstance(value, str) or "/" not in value or depth == 0:
-            return value
-        place = home / value if value.startswith(("./", "../")) else Path(value)
-        made_by = run_of(place)  # or None
-        if made_by is None or not (made_by / RECIPE).is_file():
-            return value
-        of, below = essence(made_by, _recipe(made_by), depth - 1)
-        seeds.extend(below)
-        return of, "" if made_by == place else place.name  # of a checkpoint
-
-    kept = {key: value for key, value in identity(recipe).items() if key not in ("seed", "output_dir")}
-    return repr(sorted(written(kept).items())), seeds
+def _made_by(run: Path, name: str) -> tuple[Path, str] | None:
+    """Return the run that a name in a run's recipe stands for, and which of its checkpoints."""
+    home = (written_recipe(run) or run).parent
+    place = home / name if name.startswith(("./", "../")) else Path(name)
+    made_by = run_of(place) if "/" in name else None
+    if made_by is None or not (made_by / RECIPE).is_file():
+        return None
+    return made_by, "" if made_by == place else place.name
 
 
 def _labels(group: list[Evaluation]) -> list[str]:

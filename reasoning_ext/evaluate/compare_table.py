@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.evaluate import compare
 from reasoning_ext.evaluate.compare import Comparison, Evaluation, Model
+from reasoning_ext.runs.folder import seed_runs
 from reasoning_ext.runs.outcomes import PLAIN, best_checkpoints, is_plain, is_right
 from reasoning_ext.runs.paired import DRAWS, p_text, verdict
 from reasoning_ext.runs.read import GREEDY
-from reasoning_ext.runs.report import shortened, text
+from reasoning_ext.runs.texts import shortened, text
 from reasoning_ext.shown import print, print_rows
 
 TOLD_APART = 0.02  # the difference whose price is printed
@@ -22,7 +23,7 @@ def compare_and_print(paths: list[Path], names: tuple[str, str] | None, figure: 
     """Compare models of finished evaluations and print what was found.
 
     Args:
-        paths: run folders; those of one recipe with different seeds are pooled.
+        paths: run folders, or folders of `--seeds`; those of one recipe with different seeds are pooled.
         names: two models; None is as in `compare.choose`.
         figure: one of `runs.outcomes.figures`.
         flips: print so many problems of each comparison whose outcomes differ, with both texts.
@@ -30,7 +31,8 @@ def compare_and_print(paths: list[Path], names: tuple[str, str] | None, figure: 
     Raises:
         UserError: a run is unfinished or none, runs are not of the same problems, or a model or figure is not there.
     """
-    runs = [compare.read_evaluation(path) for path in {path.resolve(): path for path in paths}.values()]
+    found = [run for path in paths for run in seed_runs(path).values() or [path]]
+    runs = [compare.read_evaluation(path) for path in {path.resolve(): path for path in found}.values()]
     compare.refuse_other_problems(runs)
     models = compare.pool(runs)
     pairs = compare.choose(models, names)
@@ -38,7 +40,8 @@ def compare_and_print(paths: list[Path], names: tuple[str, str] | None, figure: 
     compared = compare.compare_models(pairs, figure)
     print_comparisons(compared, figure)
     print_places(chosen)
-    print_checkpoints({model.name: compare.solved(model, figure) for model in chosen}, figure)
+    for line in best_checkpoints({model.name: compare.solved(model, figure) for model in chosen}, figure):
+        print(f"compare  {line}")
     for comparison in compared if flips else ():
         print_flips(comparison, figure, flips)
 
@@ -111,12 +114,6 @@ def print_places(models: list[Model]) -> None:
     numbered = {m.name.removesuffix(f":{m.label}"): m.runs for m in models if m.name != m.label}
     for number, runs in numbered.items():
         print(f"compare  {number} is {', '.join(str(run.path) for run in runs)}")
-
-
-def print_checkpoints(found: Mapping[str, Sequence[Mapping[int, float]]], figure: str) -> None:
-    """Print which checkpoint of a run is the earliest that is not told apart from the highest."""
-    for line in best_checkpoints(found, figure):
-        print(f"compare  {line}")
 
 
 def print_flips(one: Comparison, figure: str, most: int) -> None:

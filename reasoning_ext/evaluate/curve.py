@@ -20,12 +20,13 @@ from typing import Any, NamedTuple
 from reasoning_ext import think
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.evaluate.answers import Answers, Line, Request
-from reasoning_ext.evaluate.metrics import Z, interval
-from reasoning_ext.recipe.keys import ThinkingCurve
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.records import ThinkingCurve
 from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.paired import ALPHA, mcnemar
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.runs.tradeoff import curve_rows
+from reasoning_ext.scoring.metrics import Z, interval
 from reasoning_ext.shown import print_rows
 from reasoning_ext.verifier import alike
 
@@ -100,16 +101,18 @@ def thinking_curve(
     Returns:
         `points`, each with its `share` or `budget`, `accuracy`, mean `tokens` a problem and `n` problems, the whole
         thought as share 1 last; `overthinking`, see there; `best_thinking_budget`, see `best_budget`; `terciles`, the
-        first two again of the hard, middle and easy problems; `thoughts`, how many could be cut.
+        first two again of the hard, middle and easy problems; `thoughts`, how many could be cut. Nothing where no
+        problem could be judged at every point.
     """
     plain = sorted(plain, key=lambda line: (line["prompt_index"], line["sample_index"]))
     greedy = [line for line in plain if line["sample_index"] == GREEDY]
     tokenizer = answers.tokenizer
     thoughts = read_thoughts(greedy, tokenizer)
-    budgets = powers_of_two(thoughts) if cuts.budgets is None else cuts.budgets
-    points = [Point(share=share) for share in sorted({*cuts.shares})] + [Point(budget=b) for b in sorted({*budgets})]
+    points = points_of(cuts, max((len(thought.ends) * thought.rate for thought in thoughts), default=0))
     room = replace(settings, max_completion_length=answer_room(thoughts, tokenizer, settings.max_completion_length))
     found = draw_answers(answers, thoughts, points, room, decides)
+    if not found:
+        return {}
     levels = difficulty([line for line in plain if line["sample_index"] != GREEDY], decides)
     thirds = {level: [one for p, one in found.items() if levels.get(p) == level] for level in LEVELS}
     return {
@@ -164,10 +167,17 @@ def closing_of(text: str) -> str:
     return thought[len(thought.rstrip()) :] + closed + answer[: len(answer) - len(answer.lstrip())].rstrip(" ")
 
 
-def powers_of_two(thoughts: Sequence[Thought]) -> list[int]:
-    """Return the budgets 1, 2, 4, ... that cut at least one thought."""
-    longest = max((len(thought.ends) * thought.rate for thought in thoughts), default=0)
-    return [2**k for k in range(math.ceil(longest).bit_length()) if 2**k < longest]
+def thinking_cuts(recipe: Recipe) -> ThinkingCurve | None:
+    """Return where a recipe wants thoughts cut, if it does."""
+    given = recipe.get("thinking_curve")
+    return ThinkingCurve(**given) if isinstance(given, dict) else ThinkingCurve() if given else None
+
+
+def points_of(cuts: ThinkingCurve, longest: float) -> list[Point]:
+    """Return the points; where no budgets are given they are 1, 2, 4, ..., below the tokens of the longest thought."""
+    powers = [2**k for k in range(math.ceil(longest).bit_length()) if 2**k < longest]
+    budgets = powers if cuts.budgets is None else cuts.budgets
+    return [Point(share=share) for share in sorted({*cuts.shares})] + [Point(budget=b) for b in sorted({*budgets})]
 
 
 def answer_room(thoughts: Sequence[Thought], tokenizer: Any, most: int) -> int:
@@ -254,7 +264,7 @@ def best_budget(points: Sequence[Point], found: Sequence[Answered]) -> dict[str,
             break
         up, down = (gained + 1) / (n + 2), (lost + 1) / (n + 2)
         half = Z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
-        difference = [(gained - lost) / n, up - down - half, up - down + half]
+        difference = [(gained - lost) / n, max(-1.0, up - down - half), min(1.0, up - down + half)]
         best = {"budget": point.budget, "difference": [round(share, 4) for share in difference], "p": round(p, 4)}
     return best
 

@@ -17,24 +17,27 @@ from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.columns import DataError
+from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.transformers import stop_ids
 from reasoning_ext.errors import one_line
-from reasoning_ext.evaluate.metrics import interval
-from reasoning_ext.evaluate.stage import RESULTS, print_table
+from reasoning_ext.evaluate.table import log_model, print_table
 from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.models.source import ModelSource, model_source
 from reasoning_ext.recipe.benchmarks import lm_eval_task
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import read_object, write_whole
-from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.runs.folder import ANSWERS, RESULTS, RunDir
+from reasoning_ext.runs.read import GREEDY
+from reasoning_ext.runs.tracking import tracked
+from reasoning_ext.scoring.metrics import interval
 from reasoning_ext.shown import print
 
 # the harness's extra, whose pin of antlr4-python3-runtime is not the one that math-verify is used with here
 MATH = "math"
 
 
-def run_lm_eval(recipe: Recipe, run: RunDir, specs: list[Any]) -> int:
+def run_lm_eval(recipe: Recipe, run: RunDir) -> int:
     """Evaluate the models of a recipe that `eval.json` does not have yet on its task, and print the table.
 
     Raises:
@@ -47,14 +50,20 @@ def run_lm_eval(recipe: Recipe, run: RunDir, specs: list[Any]) -> int:
     _refuse_unknown(task, manager.all_tasks)
     with _refusals(task):  # before any weights are loaded
         manager.load([task])
-    results = read_object(path) if path.is_file() else {}
-    for label, name in eval_models(recipe).items():
-        if label in results:
-            continue
-        scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-        source = model_source(recipe.values, recipe.local, False, name, from_scratch=scratch)
-        results[label] = figures(*_evaluated(recipe, source, task, manager))
-        write_whole(path, json.dumps(results, indent=1))
+    results, kept = read_object(path), run.path / ANSWERS
+    lines = [line for line in (read_jsonl(kept) if kept.is_file() else []) if line["model"] in results]
+    with tracked(recipe, run.path) as tracking:
+        for label, name in eval_models(recipe).items():
+            if label not in results:
+                scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+                source = model_source(recipe.values, recipe.local, False, name, from_scratch=scratch)
+                found, samples = _evaluated(recipe, source, task, manager)
+                results[label] = figures(found, samples)
+                if drawn := answers(samples):
+                    lines += [{"model": label, **line} for line in drawn]
+                    write_whole(kept, "".join(json.dumps(line) + "\n" for line in lines))
+                write_whole(path, json.dumps(results, indent=1))
+            log_model(tracking, label, results[label], lines)
     print_table(results)
     print(f"measured by lm-evaluation-harness, task {task}, without a look at what the models were trained on")
     return 0
@@ -139,6 +148,29 @@ def figures(results: dict[str, dict[str, Any]], samples: dict[str, list[dict[str
             mean = share is not None and math.isclose(share[0], value, abs_tol=1e-3)
             made[" ".join(filter(None, parts))] = share if mean else round(value, 4)
     return made
+
+
+def answers(samples: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return lines of `answers.jsonl`, one a problem whose answer is one text; log-probabilities of options leave none.
+
+    The metrics are their rewards, those of the first filter first. The texts are without thoughts, which the harness
+    has cut off.
+    """
+    lines: dict[tuple[str, int], dict[str, Any]] = {}
+    problems = dict.fromkeys((task, row["doc_id"]) for task, rows in samples.items() for row in rows)
+    numbers = {key: number for number, key in enumerate(problems)}
+    for task, rows in samples.items():
+        for row in rows:
+            [texts, *others] = row["resps"]
+            if others or len(texts) != 1 or not isinstance(texts[0], str):
+                continue
+            key, (prompt, asked) = (task, row["doc_id"]), row["arguments"][0][:2]
+            line: dict[str, Any] = {"prompt_index": numbers[key], "prompt": prompt, "answer": str(row["target"])}
+            line |= {"sample_index": 0 if asked.get("do_sample") else GREEDY, "completion": texts[0], "rewards": {}}
+            kind = "" if row["filter"] == "none" else f" {row['filter']}"
+            scores = {name: row[name] for name in row["metrics"] if isinstance(row[name], int | float)}
+            lines.setdefault(key, line)["rewards"] |= {f"{name}{kind}": float(value) for name, value in scores.items()}
+    return [*lines.values()]
 
 
 def _share(values: list[Any]) -> list[float] | None:

@@ -1,7 +1,7 @@
 """What others have measured on a recipe's benchmark, printed below our own figures with the setting of each."""
 
-from reasoning_ext.recipe.benchmarks import BENCHMARKS, changed
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.runs.published import published
 from reasoning_ext.shown import print
 
 
@@ -10,13 +10,11 @@ def print_published(recipe: Recipe) -> None:
 
     Prompts, samples and judges differ from paper to paper, so that each line has its setting.
     """
-    name = recipe.values.get("benchmark")
-    if name not in BENCHMARKS:
+    if (known := published(recipe.values)) is None:
         return
-    own = ", ".join(changed(recipe))
+    own = ", ".join(known.changed)
     other = f"; the figures above were measured with other {own}" if own else ""
-    print(f"published for {name}, in per cent{other}")
-    rows = BENCHMARKS[name].published
-    wide = max(len(row.model) for row in rows)
-    for row in rows:
+    print(f"published for {known.name}, in per cent{other}")
+    wide = max(len(row.model) for row in known.rows)
+    for row in known.rows:
         print(f"  {row.model:{wide}}  {row.percent:5.1f}  {row.setting}; {row.source}")

@@ -18,9 +18,9 @@ from reasoning_ext.data.lineage import run_of, run_recipe
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.data.values import plain
 from reasoning_ext.errors import KeyProblem, UserError
-from reasoning_ext.recipe.keys import EVAL_REWARDS
+from reasoning_ext.recipe.benchmarks import reward_entries
 from reasoning_ext.recipe.load import load_recipe
-from reasoning_ext.runs.folder import RECIPE, damage, is_run
+from reasoning_ext.runs.folder import ANSWERS, RECIPE, damage, is_run
 from reasoning_ext.scoring.call import Values, build_rewards, call_reward
 from reasoning_ext.scoring.spec import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards, reward_weights
 from reasoning_ext.shown import print
@@ -69,8 +69,7 @@ def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[li
     if recipe_path is not None:
         own = recipe_path.name == RECIPE and is_run(recipe_path.parent)
         recipe = run_recipe(recipe_path.parent) if own else load_recipe(recipe_path)
-        entries = recipe.get("reward_funcs") if "reward_funcs" in recipe.keys else None
-        specs = parse_rewards(entries or (EVAL_REWARDS if recipe.stage == "eval" else None), recipe.folder)
+        specs = parse_rewards(reward_entries(recipe), recipe.folder)
         weights = list(reward_weights(recipe.values.get("reward_weights"), specs))
     named = parse_rewards(list(names), Path.cwd())
     if not specs + named:
@@ -104,7 +103,7 @@ def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[lis
 def read_completions(path: Path) -> list[dict[str, Any]]:
     """Read completions from a parquet or JSONL file, or a run's folder, but for those that a server failed to give."""
     files = [path] if path.is_file() else sorted(path.glob("completions/*.parquet")) or sorted(path.glob("*.parquet"))
-    files = files or [f for f in (path / "samples.jsonl", path / "answers.jsonl") if f.is_file()]
+    files = files or [f for f in (path / "samples.jsonl", path / ANSWERS) if f.is_file()]
     if not files:
         raise UserError(f"score: found no completions in {path}, allowed: parquet, JSONL, a run's folder")
     rows = [row for file in files for row in _read_file(file) if not _failed(row)]

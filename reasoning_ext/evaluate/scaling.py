@@ -5,7 +5,6 @@ What a strategy needs is drawn where it is not in the store: a vote over 8 besid
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,12 +13,11 @@ from typing import Any
 
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.evaluate.answers import Answers, Line, Messages, Request
-from reasoning_ext.evaluate.metrics import interval, voters
 from reasoning_ext.evaluate.scorers import open_scorer
 from reasoning_ext.evaluate.search import Outcome, beam, candidate, lowest, refine, right
 from reasoning_ext.evaluate.strategy_options import Strategy
-from reasoning_ext.runs.identity import text_hash
 from reasoning_ext.runs.read import GREEDY, strategy_rows
+from reasoning_ext.scoring.metrics import interval, voters
 from reasoning_ext.shown import print, print_rows
 
 Results = dict[str, dict[str, Any]]
@@ -43,7 +41,11 @@ def strategy_results(
     results, lines = Results(), list[Line]()
     for strategy in strategies:
         outcomes = DOES[strategy.kind](strategy, answers, settings, decides)
-        results[strategy.label] = _figures(outcomes)
+        results[strategy.label] = figures = _figures(outcomes)
+        if not figures.get("accuracy"):
+            print(
+                f"eval  warning: {answers.label}: nothing of {strategy.label} could be judged by {decides}", flush=True
+            )
         for p, one in enumerate(outcomes):
             if one.right is not None:
                 spent = {"right": one.right, "tokens": one.tokens + (one.prompt_tokens or 0)}
@@ -52,8 +54,13 @@ def strategy_results(
 
 
 def _figures(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Return `accuracy` with its interval, mean `tokens` a problem, and of refinement the accuracy after each round."""
+    """Return `accuracy` with its interval, mean `tokens` a problem, and of refinement the accuracy after each round.
+
+    What could not be judged is counted; where that is all, there is nothing else.
+    """
     judged = [one for one in outcomes if one.right is not None]
+    if not judged:
+        return {"not judged": len(outcomes)}
     figures: dict[str, Any] = {"accuracy": _share([one.right for one in judged])}
     figures["tokens"] = round(fmean(one.tokens + (one.prompt_tokens or 0) for one in judged), 2)
     if rounds := [*zip(*(one.rounds for one in judged), strict=True)]:
@@ -64,8 +71,9 @@ def _figures(outcomes: list[Outcome]) -> dict[str, Any]:
     return figures | ({"not judged": unjudged} if unjudged else {})
 
 
-def _share(values: Any) -> list[float]:
-    return interval([value for value in values if value is not None])
+def _share(values: Any) -> list[float] | None:
+    known = [value for value in values if value is not None]
+    return interval(known) if known else None
 
 
 def greedy(strategy: Strategy, answers: Answers, settings: SamplingSettings, decides: str) -> list[Outcome]:
@@ -73,13 +81,11 @@ def greedy(strategy: Strategy, answers: Answers, settings: SamplingSettings, dec
 
     Zero-shot as in arXiv:2205.11916, the words behind the question; few-shot as in arXiv:2201.11903, earlier turns.
     """
-    o, prompts, way = strategy.options, dict[int, Messages](), strategy.options.way()
+    o, prompts = strategy.options, dict[int, Messages]()
     if strategy.kind == "cot":
-        shown = f" {text_hash(json.dumps(strategy.turns))}" if strategy.turns else ""
-        way = o.way(f"cot:{json.dumps(o.prompt)}{shown}")
         prompts = {p: _with_thought(row["prompt"], o.prompt, strategy.turns) for p, row in enumerate(answers.table)}
     settings = replace(settings, **{"temperature": 0.0} | o.changed())
-    [lines] = answers.draw(Request([(p, GREEDY) for p in range(len(answers.table))], settings, way, prompts))
+    [lines] = answers.draw(Request([(p, GREEDY) for p in range(len(answers.table))], settings, strategy.way, prompts))
     return [Outcome(right(line, decides), line["tokens"]) for line in lines]
 
 
@@ -161,7 +167,7 @@ def _sampled(strategy: Strategy, answers: Answers, settings: SamplingSettings) -
     """Return n completions of each problem, drawn with the recipe's settings or the entry's."""
     o, problems = strategy.options, range(len(answers.table))
     keys = [(p, i) for p in problems for i in range(o.n)]
-    [lines] = answers.draw(Request(keys, replace(settings, **o.changed()), o.way()))
+    [lines] = answers.draw(Request(keys, replace(settings, **o.changed()), strategy.way))
     return [lines[p * o.n : (p + 1) * o.n] for p in problems]
 
 

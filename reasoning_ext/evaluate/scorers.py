@@ -18,6 +18,7 @@ from reasoning_ext.errors import KeyProblem, one_line
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.plugins import Plugin
 from reasoning_ext.recipe.user_code import parsed
+from reasoning_ext.runs.folder import fingerprint
 from reasoning_ext.runs.identity import text_hash
 from reasoning_ext.scoring.call import build_rewards, call_reward
 from reasoning_ext.scoring.spec import EntryError, RewardSpec, parse_rewards
@@ -60,9 +61,9 @@ class Scorer:
 
     @property
     def key(self) -> str:
-        """What tells its choices from another one's: a reward's text too, which may be changed."""
+        """What tells its choices from another one's: a reward's text and a model's files too, which may be changed."""
         if not self.spec:
-            return self.name
+            return f"{self.name} {fingerprint(self.model)}" if os.path.isdir(self.model) else self.name
         options = f" {self.spec.options}" * bool(self.spec.options)
         return f"{self.name}{options} {text_hash(self.spec.plugin.file.read_text(encoding='utf-8'))[:8]}"
 

@@ -11,15 +11,14 @@ from typing import Any, NamedTuple
 
 from reasoning_ext import think
 from reasoning_ext.engines.base import Completion, Key, SamplingSettings
+from reasoning_ext.engines.scored import scored_rows
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.answers import Answers, Line, Messages, Request
 from reasoning_ext.evaluate.scorers import Candidate, Scorer, open_scorer
-from reasoning_ext.evaluate.strategy_options import Strategy
+from reasoning_ext.evaluate.strategy_options import MOST_STEPS, Strategy
 from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY
-from reasoning_ext.sample.scored import scored_rows
 
-MOST_STEPS = 40  # after which what is left goes on to its end, as in search-and-learn
 CRITIQUE = """Here are a question and a draft of its answer. Look for wrong steps, missing steps and wrong arithmetic.
 
 Question:
@@ -99,8 +98,6 @@ def beam(strategy: Strategy, answers: Answers, settings: SamplingSettings, decid
     """
     o, problems = strategy.options, range(len(answers.table))
     settings, scores = replace(settings, **o.changed()), open_scorer(_scorer(strategy))
-    kind = "diverse beam" if o.diverse else "beam"
-    way = o.way(f"{kind} width={o.width} keep={o.keep} step={o.step!r} by={_scorer(strategy).key}")
     alive = {p: [Branch(tree=tree) for tree in range(o.keep)] for p in problems}
     ended: dict[int, list[Branch]] = {p: [] for p in problems}
     spent, divided = dict.fromkeys(problems, 0), False
@@ -108,7 +105,7 @@ def beam(strategy: Strategy, answers: Answers, settings: SamplingSettings, decid
         parents = _expanded(alive, o.width // o.keep, number * o.width)
         if not parents:
             break
-        lines = _step(answers, parents, settings, way, o.step if number + 1 < MOST_STEPS else "")
+        lines = _step(answers, parents, settings, strategy.way, o.step if number + 1 < MOST_STEPS else "")
         divided = divided or any(o.step in _thought(line["completion"]) for line in lines.values())
         made = [_branch(parents[key], line, o.step, settings.max_completion_length) for key, line in lines.items()]
         grouped: dict[int, list[Branch]] = {p: [] for p in problems}
@@ -204,18 +201,16 @@ def refine(strategy: Strategy, answers: Answers, settings: SamplingSettings, dec
     o, problems = strategy.options, range(len(answers.table))
     settings, scores = replace(settings, **{"temperature": 0.0} | o.changed()), open_scorer(_scorer(strategy))
     keys = [(p, GREEDY) for p in problems]
-    [current] = answers.draw(Request(keys, settings, o.way()))
+    [current] = answers.draw(Request(keys, settings, strategy.way))
     tokens, prompts = [line["tokens"] for line in current], [0] * len(keys)
     rounds, known = [[right(line, decides) for line in current]], True
     for number in range(1, o.rounds + 1):
-        chosen = "" if number == 1 else f" {o.accept}" + f" by={_scorer(strategy).key}" * (o.accept == "better")
+        critique, answer = strategy.round_ways(number)
         drafts, given = [_bare(line) for line in current], [row["prompt"] for row in answers.table]
         asked = {p: _asked(given[p], CRITIQUE, draft=drafts[p]) for p in problems}
-        [critiques] = answers.draw(
-            Request(keys, settings, o.way(f"refine{chosen} critique {number}"), asked, judged=False)
-        )
+        [critiques] = answers.draw(Request(keys, settings, critique, asked, judged=False))
         asked = {p: _asked(given[p], REWRITE, draft=drafts[p], critique=_said(critiques[p])) for p in problems}
-        [answered] = answers.draw(Request(keys, settings, o.way(f"refine{chosen} answer {number}"), asked))
+        [answered] = answers.draw(Request(keys, settings, answer, asked))
         for p in problems:
             tokens[p] += critiques[p]["tokens"] + answered[p]["tokens"]
             counts = [line.get("prompt_tokens") for line in (critiques[p], answered[p])]

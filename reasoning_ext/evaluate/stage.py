@@ -24,25 +24,26 @@ from reasoning_ext.data.rows import prepare
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.evaluate.answers import Answers, Line, Request
-from reasoning_ext.evaluate.curve import print_curves, thinking_curve
-from reasoning_ext.evaluate.metrics import metrics
+from reasoning_ext.evaluate.curve import print_curves, thinking_curve, thinking_cuts
 from reasoning_ext.evaluate.published import print_published
 from reasoning_ext.evaluate.scaling import print_strategies, strategy_results
 from reasoning_ext.evaluate.strategies import Strategy, need_logprobs, parse_strategies
+from reasoning_ext.evaluate.table import log_model, print_table
 from reasoning_ext.evaluate.thoughts import print_thoughts, thoughts
 from reasoning_ext.models.adapter import is_adapter
+from reasoning_ext.recipe.benchmarks import lm_eval_task
 from reasoning_ext.recipe.entries import asks_server, eval_models
-from reasoning_ext.recipe.keys import ThinkingCurve
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.records import ThinkingCurve
 from reasoning_ext.runs.files import write_whole
-from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.runs.folder import ANSWERS, RESULTS, RunDir
 from reasoning_ext.runs.outcomes import STRATEGIES, best_checkpoints, outcomes
-from reasoning_ext.runs.read import GREEDY, cell, columns, in_training, problems_of
+from reasoning_ext.runs.read import GREEDY
+from reasoning_ext.runs.tracking import tracked
 from reasoning_ext.scoring.call import build_rewards
+from reasoning_ext.scoring.metrics import metrics
 from reasoning_ext.scoring.spec import RewardSpec, needed_columns
-from reasoning_ext.shown import print, print_rows
-
-ANSWERS, RESULTS = "answers.jsonl", "eval.json"
+from reasoning_ext.shown import print
 
 
 def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
@@ -53,6 +54,10 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         EngineError: nothing answers any more, or some completions failed.
         RewardError: a reward failed.
     """
+    if lm_eval_task(recipe):
+        from reasoning_ext.evaluate.lm_eval import run_lm_eval
+
+        return run_lm_eval(recipe, run)
     prepared = prepare(row_options(recipe), TEST)
     rows = prepared.rows
     for line in prepared.lines() if prepared.removed else ():
@@ -65,11 +70,15 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     for line in [said, *unknown] if said else unknown:
         print(f"eval  {line}", flush=True)
     wanted, results, found = _wanted(recipe, specs), {}, Found()
-    for label, name in eval_models(recipe).items():
-        scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-        opens = partial(open_engine, recipe, name, from_scratch=scratch)
-        with closing(Answers(run.path / ANSWERS, label, table, rewards, opens)) as answers:
-            results[label] = _evaluated(answers, wanted, trained[label], found)
+    with tracked(recipe, run.path) as tracking:
+        for label, name in eval_models(recipe).items():
+            scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
+            opens = partial(open_engine, recipe, name, from_scratch=scratch)
+            with closing(Answers(run.path / ANSWERS, label, table, rewards, opens)) as answers:
+                results[label] = _evaluated(answers, wanted, trained[label], found)
+            log_model(tracking, label, results[label], found.plain)
+        for line in found.warnings:
+            tracking.alarm("cut off", line)
     write_whole(run.path / RESULTS, json.dumps(results, indent=1))
     if wanted.strategies:
         write_whole(run.path / STRATEGIES, "".join(json.dumps(line) + "\n" for line in found.outcomes))
@@ -116,17 +125,20 @@ def _wanted(recipe: Recipe, specs: list[RewardSpec]) -> Wanted:
     return Wanted(settings, recipe.get("num_generations"), specs[0].name, strategies, thinking_cuts(recipe))
 
 
-def _evaluated(answers: Answers, wanted: Wanted, trained: Overlap | None, found: Found) -> dict[str, Any]:
+def _evaluated(answers: Answers, wanted: Wanted, trained: Overlap, found: Found) -> dict[str, Any]:
     """Draw what is missing of a model's completions, and return its figures and groups of figures."""
     plain = [line for lines in answers.draw(*plain_requests(wanted, len(answers.table))) for line in lines]
     found.plain += plain
-    figures = metrics(plain, wanted.decides, trained)
+    figures = metrics(plain, wanted.decides, trained.figure)
     if wanted.strategies:
         figures["strategies"], lines = strategy_results(wanted.strategies, answers, wanted.settings, wanted.decides)
         found.outcomes += lines
     if wanted.cuts:
         unbounded = replace(wanted.settings, temperature=0.0, thinking_budget=None, min_thinking=None)
-        figures["curve"] = thinking_curve(answers, plain, wanted.cuts, unbounded, wanted.decides)
+        if curve := thinking_curve(answers, plain, wanted.cuts, unbounded, wanted.decides):
+            figures["curve"] = curve
+        else:
+            found.warnings.append(f"warning: {answers.label}: no cut thought could be judged by {wanted.decides}")
     if group := thoughts(plain, wanted.decides):
         figures["thoughts"] = group
     if line := cut_off_line(plain, wanted.settings.max_completion_length):
@@ -142,12 +154,6 @@ def plain_requests(wanted: Wanted, problems: int) -> list[Request]:
     return [request for request in requests if request.keys]
 
 
-def thinking_cuts(recipe: Recipe) -> ThinkingCurve | None:
-    """Return where a recipe wants thoughts cut, if it does."""
-    given = recipe.get("thinking_curve")
-    return ThinkingCurve(**given) if isinstance(given, dict) else ThinkingCurve() if given else None
-
-
 def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
     """Say that most of a model's completions were cut off at so many tokens, and what to change; else ""."""
     cut_off = [row["completion"] for row in answers if not row["finished"] and not row.get("error")]
@@ -158,11 +164,3 @@ def cut_off_line(answers: list[dict[str, Any]], limit: int) -> str:
         todo = "train it on answers that end, or write repetition_penalty: 1.1"
         return f"{said}, {loops} of them in a loop, which more tokens do not end; {todo}"
     return f"{said}, and what is cut off is rarely right; raise it"
-
-
-def print_table(results: dict[str, dict[str, Any]]) -> None:
-    """Print the models as rows and the figures as columns; shares in per cent with their 95 % interval."""
-    names, said = columns(results), in_training(results)
-    title = f"{problems_of(results)}, 95 % intervals" + (f"; {said}" if said else "")
-    rows = [(label, *[cell(figures.get(name)) for name in names]) for label, figures in results.items()]
-    print_rows(title, ["model", *names], rows)

@@ -3,7 +3,8 @@
     strategies:
       - greedy
       - greedy: {min_thinking: 64}                       # every entry may draw otherwise than the recipe
-      - cot: {prompt: "Let's think step by step."}       # zero-shot; or examples: FILE
+      - cot: {prompt: "Let's think step by step."}       # zero-shot
+      - cot: {examples: word_problems}                   # few-shot; or a FILE of solved questions, and shots: 4 of them
       - self_consistency: 8
       - weighted_vote: {n: 8, by: mean_logprob}
       - best_of: {n: 8, by: step_check}
@@ -16,7 +17,7 @@ Nothing heavy is imported: `check` reads them too.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -29,13 +30,15 @@ from reasoning_ext.evaluate.strategy_options import KINDS, Beam, Cot, Strategy, 
 from reasoning_ext.recipe.engine_options import MOST, crossed_bounds
 from reasoning_ext.recipe.entries import asks_server
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.packaged import packaged
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.scoring.spec import RewardSpec
 
 LEAST = {"n": 2, "width": 2} | dict.fromkeys(
-    ("keep", "rounds", "max_completion_length", "min_thinking", "thinking_budget"), 1
+    ("keep", "rounds", "shots", "max_completion_length", "min_thinking", "thinking_budget"), 1
 )
-PAIRS = (("prompt", "completion"), ("question", "answer"))  # of a file of examples
+OURS = ("word_problems", "competition")  # examples that come with the package
+PAIRS = (("prompt", "completion"), ("question", "answer"), ("problem", "solution"))  # of a file of examples
 
 
 def parse_strategies(recipe: Recipe, specs: list[RewardSpec], wrong: list[KeyProblem] | None = None) -> list[Strategy]:
@@ -86,8 +89,12 @@ def _parse(entry: Any, place: tuple, recipe: Recipe, specs: list[RewardSpec]) ->
     scorer = None
     if "by" in known:
         scorer = find_scorer(options.by, (*place, "by"), recipe, specs)  # type: ignore[attr-defined]
-    turns = _turns(recipe.local(options.examples), (*place, "examples")) if isinstance(options, Cot) else ()
-    return Strategy(kind, options, place, label_of(kind, options, scorer), scorer, turns)
+    found = Strategy(kind, options, place, label_of(kind, options, scorer), scorer)
+    if not isinstance(options, Cot) or not options.examples:
+        return found
+    name, file = options.examples, recipe.local(options.examples)
+    file = str(packaged(f"examples/few_shot/{name}.jsonl")) if name in OURS else file
+    return replace(found, examples=file, turns=_turns(file, options.shots, (*place, "examples")))
 
 
 def _refuse(options: Any, place: tuple, recipe: Recipe) -> None:
@@ -108,6 +115,8 @@ def _refuse(options: Any, place: tuple, recipe: Recipe) -> None:
         raise KeyProblem((*place, "by"), "the option is missing", ALLOWED)
     if isinstance(options, Cot) and not (options.prompt or options.examples):
         raise KeyProblem(place, "found neither prompt nor examples", "one of them, or both")
+    if isinstance(options, Cot) and options.shots and not options.examples:
+        raise KeyProblem((*place, "shots"), f"found {options.shots} without examples", hint="name their file beside it")
     if isinstance(options, Beam):
         _refuse_beam(options, place, recipe)
 
@@ -140,22 +149,25 @@ def _refuse_beam(options: Beam, place: tuple, recipe: Recipe) -> None:
         raise KeyProblem(place, "found with engine: server, which cannot be made to stop after a step", hint=hint)
 
 
-def _turns(file: str, place: tuple) -> tuple[dict[str, str], ...]:
-    """Read solved questions as turns of a conversation; raises a KeyProblem."""
+def _turns(file: str, shots: int | None, place: tuple) -> tuple[dict[str, str], ...]:
+    """Read solved questions, the first so many or all, as turns of a conversation; raises a KeyProblem."""
     turns = list[dict[str, str]]()
     try:
-        for number, row in enumerate(read_jsonl(Path(file)) if file else [], 1):
+        for number, row in enumerate(read_jsonl(Path(file))[:shots], 1):
             names = next((names for names in PAIRS if all(row.get(name) for name in names)), None)
             if names is None:
-                raise KeyProblem(place, f"found {file}, row {number}", "prompt and completion, or question and answer")
+                raise KeyProblem(
+                    place, f"found {file}, row {number}", "or ".join(f"{a} and {b}, " for a, b in PAIRS)[:-2]
+                )
             said = zip(("user", "assistant"), (think.content(row[name]) for name in names), strict=True)
             turns += [{"role": role, "content": text} for role, text in said]
     except (OSError, ValueError, TypeError, AttributeError, LookupError) as error:
         if isinstance(error, KeyProblem):
             raise
-        raise KeyProblem(place, f"found {file}, which cannot be read ({one_line(error)})", "JSON lines") from error
-    if file and not turns:
-        raise KeyProblem(place, f"found {file}, which holds no example", "JSON lines")
+        allowed = f"a file of JSON lines, {' or '.join(OURS)}"
+        raise KeyProblem(place, f"found {file}, which cannot be read ({one_line(error)})", allowed) from error
+    if len(turns) < 2 * (shots or 1):
+        raise KeyProblem(place, f"found {file}, which holds {len(turns) // 2} examples", f"{shots or 1} or more")
     return tuple(turns)
 
 

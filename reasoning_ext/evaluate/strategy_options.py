@@ -10,6 +10,7 @@ from reasoning_ext.evaluate.scorers import MEAN_LOGPROB, Scorer
 from reasoning_ext.runs.identity import text_hash
 
 LONGEST = 40  # characters of a text in a label
+MOST_STEPS = 40  # of a beam, after which what is left goes on to its end, as in search-and-learn
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,14 @@ class Cot(Drawn):
 
     Attributes:
         prompt: what is put behind the question (zero-shot, arXiv:2205.11916).
-        examples: a JSONL file of solved questions that come before it as earlier turns (few-shot, arXiv:2201.11903).
+        examples: a JSONL file of solved questions that come before it as earlier turns (few-shot, arXiv:2201.11903), or
+            `word_problems` or `competition`, four each, made up for this and packaged (examples/few_shot).
+        shots: so many of them, the first; all where it is left out.
     """
 
     prompt: str = ""
     examples: str = ""
+    shots: int | None = None
 
 
 @dataclass(frozen=True)
@@ -120,21 +124,42 @@ KINDS: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Strategy:
-    """One entry: kind, options, place in the recipe, what it is called, scorer, and the turns of its examples."""
+    """One entry: kind, options, place in the recipe, what it is called, scorer, and its examples' file and turns."""
 
     kind: str
     options: Any
     place: tuple
     label: str = ""
     scorer: Scorer | None = None
+    examples: str = ""
     turns: tuple[dict[str, str], ...] = ()
+
+    @property
+    def way(self) -> str:
+        """The way of what it draws, "" where that is the recipe's own; of refinement the first answers'."""
+        o = self.options
+        if isinstance(o, Cot):
+            shown = f" {text_hash(json.dumps(self.turns))}" if self.turns else ""
+            return o.way(f"cot:{json.dumps(o.prompt)}{shown}")
+        if isinstance(o, Beam):
+            kind = "diverse beam" if o.diverse else "beam"
+            return o.way(f"{kind} width={o.width} keep={o.keep} step={o.step!r} by={self.scorer and self.scorer.key}")
+        return o.way()
+
+    def round_ways(self, number: int) -> tuple[str, str]:
+        """Return the ways of a refinement's critiques and answers in one of its rounds, from 1."""
+        accept = self.options.accept
+        chosen = "" if number == 1 else f" {accept}" + f" by={self.scorer and self.scorer.key}" * (accept == "better")
+        critique, answer = (self.options.way(f"refine{chosen} {what} {number}") for what in ("critique", "answer"))
+        return critique, answer
 
 
 def label_of(kind: str, options: Any, scorer: Scorer | None) -> str:
     """Write what a strategy is called in tables: all that tells it from another entry."""
     parts = [kind, *(str(getattr(options, name)) for name in ("n", "rounds") if hasattr(options, name))]
     if isinstance(options, Cot):
-        parts += [_short(text) for text in (json.dumps(options.prompt), options.examples) if text not in ('""', "")]
+        shown = (json.dumps(options.prompt), options.examples, str(options.shots or ""))
+        parts += [_short(text) for text in shown if text not in ('""', "")]
     elif isinstance(options, Beam):
         parts[0] = "diverse beam" if options.diverse else kind
         parts += [f"{options.width} keep {options.keep}", *([json.dumps(options.step)] if options.step != "\n" else [])]

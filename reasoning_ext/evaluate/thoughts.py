@@ -9,26 +9,22 @@ or not, or the whole completion where it has none. docs/reading_a_run.md has a t
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from fractions import Fraction
-from pathlib import Path
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from reasoning_ext import think, verifier
-from reasoning_ext.errors import UserError
-from reasoning_ext.evaluate.metrics import interval
-from reasoning_ext.evaluate.replay import read_completions
 from reasoning_ext.rewards.step_check import Step, steps, verdicts
 from reasoning_ext.runs.outcomes import is_right
-from reasoning_ext.runs.read import GREEDY, cell, columns, group
+from reasoning_ext.runs.read import GREEDY, columns, group
+from reasoning_ext.runs.values import cell
 from reasoning_ext.sample.selection import way
+from reasoning_ext.scoring.metrics import interval
 from reasoning_ext.scoring.votes import same_answers
 from reasoning_ext.shown import print_rows
 from reasoning_ext.verifier.numbers import value
 
 Rows = list[dict[str, Any]]
-PERIODS, TABLES = 5, 8  # of a training, and tables of completions read of each
 COUNTS = ("equations", "first wrong step", "subgoals")  # of one thought; the other measures are shares of thoughts
 MEASURES = (
     "with equations, equations, true steps, first wrong step, answer follows, answer among steps, backtracking, "
@@ -64,14 +60,15 @@ def thoughts(rows: Rows, decides: str = "") -> dict[str, Any]:
         decides: the reward that says what is right.
 
     Returns:
-        `[value, low, high]` for shares, with the 95 % interval over problems, and plain numbers for means of counts.
+        `[value, low, high]` for shares, with the 95 % interval over problems, and plain numbers for means of counts,
+        whose intervals stand by their names in `intervals`, Student's over the means of two problems or more.
     """
     plain = [row for row in rows if not row.get("way") and not row.get("error")]
     plain.sort(key=lambda row: row.get("sample_index", 0))
     shown = [row for row in plain if row.get("sample_index") != GREEDY] or plain
     read = [_read(row["completion"], row.get("prompt", "")) for row in shown]
     facts = [_facts(one, follows) for one, follows in zip(read, _follows(read), strict=True)]
-    found: dict[str, Any] = {}
+    found, counted = dict[str, Any](), dict[str, list[float]]()
     for name in MEASURES:
         problems = defaultdict[Any, list[float]](list)
         for row, one in zip(shown, facts, strict=True):
@@ -80,7 +77,34 @@ def thoughts(rows: Rows, decides: str = "") -> dict[str, Any]:
         if problems:
             means, count = [fmean(values) for values in problems.values()], sum(map(len, problems.values()))
             found[name] = round(fmean(means), 2) if name in COUNTS else interval(means, count)
-    return found | _together(shown) | _lengths(shown, decides)
+            counted |= {name: means} if name in COUNTS else {}
+    lengths = _lengths(shown, decides)
+    found |= _together(shown) | {name: round(fmean(means), 2) for name, means in lengths.items()}
+    spread = {name: _student(means) for name, means in (counted | lengths).items() if len(means) > 1}
+    return found | ({"intervals": spread} if spread else {})
+
+
+def _student(means: Sequence[float]) -> list[float]:
+    from scipy.stats import t
+
+    mean, half = fmean(means), t.ppf(0.975, len(means) - 1) * stdev(means) / len(means) ** 0.5
+    return [round(float(value), 2) for value in (mean, max(0.0, mean - half), mean + half)]
+
+
+def labels(rows: Rows) -> list[dict[str, bool]]:
+    """Tell of each completion what `thoughts` counts of many, `{name: whether}`; what does not apply to it is left out.
+
+    Args:
+        rows: anything with `completion`, a text, and `prompt`.
+    """
+    read = [_read(row["completion"], row.get("prompt", "")) for row in rows]
+    found = []
+    for row, one, follows in zip(rows, read, _follows(read), strict=True):
+        facts = _facts(one, follows)
+        said = {"thinks": think.well_formed(row["completion"])}
+        said |= {name: facts[name] == 1 for name in MEASURES if name in facts and name not in COUNTS}
+        found.append(said | ({"subgoals": facts["subgoals"] > 0} if "subgoals" in facts else {}))
+    return found
 
 
 def _read(completion: str, prompt: Any) -> _Read:
@@ -224,8 +248,8 @@ def _together(shown: Rows) -> dict[str, Any]:
     return {f"ways@{n}": round(ways, 2), f"agree@{n}": interval(agree, n * len(agree))}
 
 
-def _lengths(shown: Rows, decides: str) -> dict[str, float]:
-    """Return mean tokens by the share of a problem's samples that are right: at most a third, less than two, or more.
+def _lengths(shown: Rows, decides: str) -> dict[str, list[float]]:
+    """Return problems' mean tokens, by the share of samples that are right: at most a third, less than two, or more.
 
     Thirds of that share, not of the problems, so that equally hard ones are together. One sample is right or wrong.
     """
@@ -235,39 +259,11 @@ def _lengths(shown: Rows, decides: str) -> dict[str, float]:
             problems[row["prompt_index"]].append((float(right), row["tokens"]))
     single = all(len(samples) == 1 for samples in problems.values())
     names = ("wrong", "", "right") if single else ("hard problems", "middle problems", "easy problems")
-    found = {name: list[int]() for name in names}
+    found = {f"tokens, {name}": list[float]() for name in names}
     for samples in problems.values():
         rate = fmean(right for right, _ in samples)
-        found[names[(rate > 1 / 3) + (rate >= 2 / 3)]] += [tokens for _, tokens in samples]
-    return {f"tokens, {name}": round(fmean(tokens), 2) for name, tokens in found.items() if tokens}
-
-
-def over_steps(run: Path) -> dict[str, dict[str, Any]]:
-    """Return what the thoughts in a GRPO run's `completions/` were like over its steps, `{steps: figures}`.
-
-    The steps are divided into at most `PERIODS` parts, of each of which at most `TABLES` tables are read.
-    """
-    files, found = sorted(run.glob("completions/*.parquet")), {}
-    for period in _evenly(files, PERIODS):
-        rows: Rows = []
-        for table in _evenly(period, TABLES):
-            with suppress(UserError):  # a table that cannot be read
-                rows += read_completions(table[-1])
-        if rows:
-            first, last = rows[0].get("step"), rows[-1].get("step")
-            asked = [(row.get("prompt"), row.get("step")) for row in rows]  # a prompt may come again at a later step
-            lines = [
-                {"completion": think.content(row["completion"]), "prompt_index": str(of), "prompt": of[0]}
-                for row, of in zip(rows, asked, strict=True)
-            ]
-            found[f"step {first}" if first == last else f"steps {first} to {last}"] = thoughts(lines)
-    return found
-
-
-def _evenly(items: list[Any], most: int) -> list[list[Any]]:
-    """Divide items into parts of nearly the same size, in their order."""
-    parts = min(most, len(items))
-    return [items[len(items) * i // parts : len(items) * (i + 1) // parts] for i in range(parts)]
+        found[f"tokens, {names[(rate > 1 / 3) + (rate >= 2 / 3)]}"].append(fmean(tokens for _, tokens in samples))
+    return {name: means for name, means in found.items() if means}
 
 
 def print_thoughts(results: dict[str, dict[str, Any]]) -> None:

@@ -13,6 +13,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext.recipe.keys import EVAL_REWARDS
+
 if TYPE_CHECKING:
     from reasoning_ext.recipe.load import Recipe
 
@@ -21,8 +23,15 @@ BOXED = r"Please reason step by step, and put your final answer within \boxed{}.
 LETTER = r"Please reason step by step, and put the letter of the right option within \boxed{}."
 OF_HUB = ("dataset_config", "dataset_test_split")  # nothing is known of the splits of another data set
 SAMPLED = ("temperature", "top_p")  # do nothing where nothing is sampled
-# the question alone and with one more sentence, since the prompt moves a score by itself (arXiv:2205.11916)
-TWO_PROMPTS = ["greedy", {"cot": {"prompt": "Let's think step by step."}}]
+
+
+def _prompts(examples: str) -> dict[str, Any]:
+    """Return strategies that ask alone, with one more sentence, and behind four solved questions of our own making.
+
+    A prompt moves a score by itself (arXiv:2205.11916, 2201.11903), and the examples stand in nobody's test split.
+    """
+    cot = ({"prompt": "Let's think step by step."}, {"examples": examples})
+    return {"strategies": ["greedy", *({"cot": options} for options in cot)]}
 
 
 @dataclass(frozen=True)
@@ -73,12 +82,12 @@ PUBLISHED: dict[str, Figures] = {
 OF_LETTERS = {"system_prompt": LETTER, "reward_funcs": ["choice_answer", "think_format"]}
 # data set, its configuration and split, format, samples a problem, tokens of each at most, and what else is set
 SETS: dict[str, tuple[str, str | None, str, str, int, int, dict[str, Any]]] = {
-    "gsm8k": ("openai/gsm8k", "main", "test", "gsm8k", 4, 4096, {"strategies": TWO_PROMPTS}),
-    "math500": ("HuggingFaceH4/MATH-500", None, "test", "math", 4, 16384, {"strategies": TWO_PROMPTS}),
+    "gsm8k": ("openai/gsm8k", "main", "test", "gsm8k", 4, 4096, _prompts("word_problems")),
+    "math500": ("HuggingFaceH4/MATH-500", None, "test", "math", 4, 16384, _prompts("competition")),
     "aime24": ("HuggingFaceH4/aime_2024", None, "train", "aime", 16, 32768, {}),
     "aime25": ("math-ai/aime25", None, "test", "aime", 16, 32768, {}),
     "amc23": ("math-ai/amc23", None, "test", "math", 16, 16384, {}),
-    "svamp": ("ChilleD/SVAMP", None, "test", "svamp", 4, 4096, {"strategies": TWO_PROMPTS}),
+    "svamp": ("ChilleD/SVAMP", None, "test", "svamp", 4, 4096, _prompts("word_problems")),
     "gpqa_diamond": (
         *("Idavidrein/gpqa", "gpqa_diamond", "train", "gpqa", 8, 16384),
         OF_LETTERS | {"format_kwargs": {"seed": 0}},
@@ -107,6 +116,12 @@ def lm_eval_task(recipe: Recipe) -> str:
     """Return the task of lm-evaluation-harness that a recipe names, a YAML file of one as a path; "" for none."""
     name = recipe.values.get("benchmark") or ""
     return recipe.local(name.removeprefix(LM_EVAL)) if name.startswith(LM_EVAL) else ""
+
+
+def reward_entries(recipe: Recipe) -> list[Any]:
+    """Return the entries of `reward_funcs`, those of stage eval where it names none; a task of the harness has none."""
+    ours = recipe.stage == "eval" and not lm_eval_task(recipe)
+    return recipe.values.get("reward_funcs") or (EVAL_REWARDS if ours else [])
 
 
 def nearest_benchmark(name: str) -> str:

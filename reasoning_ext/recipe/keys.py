@@ -10,6 +10,7 @@ from reasoning_ext.recipe.engine_options import ENGINES
 QUESTION_KEYS = ("dataset_name", "dataset_config", "dataset_test_split", "dataset_format")
 STAGES = ("sft", "grpo", "dpo", "sample", "eval")
 TRAINED = ("sft", "grpo", "dpo")  # they train a model
+TRACKERS = ("trackio", "wandb", "tensorboard", "mlflow")  # of report_to, in every stage
 EVAL_REWARDS = ["math_answer", "think_format"]  # where stage eval names none
 PAIR_KINDS = ("right_wrong", "short_long", "steps")  # of what `pairs` counts
 STEP_CHECK = "step_check"  # the reward that pairs of the last kind go by
@@ -23,6 +24,7 @@ _KINDS = {
         log_completions log_completions_hub_repo log_unique_prompts log_multimodal num_completions_to_print
         include_num_input_tokens_seen skip_memory_metrics save_strategy save_steps save_total_limit save_on_each_node
         push_to_hub hub_model_id hub_private_repo hub_revision hub_strategy hub_always_push max_unreadable_golds telemetry
+        audit health
     """,
     # how fast, and where
     "speed": """
@@ -110,10 +112,18 @@ class Trained:
     Attributes:
         merge_adapter: where the model is an adapter: merge it and begin a new one, in the place of training it further.
         unsloth_config: fields that Unsloth adds to TRL's config on a GPU, `{unsloth_num_chunks: 4}` for example.
+        eval_problems: answer so many held-out problems every eval_steps steps, greedily; a mapping has more options.
+        keep: which weights are saved at the end: the last, or the best by the held-out problems.
+        on_fall: what happens when the held-out figure has fallen for certain: a warning, or the run stops.
+        health: `{rule: threshold}` in the place of a rule's own, or `{rule: off}`; `list health` has the rules.
     """
 
     merge_adapter: bool = False
     unsloth_config: dict | None = None
+    eval_problems: int | dict | None = None
+    keep: str = field(default="last", metadata={"choices": ("last", "best")})
+    on_fall: str = field(default="warn", metadata={"choices": ("warn", "stop")})
+    health: dict | None = None
 
 
 @dataclass
@@ -192,7 +202,17 @@ class Answered(Rewarded):
 
 @dataclass
 class Rollouts(Trained, Prompted):
-    """Keys of `stage: grpo`."""
+    """Keys of `stage: grpo`.
+
+    Attributes:
+        audit: rewards that some of the logged completions are scored with, and that are not trained on.
+        skip_known: rest prompts that are solved or hopeless: `{above: 0.95, below: 0.02, retry_after: 200}`.
+        refill: draw further prompts in the place of groups without a difference; `{rounds: 3}` says how often at most.
+    """
+
+    audit: list | None = None
+    skip_known: dict | None = None
+    refill: bool | dict = False
 
 
 @dataclass
@@ -224,19 +244,6 @@ class Sampling(Answered, Prompted):
     pairs: dict | None = None
     keep_forced: bool = False
     license: str | None = None
-
-
-@dataclass(frozen=True)
-class ThinkingCurve:
-    """What `thinking_curve` may hold.
-
-    Attributes:
-        shares: of each thought, between 0 and 1.
-        budgets: tokens of a thought; left out, the powers of two up to the longest one.
-    """
-
-    shares: list[float] = field(default_factory=lambda: [0.125, 0.25, 0.5, 0.75])
-    budgets: list[int] | None = None
 
 
 @dataclass

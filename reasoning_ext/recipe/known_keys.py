@@ -15,6 +15,7 @@ GENERATION_KEYS = (
     "output_dir", "seed", "use_cpu", "trust_remote_code", "per_device_eval_batch_size", "num_generations",
     "max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "generation_kwargs",
     "model_init_kwargs", "vllm_gpu_memory_utilization", "vllm_max_model_length", "vllm_tensor_parallel_size", "vllm_model_impl",
+    "report_to", "run_name", "project",
 )  # fmt: skip
 TRAINING_ONLY = {
     "sample": ("use_peft", "use_dora", "use_rslora", "dataset_test_split"),

@@ -6,9 +6,11 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.runs.folder import is_run, versions
+from reasoning_ext.runs.folder import RESULTS, is_run, versions
 from reasoning_ext.runs.markdown import license_of, recipe_block, render, write_card
-from reasoning_ext.runs.read import Run, cell, columns, in_training, key_of, read_run, weights_of
+from reasoning_ext.runs.read import Run, columns, in_training, key_of, read_run
+from reasoning_ext.runs.values import cell
+from reasoning_ext.runs.weights import weights_of
 
 if TYPE_CHECKING:
     from huggingface_hub import ModelCardData
@@ -42,7 +44,7 @@ def _evaluations(run: Run) -> list[tuple[Any, ...]]:
     """Return the `eval` runs beside a run that name it, their labels for it, their figures, what was trained on."""
     own, found = key_of(run.recipe.get("output_dir", "./")), []
     for folder in sorted(run.path.resolve().parent.iterdir()):
-        evaluation = read_run(folder) if (folder / "eval.json").is_file() else Run(folder)
+        evaluation = read_run(folder) if (folder / RESULTS).is_file() else Run(folder)
         names = {label: name for label, name in evaluation.models.items() if label in evaluation.results}
         same = [label for label, name in names.items() if Path(name).resolve() == run.path.resolve()]
         same += [label for label, name in names.items() if own and key_of(name) == own and label not in same]

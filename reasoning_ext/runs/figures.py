@@ -1,12 +1,17 @@
-"""A training's curves: where the page draws them, and those of GRPO as a PNG for a README."""
+"""A training's curves: which metrics are shown in what order, and those of GRPO as a PNG for a README."""
 
 import math
+import re
 import statistics
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy
+
 from reasoning_ext.runs.outcomes import series
-from reasoning_ext.runs.read import is_number
+from reasoning_ext.runs.read import Run
+from reasoning_ext.runs.values import is_interval, is_number
 
 TITLES = {
     "rewards/math_answer/mean": "accuracy (math_answer)",
@@ -16,17 +21,32 @@ TITLES = {
     "frac_reward_zero_std": "share of groups with equal rewards",
     "rewards/accuracies": "share of pairs whose chosen answer is preferred",
     "rewards/margins": "margin between chosen and rejected answers",
+    "completions/thinks": "share with one thought and an answer",
+    "completions/repetition": "share of repeated words",
+    "rollouts/resting": "share of prompts at rest",
+    "rollouts/with_signal": "share of trained groups with a difference",
+    "rollouts/drawn": "completions drawn in a step",
+    "held_out/thinks": "held-out problems: share of thoughts",
+    "held_out/tokens": "held-out problems: mean tokens",
+    "held_out/cut_off": "held-out problems: share cut off",
 }  # of the others the key says it
 REWARDS = ("accuracies", "margins", "chosen", "rejected")  # of DPO
 SHOWN = {
     "sft": ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy"),
     "dpo": ("loss", *(f"{of}rewards/{name}" for of in ("", "eval_") for name in REWARDS), "entropy", "eval_loss"),
-    "grpo": ("completions/mean_length", "completions/clipped_ratio", "frac_reward_zero_std", "entropy", "kl"),
+    "grpo": (
+        *("completions/mean_length", "completions/clipped_ratio", "completions/thinks", "completions/repetition"),
+        *("frac_reward_zero_std", "entropy", "kl"),
+    ),
 }
+HELD_OUT = ("greedy", "pass@1", "thinks", "tokens", "cut_off")
 README_KEYS = ("reward", *[*TITLES][:3])
 OVER_CHECKPOINTS = ("greedy", "pass@1", "thinks", "mean tokens")  # of eval.json
-NO_SHARES = ("loss", "entropy", "kl", "mean_length", "mean tokens", *REWARDS[1:])  # as their keys end
-LEFT, RIGHT, TOP, BOTTOM = 44, 332, 10, 150  # of a drawn curve
+NO_SHARES = (  # as their keys end
+    *"loss entropy kl mean_length tokens /gap seconds learning_rate grad_norm reward_std /std epoch".split(),
+    *("per_second", "time", "flos", *REWARDS[1:]),
+)
+MOST_KEYS = 300  # of the metrics that are logged
 
 
 class Curve(NamedTuple):
@@ -40,76 +60,130 @@ class Curve(NamedTuple):
     points: list[tuple[float, float]]
     intervals: tuple[tuple[float, float], ...] = ()
 
+    def smooth(self, at: Sequence[int]) -> list[float]:
+        """The running mean at some points, for batches are noisy; of as many to both sides, so that it never lags."""
+        values, half = numpy.array([value for _, value in self.points]), len(self.points) // 24
+        reach = [(i, min(half, i, len(values) - 1 - i)) for i in at]
+        return [mean(values[i - r : i + r + 1]) for i, r in reach]
+
     @property
-    def smooth(self) -> list[float]:
-        """The running mean, since small batches are noisy; of as many to both sides, so that it never lags."""
-        values, half = [value for _, value in self.points], len(self.points) // 24
-        reach = [min(half, i, len(values) - 1 - i) for i in range(len(values))]
-        return [statistics.fmean(values[i - r : i + r + 1]) for i, r in enumerate(reach)]
+    def final(self) -> float:
+        """The mean of the last tenth of its points."""
+        return mean(numpy.array([value for _, value in self.points[-max(1, len(self.points) // 10) :]]))
 
     @property
     def range(self) -> tuple[float, float]:
         """The ends of the axis: 0 and 1 for shares, from 0 where nothing is below it."""
-        low, high = min(value for _, value in self.points), max(value for _, value in self.points)
+        whole = [value for _, value in self.points] + [end for ends in self.intervals for end in ends]
+        low, high = min(whole), max(whole)
         if not self.key.endswith(NO_SHARES) and low >= 0 and high <= 1:
             return 0, 1
         return min(low, 0) if low >= 0 else low, high if high > low or high > 0 else low + 1
 
-    def drawn(self) -> dict[str, Any]:
-        """Return where the page draws it.
 
-        `thin` and `thick` lines are `x,y x,y`, `values` `(y, value)`, `whiskers` `(x, y, y)`, the `end` `(x, y)`.
-        """
-        (low, high), steps = self.range, [step for step, _ in self.points]
-
-        def height(value: float) -> float:
-            return BOTTOM - (BOTTOM - TOP) * (value - low) / (high - low)
-
-        xs = [LEFT + (RIGHT - LEFT) * (step - steps[0]) / (steps[-1] - steps[0] or 1) for step in steps]
-        lines = []
-        for values in ([value for _, value in self.points], self.smooth):
-            lines.append([f"{x:.1f},{height(value):.1f}" for x, value in zip(xs, values, strict=True)])
-        ticks = [(BOTTOM, low), ((BOTTOM + TOP) / 2, (low + high) / 2), (TOP, high)]
-        return {
-            "thin": " ".join(lines[0]),
-            "thick": " ".join(lines[1]),
-            "values": ticks,
-            "whiskers": [(x, height(a), height(b)) for x, (a, b) in zip(xs, self.intervals, strict=False)],
-            "end": lines[1][-1].split(","),
-        }
+def mean(values: Any) -> float:
+    """Return the mean of finite numbers, however large."""
+    largest = float(numpy.abs(values).max()) or 1.0
+    return float((values / largest).mean() * largest)
 
 
-def curves(stage: str, metrics: list[dict[str, Any]]) -> list[Curve]:
-    """Choose the curves of a training from the rows of its `metrics.jsonl`; what was never logged is left out."""
+def important(stage: str, metrics: list[dict[str, Any]]) -> list[str]:
+    """Return the metrics that are looked at first, in their order, whether they were logged or not."""
     chosen = SHOWN.get(stage, ())
+    logged = sorted({key for row in metrics for key in row})
+    held_out = [f"held_out/{name}" for name in HELD_OUT]
+    audit = [key for key in logged if re.fullmatch("audit/.+/(mean|gap)", key)]
     if stage == "grpo":
-        logged = {key for row in metrics for key in row}
-        rewards = sorted(key for key in logged if key.startswith("rewards/") and key.endswith("/mean"))
+        rewards = [key for key in logged if key.startswith("rewards/") and key.endswith("/mean")]
         rewards.sort(key=lambda key: key not in TITLES)  # accuracy and thoughts first, then by name
-        errors = sorted(key for key in logged if key.endswith("/errors") and any(row.get(key) for row in metrics))
-        chosen = ("reward", *rewards, *chosen, *errors)
-    found = []
-    for key in chosen:
-        points = [(row.get("step"), row.get(key)) for row in metrics]
-        finite = [(float(x), float(y)) for x, y in points if is_number(x) and is_number(y)]
-        name = key.split("/")[-2] if key.endswith(("/mean", "/errors")) else key.replace("_", " ")
-        title = TITLES.get(key, name) + ": not judged" * key.endswith("/errors")
-        found += [Curve(key, title, finite)] if finite else []
-    return found
+        rollouts = [key for key in logged if key.startswith("rollouts/")]
+        errors = [key for key in logged if key.endswith("/errors") and any(row.get(key) for row in metrics)]
+        return ["reward", *held_out, *rewards, *audit, *chosen, *rollouts, *errors]
+    return [*chosen[:1], *held_out, *audit, *chosen[1:]]
+
+
+def all_curves(run: Run) -> tuple[list[Curve], list[Curve]]:
+    """Return every metric that a training logged: those that are looked at first, and the others by name.
+
+    What was measured on held-out problems has its intervals, and what its thoughts were like stands behind the first.
+    """
+    first = important(run.stage, run.metrics)
+    logged = {key for row in run.metrics for key in row} - {"step"}
+    others = sorted(key for key in logged if key not in first)[:MOST_KEYS]
+    measured = {
+        curve.key: curve for curve in _curves("held_out/", ((row["step"], row["figures"]) for row in run.held_out))
+    }
+    shown = [measured.get(key) or _curve(key, run.metrics) for key in first[:MOST_KEYS]]
+    rest = [_curve(key, run.metrics) for key in others]
+    behaviours = behaviour_curves(run.thoughts)
+    return [c for c in shown if c.points] + behaviours, [c for c in rest if c.points]
+
+
+def _curve(key: str, metrics: list[dict[str, Any]]) -> Curve:
+    points = [(row.get("step"), row.get(key)) for row in metrics]
+    finite = [(float(x), float(y)) for x, y in points if is_number(x) and is_number(y)]
+    return Curve(key, title(key), sorted(finite, key=lambda point: point[0]))
+
+
+def title(key: str) -> str:
+    """Return what a metric is called.
+
+    >>> title("rewards/step_check/mean"), title("audit/exact_answer/gap"), title("audit/exact_answer/errors")
+    ('step_check', 'audit: exact_answer, gap to the reward', 'audit: exact_answer: not judged')
+    """
+    kind, _, name = key.partition("/")
+    if key in TITLES or not name:
+        return TITLES.get(key, key.replace("_", " "))
+    if kind in ("held_out", "thoughts"):
+        return f"{kind.replace('held_out', 'held-out problems')}: {name}"
+    if kind == "audit" and name.endswith(("/mean", "/gap")):
+        return f"audit: {name.rpartition('/')[0]}" + ", gap to the reward" * name.endswith("/gap")
+    if kind == "rewards" and name.endswith("/mean"):
+        return name.rpartition("/")[0]
+    if name.endswith("errors"):
+        return f"{key.removesuffix('/errors').replace('/', ': ')}: not judged"
+    return key.replace("_", " ")
+
+
+def behaviour_curves(thoughts: dict[str, dict[str, Any]]) -> list[Curve]:
+    """Return what thoughts were like over the steps of a training, of `{"steps 1 to 9": figures}`."""
+    spots = []
+    for steps, figures in thoughts.items():
+        if places := [int(number) for number in re.findall(r"\d+", steps)[:2]]:
+            spots.append((statistics.fmean(places), figures | (figures.get("intervals") or {})))  # of what is no share
+    return _curves("thoughts/", spots)
 
 
 def checkpoint_curves(results: dict[str, dict[str, Any]]) -> list[Curve]:
     """Return the curves of an evaluation of checkpoints, from its `eval.json`, one a run and figure."""
     found = []
     for name, steps in series(results).items():
-        for key in OVER_CHECKPOINTS:
-            values = [results[label].get(key) for label in steps.values()]
-            shares: list[list[Any]] = [v if isinstance(v, list) and len(v) == 3 else [v] * 3 for v in values]
-            if all(is_number(part) for share in shares for part in share):
-                points = [(float(step), share[0]) for step, share in zip(steps, shares, strict=True)]
-                certain = tuple((low, high) for _, low, high in shares) if isinstance(values[0], list) else ()
-                found.append(Curve(key, f"{name}: {key}" if name else key, points, certain))
+        spots = [
+            (float(step), {key: results[label].get(key) for key in OVER_CHECKPOINTS}) for step, label in steps.items()
+        ]
+        found += [curve._replace(title=f"{name}: {curve.key}" if name else curve.key) for curve in _curves("", spots)]
     return found
+
+
+def _curves(kind: str, measured: Iterable[tuple[float, dict[str, Any]]]) -> list[Curve]:
+    """Return a curve a figure of what was measured at some steps, with intervals where one has any."""
+    found: dict[str, list[tuple[float, list[float]]]] = {}
+    for step, figures in measured:
+        for name, value in figures.items():
+            share = value if is_interval(value) else [value] * 3
+            if all(map(is_number, share)):
+                found.setdefault(f"{kind}{name}", []).append((step, share))
+    return [
+        Curve(
+            key,
+            title(key),
+            [(step, float(share[0])) for step, share in spots],
+            tuple((low, high) for _, (_, low, high) in spots)
+            if any(low != high for _, (_, low, high) in spots)
+            else (),
+        )
+        for key, spots in found.items()
+    ]
 
 
 def save_grpo_png(metrics: list[dict[str, Any]], output: Path) -> bool:
@@ -117,7 +191,7 @@ def save_grpo_png(metrics: list[dict[str, Any]], output: Path) -> bool:
     import matplotlib
     from matplotlib.figure import Figure  # no pyplot, which keeps figures in global state
 
-    shown = [curve for curve in curves("grpo", metrics) if curve.key in README_KEYS]
+    shown = [curve for key in README_KEYS if (curve := _curve(key, metrics)).points]
     if not shown:
         return False
     no_box = {f"axes.spines.{side}": False for side in ("top", "right", "left")}
@@ -128,7 +202,13 @@ def save_grpo_png(metrics: list[dict[str, Any]], output: Path) -> bool:
             axes = figure.add_subplot(lines, columns, place, title=curve.title, xlabel="step")
             steps, values = zip(*curve.points, strict=True)
             axes.plot(steps, values, color="#2563c4", linewidth=1, alpha=0.45)
-            axes.plot(steps, curve.smooth, color="#2563c4", linewidth=2.2, marker="o" if len(steps) == 1 else None)
+            axes.plot(
+                steps,
+                curve.smooth(range(len(steps))),
+                color="#2563c4",
+                linewidth=2.2,
+                marker="o" if len(steps) == 1 else None,
+            )
             axes.set_ylim(*curve.range)
             axes.margins(y=0.03)
         output.parent.mkdir(parents=True, exist_ok=True)

@@ -100,6 +100,27 @@ def mend(path: Path) -> None:
         file.truncate(end)
 
 
+def rows_until(path: Path, step: float, drop: bool = False) -> list[dict[str, Any]]:
+    """Return the rows of a JSONL file whose `step` is not beyond one, without what is torn or damaged.
+
+    `drop` takes the others out of the file: steps that will be done again.
+    """
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True) if path.is_file() else []
+    kept = [(line, row) for line in lines if (row := _row_of_step(line)) is not None and row["step"] <= step]
+    if drop and len(kept) < len(lines):
+        write_whole(path, "".join(line for line, _ in kept))
+    return [row for _, row in kept]
+
+
+def _row_of_step(line: str) -> dict[str, Any] | None:
+    try:
+        row = json.loads(line)
+    except ValueError:
+        return None
+    whole = isinstance(row, dict) and isinstance(row.get("step"), int | float) and line.endswith("\n")
+    return row if whole else None
+
+
 def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object; nothing where there is no such file, or it is damaged."""
     try:

@@ -6,6 +6,8 @@
     DONE            written last of all            the model, or samples and tables
     recipe_path     where the recipe's file lies, for what it names with ./
 
+With `--seeds 0 1 2` each of the folders `seed_0` ... in the recipe's `output_dir` is such a folder.
+
 Every file is written whole or not at all. A folder belongs to one recipe: another recipe with the same `output_dir` is
 refused, the same one goes on from its last complete checkpoint, or is skipped when it is done. `KINDS` of `recipe.keys` tells
 what a key decides: what only watches or hastens a run may change at any time. Stage `sample` may change what it keeps of its
@@ -29,15 +31,17 @@ import yaml
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.runs.checkpoints import last_checkpoint
-from reasoning_ext.runs.files import changed, fast_hash, write_whole
+from reasoning_ext.runs.files import changed, fast_hash, read_object, write_whole
 from reasoning_ext.runs.identity import difference, identity, recipe_hash, refused_change, text_hash
 from reasoning_ext.runs.process import versions
 from reasoning_ext.shown import print, without_secrets
 
 RECIPE, LINEAGE, VERSIONS, METRICS = "recipe.yaml", "lineage.json", "versions.json", "metrics.jsonl"
-DONE, RECIPE_PATH, LOCK = "DONE", "recipe_path", ".lock"
+DONE, RECIPE_PATH, LOCK, SEED = "DONE", "recipe_path", ".lock", "seed_"
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # some network disks have none
-MADE = (DONE, METRICS, "samples.jsonl", "answers.jsonl", "eval.json")  # and checkpoints: what a run makes
+ANSWERS, RESULTS, HELD_OUT = "answers.jsonl", "eval.json", "held_out.jsonl"  # of stage eval, and of a training
+MADE = (DONE, METRICS, "samples.jsonl", ANSWERS, RESULTS)  # and checkpoints: what a run makes
+SCORER, SHOTS = "scorer ", "examples "  # inputs that the ways of answers tell by themselves
 # what of a finished run others read, and is therefore whole before DONE is written
 KEPT = ("*.safetensors", "*.safetensors.index.json", "*config.json", "tokenizer.json", "*.jsonl")
 ANEW = "choose another output_dir or remove the folder"
@@ -64,7 +68,8 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     Args:
         path: the recipe's `output_dir`.
         recipe: the resolved recipe.
-        inputs: `{what: fingerprint}` of model, data and rewards; others than before are a `RunDirError`.
+        inputs: `{what: fingerprint}` of model, data and rewards; others than before are a `RunDirError`, but for those
+            with which an evaluation goes on, see `other_inputs`.
         recipe_path: the recipe's file, noted for `written_recipe`; it is no part of what identifies a run.
     """
     refuse_other_recipe(path, recipe)
@@ -72,9 +77,9 @@ def open_run(path: Path, recipe: dict[str, Any], inputs: dict[str, str], recipe_
     known = inputs if new else _read(path / LINEAGE, json.loads).get("inputs")
     if not isinstance(known, dict):
         raise _damaged(path / LINEAGE)
-    if changed := difference(known, inputs):
+    if changed := other_inputs(known, inputs):
         raise RunDirError(f"found {path}, made from other inputs ({changed}); {ANEW}")
-    done = not new and is_done(path, recipe)
+    done = not new and known == inputs and is_done(path, recipe)
     if not done:  # what is no part of a run may have changed, or what is chosen of its completions
         path.mkdir(parents=True, exist_ok=True)
         (path / DONE).unlink(missing_ok=True)
@@ -91,7 +96,8 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
     """Refuse, with a `RunDirError`, a folder of a different recipe, of files of no run, or with damaged files."""
     if not has_begun(path):
         if path.is_dir() and not (path / RECIPE).is_file() and any(f.name[0] != "." for f in path.iterdir()):
-            raise RunDirError(f"found {path}, which holds files but no run; use an empty or new folder")
+            held = "runs of --seeds" if seed_runs(path) else "files but no run"
+            raise RunDirError(f"found {path}, which holds {held}; use an empty or new folder")
         return
     if not is_run(path):
         raise _damaged(path / LINEAGE)
@@ -103,6 +109,17 @@ def refuse_other_recipe(path: Path, recipe: dict[str, Any]) -> None:
     longer = difference(identity(before), identity(recipe)) if recipe.get("stage") in TRAINED else ""
     if longer and (path / DONE).is_file() and last_checkpoint(path) is None:
         raise RunDirError(f"found {path}, done, without a checkpoint to go on from ({longer}); {ANEW}")
+
+
+def other_inputs(before: dict[str, str], now: dict[str, str]) -> str:
+    """Name the inputs that make a folder another run's, or nothing.
+
+    An evaluation keeps its answers by model, way and problem: it goes on with more models, as a pattern of checkpoints
+    finds them, and with another scorer or other examples, of which the ways tell.
+    """
+    free = {what for what in {**before, **now} if what.startswith((SCORER, SHOTS))}
+    free |= {what for what in now if what.startswith("model ") and what not in before}
+    return difference(*({what: one for what, one in of.items() if what not in free} for of in (before, now)))
 
 
 @contextlib.contextmanager
@@ -137,6 +154,23 @@ def is_run(path: Path) -> bool:
     return os.path.isfile(path / LINEAGE)  # False for what is no name of a file, such as a long prompt
 
 
+def seed_folder(path: Path, seed: int) -> Path:
+    """Return where `--seeds` puts one seed's run of a recipe with that output_dir."""
+    return path / f"{SEED}{seed}"
+
+
+def seed_of(run: Path) -> int | None:
+    """Return the seed of such a run's folder; None of any other folder."""
+    number = run.name.removeprefix(SEED)
+    return int(number) if run.name.startswith(SEED) and number.isdecimal() else None
+
+
+def seed_runs(path: Path) -> dict[int, Path]:
+    """Return the runs that `--seeds` made in an output_dir, `{seed: folder}` in order; none in any other folder."""
+    runs = [] if is_run(path) else [run for run in path.glob(f"{SEED}*") if is_run(run)]
+    return dict(sorted((seed, run) for run in runs if (seed := seed_of(run)) is not None))
+
+
 def has_begun(path: Path) -> bool:
     """Tell whether a run has made anything yet; one that was refused before that may be given another recipe."""
     return any((path / name).is_file() for name in MADE) or any(path.glob("checkpoint-*"))
@@ -147,10 +181,13 @@ def is_done(path: Path, recipe: dict[str, Any]) -> bool:
     return is_run(path) and (path / DONE).is_file() and recipe_hash(_written(path)) == recipe_hash(recipe)
 
 
-def other_choice(path: Path, recipe: dict[str, Any]) -> str:
+def other_choice(path: Path, recipe: dict[str, Any], inputs: dict[str, str] | None = None) -> str:
     """Say what a recipe, which is known not to be refused, asks for otherwise than the folder's, or nothing."""
-    changed = difference(identity(_written(path)), identity(recipe)) if is_run(path) and has_begun(path) else ""
+    begun = is_run(path) and has_begun(path)
+    changed = difference(identity(_written(path)), identity(recipe)) if begun else ""
     if recipe.get("stage") not in TRAINED:
+        if begun and inputs is not None:
+            changed = changed or difference(read_object(path / LINEAGE).get("inputs") or {}, inputs)
         return changed and f"with what was drawn, otherwise than before: {changed}"
     kind = recipe.get("lr_scheduler_type", "linear")
     same = kind == "constant" or (kind == "constant_with_warmup" and recipe.get("warmup_steps", 0) >= 1)

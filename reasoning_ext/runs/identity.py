@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 from reasoning_ext.recipe.keys import KINDS, TRAINED
 from reasoning_ext.shown import without_secrets
 
+Run = TypeVar("Run")
 DRAWING = ("sample", "eval")  # what they have drawn stays
 LONGER = dict.fromkeys(TRAINED, KINDS["length"]) | {stage: {"num_generations"} for stage in DRAWING}  # these may grow
 
@@ -34,6 +37,48 @@ def identity(recipe: dict[str, Any]) -> dict[str, Any]:
     if isinstance(options := kept.pop("engine_kwargs", None), dict):
         options = {k: v for k, v in identity(options).items() if k not in KINDS["transport"]}
     return kept | ({"engine_kwargs": options} if options else {})
+
+
+def essence(
+    run: Run,
+    recipe_of: Callable[[Run], dict[str, Any]],
+    made_by: Callable[[Run, str], tuple[Run, str] | None],
+    depth: int = 8,
+) -> tuple[str, list[Any]]:
+    """Write what recipes share that differ in seeds alone, and the seeds; so in turn of the runs that they name.
+
+    Args:
+        run: whose recipe `recipe_of` returns.
+        made_by: returns the run that a name in a run's recipe stands for, and which of its checkpoints, or None.
+    """
+    seeds = [recipe_of(run).get("seed")]
+
+    def written(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {str(key): written(part) for key, part in value.items()}
+        if isinstance(value, list):
+            return [*map(written, value)]
+        if not isinstance(value, str) or depth == 0 or (found := made_by(run, value)) is None:
+            return value
+        of, below = essence(found[0], recipe_of, made_by, depth - 1)
+        seeds.extend(below)
+        return of, found[1]
+
+    kept = {key: value for key, value in identity(recipe_of(run)).items() if key not in ("seed", "output_dir")}
+    return repr(sorted(written(kept).items())), seeds
+
+
+def by_recipe(runs: Iterable[Run], essence_of: Callable[[Run], tuple[str, list[Any]]]) -> list[list[Run]]:
+    """Group runs of one recipe that differ in seeds alone, in their order.
+
+    A second run with the same recipe and seed begins another group: it is compared with the first, not pooled.
+    """
+    groups, again = dict[tuple[str, int], list[Run]](), Counter[str]()
+    for run in runs:
+        of, seeds = essence_of(run)
+        groups.setdefault((of, again[repr((of, seeds))]), []).append(run)
+        again[repr((of, seeds))] += 1
+    return [*groups.values()]
 
 
 def refused_change(before: dict[str, Any], now: dict[str, Any]) -> str:

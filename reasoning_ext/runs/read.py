@@ -6,26 +6,41 @@ A run that was cut off, or whose files are damaged, is read as far as possible a
 import json
 import os
 import re
-import sys
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from itertools import islice
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import yaml
 
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.known_keys import stage_keys
-from reasoning_ext.runs.folder import DONE, LINEAGE, METRICS, RECIPE, VERSIONS, damage
+from reasoning_ext.runs.folder import (
+    ANSWERS,
+    DONE,
+    HELD_OUT,
+    LINEAGE,
+    METRICS,
+    RECIPE,
+    RESULTS,
+    VERSIONS,
+    damage,
+    seed_of,
+    seed_runs,
+)
+from reasoning_ext.runs.stored import MOST_LINES, read_lines, read_tables, readable
+from reasoning_ext.runs.values import cell, is_number
+from reasoning_ext.runs.weights import weights_of
 from reasoning_ext.shown import without_secrets
 from reasoning_ext.think import WHOLE
 
 IN_TRAINING = "in training data"  # the figure of eval.json: problems that the model was trained on
 GREEDY = -1  # sample index of the greedy completion in answers.jsonl
-MOST_SAMPLES = 20_000  # that a report reads of a sampling run, which may have millions
-RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": "eval.json"}
+MOST_SAMPLES = 20_000  # that a report reads of a run, which may have millions
+# of a training's table of completions, beside rewards
+KEPT = ("step", "prompt", "completion", "answer", "advantage", "tokens")
+RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": RESULTS}
 Rows = list[dict[str, Any]]
 
 
@@ -44,8 +59,13 @@ class Run:
     summary: dict[str, Any] = field(default_factory=dict)
     results: dict[str, Any] = field(default_factory=dict)
     metrics: Rows = field(default_factory=list)
+    held_out: Rows = field(default_factory=list)  # what was measured on held-out problems while it trained
+    part: list[str] = field(default_factory=list)  # what was read in part, in words
+    called: str = ""  # in the place of the folder's name, where others have that too
     answers: Rows = field(default_factory=list)
-    samples: Rows = field(default_factory=list)
+    samples: Rows = field(default_factory=list)  # evenly chosen among those that are stored
+    stored: int = 0  # samples, reckoned where they were not counted
+    counted: bool = True
     thoughts: dict[str, Any] = field(default_factory=dict)  # what they were like in a training, `{steps: figures}`
     parents: dict[str, "Run"] = field(
         default_factory=dict
@@ -53,8 +73,9 @@ class Run:
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.path.resolve().name
+        """The folder's name; of a seed's with that of its recipe's output_dir, `2_grpo/seed_0`."""
+        path = self.path.resolve()
+        return self.called or (path.name if seed_of(path) is None else f"{path.parent.name}/{path.name}")
 
     @property
     def stage(self) -> str:
@@ -84,11 +105,12 @@ class Run:
 
 
 def find_runs(paths: list[Path]) -> list[Path]:
-    """List the run folders among the given folders and directly in them, each once, in the order of their numbers."""
+    """List the run folders among the given folders and directly in them, each seed too, in their numbers' order."""
     found: dict[Path, Path] = {}
     for path in paths:
         folders = [path, *sorted(path.iterdir(), key=_number)] if path.is_dir() else []
-        inside = [p for p in folders if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
+        seeded = [run for folder in folders for run in seed_runs(folder).values() or [folder]]
+        inside = [p for p in seeded if (p / RECIPE).is_file() or (p / LINEAGE).is_file()]
         if not inside:
             raise UserError(f"report: found no run in {path}, allowed: run folders, or a folder of run folders")
         found |= {run.resolve(): run for run in (inside[:1] if inside[0] == path else inside)}
@@ -112,21 +134,23 @@ def read_run(path: Path) -> Run:
     text = (path / RECIPE).read_text(encoding="utf-8", errors="replace") if (path / RECIPE).is_file() else ""
     try:
         recipe = without_secrets(yaml.safe_load(text))
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError, RecursionError):  # also of a date that is none, and of what holds itself
         recipe = None
     if isinstance(recipe, dict):
-        run.recipe, run.recipe_text = recipe, yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
+        run.recipe = {str(key): value for key, value in recipe.items()}
+        run.recipe_text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True)
     else:
         run.recipe_text = without_secrets(text)
         run.problems.append(f"{RECIPE} cannot be read")
     run.versions, run.lineage = _read_object(run, VERSIONS), _read_object(run, LINEAGE)
     data = _read_json(path / "data.json")
     run.data = data if isinstance(data, list) else []
-    run.metrics = _read_rows(run, METRICS)
-    run.answers = plain_answers(_read_rows(run, "answers.jsonl"), run.recipe)
-    run.samples = _read_rows(run, "samples.jsonl", MOST_SAMPLES) or _read_completions(run)
+    run.metrics = [row for row in _read_rows(run, METRICS) if is_number(row.get("step"))]
+    run.held_out = readable(_read_rows(run, HELD_OUT))
+    run.answers = plain_answers(_read_rows(run, ANSWERS), run.recipe)
     run.summary = _read_object(run, "summary.json")
-    run.results = {label: row for label, row in _read_object(run, "eval.json").items() if isinstance(row, dict)}
+    _read_samples(run)
+    run.results = {label: row for label, row in _read_object(run, RESULTS).items() if isinstance(row, dict)}
     if (result := RESULT_FILES.get(run.stage)) and not (path / result).is_file():
         run.problems.append(f"no {result}")
     return run
@@ -135,7 +159,9 @@ def read_run(path: Path) -> Run:
 def plain_answers(rows: Rows, recipe: dict[str, Any]) -> Rows:
     """Return the answers that the plain figures are of: none that only a strategy had drawn, also of the same way."""
     most = recipe.get("num_generations", stage_keys("eval")["num_generations"].default)
-    return [row for row in rows if not row.get("way") and row.get("sample_index", GREEDY) < most]
+    most = most if is_number(most) else 0
+    indices = ((row, row.get("sample_index", GREEDY)) for row in rows if not row.get("way"))
+    return [row for row, index in indices if is_number(index) and index < most]
 
 
 def key_of(name: Any) -> str:
@@ -143,10 +169,22 @@ def key_of(name: Any) -> str:
     return "" if str(name).startswith(("./", "../")) else os.path.normpath(str(name))
 
 
+def made_by(made: dict[str, Run], name: Any) -> tuple[Run, str] | None:
+    """Return the run that a name in a recipe stands for, and what of it: a checkpoint, or "" for its end.
+
+    `made` has the runs by the names that recipes have for them.
+    """
+    whole = key_of(name)
+    folder, last = os.path.split(whole)
+    if whole in made:
+        return made[whole], ""
+    return (made[folder], last) if folder in made else None
+
+
 def _read_json(file: Path) -> Any:
     try:
         return json.loads(file.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -157,61 +195,34 @@ def _read_object(run: Run, name: str) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _read_rows(run: Run, name: str, most: int | None = None) -> Rows:
-    """Read the lines that can be read, the first so many of a long file; a crash leaves a torn last one."""
-    rows: Rows = []
-    if not (run.path / name).is_file():
-        return rows
-    damaged = 0
-    with (run.path / name).open("rb") as file:
-        for line in islice(file, most):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            rows += [row] if isinstance(row, dict) else []
-            damaged += not isinstance(row, dict)
-    if damaged:
-        run.problems.append(f"{name} has {damaged} damaged line{'s' * (damaged > 1)}")
-    return rows
+def _read_rows(run: Run, name: str) -> Rows:
+    """Read the lines that can be read, of a very long file some, evenly chosen; a crash leaves a torn last one."""
+    found = read_lines(run.path / name, MOST_LINES)
+    run.problems += found.problems
+    of = f"{'' if found.counted else 'about '}{found.of:,}"
+    run.part += [f"{name}: {len(found.rows):,} lines of {of}"] if len(found.rows) < found.of else []
+    return found.rows
 
 
-def _read_completions(run: Run) -> Rows:
-    """Read the last table that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
-    tables = sorted((run.path / "completions").glob("*.parquet"))
-    if not tables:
-        return []
-    import pyarrow
-    import pyarrow.parquet
-
-    try:
-        rows = pyarrow.parquet.read_table(tables[-1]).to_pylist()
-    except (OSError, pyarrow.ArrowException):
-        run.problems.append(f"completions/{tables[-1].name} cannot be read")
-        return []
-    logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
-    rewards = [name for name in (rows[0] if rows else {}) if name in logged or name in weights_of(run.recipe)]
-    kept = ("step", "prompt", "completion", "answer", "advantage")
-    return [
-        {key: row[key] for key in kept if key in row}
-        | ({"completion": row[WHOLE]} if row.get(WHOLE) else {})
-        | {"rewards": {name: row[name] for name in rewards}}
-        for row in rows
-    ]
-
-
-def weights_of(recipe: dict[str, Any]) -> dict[str, float]:
-    """Read the weights off a recipe's `reward_funcs`, under the names that metrics have."""
-    entries = recipe.get("reward_funcs") or []
-    weights = {}
-    for entry in entries if isinstance(entries, list) else [entries]:
-        spelling, options = next(iter(entry.items())) if isinstance(entry, dict) and entry else (entry, None)
-        last = str(spelling).rsplit(":", 1)[-1]
-        name = Path(last).stem if last.endswith(".py") else last.rsplit(".", 1)[-1]
-        options = options if isinstance(options, dict) else {}
-        points = next(iter((options.get("schedule") or {"": {}}).values()))
-        weights[name] = float(points[max(points)] if points else options.get("weight", 1.0))
-    return weights
+def _read_samples(run: Run) -> None:
+    """Read the samples of a run, or the tables that TRL wrote into `completions/`, in the form that `samples.jsonl` has."""
+    found = read_lines(run.path / "samples.jsonl", MOST_SAMPLES)
+    if not found.of:
+        logged = {key.split("/")[-2] for row in run.metrics for key in row if re.fullmatch("rewards/.+/mean", key)}
+        rewards = logged | weights_of(run.recipe).keys()
+        found = read_tables(run.path / "completions", MOST_SAMPLES, [*KEPT, WHOLE, *rewards])
+        rows = [
+            {key: row[key] for key in KEPT if key in row}
+            | ({"completion": row[WHOLE]} if row.get(WHOLE) else {})
+            | {"rewards": {name: row[name] for name in row if name in rewards}}
+            for row in found.rows
+        ]
+        found = found._replace(rows=rows)
+    drawn = run.summary.get("sampled")
+    run.samples, run.stored, run.counted = found.rows, found.of, found.counted
+    if not found.counted and isinstance(drawn, int):
+        run.stored, run.counted = drawn, True
+    run.problems += found.problems
 
 
 def in_training(results: dict[str, dict[str, Any]]) -> str:
@@ -245,23 +256,6 @@ def columns(results: dict[str, dict[str, Any]]) -> list[str]:
 def group(results: dict[str, dict[str, Any]], name: str) -> dict[str, dict[str, Any]]:
     """Return a group of figures of `eval.json`, such as `thoughts`, of each model that has one."""
     return {label: row[name] for label, row in results.items() if isinstance(row.get(name), dict) and row[name]}
-
-
-def is_number(value: Any) -> TypeGuard[float]:
-    """Tell whether a value is a number that can be drawn, which an integer of 400 digits is not."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
-
-
-def is_interval(value: Any) -> TypeGuard[list[float]]:
-    """Tell whether a figure of `eval.json` is a value with its interval, `[value, low, high]`."""
-    return isinstance(value, list) and len(value) == 3 and all(map(is_number, value))
-
-
-def cell(value: Any) -> str:
-    """Write a figure of `eval.json` for a table: a share in per cent with its interval, a number, nothing for None."""
-    if is_interval(value):
-        return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
-    return "" if value is None else f"{value:g}" if is_number(value) else str(value)
 
 
 def strategy_rows(strategies: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:

@@ -5,14 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from reasoning_ext.runs.read import cell, is_interval, is_number
+from reasoning_ext.runs.values import cell, is_interval, is_number
 from reasoning_ext.shown import visible
 
 Results = dict[str, dict[str, Any]]  # of eval.json, which may be damaged
 LEFT, RIGHT, TOP, BOTTOM = 48, 664, 12, 270  # of the drawing
+SIGN = 15  # the width of a sign
 # of models; the page has those of dark screens, too
 COLOURS = ("#2563c4", "#c2600a", "#14763c", "#8a3ab9", "#b42318", "#0e7490")
-SHAPES = dict(zip("●■▲◆▼✚✖★", "os^DvPX*", strict=True))  # of strategies: as text, and as matplotlib calls them
 
 
 class Spot(NamedTuple):
@@ -24,13 +24,14 @@ class Spot(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """Where a spot stands: its place, the ends of its interval, its shape, and what is said of it."""
+    """Where a spot stands: its place, the ends of its interval, what marks it how far aside, and what is said of it."""
 
     x: float
     y: float
     low: float
     high: float
-    shape: str
+    sign: str
+    aside: float
     said: str
 
 
@@ -98,11 +99,11 @@ def draw(models: dict[str, Drawn]) -> dict[str, Any]:
     """
     spots = [spot for drawn in models.values() for spot in (*drawn.curve, *drawn.ways)]
     x, ticks = log_axis([spot.tokens for spot in spots])
-    shapes = shapes_of(models)
-    found = []
+    signs = signs_of(models)
+    found, taken = [], list[tuple[float, float]]()
     for i, (label, drawn) in enumerate(models.items()):
-        line = [_mark(x, spot, "•") for spot in drawn.curve]
-        marks = [_mark(x, spot, shapes[spot.name]) for spot in drawn.ways]
+        line = [_mark(x, spot, "•", []) for spot in drawn.curve]
+        marks = [_mark(x, spot, signs[spot.name], taken) for spot in drawn.ways]
         band = [(mark.x, mark.high) for mark in line] + [(mark.x, mark.low) for mark in reversed(line)]
         paths = {"line": _path([(mark.x, mark.y) for mark in line]), "band": _path(band)}
         found.append({"label": label, "colour": i % len(COLOURS), "marks": line + marks, **paths})
@@ -110,10 +111,10 @@ def draw(models: dict[str, Drawn]) -> dict[str, Any]:
     return {"x": [(x(tick), f"{tick:g}") for tick in ticks], "y": shares, "models": found}
 
 
-def shapes_of(models: dict[str, Drawn]) -> dict[str, str]:
-    """Return the shape of each way of answering, as text."""
+def signs_of(models: dict[str, Drawn]) -> dict[str, str]:
+    """Return what marks each way of answering: a number, of which there are enough for any number of strategies."""
     names = dict.fromkeys(spot.name for drawn in models.values() for spot in drawn.ways)
-    return {name: [*SHAPES][i % len(SHAPES)] for i, name in enumerate(names)}
+    return {name: str(i) for i, name in enumerate(names, 1)}
 
 
 def log_axis(tokens: list[float]) -> tuple[Callable[[float], float], list[float]]:
@@ -138,21 +139,24 @@ def save_tradeoff_png(results: Results, output: Path) -> bool:
     models = tradeoffs(results)
     if not models:
         return False
-    shapes, plain = shapes_of(models), {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
+    signs, plain = signs_of(models), {"axes.spines.top": False, "axes.spines.right": False, "axes.grid": True}
     with matplotlib.rc_context(plain | {"grid.color": "#dddddd", "text.parse_math": False}):
         figure = Figure(figsize=(10, 5.2), dpi=100, facecolor="white", layout="constrained")
         axes = figure.add_subplot(xscale="log", xlabel="tokens a problem", ylabel="accuracy in per cent")
+        asides = [[mark.aside for mark in of["marks"]] for of in draw(models)["models"]]
         for i, drawn in enumerate(models.values()):
             colour = COLOURS[i % len(COLOURS)]
             xs, shares = [s.tokens for s in drawn.curve], [[100 * share for share in s.accuracy] for s in drawn.curve]
             axes.plot(xs, [value for value, *_ in shares], ".-", color=colour, linewidth=2.2)
             axes.fill_between(xs, [s[1] for s in shares], [s[2] for s in shares], color=colour, alpha=0.12, linewidth=0)
-            for spot in drawn.ways:
+            for spot, aside in zip(drawn.ways, asides[i][len(drawn.curve) :], strict=True):
                 value, low, high = (100 * share for share in spot.accuracy)
                 axes.plot([spot.tokens] * 2, [low, high], color=colour, linewidth=1)
-                axes.plot(
-                    spot.tokens, value, SHAPES[shapes[spot.name]], color=colour, markersize=8, markeredgecolor="white"
-                )
+                badge = {"boxstyle": "circle,pad=0.2", "facecolor": colour, "edgecolor": "white"}
+                look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8, "color": "white", "bbox": badge}
+                look["arrowprops"] = {"arrowstyle": "-", "color": colour, "shrinkA": 0, "shrinkB": 0}
+                place = (spot.tokens, value)
+                axes.annotate(signs[spot.name], place, (aside, 0), textcoords="offset points", **look)
         axes.set_ylim(-2, 102)
         _, ticks = log_axis([spot.tokens for drawn in models.values() for spots in drawn for spot in spots])
         axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
@@ -161,9 +165,7 @@ def save_tradeoff_png(results: Results, output: Path) -> bool:
             Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=2.2, label=visible(name))
             for i, name in enumerate(models)
         ]
-        marks = [
-            Line2D([], [], color="#616b77", linestyle="", marker=SHAPES[s], label=name) for name, s in shapes.items()
-        ]
+        marks = [Line2D([], [], linestyle="", label=f"{sign}  {visible(name)}") for name, sign in signs.items()]
         figure.legend(handles=lines + marks, loc="outside right upper", frameon=False)
         output.parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(output, format="png")
@@ -195,7 +197,11 @@ def _path(places: list[tuple[float, float]]) -> str:
     return " ".join(f"{x:g},{y:g}" for x, y in places)
 
 
-def _mark(x: Callable[[float], float], spot: Spot, shape: str) -> Mark:
+def _mark(x: Callable[[float], float], spot: Spot, sign: str, taken: list[tuple[float, float]]) -> Mark:
+    """Place a spot; a sign that would cover another one, of those whose places are `taken`, stands beside it."""
     value, low, high = spot.accuracy
     said = f"{spot.name}: {cell(spot.accuracy)} % at {spot.tokens:g} tokens"
-    return Mark(x(spot.tokens), _y(value), _y(low), _y(high), shape, said)
+    place = x(spot.tokens), _y(value)
+    aside = SIGN * sum(math.dist(place, other) < SIGN for other in taken)
+    taken.append(place)
+    return Mark(*place, _y(low), _y(high), sign, aside, said)

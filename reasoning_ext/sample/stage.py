@@ -24,16 +24,17 @@ from reasoning_ext.data.sources import SAMPLES, SUMMARY, nothing_accepted
 from reasoning_ext.data.token_sets import prompt_rows
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
 from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
+from reasoning_ext.engines.scored import scored_rows
 from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.runs.interrupt import Interrupt
+from reasoning_ext.runs.tracking import numbers, tracked
 from reasoning_ext.sample.card import write_dataset_card
 from reasoning_ext.sample.outputs import Summary, write_outputs
 from reasoning_ext.sample.progress import Progress
 from reasoning_ext.sample.rounds import Budget, rounds
-from reasoning_ext.sample.scored import scored_rows
 from reasoning_ext.sample.selection import FAILED, MISSING, RIGHT, Rules
 from reasoning_ext.sample.store import Samples
 from reasoning_ext.scoring.call import Reward, build_rewards
@@ -83,6 +84,9 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
     found.saved = max(0, fixed - found.sampled)  # a run whose rules have changed may have drawn more
     write_dataset_card(run.path, without_secrets(recipe.values), found, prepared.steps, budget.adaptive)
     write_whole(run.path / SUMMARY, json.dumps(found.as_written(), indent=1))
+    with tracked(recipe, run.path) as tracking, (run.path / SAMPLES).open() as lines:
+        tracking.log(numbers("sample", found.as_written()))
+        tracking.table("completions", map(json.loads, lines))
     _print(found, fixed if budget.adaptive else 0)
     return 0
 

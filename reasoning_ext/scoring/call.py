@@ -28,6 +28,7 @@ from reasoning_ext.verifier.pool import Failure, Pool
 
 FAILURES_IN_A_ROW = 3
 LOGGERS = ("log_extra", "log_metric")
+TOKENS = "tokens"  # the column of TRL's table that says how many a completion has
 Values = list[float | None]
 
 
@@ -148,6 +149,8 @@ class Reward:
                 log(column, list(kwargs[column]))
             if logs_whole:
                 log(WHOLE, [content(completion) for completion in completions])
+            if self.is_first and ids is not None and self.owners.setdefault(TOKENS, TOKENS) == TOKENS:
+                log(TOKENS, [*map(len, ids)])
             given["log_extra"] = extra
         return rows, given, extra
 

@@ -12,12 +12,15 @@ What is wrong with an entry is found from the function's signature, before anyth
 
 import itertools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.recipe.held_out import eval_problems
+from reasoning_ext.recipe.keys import EVAL_REWARDS
+from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.plugins import TRL_REWARD_INPUTS, Plugin, find_plugin, names_in
 from reasoning_ext.recipe.trl_fields import describe, fits
 from reasoning_ext.think import WHOLE
@@ -114,6 +117,24 @@ def parse_rewards(entries: list | str | None, base: Path, wrong: list[EntryError
     wrong = [] if wrong is None else wrong
     wrong += errors
     return [] if errors else list(specs.values())
+
+
+def parse_audits(entries: list | None, base: Path, wrong: list[KeyProblem] | None = None) -> list[RewardSpec]:
+    """Check the entries of `audit`, which are those of `reward_funcs` without what says how much a reward counts."""
+    found, errors = list[EntryError](), list[KeyProblem]()
+    specs = parse_rewards(entries, base, found) if entries else []
+    for i, entry in enumerate(entries or []):
+        [(spelling, given)] = entry.items() if isinstance(entry, dict) and len(entry) == 1 else [("", None)]
+        given = given if isinstance(given, dict) else {}
+        for name in [name for name in ("weight", "schedule") if name in given]:
+            counts = f"found {given[name]!r}, and nothing is trained on an audit"
+            errors.append(KeyProblem(("audit", i, spelling, name), counts, hint="leave it out"))
+    for problem, place in [(one.problem, one.path) for one in found if not errors]:
+        errors.append(KeyProblem(("audit", *place[1:]), problem.found, problem.allowed, problem.hint, problem.code))
+    if errors and wrong is None:
+        raise errors[0]
+    (wrong if wrong is not None else []).extend(errors)
+    return [] if errors else specs
 
 
 def _clashes(specs: dict[int, RewardSpec]) -> Iterator[EntryError]:
@@ -231,6 +252,23 @@ def _layer_options(given: dict[str, Any], path: tuple) -> dict[str, Any]:
         "isolate": given.get("isolate", False) or timeout is not None,
         "timeout": float(timeout or DEFAULT_TIMEOUT),
     }
+
+
+def deciding(specs: list[RewardSpec]) -> int:
+    """Return the place of the reward that says what is right: the first that compares with the data, else the first."""
+    return next((i for i, spec in enumerate(specs) if spec.columns), 0)
+
+
+def judge(recipe: Recipe, specs: list[RewardSpec]) -> RewardSpec:
+    """Return what says what is right of a training's held-out problems, of every row, whatever its gate says.
+
+    That is the first reward of `eval_problems`, else the first of `specs`, the recipe's own, that compares with the
+    data, else evaluation's: what does not know the answer cannot say that one is right.
+    """
+    asked = eval_problems(recipe)
+    named = (asked and asked.reward_funcs) or (None if any(spec.columns for spec in specs) else EVAL_REWARDS[:1])
+    found = parse_rewards(named, recipe.folder)[0] if named else specs[deciding(specs)]
+    return replace(found, gate=None)
 
 
 def reward_weights(own: list[float] | None, specs: list[RewardSpec]) -> list[float]:

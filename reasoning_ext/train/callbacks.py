@@ -15,19 +15,19 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from reasoning_ext.models.watching import EVERY
 from reasoning_ext.runs.checkpoints import mark_complete, rotate, step_of
-from reasoning_ext.runs.files import append_lines, read_object, write_whole
+from reasoning_ext.runs.files import append_lines, read_object, rows_until, write_whole
 from reasoning_ext.runs.folder import METRICS, RunDir
+from reasoning_ext.runs.health_signs import CUT_OFF, FLAT
 from reasoning_ext.runs.interrupt import Interrupt
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print
+from reasoning_ext.train.health import HealthWatch
 
-FLAT, CUT_OFF = "frac_reward_zero_std", "completions/clipped_ratio"
 SHOWN = (
     "loss", "mean_token_accuracy", "reward", "rewards/accuracies", "rewards/margins", "completions/mean_length",
     CUT_OFF, FLAT, "kl", "eval_loss", "learning_rate",
 )  # fmt: skip
 COUNT, TOKENS = "_total_train_tokens", "num_tokens.json"  # TRL's count in SFT and DPO, and where a checkpoint has it
-EARLY = 10  # logs, or a quarter of the run, after which one without a difference in any group is warned of
 
 
 class AlreadyTrained(Exception):
@@ -37,24 +37,27 @@ class AlreadyTrained(Exception):
 class RunRecorder(TrainerCallback):
     """Write logs to `metrics.jsonl`, mark complete checkpoints, and print a line a log where there is no terminal.
 
-    TRL's count of tokens goes into each checkpoint, since it would begin anew in each process.
+    TRL's count of tokens goes into each checkpoint, since it would begin anew in each process. It is the last of the
+    callbacks, so that nothing broken is saved, whoever asks for it.
     """
 
-    def __init__(self, run: RunDir, stage: str, trainer: Any, interrupt: Interrupt):
-        self.path, self.stage, self.trainer, self.interrupt = run.path, stage, trainer, interrupt
+    def __init__(self, run: RunDir, stage: str, trainer: Any, interrupt: Interrupt, watch: HealthWatch):
+        self.path, self.stage, self.trainer, self.interrupt, self.watch = run.path, stage, trainer, interrupt, watch
         self.resumed_step, self.started = step_of(run.checkpoint) if run.checkpoint else 0, time.monotonic()
         self.counted = (self.started, math.inf if run.checkpoint else 0.0)  # when, and how many tokens by then
         self.said, self.batches = self.started, 0  # when there was a line, and batches of the step that are done
+        self.measured, self.every = (
+            list[float](),
+            1,
+        )  # seconds of measurements, which are no training; steps between two
         if run.checkpoint and hasattr(trainer, COUNT):
             setattr(trainer, COUNT, read_object(run.checkpoint / TOKENS).get("num_tokens", 0))
 
     def on_train_begin(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
         """Drop the lines of steps that will be done again, and take over the removing of checkpoints."""
         self.limit, args.save_total_limit = args.save_total_limit, None  # TRL would remove before the new one is whole
-        metrics = self.path / METRICS
-        if state.is_world_process_zero and metrics.is_file():
-            lines = metrics.read_text(errors="replace").splitlines(keepends=True)
-            write_whole(metrics, "".join(line for line in lines if _step(line) <= self.resumed_step))
+        if state.is_world_process_zero:
+            rows_until(self.path / METRICS, self.resumed_step, drop=True)
         if state.global_step >= state.max_steps:
             raise AlreadyTrained
 
@@ -65,6 +68,12 @@ class RunRecorder(TrainerCallback):
         now = time.monotonic()
         seconds = now - self.started
         append_lines(self.path / METRICS, [{"step": state.global_step, "seconds": round(seconds, 2), **logs}])
+        if spent := logs.get("held_out/seconds"):
+            self.measured, self.every = (
+                [*self.measured, spent],
+                state.eval_steps if args.eval_steps else state.max_steps,
+            )
+            self.counted = (self.counted[0] + spent, self.counted[1])
         shown = [f"{key} {float(logs[key]):.4g}" for key in SHOWN if logs.get(key) is not None]
         if shown and not sys.stdout.isatty():
             if tokens := logs.get("num_tokens"):
@@ -76,11 +85,14 @@ class RunRecorder(TrainerCallback):
             self._say(state, shown, now)
 
     def _say(self, state: TrainerState, shown: list[str], now: float) -> None:
-        """Print a line with the step and the time left at this process's mean pace."""
+        """Print a line with the step and the time left at this process's mean pace, measurements counted apart."""
         self.said = now
         done, left = state.global_step - self.resumed_step, state.max_steps - state.global_step
         if done > 0 and left > 0:
-            shown = [*shown, f"{timedelta(seconds=round((now - self.started) / done * left))} left"]
+            spent = sum(self.measured)
+            seconds = (now - self.started - spent) / done * left
+            seconds += math.ceil(left / self.every) * spent / max(1, len(self.measured))
+            shown = [*shown, f"{timedelta(seconds=round(seconds))} left"]
         print(f"{self.stage}  step {state.global_step}/{state.max_steps}  {'  '.join(shown)}", flush=True)
 
     def _say_now_and_then(self, state: TrainerState, shown: list[str]) -> None:
@@ -114,15 +126,12 @@ class RunRecorder(TrainerCallback):
         if asked:
             self.interrupt.requested = True
             control.should_save = control.should_training_stop = True
+        return self.on_epoch_end(args, state, control)
+
+    def on_epoch_end(self, args: Any, state: TrainerState, control: TrainerControl, **kwargs: Any) -> TrainerControl:
+        """Save no broken weights."""
+        control.should_save = control.should_save and not self.watch.broken
         return control
-
-
-def _step(line: str) -> float:
-    """Return the step that a line is of; one that was torn or damaged is of none that ever comes."""
-    try:
-        return float(json.loads(line)["step"]) if line.endswith("\n") else math.inf
-    except (ValueError, TypeError, KeyError):
-        return math.inf
 
 
 class WeightSchedule(TrainerCallback):
@@ -136,61 +145,3 @@ class WeightSchedule(TrainerCallback):
         for i, spec in enumerate(self.specs):
             if spec.schedule:
                 self.trainer.reward_weights[i] = spec.weight_at(state.global_step)
-
-
-def _logged_early(state: TrainerState, key: str) -> list[float]:
-    """Return what was logged under a key so far, at the one log that is early enough to warn; at any other nothing."""
-    early = max(2, min(EARLY, state.max_steps // (4 * max(1, int(state.logging_steps)))))
-    found = [row[key] for row in state.log_history if key in row]
-    return found if key in state.log_history[-1] and len(found) == early else []
-
-
-class MostCutOff(TrainerCallback):
-    """Warn of a GRPO run of which most completions are cut off: what has no answer earns nothing for it."""
-
-    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Look at the shares of the first logs."""
-        shares = _logged_early(state, CUT_OFF)
-        if shares and state.is_world_process_zero and (mean := sum(shares) / len(shares)) > 0.5:
-            said = f"{mean:.0%} of completions were cut off at max_completion_length: {args.max_completion_length}"
-            todo = "raise it, or begin with a model that ends its answers, as stage sft teaches it"
-            print(f"grpo  warning: {said}, before they had an answer; {todo}", flush=True)
-
-
-class NoneRight(TrainerCallback):
-    """Warn of a GRPO run in which the reward that compares with the rows stays 0 while others differ: form is learnt.
-
-    `name` is that reward's.
-    """
-
-    def __init__(self, name: str):
-        self.name = name
-
-    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Look at the means of the first logs; where no group differs `FlatGroups` says so."""
-        means = _logged_early(state, f"rewards/{self.name}/mean")
-        differ = any(row.get(FLAT, 1.0) != 1.0 for row in state.log_history)
-        if means and not any(means) and differ and state.is_world_process_zero:
-            said = f"{self.name} was 0 for all completions of the first {len(means)} logs, and other rewards differ"
-            todo = "see completions/; use easier problems, or a model that solves some of them"
-            print(f"grpo  warning: {said}, so that form is learnt and no answers; {todo}", flush=True)
-
-
-class FlatGroups(TrainerCallback):
-    """Warn of a GRPO run in which no group has had two different rewards: it learns nothing."""
-
-    def on_log(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Look at all logs so far, those before a checkpoint too."""
-        if _logged_early(state, FLAT):
-            self.on_train_end(args, state, control)
-
-    def on_train_end(self, args: Any, state: TrainerState, control: Any, **kwargs: Any) -> None:
-        """Say that nothing was learnt, where that is so; TRL calls groups without any reward different."""
-        logged = [row for row in state.log_history if FLAT in row]
-        scored = [row for row in logged if not math.isnan(math.nan if row.get("reward") is None else row["reward"])]
-        if not logged or any(row[FLAT] != 1.0 for row in scored) or not state.is_world_process_zero:
-            return
-        said = f"mean {sum(row['reward'] for row in scored) / len(scored):.4g}" if scored else "none of them had any"
-        found = f"warning: in none of the {state.global_step} steps had a group two different rewards ({said})"
-        advice = "use easier or harder problems, a reward that pays in part, a higher temperature or num_generations"
-        print(f"grpo  {found}, so nothing is learnt; {advice}; completions/ has what was scored", flush=True)

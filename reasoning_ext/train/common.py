@@ -65,8 +65,10 @@ def trainer_arguments(config: Any, loaded: Loaded, rows: Any, held_out: Any) -> 
     }
 
 
-def train(trainer: Any, run: RunDir, stage: str) -> int:
+def train(trainer: Any, run: RunDir, recipe: Recipe, problems: Any = None, contract: Any = None) -> int:
     """Train from the start or from the run's last complete checkpoint, and save the model.
+
+    `problems` are answered as it trains, see `held_out.Problems`, by the `contract` of the model's template.
 
     Returns 0, or the exit code for the signal that stopped it, 130 for Ctrl-C; a checkpoint has been saved then. Raises
     DiskError where there is no room for two checkpoints, DataError where the rows did not fill a single step.
@@ -75,6 +77,9 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
 
     from reasoning_ext.runs.interrupt import Interrupt
     from reasoning_ext.train.callbacks import AlreadyTrained, RunRecorder
+    from reasoning_ext.train.health import HealthWatch
+    from reasoning_ext.train.held_out import HeldOut
+    from reasoning_ext.train.tracked import tracked_training
 
     # a checkpoint holds what is trained, with AdamW's two moments
     trained = sum(p.numel() * p.element_size() for p in trainer.model.parameters() if p.requires_grad)
@@ -83,9 +88,13 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
     if text := too_few(getattr(trainer.train_dataset, "num_rows", None), batch, "batch"):
         raise DataError("dataloader_drop_last", text, code="too_few_rows")
     trainer.create_model_card = lambda *args, **kwargs: None  # TRL's says nothing of this run
-    with Interrupt() as interrupt:
+    watch = HealthWatch(trainer, run, recipe.values)
+    with Interrupt() as interrupt, tracked_training(trainer, run, watch):
         trainer.remove_callback(PrinterCallback)
-        trainer.add_callback(RunRecorder(run, stage, trainer, interrupt))
+        held_out = [HeldOut(problems, trainer, contract, run, interrupt, watch)] if problems else []
+        # what is broken is not measured, and what is saved at a step is measured before
+        for callback in (watch, *held_out, RunRecorder(run, recipe.stage, trainer, interrupt, watch)):
+            trainer.add_callback(callback)
         try:
             trainer.train(resume_from_checkpoint=str(run.checkpoint) if run.checkpoint else None)
         except AlreadyTrained:
@@ -93,8 +102,11 @@ def train(trainer: Any, run: RunDir, stage: str) -> int:
                 trainer._load_best_model()
         if trainer.state.global_step == 0:
             raise DataError("dataset_name", "the rows do not fill one step; use more rows or smaller batches")
-        if interrupt.requested and trainer.state.global_step < trainer.state.max_steps:
+        left = trainer.state.global_step < trainer.state.max_steps or any(one.cut_off for one in held_out)
+        if interrupt.requested and left:  # the last measurement may be left alone
             return interrupt.code
+    for measured in held_out:
+        measured.settle()
     trainer.save_model()
     if is_main():
         write_run_card(run.path)

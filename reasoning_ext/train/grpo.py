@@ -18,12 +18,15 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
 from reasoning_ext.runs.folder import RunDir, say
 from reasoning_ext.scoring.call import build_rewards, decode_with
-from reasoning_ext.scoring.spec import RewardSpec, needed_columns
+from reasoning_ext.scoring.spec import RewardSpec, needed_columns, parse_audits
 from reasoning_ext.think.render import render_prompt
 from reasoning_ext.think.template import Contract, decoder
-from reasoning_ext.train.callbacks import FlatGroups, MostCutOff, NoneRight, WeightSchedule
+from reasoning_ext.train.audit import Audit
+from reasoning_ext.train.callbacks import WeightSchedule
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
+from reasoning_ext.train.held_out import held_out_problems
 from reasoning_ext.train.reference import check_reference, load_reference_as
+from reasoning_ext.train.refill import draw_with
 from reasoning_ext.train.refusals import refusals
 
 
@@ -39,7 +42,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     config = build_config(GRPOConfig, GRPO_CONFIG, recipe, **own)
     source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
     tokenizer, contract = source.load_tokenizer()
-    columns, rows = {"prompt": "stage grpo"} | needed_columns(specs), []
+    audits = parse_audits(recipe.get("audit"), recipe.folder)
+    columns, rows = {"prompt": "stage grpo"} | needed_columns([*specs, *audits]), []
     sets = [prepare(options, specs=specs), *([prepare(options, TEST, specs=specs)] if config.do_eval else [])]
     for prepared in sets:
         check_columns(columns_of(prepared.rows), columns)
@@ -53,6 +57,7 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     rewards = build_rewards(specs)
     sets[0].write(run.path)
     write_problems(run.path, sets[0].rows)
+    problems = held_out_problems(recipe, sets[0].rows, specs)
     loaded = load_to_train(source)
     end_at_turns(loaded.tokenizer, loaded.contract)
     decode_with(rewards, decoder(loaded.tokenizer, loaded.contract))
@@ -62,11 +67,13 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
         trainer = GRPOTrainer(reward_funcs=rewards, **trainer_arguments(config, loaded, *[*rows, None][:2]))
     if config.beta:
         check_reference(trainer, source, "beta", "write 0, or merge_adapter: true")
-    judges = [NoneRight(spec.name) for spec in specs if spec.columns][:1]
-    for callback in (WeightSchedule(trainer, specs), FlatGroups(), MostCutOff(), *judges):
-        trainer.add_callback(callback)
+    rates = draw_with(trainer, run, specs, recipe.get("skip_known"), recipe.get("refill"))
+    trainer.add_callback(WeightSchedule(trainer, specs))
+    trainer.add_callback(Audit(trainer, audits, decoder(loaded.tokenizer, loaded.contract)))
     with watched(trainer.model, config.max_completion_length):
-        return train(trainer, run, "grpo")
+        if not (code := train(trainer, run, recipe, problems, loaded.contract)):
+            rates.write_prompts()
+    return code
 
 
 def end_at_turns(tokenizer: Any, contract: Contract) -> None:

@@ -13,6 +13,7 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import SFT_CONFIG
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
+from reasoning_ext.train.held_out import held_out_problems
 from reasoning_ext.train.loss import weigh
 from reasoning_ext.train.refusals import refusals
 from reasoning_ext.train.token_rows import TokenOptions, TokenRows
@@ -32,9 +33,10 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
     how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
     rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    problems = held_out_problems(recipe, rows.sets[0].rows)
     loaded = load_to_train(source)
     rows.keep(run.path, loaded)
     weighted = weigh(loaded.model, loaded.tokenizer, config) if loss.weighted else {}
     with refusals(recipe.values, "SFTTrainer"):
         trainer = SFTTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out), **weighted)
-    return train(trainer, run, "sft")
+    return train(trainer, run, recipe, problems, loaded.contract)

@@ -1,6 +1,7 @@
 """What rows and tokenizer tell `check`: template, lengths, duplicates, the arithmetic of batches, and what users forget."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -97,6 +98,8 @@ CASES = [  # recipe, rows, level, key, code, a part of what is said
     (SFT + "eval_strategy: steps\neval_steps: 5\n", SFT_ROWS, "error", "dataset_test_split", "unusable_data", ""),
     (GRPO.replace("size: 8", "size: 128"), SFT_ROWS, "error", "dataset_name", "too_few_rows", "takes 32"),
     (GRPO.replace("size: 8", "size: 64"), SFT_ROWS, "", "dataset_name", "", ""),
+    (GRPO + "skip_known: {}\n", SFT_ROWS, "warning", "skip_known", "surprising_value", "0.62 epochs"),
+    (GRPO.replace("steps: 5", "steps: 12") + "skip_known: {}\n", SFT_ROWS, "", "skip_known", "", ""),
     (SFT, [{"prompt": f"{i}?", "completion": text} for i, text in enumerate(TORN)], "warning", "dataset_name", "torn_thought",
      "2 of 5"),
     (SFT + "pad_token: <|nowhere|>\n", SFT_ROWS, "error", "pad_token", "wrong_value", "<|nowhere|>"),
@@ -165,6 +168,27 @@ def test_the_models_context_is_held_against_the_longest_row(config, found, check
     file.write_text(json.dumps(kept | config if config else config))
     warnings = [problem.text for problem in check().problems if "context" in problem.text]
     assert len(warnings) == bool(found) and all(f"the model's context is {found}" in text for text in warnings)
+
+
+def test_what_a_strategy_reads_is_held_against_the_context(check):
+    (check.folder / "e.jsonl").write_text(json.dumps({"question": "1" * 120, "answer": "1" * 120}) + "\n")
+    listed = (
+        "{refine: {rounds: 1}}, {refine: {rounds: 2, max_completion_length: 57}}, greedy, {cot: {examples: ./e.jsonl}}"
+    )
+    entry = f"strategies: [{listed}]\n"
+    config = check.folder / "model" / "config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 2000}))
+    assert not [one for one in check(EVAL + entry).problems if one.code == "too_long"]
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": 300}))
+    first, second, shown = [one for one in check(EVAL + entry).problems if one.code == "too_long"]
+    assert shown.key == "strategies.3.cot.max_completion_length" and "write" in shown.hint
+    come = [int(re.search(r"come to (\d+)", one.found)[1]) for one in (first, second)]
+    assert come[1] - come[0] == 3 * (57 - 56) and come[0] > 3 * 56 + 200  # a digit is a token
+    assert (first.level, first.key) == ("warning", "strategies.0.refine.max_completion_length")
+    assert first.line == (EVAL + entry).count("\n") and f" {(300 - come[0] + 3 * 56) // 3} in" in first.hint
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"max_position_embeddings": come[0] - 1}))
+    first, second = [one for one in check(EVAL + entry).problems if one.code == "too_long"]
+    assert "max_completion_length: 55 " in first.hint
 
 
 def test_a_stream_is_looked_at_without_being_read_whole(check):

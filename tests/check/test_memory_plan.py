@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 from conftest import ROOT
 
+from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.keys import OF_KEYS, broken_rules
 from reasoning_ext.check.memory.check import MemoryReport, cost_line, find_card, parse_card, report_memory
 from reasoning_ext.check.memory.plan import GIB, plan
 from reasoning_ext.check.memory.setup import fused_head, setup_of
-from reasoning_ext.check.memory.shapes import config_of
+from reasoning_ext.check.memory.shapes import config_of, shape_of
 from reasoning_ext.check.rules import context_too_short
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.load import load_recipe, load_recipes
@@ -187,6 +188,22 @@ def test_an_evaluation_is_planned_for_its_largest_model(recipe_of):
     assert found.plan.setup.shape.layers == 40 and not found.fits
 
 
+def test_an_evaluation_is_planned_with_the_longest_prompt_and_the_reward_models_of_its_strategies(recipe_of):
+    values = {"stage": "eval", "model_name_or_path": "Qwen/Qwen3-0.6B", "max_completion_length": 100}
+    plain = report(recipe_of(values), "16GB").plan
+    refined = report(recipe_of(values | {"strategies": [{"refine": {"rounds": 1}}]}), "16GB").plan
+    curve = report(recipe_of(values | {"thinking_curve": True}), "16GB").plan
+    assert (plain.setup.completion, plain.setup.reward_models) == (100, 0)
+    assert refined.setup.prompt > curve.setup.prompt == plain.setup.prompt + 100 and refined.peak > plain.peak
+    longer = recipe_of(values | {"strategies": [{"greedy": {"max_completion_length": 900}}]})
+    assert report(longer, "16GB").plan.setup.completion == 900
+    judged = recipe_of(
+        values | {"strategies": [{kind: {"n": 4, "by": "Qwen/Qwen3-1.7B"}} for kind in ("best_of", "weighted_vote")]}
+    )
+    parts = report(judged, "16GB").plan.shown()["generation"]
+    assert parts["reward models"] == shape_of(config_of("Qwen/Qwen3-1.7B")).parameters * 2
+
+
 def test_whether_logits_are_whole_is_read_off_the_installed_trl():
     import trl.trainer.dpo_trainer as dpo
     import trl.trainer.grpo_trainer as grpo
@@ -286,6 +303,31 @@ def test_the_plan_for_machines_is_in_bytes_and_a_model_without_a_known_config_is
 def test_the_cost_is_reckoned_at_a_stated_rate(facts, rate, said, recipe_of):
     line = cost_line(recipe_of(SFT), facts, rate)
     assert said in line and bool(line) == bool(said)
+
+
+def test_answers_to_held_out_problems_are_counted_in_memory_and_cost(planned, recipe_of):
+    asked = {"eval_problems": {"n": 100, "samples": 1}, "eval_steps": 50}
+    plain, held, long = (
+        planned(SFT | more).phases
+        for more in ({}, asked, asked | {"eval_problems": {"n": 2, "samples": 4, "max_completion_length": 4096}})
+    )
+    assert plain["training"] == held["training"] and {*held} - {*plain} == {"held-out problems"}
+    assert held["held-out problems"].kv_cache == 8 * 2048 * 144 * 1024 == long["held-out problems"].kv_cache / 2
+    assert held["held-out problems"].optimizer_states == plain["training"].optimizer_states
+    facts = batch_facts(recipe_of(SFT | asked | {"max_steps": 120}), {})
+    assert facts["held_out_completions"] == 4 * 200
+    assert "800 completions of held-out problems, up to 1.64M tokens" in cost_line(recipe_of(SFT | asked), facts, None)
+
+
+def test_what_a_refill_draws_at_most_is_counted_in_the_cost(recipe_of):
+    grpo = {"stage": "grpo", "reward_funcs": ["math_answer"], "per_device_train_batch_size": 64, "max_steps": 10}
+    for refill, more in ((False, 0), (True, 1920), ({"rounds": 2}, 1280)):
+        recipe = recipe_of(QWEN | grpo | {"max_completion_length": 100, "refill": refill, "use_vllm": True})
+        facts = batch_facts(recipe, {})
+        assert facts.get("refilled_completions", 0) == more
+        tokens = f"{(64 * 10 + more) * 100 / 1000:g}k tokens"
+        line = cost_line(recipe, facts, None)
+        assert tokens in line and ("by refill" in line) is bool(more)
 
 
 def test_a_run_that_may_not_fit_the_card_is_warned_of_and_check_refuses_it(tmp_path, monkeypatch):

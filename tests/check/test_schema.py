@@ -21,7 +21,10 @@ jsonschema = pytest.importorskip("jsonschema", reason="needs jsonschema, which t
 
 RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("examples/**/*.yaml")])
 # they hold mappings with keys of their own
-NESTED = {"trace_filters", "datasets", "decontaminate", "reward_funcs", "strategies", "thinking_curve"}
+NESTED = {
+    "trace_filters", "datasets", "decontaminate", "reward_funcs", "strategies", "thinking_curve", "skip_known", "refill",
+    "health", "audit",
+}  # fmt: skip
 
 # What stands below `stage: ...`; the loader and the schema accept each of them.
 GOOD = [
@@ -36,6 +39,8 @@ GOOD = [
     ("grpo", "reward_funcs: [exact_answer, {math_answer: }, {think_format: {weight: 0, gate: math_answer}}]"),
     ("grpo", "reward_funcs: [{length_penalty: {schedule: {linear: {0: 1.0, 200: 0.1}}, max_tokens: 64}}]"),
     ("grpo", "reward_funcs: [{math_answer: {when: {task: math, kind: [a, 1]}, timeout: 20, isolate: true}}]"),
+    ("grpo", "skip_known: {above: 1, below: null, retry_after: 9}\nrefill: {rounds: 2}"),
+    ("grpo", "skip_known: {}\nrefill: true"),
     ("sample", "num_generations: 4\nmin_reward: 1\nkeep: 2\nreward_funcs: [math_answer]"),
     ("eval", "models: {base: a/b}"),
     ("eval", "models: [a/b, c/d]\ntop_p: 0.9"),
@@ -67,12 +72,15 @@ BAD = [
     ("eval", "strategies: [gredy]", "gredy"),
     ("eval", "strategies: [{best_of: {n: 8, bye: step_check}}]", "bye"),
     ("eval", "thinking_curve: 0.5", "thinking_curve"),
+    ("grpo", "skip_known: true", "skip_known"),
+    ("grpo", "refill: 3", "refill"),
     ("eval", "models: 3", "models"),
     ("dpoo", "seed: 0", "stage"),
 ]
 NESTED_BAD = [
     "datasets: [{dataset_name: a/b, wieght: 2}]", "datasets: [{dataset_name: a/b, num_rows: many}]",
     "datasets: [{dataset_format: math}]", "datasets: [a/b]", "trace_filters: {corect: true}",
+    "health: {kl_hig: 1}", "health: {nan: few}", "health: {nan: -1}",
     "trace_filters: {min_tokens: few}", "decontaminate: [{dataset_name: a/b, dataset_train_split: train}]",
     "decontaminate: [{dataset_config: main}]",
 ]  # fmt: skip

@@ -192,7 +192,7 @@ def test_what_is_not_known_is_not_called_held_out_and_no_code_of_others_is_run_f
     assert said == "" and len(unknown) == 1 and found["sft"].figure(range(1)) == {} and not Path("ran").exists()
     answers = [{"rewards": {"r": 1.0}, "prompt_index": 0, "completion": "x", "tokens": 1, "finished": True}]
     answers = [row | {"sample_index": i} for row in answers for i in (-1, 0)]
-    assert "in training data" not in metrics(answers, "r", found["sft"])
+    assert "in training data" not in metrics(answers, "r", found["sft"].figure)
     assert not overlaps(evaluation, ["1"], [run])["sft"].unknown and Path("ran").exists()  # listed with the recipes
 
 

@@ -18,6 +18,7 @@ from conftest import ROOT
 from copies import environment, small_copy
 from pages import PAGES, commands
 
+from reasoning_ext.check.seeds import split_seeds
 from reasoning_ext.cli import app, split_overrides
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.load import load_recipes
@@ -62,7 +63,8 @@ def outputs():
 
 def check_recipes(arguments):
     """Load the recipes that `run` or `check` is given, those that are not a reader's own."""
-    paths, overrides = split_overrides([one for one in arguments if one not in ("--offline", "--no-code", "--json")])
+    rest, _ = split_seeds([one for one in arguments if one not in ("--offline", "--no-code", "--json")])
+    paths, overrides = split_overrides(rest)
     load_recipes([path for path in paths if not MINE.search(path)] or ["recipes/tiny"], overrides)
 
 

@@ -16,6 +16,7 @@ from pages import PAGES, blocks, without_fences
 
 from reasoning_ext.recipe.keys import STAGES
 from reasoning_ext.recipe.known_keys import stage_keys
+from reasoning_ext.runs.health import RULES
 from reasoning_ext.scoring.spec import parse_rewards
 
 DOCS = ROOT / "docs"
@@ -79,6 +80,15 @@ def test_tables_and_figures_are_those_of_the_result_files():
     assert all(row in tutorial for row in script(ROOT / "benchmarks" / "hacked_reward.py").table(hacked).splitlines())
 
 
+def test_every_health_rule_told_of_its_fault_in_time_and_none_of_a_healthy_run(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    planted = script(ROOT / "benchmarks" / "planted_faults.py")
+    rows = json.loads((ROOT / "benchmarks" / "results" / "planted_faults.json").read_text())["rows"]
+    assert [one for row in rows for one in planted.misses(row)] == []
+    assert len(rows) == 5 and list(rows[0]["faults"]) == [rule.name for rule in RULES]
+    assert planted.table(rows[0]["faults"]) in (DOCS / "reading_a_run.md").read_text()
+
+
 def test_links_and_pictures_of_the_pages_exist():
     broken = []
     for page in PAGES:
@@ -99,7 +109,8 @@ def test_every_picture_is_drawn_by_the_script_or_by_a_command(tmp_path):
     drawn = {f"{name}.svg" for name in script(DOCS / "scripts" / "pictures.py").PICTURES}
     named = {name for page in PAGES for name in re.findall(r"\]\([^)]*pictures/([\w.]+)\)", page.read_text())}
     # which `reasoning-ext report --curves` writes of the demos, and a benchmark
-    assert drawn == named - {"tiny_curves.png", "smollm2_curves.png", "inference_scaling.png"}
+    by_benchmarks = {"inference_scaling.png", "inference_scaling_real.png"}
+    assert drawn == named - {"tiny_curves.png", "smollm2_curves.png"} - by_benchmarks
     assert {file.name for file in (DOCS / "pictures").iterdir()} == named
 
 

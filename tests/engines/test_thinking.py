@@ -92,6 +92,20 @@ def test_what_is_cut_and_put(case):
     assert all(one.thinking_budget is one.min_thinking is None for one, _ in engine.asked)
 
 
+@pytest.mark.parametrize(
+    ("says", "least", "most", "text"),
+    [
+        ({"": "<think>aaa", "<think>aaa</think>": ""}, 1, 12, "<think>aaa</think>"),  # 10 letters, and 2 tokens
+        ({"": "<think>aaa"}, 1, 11, "<think>aaa"),
+        ({"": "<think>aaa"}, 5, 11, "<think>aaa"),
+    ],
+)
+def test_what_is_forced_never_goes_over_the_most(says, least, most, text):
+    settings = SamplingSettings(most, min_thinking=least)
+    [[found]] = ThinkingEngine(Scripted(says)).generate([QUESTION], [(0, 0)], settings)
+    assert (found.text, found.tokens <= most, found.forced > 0) == (text, True, text.endswith(">"))
+
+
 def test_a_round_in_which_a_server_has_nothing_to_say_leaves_the_log_probability():
     engine = Scripted({"": "<think>aa", "<think>aa</think>": ""})
     whole = engine.generate

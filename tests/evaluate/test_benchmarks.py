@@ -7,9 +7,11 @@ from reasoning_ext.rewards.choice_answer import choice_answer
 
 from reasoning_ext.check import check
 from reasoning_ext.check.keys import check_recipe
+from reasoning_ext.check.named_inputs import input_sources
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
 from reasoning_ext.evaluate.published import print_published
+from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.benchmarks import BENCHMARKS, benchmark_line, changed
 from reasoning_ext.recipe.known_keys import stage_keys
 from reasoning_ext.recipe.load import load_recipe
@@ -38,6 +40,18 @@ def test_a_benchmark_sets_defaults_at_its_own_line_that_break_no_rule(name, writ
     found = check_recipe(recipe, run=False)
     assert not found.errors and [problem.code for problem in found.problems] == ["benchmark"]
     assert yaml.safe_load(yaml.safe_dump(recipe.values)) == recipe.values  # as the run's folder has it
+
+
+def test_a_benchmark_is_asked_alone_with_a_sentence_and_behind_examples(write_recipe):
+    for name, examples in (("gsm8k", "word_problems"), ("svamp", "word_problems"), ("math500", "competition")):
+        recipe = load(write_recipe, f"{name}\ndataset_name: ./mine.jsonl\n")
+        found = parse_strategies(recipe, [])
+        assert [one.kind for one in found] == ["greedy", "cot", "cot"] and len(found[2].turns) == 8
+        assert (
+            examples in benchmark_line(recipe)
+            and input_sources(recipe, [])[f"examples {examples}"] == found[2].examples
+        )
+    assert parse_strategies(load(write_recipe, "gsm8k\nstrategies: [greedy]\n"), [])[0].label == "greedy"
 
 
 def test_what_a_recipe_or_the_command_line_says_wins(write_recipe):
@@ -109,6 +123,23 @@ def test_a_task_of_the_harness_has_no_rows_or_rewards_of_ours(write_recipe, tmp_
     }
     monkeypatch.setattr("reasoning_ext.check.rules_benchmarks.find_spec", lambda name: None)
     assert [problem.code for problem in check_recipe(recipe).errors] == ["missing_lm_eval"]
+
+
+@pytest.mark.parametrize(
+    ("files", "named"),
+    [
+        ("{test: [a.jsonl, b.jsonl]}", ["a.jsonl", "b.jsonl"]),
+        ("a.jsonl", ["a.jsonl"]),
+        ("[a, b]", ["a", "b"]),
+        ("", []),
+    ],
+)
+def test_the_rows_of_a_task_of_ones_own_are_inputs(files, named, write_recipe, tmp_path):
+    recipe = load(write_recipe, "lm_eval:./task.yaml\n")
+    (tmp_path / "task.yaml").write_text(f"doc_to_text: !function x.f\ndataset_kwargs: {{data_files: {files}}}\n")
+    found = input_sources(recipe, [])
+    assert [found[what] for what in found if what.startswith("rows of the benchmark")] == named
+    assert found["benchmark"] == str(tmp_path / "task.yaml")
 
 
 def test_every_published_figure_is_printed_with_its_setting_and_source(write_recipe, capsys):

@@ -183,3 +183,13 @@ def test_what_is_printed(write, capsys):
     compare_and_print([write("steps", steps)], None, "greedy", 0)
     said = capsys.readouterr().out
     assert "checkpoint-20 has the highest greedy, 80.0 %, from which checkpoint-10, 75.0 %, is the earliest" in said
+
+
+def test_a_folder_of_seeds_stands_for_all_of_its_runs(write, tmp_path, capsys):
+    for seed in (0, 1, 2):
+        write(f"eval/seed_{seed}", SOLVES, {"seed": seed})
+    compare_and_print([tmp_path / "eval"], None, "greedy", 0)
+    assert "greedy on the same 15 problems, 3 seeds" in capsys.readouterr().out
+    write("eval/seed_3", SOLVES, {"seed": 3}, done=False)
+    with pytest.raises(UserError, match="seed_3, a run that has not finished"):
+        compare_and_print([tmp_path / "eval"], None, "greedy", 0)

@@ -10,8 +10,8 @@ from reasoning_ext import think
 from reasoning_ext.engines.base import Completion, SamplingSettings
 from reasoning_ext.evaluate.answers import Answers, Request
 from reasoning_ext.evaluate.curve import closing_of, difficulty, piece_ends, print_curves, read_thoughts, thinking_curve
-from reasoning_ext.recipe.keys import ThinkingCurve
 from reasoning_ext.recipe.load import load_recipe
+from reasoning_ext.recipe.records import ThinkingCurve
 from reasoning_ext.runs.folder import finish, open_run
 from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.spec import parse_rewards
@@ -46,14 +46,14 @@ class Engine:
         pass
 
 
-def curve_of(path, engine, problems=8, cuts=None, samples=()):
+def curve_of(path, engine, problems=8, cuts=None, samples=(), judge="math_answer", file="answers.jsonl"):
     """Return the curve of a model that answers so many problems, whose golds are their numbers and 1."""
     path.mkdir(exist_ok=True)
     table = [{"prompt": [{"role": "user", "content": str(p)}], "answer": str(p + 1)} for p in range(problems)]
-    rewards = build_rewards(parse_rewards(["math_answer"], path), tolerated=0)
-    answers = Answers(path / "answers.jsonl", "m", table, rewards, lambda: engine)
+    rewards = build_rewards(parse_rewards([judge], path), tolerated=0)
+    answers = Answers(path / file, "m", table, rewards, lambda: engine)
     [plain] = answers.draw(Request([(p, g) for p in range(problems) for g in (-1, *samples)], SETTINGS))
-    return thinking_curve(answers, plain, cuts or ThinkingCurve(), SETTINGS, "math_answer")
+    return thinking_curve(answers, plain, cuts or ThinkingCurve(), SETTINGS, judge.rpartition(":")[2])
 
 
 def test_an_answer_that_is_there_after_half_the_thought(tmp_path):
@@ -209,6 +209,16 @@ def test_a_finished_evaluation_is_given_a_curve_later_and_draws_nothing_else(tmp
     assert figures["greedy"][0] == 1.0 and shares == [1.0, 0.0, 1.0, 1.0]
     assert "[b]m" in said and re.search(r"best thinking budget .*4 tokens", said)
     assert open_run(recipe.output_dir, recipe.values, {}).done
+
+
+def test_where_no_cut_thought_can_be_judged_there_is_no_curve_and_without_samples_no_thirds(tmp_path):
+    whole = curve_of(tmp_path, Engine())
+    assert whole["terciles"] == {} and whole["points"][-1]["accuracy"][0] == 1.0  # there are greedy completions alone
+    (tmp_path / "mine.py").write_text(
+        "def whole(completions, **kwargs):\n"
+        f"    return [1.0 if '{WORDS}' in one[-1]['content'] else None for one in completions]\n"
+    )
+    assert curve_of(tmp_path, Engine(), judge="./mine.py:whole", file="silent.jsonl") == {}
 
 
 def test_nothing_is_printed_without_curves(capsys):

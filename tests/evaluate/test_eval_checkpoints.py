@@ -1,6 +1,7 @@
 """`models: runs/x/checkpoint-*`: one model a checkpoint, in the order of their steps, wherever models are asked for."""
 
 import json
+import shutil
 
 import pytest
 
@@ -10,7 +11,7 @@ from reasoning_ext.check.named_inputs import input_sources
 from reasoning_ext.check.rows import tokenizer_source
 from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.load import load_recipe
-from reasoning_ext.runs.folder import open_run
+from reasoning_ext.runs.folder import RunDirError, fingerprint, finish, open_run
 from reasoning_ext.runs.outcomes import outcomes, series
 
 STEPS = ("checkpoint-9", "checkpoint-10", "checkpoint-100")
@@ -27,6 +28,7 @@ def make(tmp_path, monkeypatch, rows_file, write_recipe):
         for name in (*steps, "."):
             (tmp_path / "runs" / "grpo" / name).mkdir(exist_ok=True)
             (tmp_path / "runs" / "grpo" / name / "config.json").write_text('{"model_type": "llama"}')
+            (tmp_path / "runs" / "grpo" / name / "COMPLETE").write_text("{}")
         (tmp_path / "runs" / "grpo" / "checkpoint-0").touch()  # no folder
         if done:
             (tmp_path / "runs" / "grpo" / "DONE").write_text("{}")
@@ -81,6 +83,33 @@ def test_a_pattern_may_wait_for_the_recipe_that_makes_its_checkpoints(make, tmp_
 def test_a_pattern_that_nothing_fits_is_said_at_its_key(make, models, code, key):
     [problem] = check_recipe(make(models)[0], run=False).errors
     assert (problem.code, problem.line, problem.key) == (code, 2, key)
+
+
+def test_a_checkpoint_that_is_not_written_to_its_end_is_refused(make, tmp_path, wording):
+    recipe, _ = make("runs/grpo/checkpoint-*")
+    (tmp_path / "runs" / "grpo" / "checkpoint-100" / "COMPLETE").unlink()
+    [problem] = check_recipe(recipe, run=True).errors
+    assert (problem.code, problem.key) == ("unusable_model", "models.checkpoint-100")
+    wording(problem)
+
+
+def test_an_evaluation_goes_on_with_the_checkpoints_that_have_come(make, tmp_path):
+    def opened(steps):
+        recipe, _ = make("runs/grpo/checkpoint-*", steps)
+        inputs = {what: fingerprint(source) for what, source in input_sources(recipe, []).items()}
+        run = open_run(recipe.output_dir, recipe.values, inputs)
+        (run.path / "answers.jsonl").touch()
+        finish(run.path, 1.0) if not run.done else None
+        return run.done
+
+    assert [opened(STEPS[:2]), opened(STEPS[:2]), opened(STEPS), opened(STEPS)] == [False, True, False, True]
+    with (tmp_path / "runs" / "grpo" / STEPS[0] / "model.safetensors").open("w") as file:
+        file.write("trained anew")
+    with pytest.raises(RunDirError, match=f"model {STEPS[0]} files:"):
+        opened(STEPS)
+    shutil.rmtree(tmp_path / "runs" / "grpo" / STEPS[0])
+    with pytest.raises(RunDirError, match="-> not set"):
+        opened(STEPS[1:])
 
 
 def test_what_is_a_series_of_checkpoints():

@@ -7,14 +7,16 @@ import random
 from dataclasses import replace
 
 import pytest
+from tracked_runs import read_back
 
 import reasoning_ext.evaluate.stage as module
-from reasoning_ext.data.columns import DataError
 from reasoning_ext.engines.base import Completion, EngineError
+from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.metrics import interval, majority_right, metrics, pass_at_k
 from reasoning_ext.evaluate.stage import run_eval
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.folder import open_run
+from reasoning_ext.runs.tracking import numbers
 from reasoning_ext.scoring.call import RewardError
 from reasoning_ext.scoring.spec import parse_rewards
 
@@ -100,10 +102,10 @@ def test_maj_at_k_counts_the_answers_of_the_first_k_samples():
 
 
 def test_nothing_to_judge_is_an_error():
-    with pytest.raises(DataError, match="2 of them"):
+    with pytest.raises(KeyProblem, match="2 of them"):
         metrics(answers([None], -1) + answers([None]), "right")
     for rows in (answers([None], -1), answers([1.0], -1) + answers([None]), answers([None], -1) + answers([1.0])):
-        with pytest.raises(DataError):
+        with pytest.raises(KeyProblem):
             metrics(rows, "right")
 
 
@@ -221,3 +223,12 @@ def test_labels_are_text_in_the_tables_title_too(capsys):
     module.print_table(dict.fromkeys(("[red]a[/red]", "[/]", "b\x1b[2J\u202e"), figures))
     out = capsys.readouterr().out
     assert out.count("[red]a[/red]") == out.count("[/]") == 2 and "\x1b" not in out and "\u202e" not in out
+
+
+def test_an_evaluation_is_in_its_tracker_as_in_its_file(evaluate):
+    folder = evaluate(Engine(lambda p, g: ""), more="report_to: tensorboard\n")
+    figures = json.loads((folder / "eval.json").read_text())
+    _, found, texts = read_back("tensorboard", folder.parent, folder)
+    logged = {key: steps[0][1] for key, steps in found.items()}
+    assert logged == pytest.approx(numbers("tiny", figures["tiny"])) and logged["tiny/greedy"] == 1.0
+    assert any("3+0?" in text for text in texts)

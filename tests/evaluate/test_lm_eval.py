@@ -9,10 +9,12 @@ from conftest import TINY
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from reasoning_ext.errors import UserError
-from reasoning_ext.evaluate.lm_eval import figures
+from reasoning_ext.evaluate.compare import read_evaluation
+from reasoning_ext.evaluate.lm_eval import answers, figures
 from reasoning_ext.evaluate.metrics import interval
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.runs.outcomes import outcomes
 
 pytest.importorskip("lm_eval")
 # what follows what; 9 would follow an end that is none
@@ -77,6 +79,11 @@ def test_a_local_task_has_the_figure_of_our_own_eval_on_the_same_rows_and_prompt
     assert ours["greedy"] == theirs["exact_match"] == interval([1.0] * 3 + [0.0] * 3)
     assert ours["problems"] == theirs["problems"] == len(GOLDS) and ours["thinks"][0] == 1.0
     assert "exact_match" in capsys.readouterr().out
+    lines = [json.loads(line) for line in (tmp_path / "theirs" / "answers.jsonl").read_text().splitlines()]
+    kept = [(line["prompt_index"], line["answer"], line["completion"], line["rewards"]) for line in lines]
+    assert kept == [(i, gold, "7", {"exact_match": float(gold == "7")}) for i, gold in enumerate(GOLDS)]
+    assert outcomes("greedy", lines) == {"tiny": {i: float(gold == "7") for i, gold in enumerate(GOLDS)}}
+    assert read_evaluation(tmp_path / "theirs").answers == lines
     (tmp_path / "theirs" / "DONE").unlink()  # as where a run was killed before its next model
     (tmp_path / "theirs" / "eval.json").write_text(json.dumps({"tiny": {"problems": 1}}))
     assert run(theirs=THEIRS) == [{"problems": 1}]
@@ -111,3 +118,21 @@ def test_figures_have_the_harness_names_and_our_intervals():
     made = figures({"a": other, "group": {"acc,none": 0.5}}, samples)
     shares = {"a acc": interval([1.0, 0.0]), "a best": 1.0, "group acc": 0.5}
     assert made == {"problems": 2, "a word_perplexity": 12.3457, **shares}
+
+
+def test_texts_are_kept_by_problem_and_options_are_not():
+    def row(doc, kind, resps, asked, **metrics):
+        given = {"doc_id": doc, "filter": kind, "target": 7, "metrics": [*metrics], **metrics}
+        return given | {"resps": resps, "arguments": [("q", asked)]}
+
+    drawn = {"do_sample": True, "temperature": 0.6}
+    samples = {
+        "a": [row(d, f, [["x"]], {"until": []}, exact=d, note="n") for f in ("strict", "none") for d in (0, 1)],
+        "b": [row(0, "none", [["y"]], drawn, acc=1.0)],
+        "c": [row(0, "none", [[(-1.0, True)], [(-2.0, False)]], " A", acc=1.0), row(1, "none", [[(-1.0, True)]], " A")],
+    }
+    found = answers(samples)
+    assert [(one["prompt_index"], one["sample_index"], one["completion"]) for one in found] == [
+        (0, -1, "x"), (1, -1, "x"), (2, 0, "y"),
+    ]  # fmt: skip
+    assert [one["rewards"] for one in found] == [{"exact strict": d, "exact": d} for d in (0.0, 1.0)] + [{"acc": 1.0}]

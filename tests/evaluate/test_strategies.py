@@ -5,16 +5,21 @@ from dataclasses import replace
 
 import pytest
 from conftest import ROOT
+from reasoning_ext.rewards.math_answer import math_answer
+from reasoning_ext.rewards.step_check import step_check
 
 import reasoning_ext.evaluate.stage as module
+from reasoning_ext.check.cost import batch_facts
 from reasoning_ext.check.keys import check_recipe
+from reasoning_ext.check.named_inputs import input_sources
 from reasoning_ext.engines.base import Completion, begun
 from reasoning_ext.errors import KeyProblem
+from reasoning_ext.evaluate.drawn import most_drawn
 from reasoning_ext.evaluate.scaling import settled
 from reasoning_ext.evaluate.stage import run_eval
 from reasoning_ext.evaluate.strategies import need_logprobs, parse_strategies
 from reasoning_ext.recipe.load import load_recipe
-from reasoning_ext.runs.folder import RunDirError, open_run
+from reasoning_ext.runs.folder import RunDirError, fingerprint, finish, open_run
 from reasoning_ext.scoring.spec import parse_rewards
 
 REWARDS = """
@@ -173,6 +178,34 @@ def test_what_is_added_draws_only_what_is_missing_and_leaves_the_plain_figures(e
         evaluate(says, [], samples=2)
 
 
+def test_examples_of_ours_are_right_and_so_many_of_a_train_file_are_shown(evaluate, tmp_path):
+    for name in ("word_problems", "competition"):
+        rows = [json.loads(line) for line in (ROOT / f"examples/few_shot/{name}.jsonl").read_text().splitlines()]
+        texts = [row["completion"] for row in rows]
+        golds = [["19", "200", "5", "42"], ["14", "7/36", "1", "3"]][name == "competition"]
+        assert math_answer([[{"role": "assistant", "content": text}] for text in texts], golds) == [1.0] * 4
+        assert set(step_check([[{"role": "assistant", "content": text}] for text in texts])) <= {1.0, None}
+    (tmp_path / "train.jsonl").write_text(
+        "".join(json.dumps({"problem": f"{i}?", "solution": "s"}) + "\n" for i in (5, 6, 7))
+    )
+    listed = [{"cot": {"examples": "competition"}}, {"cot": {"examples": "./train.jsonl", "shots": 2}}]
+    figures, engine = evaluate(lambda *_: ("x", 1), listed, problems=1)
+    assert [*figures["strategies"]] == ["cot competition", "cot ./train.jsonl 2"]
+    assert [len(prompt) for prompt in engine.prompts] == [1, 9, 5] and engine.prompts[2][2]["content"] == "6?"
+
+
+def test_what_nobody_judges_is_counted_and_said_in_a_line(evaluate, tmp_path, capsys):
+    judge = REWARDS.replace("[float(", "[None if 'silent' in c[-1]['content'] else float(", 1)
+    (tmp_path / "mine.py").write_text(judge)
+    says = lambda question, *_: ("silent" if "think" in question or "Critique" in question else question[0], 1)  # noqa: E731
+    listed = ["greedy", {"cot": {"prompt": "think"}}, {"refine": {"accept": "always"}}]
+    figures, _ = evaluate(says, listed)
+    plain, silent, refined = figures["strategies"].values()
+    assert plain["accuracy"][0] == 1.0 and silent == refined == {"not judged": 2}
+    said = capsys.readouterr().out
+    assert 'nothing of cot "think" could be judged by same' in said and said.count("could be judged") == 2
+
+
 def walk(question, start, sample, settings):
     """Think in two steps, true in the first half of four samples; the answer follows from the steps."""
     if sample < 0:
@@ -283,6 +316,40 @@ def test_killed_anywhere_an_evaluation_ends_as_one_that_was_not(evaluate, tmp_pa
             assert found == wanted
 
 
+def test_what_check_counts_is_what_is_drawn_or_the_most_that_can_be(evaluate, tmp_path):
+    def says(question, start, sample, settings):
+        if settings.stop or (start and sample >= 0):
+            return walk(question, start, sample, settings)
+        if start or "critique" in question.lower():
+            return f"{start}{question[0]}", 2
+        return f"<think>1+1=2; 2+2=4; 4+4=8</think>{question[0]}", 9
+
+    exact = [
+        "greedy",
+        {"greedy": {"max_completion_length": 30}},
+        {"self_consistency": 3},
+        {"best_of": {"n": 5, "by": "step_check"}},
+    ]
+    exact += [{"cot": {"prompt": "Think."}}, {"refine": {"rounds": 2}}, {"refine": {"rounds": 1, "accept": "always"}}]
+    exact.append({"self_consistency": {"n": 2, "temperature": 0.5}})
+    for name, listed, more in (("exact", exact, ""), ("most", [*exact, {"beam": BEAM}], "thinking_curve: true\n")):
+        evaluate(says, listed, samples=2, out=name, more=more)
+        recipe, found = load_recipe(tmp_path / "r.yaml"), lines(tmp_path / name)
+        specs = parse_rewards(recipe.get("reward_funcs"), recipe.folder)
+        drawn, planned = {(line.get("way", ""), line["sample_index"]) for line in found}, most_drawn(recipe, specs, 20)
+        facts = batch_facts(recipe, {"rows": 2}, specs)
+        assert drawn <= {*planned} and {key for key, draw in planned.items() if draw.sure} <= drawn
+        assert sum(line["tokens"] for line in found) <= facts["most_tokens"]
+        if name == "exact":
+            assert drawn == {*planned} and len(found) == facts["completions"] and "completions_at_least" not in facts
+            assert facts["most_tokens"] == 2 * (20 * (len(drawn) - 1) + 30)
+        else:
+            assert facts["completions_at_least"] <= len(found) <= facts["completions"]
+            assert [way for way, _ in drawn if way.startswith("cut")] and len(drawn) > facts["completions_at_least"] / 2
+    recipe.values["models"] = {"a": "a", "b": "b"}
+    assert batch_facts(recipe, {"rows": 2}, specs)["completions"] == 2 * facts["completions"]
+
+
 def test_what_cannot_be_had_is_said_where_it_is_seen(evaluate, wording):
     with pytest.raises(KeyProblem) as caught:
         evaluate(lambda question, start, sample, settings: ("<think>no step", 3, False), [{"beam": BEAM}])
@@ -340,6 +407,9 @@ WRONG = {
     "cot": "",
     "{cot: {examples: ./nothing.jsonl}}": "cot.examples",
     "{cot: {examples: ./bad.jsonl}}": "cot.examples",
+    "{cot: {examples: word_problem}}": "cot.examples",
+    "{cot: {examples: word_problems, shots: 9}}": "cot.examples",
+    "{cot: {prompt: a, shots: 2}}": "cot.shots",
     "{self_consistency: 1}": "self_consistency.n",
     "self_consistency": "n",
     "{self_consistency: {n: many}}": "self_consistency.n",
@@ -374,6 +444,33 @@ def problems(tmp_path):
         return load_recipe(tmp_path / "r.yaml"), check_recipe(load_recipe(tmp_path / "r.yaml"))
 
     return check
+
+
+def test_a_finished_evaluation_sees_that_a_scorer_or_examples_have_changed(problems, tmp_path):
+    (tmp_path / "few.jsonl").write_text('{"question": "7?", "answer": "7"}\n')
+    (tmp_path / "judge").mkdir()
+    (tmp_path / "judge" / "config.json").write_text("{}")
+    entries = "{cot: {examples: ./few.jsonl}}", "{best_of: {n: 2, by: './mine.py:short'}}", "{beam: {by: ./judge}}"
+    recipe, checked = problems(*entries)
+    assert not checked.errors
+
+    def opened():
+        sources = input_sources(recipe, [])  # without those of the reward that decides, which may not change
+        run = open_run(tmp_path / "out", recipe.values, {what: fingerprint(path) for what, path in sources.items()})
+        (run.path / "answers.jsonl").touch()
+        finish(run.path, 1.0) if not run.done else None
+        return run.done
+
+    assert [opened(), opened()] == [False, True]
+    key = parse_strategies(recipe, [])[2].scorer.key
+    for name in ("few.jsonl", "mine.py", "judge/weights.bin"):
+        with (tmp_path / name).open("a") as file:
+            file.write("\n")
+        assert [opened(), opened()] == [False, True]
+    assert parse_strategies(recipe, [])[2].scorer.key != key  # a beam of another reward model is another one
+    (tmp_path / "rows.jsonl").write_text('{"prompt": "2?", "answer": "2"}\n')
+    with pytest.raises(RunDirError, match="other inputs"):
+        opened()
 
 
 def test_wrong_entries_are_a_line_each(problems, wording):

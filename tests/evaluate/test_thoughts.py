@@ -7,7 +7,9 @@ import pyarrow.parquet
 import pytest
 from reasoning_ext.rewards.step_check import step_check, steps
 
-from reasoning_ext.evaluate.thoughts import over_steps, print_thoughts, thoughts
+from reasoning_ext.evaluate import page
+from reasoning_ext.evaluate.over_steps import over_steps
+from reasoning_ext.evaluate.thoughts import labels, print_thoughts, thoughts
 from reasoning_ext.runs.read import columns, group, read_run
 from reasoning_ext.runs.report import render
 from tests.timing import seconds
@@ -184,16 +186,60 @@ def write_tables(folder, texts):
         pyarrow.parquet.write_table(pyarrow.table(rows | {"whole": pair}), file)
 
 
+def test_a_period_has_lengths_by_the_pass_rates_of_its_prompts_with_intervals_and_no_more_than_so_many(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "recipe.yaml").write_text("stage: grpo\nreward_funcs: [think_format, {math_answer: {weight: 1.0}}]\n")
+    (tmp_path / "completions").mkdir()
+    texts = {1.0: "<think>3+4=7</think>7", 0.0: "<think>3+4=8</think>8"}
+    rewards = [[1.0, 1.0]] * 6 + [[0.0, 0.0]] * 4  # of ten prompts
+    rows = [(f"{p} of {step}?", step, r) for step in (1, 2) for p, pair in enumerate(rewards) for r in pair]
+    columns = {
+        "step": [step for _, step, _ in rows],
+        "prompt": [[{"role": "user", "content": asked}] for asked, *_ in rows],
+        "completion": [[{"role": "assistant", "content": texts[r][0 if i % 2 else 15 :]}] for i, (*_, r) in enumerate(rows)],
+        "math_answer": [r for *_, r in rows],
+        "tokens": [int(5 + 10 * r + i % 2) for i, (*_, r) in enumerate(rows)],
+    }  # fmt: skip
+    pyarrow.parquet.write_table(pyarrow.table(columns), tmp_path / "completions" / "completions_00002.parquet")
+    [(label, figures)] = over_steps(tmp_path).items()
+    assert label == "steps 1 to 2" and figures["thinks"][0] == 0.5 and figures["thinks"][1] < 0.5 < figures["thinks"][2]
+    assert (figures["tokens, easy problems"], figures["tokens, hard problems"]) == (15.5, 5.5)
+    assert (
+        figures["intervals"]["tokens, easy problems"] == [15.5, 15.5, 15.5] and "tokens, middle problems" not in figures
+    )
+    monkeypatch.setattr("reasoning_ext.evaluate.over_steps.MOST", 8 * 8)  # four prompts of a period
+    asked = []
+    monkeypatch.setattr("reasoning_ext.evaluate.over_steps.thoughts", lambda lines, decides: asked.extend(lines) or {})
+    assert (
+        [*over_steps(tmp_path)] == ["steps 1 to 2"]
+        and len(asked) == 8
+        and len({one["prompt_index"] for one in asked}) == 4
+    )
+    asked.clear()
+    monkeypatch.setattr("reasoning_ext.evaluate.over_steps.LETTERS", 8 * 50)
+    assert [*over_steps(tmp_path)] == ["steps 1 to 2"] and 2 <= len(asked) <= 4
+
+
+def test_counts_have_the_interval_of_a_mean_over_problems():
+    rows = [row(";".join(["3+4=7"] + [f"7+{i}={7 + i}" for i in range(p)]), "7", p) for p in (1, 2, 3)]
+    found = thoughts(rows)
+    assert found["equations"] == 3 and found["intervals"]["equations"] == [3.0, 0.52, 5.48]
+    assert "intervals" not in thoughts(rows[:1])
+
+
 def test_a_training_is_followed_over_its_steps(tmp_path, monkeypatch):
     right, wrong = "<think>3+4=7</think>7", "<think>3+4=8</think>8"
     write_tables(tmp_path, [[wrong, wrong], *[[wrong, right]] * 8, [right, right]])
     (tmp_path / "completions" / "completions_00003.parquet").write_text("damaged")
+    assert len(over_steps(tmp_path)) == 7  # of eight periods, one of which has a damaged table alone
+    monkeypatch.setattr("reasoning_ext.evaluate.over_steps.PERIODS", 5)
     found = over_steps(tmp_path)
     assert [*found] == ["steps 1 to 2", "step 4", "steps 5 to 6", "steps 7 to 8", "steps 9 to 10"]
     assert [figures["true steps"][0] for figures in found.values()] == [0.25, 0.5, 0.5, 0.5, 0.75]
     assert [figures["agree@2"][0] for figures in found.values()] == [0.75, 0.5, 0.5, 0.5, 0.75]
-    assert over_steps(tmp_path / "completions") == {}
-    monkeypatch.setattr("reasoning_ext.evaluate.thoughts.TABLES", 1)
+    assert {figures["thinks"][0] for figures in found.values()} == {1.0} and over_steps(tmp_path / "completions") == {}
+    monkeypatch.setattr("reasoning_ext.evaluate.over_steps.TABLES", 1)
     assert [*over_steps(tmp_path)] == ["step 2", "step 4", "step 6", "step 8", "step 10"]  # the last of each period
     (tmp_path / "recipe.yaml").write_text("stage: grpo")
     (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, "reward": 0.5}))
@@ -233,3 +279,45 @@ def test_a_long_thought_costs_linear_time(bit):
         return seconds(lambda: thoughts([row("".join(bits)[:length], "8", prompt="8 " * 1000)]), repeat=1)
 
     assert any(took(60_000) < 9 * took(15_000) for _ in range(3))  # 4 times is linear, 16 times is quadratic
+
+
+def test_labels_of_single_completions_are_what_the_shares_are_of():
+    rows = [row(thought, answer, problem=i) for i, (thought, answer, _) in enumerate(FOLLOWS)]
+    rows += [row(thought, answer, problem=i) for i, (thought, answer, _) in enumerate(CORRECTED.values(), len(rows))]
+    rows += [row(thought, problem=i) for i, thought in enumerate((*SUBGOALS, "wait, let me check again"), len(rows))]
+    told, figures = labels(rows), thoughts(rows)
+    names = (
+        "with equations",
+        "answer follows",
+        "answer among steps",
+        "backtracking",
+        "verification",
+        "reflection words",
+    )
+    for name in names:
+        applies = [one[name] for one in told if name in one]
+        assert sum(applies) / len(applies) == pytest.approx(figures[name][0], abs=1e-4), name
+    goals = [one.get("subgoals") for one in labels([row(thought) for thought in SUBGOALS])]
+    assert goals == [None if count is None else count > 0 for count in SUBGOALS.values()]
+    assert labels([row("3+4=7")])[0]["thinks"] and labels([row("3+4=8")])[0]["true steps"] is False and labels([]) == []
+    assert labels([{"completion": "no thought"}]) == [
+        {"thinks": False, "with equations": False, "reflection words": False}
+    ]
+
+
+def test_a_page_that_is_watched_reads_thoughts_again_when_a_training_has_grown(tmp_path, monkeypatch):
+    read, grown = [], []
+    (tmp_path / "run" / "completions").mkdir(parents=True)
+    (tmp_path / "run" / "recipe.yaml").write_text("stage: grpo\n")
+
+    def watch(runs, every, write):
+        for count in range(17):
+            (tmp_path / "run" / "completions" / f"{count}.parquet").touch()
+            write(every)
+            grown.append(len(read))
+        write(None)
+
+    monkeypatch.setattr(page, "over_steps", lambda run: read.append(run) or {})
+    monkeypatch.setattr(page, "watch_runs", watch)
+    page.report_and_print([tmp_path / "run"], None, None, 5)
+    assert grown == [1] * 7 + [2] * 8 + [3] * 2 and len(read) == 4, "and once more at the end"

@@ -95,13 +95,28 @@ def test_the_page_has_both_pictures_and_the_table(tmp_path):
     folder = write_eval(tmp_path / "run", RESULTS)
     write_report([folder], None)
     html = (folder / "report.html").read_text()
-    assert html.count('<svg class="wide"') == 2 and html.count("<polyline") == 1 and "<script" not in html
+    assert html.count('<svg class="wide"') == 2 and html.count("<polyline") == 1 and HOSTILE not in html
     assert html.count("<title>") == 1 + 3 + 6  # the page's, a point of the curve each, a way each
     assert "self_consistency: 8: 75.0 [50.0, 100.0] % at 100 tokens" in html and "8 tokens, -5.0 [-10.0, 2.0]" in html
     (folder / "eval.json").write_text(json.dumps({"plain": FLAT}))
     write_report([folder], None)
     html = (folder / "report.html").read_text()
-    assert "wide" not in re.sub("<style>.*</style>", "", html, flags=re.DOTALL) and "verthinking" not in html
+    own = "<style>.*?</style>|<script.*?</script>"
+    assert "wide" not in re.sub(own, "", html, flags=re.DOTALL) and "verthinking" not in html
+
+
+def test_every_way_has_a_sign_of_its_own(tmp_path):
+    ways = {f"way {i}": {"accuracy": HIGH, "tokens": 10.0 * i} for i in range(1, 13)}
+    folder = write_eval(tmp_path / "run", {"a": FLAT | {"strategies": ways}, "b": FLAT | {"strategies": ways}})
+    write_report([folder], None)
+    html = (folder / "report.html").read_text()
+    signs = [re.findall(f'class="sign"[^>]*>{i}</text>', html) for i in range(1, 14)]
+    assert {*map(len, signs)} == {2}  # pass@1 and twelve strategies, of two models
+    assert all(f"<b>{i + 1}</b> <bdi>{name}</bdi>" in html for i, name in enumerate(ways, 1))
+    save_curves(folder, tmp_path / "ways.png")
+    same = {name: {"accuracy": HIGH, "tokens": 50.0} for name in ("x", "y", "z")}
+    [model] = draw(tradeoffs({"m": {"strategies": same}}))["models"]
+    assert [mark.aside for mark in model["marks"]] == [0, 15, 30]
 
 
 def test_the_combined_picture_is_a_png(tmp_path):

@@ -24,7 +24,8 @@ def test_a_format_reward_behind_a_prefilling_template_is_right(conversational):
     decode_with([reward], decoder(tokenizer, find_contract(tokenizer)))
     logged = {}
     values = reward(completions=completions, completion_ids=ids, log_extra=logged.__setitem__)
-    assert values == [1.0, 0.0, 0.0] and logged == {"whole": ["<think>\n" + t for t in texts]}
+    assert values == [1.0, 0.0, 0.0] and logged.pop("tokens") == [*map(len, ids)]
+    assert logged == {"whole": ["<think>\n" + t for t in texts]}
     assert completions[0] == ([{"role": "assistant", "content": texts[0]}] if conversational else texts[0])
     [bare] = build_rewards(parse_rewards(["think_format"], Path()))
     assert bare(completions=completions) == [0.0, 0.0, 0.0]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -22,8 +23,10 @@ from reasoning_ext.engines.opening import engine_name
 from reasoning_ext.errors import UserError
 from reasoning_ext.models.devices import Device
 from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.held_out import eval_problems, own_length
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.scoring.spec import RewardSpec
 
 TOKENS_PER_SECOND = 1000
 MEASURED, EFFICIENCY = 0.3, 0.6  # seconds of products, and the share of their pace that a model of 135M comes to
@@ -126,7 +129,12 @@ class MemoryReport:
 
 
 def report_memory(
-    recipe: Recipe, earlier: list[Recipe], card: Card | None, offline: bool, longest: int | None
+    recipe: Recipe,
+    earlier: list[Recipe],
+    card: Card | None,
+    offline: bool,
+    longest: int | None,
+    specs: Sequence[RewardSpec] = (),
 ) -> MemoryReport:
     """Plan what a recipe needs on a card or a CPU; `earlier`: the recipes before it, the rest as in `setup_of`."""
     device = card.device if card else CARD
@@ -140,7 +148,7 @@ def report_memory(
     names = list(eval_models(recipe).values()) if recipe.stage == "eval" else [None]
 
     def planned(changed: Recipe) -> Plan:
-        setups = [setup_of(changed, makers, offline, longest, name, device) for name in names]
+        setups = [setup_of(changed, makers, offline, longest, name, device, specs) for name in names]
         return max((plan(setup, card.memory if card else None) for setup in setups), key=lambda one: one.needed)
 
     try:
@@ -216,10 +224,18 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None, made: Pla
         said = f"{'' if mean else 'up to '}{_count(tokens)} tokens"
     else:
         completions = facts.get("completions") or steps * facts.get("completions_a_step", 0)
-        tokens = completions * (recipe.get("max_completion_length") or 0)
-        said = f"{_count(completions)} completions, up to {_count(tokens)} tokens"
+        more, longest = facts.get("refilled_completions") or 0, recipe.get("max_completion_length") or 0
+        tokens = facts.get("most_tokens") or (completions + more) * longest
+        at_most = "up to " * ("completions_at_least" in facts)
+        refilled = f" and up to {_count(more)} more by refill" if more else ""
+        said = f"{at_most}{_count(completions)} completions{refilled}, up to {_count(tokens)} tokens"
     if not tokens:
         return ""
+    if held_out := facts.get("held_out_completions"):
+        asked = eval_problems(recipe)
+        each = (asked and asked.max_completion_length) or own_length(recipe) or recipe.get("max_completion_length") or 0
+        tokens += held_out * each
+        said += f", and {_count(held_out)} completions of held-out problems, up to {_count(held_out * each)} tokens"
     told = "" if rate else " (tell yours with --tokens-per-second)"
     if rate is None and made and made.setup.host:
         rate, told = host_rate(made.setup), " of this CPU, as a short product tells (a run says the time left)"

@@ -33,6 +33,7 @@ class Bytes:
     modules_to_save: int = 0
     reference_adapter: int = 0
     reference_model: int = 0
+    reward_models: int = 0
     optimizer_states: int = 0
     optimizer_temporaries: int = 0
     vllm: int = 0

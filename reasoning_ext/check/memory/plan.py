@@ -1,17 +1,17 @@
 """The memory plan: what a recipe will need on its device, part by part and phase by phase, from formulas.
 
-Three phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions first), and
-`training` (forward, backward and the optimizer's step, in DPO with the reference's forward pass). A phase's parts are
-what is alive at its own peak, so that they add up to PyTorch's `max_memory_allocated`. What the driver takes, and what
-the allocator cannot use between its blocks, comes on top where a plan is held against a card; on a CPU what Python and
-its libraries take.
+Four phases: `generation` (GRPO, sample, eval), `log-probabilities` (GRPO, where TRL scores completions first),
+`training` (forward, backward and the optimizer's step, in DPO with the reference's forward pass), and `held-out
+problems` (`eval_problems`). A phase's parts are what is alive at its own peak, so that they add up to PyTorch's
+`max_memory_allocated`. What the driver takes, and what the allocator cannot use between its blocks, comes on top where
+a plan is held against a card; on a CPU what Python and its libraries take.
 
 Not in a plan: several GPUs, images, kernels' workspaces (some 10 MB), and what Unsloth does beyond `activations`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from reasoning_ext.check.memory import parts
 from reasoning_ext.check.memory.activations import generation_bytes, scoring_bytes, training_bytes
@@ -79,6 +79,9 @@ def plan(setup: Setup, card: int | None = None) -> Plan:
         kept += Bytes(optimizer_states=sum(parts.state_bytes(each, setup.optimizer, of) for each, of in trained))
         gradients = sum(sum(each) * BYTES[of] for each, of in trained)
         phases["training"] = kept + resident + training_bytes(setup, gradients)
+        if setup.measured[0]:  # by the model itself, between two steps
+            answering = replace(setup, generated=setup.measured[0], completion=setup.measured[1])
+            phases["held-out problems"] = kept + resident + generation_bytes(answering)
         if setup.rows and setup.accumulation > setup.generated // setup.rows > 0:  # generated in the middle of a step
             kept += Bytes(gradients=gradients)
         if setup.old_logps:
@@ -105,6 +108,7 @@ def weight_parts(setup: Setup) -> Bytes:
         reference_adapter=adapter if setup.reference == "adapter" else 0,
         modules_to_save=sum(parts.saved_tensors(shape, setup.saved)) * BYTES[setup.dtype],
         reference_model=shape.parameters * BYTES[setup.dtype] if setup.reference == "model" else 0,
+        reward_models=setup.reward_models,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -15,9 +16,12 @@ from reasoning_ext.check.memory.shapes import Shape, ShapeError, config_of, shap
 from reasoning_ext.check.named_inputs import model_chain
 from reasoning_ext.models.adapter import ADAPTER, LORA_KEYS
 from reasoning_ext.models.devices import Choice, Device, choose
+from reasoning_ext.recipe.benchmarks import lm_eval_task
+from reasoning_ext.recipe.held_out import batch_of, eval_problems, own_length
 from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import read_object
+from reasoning_ext.scoring.spec import RewardSpec
 
 ASSUMED_PROMPT = 256  # tokens, where neither the rows nor max_prompt_length tell
 DEFAULT_LENGTH = 1024
@@ -62,9 +66,11 @@ class Setup:
     completion: int
     assumed: bool = False  # the prompts' length is a guess
     generated: int = 0  # sequences that are generated at once
+    measured: tuple[int, int] = (0, 0)  # answers to held-out problems at once, and the tokens of one
     old_logps: bool = False  # completions are scored before they are trained on
     padded: bool = True  # rows differ in length
     host: bool = False  # it runs on the CPU
+    reward_models: int = 0  # bytes of those that score for an evaluation's strategies
 
     @property
     def tokens(self) -> int:
@@ -100,6 +106,7 @@ def setup_of(
     longest: int | None = None,
     name: str | None = None,
     device: Device = CARD,
+    specs: Sequence[RewardSpec] = (),
 ) -> Setup:
     """Read off a recipe without errors what it puts on a device.
 
@@ -107,6 +114,7 @@ def setup_of(
         recipe, earlier, name: see `named_inputs.model_chain`.
         offline: do not ask the hub for the model's config.
         longest: tokens of the longest prompt, or row that is trained on, where it is known.
+        specs: its rewards, which an evaluation's strategies may score by.
 
     Raises:
         ShapeError: the model's config cannot be had, or has no formula.
@@ -148,8 +156,17 @@ def setup_of(
         vllm=values["vllm_gpu_memory_utilization"] if colocated else None,
         sleeps=bool(values.get("vllm_enable_sleep_mode")),
         host=device.kind == "cpu",
-        **_batches(recipe, longest),
+        reward_models=_scorer_bytes(recipe, specs, offline),
+        **(batches := _batches(recipe, longest, specs)),
+        measured=_measured(recipe, own_length(recipe) or batches["completion"]),
     )
+
+
+def _measured(recipe: Recipe, completion: int) -> tuple[int, int]:
+    """Return how many held-out problems are answered at once, and the tokens of an answer."""
+    if (asked := eval_problems(recipe)) is None:
+        return 0, 0
+    return min(batch_of(recipe), asked.n * max(1, asked.samples)), asked.max_completion_length or completion
 
 
 def _reference(values: dict[str, Any], peft: bool, continued: bool) -> str:
@@ -173,7 +190,17 @@ def fused_head(stage: str) -> bool:
     return stage not in ("grpo", "dpo") or Version(version("trl")) >= Version("1.16.dev0")
 
 
-def _batches(recipe: Recipe, longest: int | None) -> dict[str, Any]:
+def _scorer_bytes(recipe: Recipe, specs: Sequence[RewardSpec], offline: bool) -> int:
+    """Return what the reward models of an evaluation take, in the type that they are published in, all at once."""
+    if recipe.stage != "eval":
+        return 0
+    from reasoning_ext.evaluate.drawn import reward_models
+
+    shapes = [shape_of(config_of(name, None, offline)) for name in reward_models(recipe, specs)]
+    return sum(shape.parameters * BYTES.get(shape.dtype, BYTES["float32"]) for shape in shapes)
+
+
+def _batches(recipe: Recipe, longest: int | None, specs: Sequence[RewardSpec]) -> dict[str, Any]:
     """Return the fields of a setup that are about a step."""
     if recipe.stage in FROM_DATA:
         rows = recipe.get("per_device_train_batch_size") * (2 if recipe.stage == "dpo" else 1)
@@ -189,6 +216,12 @@ def _batches(recipe: Recipe, longest: int | None) -> dict[str, Any]:
     told = recipe.values.get("max_prompt_length") or longest
     completion = recipe.get("max_completion_length") or DEFAULT_LENGTH
     found = {"prompt": told or ASSUMED_PROMPT, "assumed": not told, "completion": completion}
+    if recipe.stage == "eval" and not lm_eval_task(recipe):
+        from reasoning_ext.evaluate.drawn import most_drawn
+
+        draws = most_drawn(recipe, specs, completion).values()
+        widest = max(draws, key=lambda draw: draw.beyond + draw.tokens)
+        found |= {"prompt": found["prompt"] + widest.beyond, "completion": widest.tokens}
     if recipe.stage != "grpo":
         return found | {"rows": 0, "accumulation": 1, "generated": recipe.get("per_device_eval_batch_size")}
     made = generation_of(recipe, processes=1)
