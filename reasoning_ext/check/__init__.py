@@ -29,6 +29,7 @@ from reasoning_ext.recipe.benchmarks import lm_eval_task
 from reasoning_ext.recipe.entries import asks_server, eval_models
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe, expand, load_recipe
+from reasoning_ext.recipe.records import refills
 from reasoning_ext.recipe.user_code import no_code
 from reasoning_ext.runs import folder
 
@@ -194,7 +195,7 @@ class Look:
         for key, needed, what in (("dataloader_drop_last", batch, "batch"), (data, prompts, "generation")):
             if text := too_few(rows, needed, what):
                 self.checked.note(key, text, level="error", code="too_few_rows")
-        if 0 < epochs <= 1 and recipe.values.get("skip_known") is not None and not recipe.get("refill"):
+        if 0 < epochs <= 1 and recipe.values.get("skip_known") is not None and not refills(recipe.get("refill")):
             text = f"found with {epochs} epochs, in which no prompt comes again; take fewer rows or more steps"
             self.checked.note("skip_known", text, level="warning", code="surprising_value")
 

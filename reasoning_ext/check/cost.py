@@ -9,7 +9,7 @@ from reasoning_ext.recipe.entries import eval_models
 from reasoning_ext.recipe.held_out import eval_problems, measurements
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
-from reasoning_ext.recipe.records import Refill
+from reasoning_ext.recipe.records import refill_rounds
 from reasoning_ext.runs.folder import world_size
 from reasoning_ext.scoring.spec import RewardSpec
 
@@ -60,8 +60,7 @@ def batch_facts(recipe: Recipe, facts: dict[str, Any], specs: Sequence[RewardSpe
     steps = recipe.get("max_steps") if recipe.get("max_steps") > 0 else 0
     if steps := steps or math.ceil(recipe.get("num_train_epochs") * an_epoch):
         found |= {"optimizer_steps": steps} | ({"epochs": round(steps / an_epoch, 2)} if an_epoch else {})
-        if refill := recipe.values.get("refill"):
-            rounds = Refill(**refill if isinstance(refill, dict) else {}).rounds
+        if rounds := refill_rounds(recipe.values.get("refill")):
             found["refilled_completions"] = steps * found["completions_a_step"] * rounds
         if asked := eval_problems(recipe):
             found["held_out_completions"] = measurements(steps, recipe.get("eval_steps")) * asked.completions

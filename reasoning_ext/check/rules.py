@@ -8,7 +8,7 @@ import difflib
 import itertools
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from reasoning_ext.models.loaded import DEFAULT_MAX_SEQ_LENGTH
 from reasoning_ext.recipe.entries import entries
 from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
 from reasoning_ext.recipe.load import Recipe
-from reasoning_ext.recipe.trl_fields import dataclass_keys
+from reasoning_ext.recipe.trl_fields import Key, dataclass_keys
 from reasoning_ext.runs.folder import DONE, world_size
 from reasoning_ext.scoring.spec import RewardSpec
 
@@ -222,6 +222,16 @@ def unknown_name(recipe: Recipe, path: tuple, what: str, value: object, known: I
     near = difflib.get_close_matches(str(path[-1]), [*known], 1, cutoff=0.0)
     hint = f"the nearest is {near[0]}" if near else "it has none"
     return recipe.problem(path, f"unknown {what} (found {path[-1]}: {value!r})", hint=hint)
+
+
+def wrong_option(
+    recipe: Recipe, path: tuple, name: Any, value: Any, known: Mapping[str, Key], what: str = "name"
+) -> Problem | None:
+    """Say that `name` is none of the keys that a mapping of the recipe may have, or that its value is none for it."""
+    if name not in known:
+        return unknown_name(recipe, path, what, value, known)
+    misfit = known[name].misfit(value)
+    return recipe.problem(path, *misfit) if misfit else None
 
 
 def launched_without_training(recipe: Recipe) -> Problems:

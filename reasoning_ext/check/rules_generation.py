@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
-from reasoning_ext.check.rules import Problems, unknown_name
+from reasoning_ext.check.rules import Problems, unknown_name, wrong_option
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.evaluate.strategies import parse_strategies
 from reasoning_ext.recipe.engine_options import MOST, OPTIONS, ServerOptions, crossed_bounds, server_problems
@@ -171,10 +171,8 @@ def wrong_thinking_curve(recipe: Recipe, specs: list[RewardSpec]) -> Problems:
     given, known = recipe.values.get("thinking_curve"), dataclass_keys(ThinkingCurve)
     for name, value in given.items() if isinstance(given, dict) else ():
         place = ("thinking_curve", name)
-        if name not in known:
-            yield unknown_name(recipe, place, "name", value, known)
-        elif misfit := known[name].misfit(value):
-            yield recipe.problem(place, *misfit)
+        if wrong := wrong_option(recipe, place, name, value, known):
+            yield wrong
         elif name == "shares" and not all(0 < share < 1 for share in value):
             yield recipe.problem(place, f"found {value}", "shares above 0 and below 1")
         elif name == "budgets" and value is not None:

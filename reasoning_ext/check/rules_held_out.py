@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 
-from reasoning_ext.check.rules import unknown_name
+from reasoning_ext.check.rules import wrong_option
 from reasoning_ext.errors import Problem
 from reasoning_ext.recipe.held_out import EvalProblems, keeps_best
 from reasoning_ext.recipe.keys import TRAINED
@@ -20,10 +20,8 @@ def wrong_eval_problems(recipe: Recipe) -> Iterator[Problem]:
     known = dataclass_keys(EvalProblems)
     for name, value in given.items() if isinstance(given, dict) else {"n": given}.items() if given is not None else ():
         place = (KEY, name) if isinstance(given, dict) else (KEY,)
-        if name not in known:
-            yield unknown_name(recipe, place, "key", value, known)
-        elif misfit := known[name].misfit(value):
-            yield recipe.problem(place, *misfit)
+        if misfit := wrong_option(recipe, place, name, value, known, "key"):
+            yield misfit
         elif name in LEAST and value is not None and value < LEAST[name]:
             yield recipe.problem(place, f"found {value}", f"{LEAST[name]} or more")
         elif name == "reward_funcs" and value:

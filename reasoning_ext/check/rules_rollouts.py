@@ -6,10 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from reasoning_ext.check.cost import generation_of
-from reasoning_ext.check.rules import Problems, unknown_name
+from reasoning_ext.check.rules import Problems, wrong_option
 from reasoning_ext.recipe.entries import entries
 from reasoning_ext.recipe.load import Recipe
-from reasoning_ext.recipe.records import Refill, SkipKnown
+from reasoning_ext.recipe.records import Refill, SkipKnown, refills
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 from reasoning_ext.runs.folder import world_size
 
@@ -43,14 +43,14 @@ def wrong_refill(recipe: Recipe) -> Problems:
         return
     if not 1 <= (rounds := options.get("rounds", 1)) <= MOST_ROUNDS:
         yield recipe.problem(("refill", "rounds"), f"found {rounds}", f"1 to {MOST_ROUNDS}")
-    if given not in (None, False) and "rounds" not in options and not recipe.get("use_vllm"):
+    if refills(given) and "rounds" not in options and not recipe.get("use_vllm"):
         hint = "write {rounds: 3}, each of which generates once more"
         yield recipe.problem("refill", f"found {given} without use_vllm or a limit".replace("True", "true"), hint=hint)
 
 
 def unfit_for_rollouts(recipe: Recipe) -> Problems:
     """skip_known or refill beside what it cannot work with."""
-    refill = recipe.values.get("refill") not in (None, False)
+    refill = refills(recipe.values.get("refill"))
     for key, used in (("skip_known", recipe.values.get("skip_known") is not None), ("refill", refill)):
         if used and any(entry.get("dataset_streaming") for entry in entries(recipe)):
             yield recipe.problem(
@@ -74,15 +74,10 @@ def unfit_for_rollouts(recipe: Recipe) -> Problems:
 
 def _misfits(recipe: Recipe, key: str, given: dict[Any, Any], record: type) -> Any:
     """Yield what no option of a record can be, and return whether there was any."""
-    known, wrong = dataclass_keys(record), False
-    for name, value in given.items():
-        if name not in known:
-            wrong = True
-            yield unknown_name(recipe, (key, name), "name", value, known)
-        elif misfit := known[name].misfit(value):
-            wrong = True
-            yield recipe.problem((key, name), *misfit)
-    return wrong
+    known = dataclass_keys(record)
+    wrong = [wrong_option(recipe, (key, name), name, value, known) for name, value in given.items()]
+    yield from filter(None, wrong)
+    return any(wrong)
 
 
 RULES: tuple[Callable[[Recipe], Problems], ...] = (wrong_skip_known, wrong_refill, unfit_for_rollouts)

@@ -63,11 +63,8 @@ def _decides(run: Path) -> str:
 def _line(row: dict[str, Any], of: tuple[str, str], decides: str) -> dict[str, Any]:
     """Return a row of TRL's table as `thoughts` reads it."""
     line = {"completion": think.content(row["completion"]), "prompt_index": str(of), "prompt": row.get("prompt")}
-    return (
-        line
-        | {"rewards": {decides: row.get(decides)}}
-        | ({"tokens": row["tokens"]} if isinstance(row.get("tokens"), int) else {})
-    )
+    line |= {"tokens": row["tokens"]} if isinstance(row.get("tokens"), int) else {}
+    return line | {"rewards": {decides: row.get(decides)}}
 
 
 def _some(prompts: dict[tuple[str, str], list[Any]]) -> list[tuple[str, str]]:

@@ -42,3 +42,13 @@ class Refill:
     """
 
     rounds: int = 3
+
+
+def refills(given: bool | dict | None) -> bool:
+    """Tell whether a value of `refill` asks for it; an empty mapping does, with what `Refill` has left out."""
+    return given is not None and given is not False
+
+
+def refill_rounds(given: bool | dict | None) -> int:
+    """Return how often a value of `refill` draws further prompts at most; 0 where it asks for none."""
+    return Refill(**given if isinstance(given, dict) else {}).rounds if refills(given) else 0

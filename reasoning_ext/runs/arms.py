@@ -11,7 +11,7 @@ from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.runs.drawing import number
 from reasoning_ext.runs.figures import all_curves, title
 from reasoning_ext.runs.identity import by_recipe, essence
-from reasoning_ext.runs.outcomes import stacked
+from reasoning_ext.runs.outcomes import PLAIN, stacked
 from reasoning_ext.runs.paired import paired
 from reasoning_ext.runs.read import Run, made_by
 from reasoning_ext.runs.verdicts import held_out_outcomes
@@ -114,7 +114,7 @@ def _mean(values: list[float]) -> str:
 def _held_out(first: Arm, second: Arm) -> Iterable[Difference]:
     """Compare the last measurements of two arms on the held-out problems that both had, seed by seed in their order."""
     pairs = [(one, other) for one, other in zip(first.runs, second.runs, strict=False) if _rows(one) == _rows(other)]
-    for figure in ("greedy", "pass@1"):
+    for figure in PLAIN:
         sides = [
             [steps[-1][1] for steps in ([*held_out_outcomes(run, figure).items()] for run in runs) if steps]
             for runs in zip(*pairs, strict=True)

@@ -69,10 +69,12 @@ def _share_of_flat(row: Row) -> Any:
 
 
 def grad_norm_of_a_step_that_teaches(row: Row) -> Any:
+    """Return the norm where some group had a difference: without one it is 0 as it should be."""
     return None if _share_of_flat(row) == 1 else row.get("grad_norm")
 
 
 def flat_groups(past: Past, threshold: float) -> float | None:
+    """The mean share of groups without a difference is above the threshold."""
     shares = past.last(_share_of_flat, LONG) if FLAT in past.now or past.over else []
     return fmean(shares) if shares and fmean(shares) > threshold else None
 
@@ -145,6 +147,7 @@ def length_limit(past: Past, threshold: float) -> float | None:
 
 
 def thoughts_lost(past: Past, share: float) -> float | None:
+    """Completions with a thought are fewer than that share of what they were at the start."""
     key = next((key for key in ("completions/thinks", "held_out/thinks") if key in past.now), "")
     own = key.startswith("completions")
     values = past.last(key, LONG if own else 0, 2) if key else []

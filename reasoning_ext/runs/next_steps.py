@@ -13,11 +13,11 @@ APART = 0.02  # the difference whose price in problems is told
 
 
 class Health(NamedTuple):
-    """What the rules say of a training: those that hold, in the order of their steps, and how many there are for it."""
+    """What the rules say of a training: those that hold, in the order of their steps; all with their thresholds."""
 
     run: read.Run
     alarms: list[health.Alarm]
-    rules: int
+    rules: dict[health.Rule, float]
 
 
 class Advice(NamedTuple):
@@ -33,11 +33,11 @@ def health_of(run: read.Run) -> Health | None:
     if run.stage not in TRAINED or not run.metrics:
         return None
     rows = [{key: value for key, value in row.items() if _plain(value)} for row in run.metrics]
-    recipe = recipe_of(run)
-    return Health(run, health.alarms(rows, recipe), len(health.thresholds(recipe)))
+    recipe = _recipe_of(run)
+    return Health(run, health.alarms(rows, recipe), health.thresholds(recipe))
 
 
-def recipe_of(run: read.Run) -> dict[str, Any]:
+def _recipe_of(run: read.Run) -> dict[str, Any]:
     """Return a run's recipe with a `health` that can be read."""
     given = run.recipe.get("health")
     known = given.items() if isinstance(given, dict) else ()

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from reasoning_ext.runs import health
 from reasoning_ext.runs.arms import Arm, Difference, differences
 from reasoning_ext.runs.drawing import COLOURS, Limit, Line, draw
 from reasoning_ext.runs.figures import Curve, all_curves
-from reasoning_ext.runs.next_steps import Health, recipe_of
+from reasoning_ext.runs.next_steps import Health
 from reasoning_ext.runs.read import Run
 from reasoning_ext.runs.shares import Share, reward_shares
 from reasoning_ext.runs.values import is_number
@@ -56,16 +55,16 @@ def stage_of(name: str, arms: Sequence[Arm], healths: dict[Run, Health]) -> Stag
 def _panel(
     stage: str, number: int, key: str, lines: list[Line], runs: Sequence[Run], healths: dict[Run, Health]
 ) -> Panel:
-    limits = dict.fromkeys(limit for run in runs for limit in _limits(key, run))
+    limits = dict.fromkeys(limit for run in runs if run in healths for limit in _limits(key, healths[run]))
     drawn = draw(lines, list(limits), _alarms(key, runs, healths))
     return Panel(f"curve-{stage}-{number + 1}", key, lines[0].curves[0].title, drawn)
 
 
-def _limits(key: str, run: Run) -> list[Limit]:
+def _limits(key: str, found: Health) -> list[Limit]:
     """Return the thresholds on a metric of the rules whose first it is, those of a run's recipe."""
     return [
         Limit(rule.name, float(value), rule.side)
-        for rule, value in health.thresholds(recipe_of(run)).items()
+        for rule, value in found.rules.items()
         if rule.side and _is(key, rule.keys[0]) and is_number(value)
     ]
 

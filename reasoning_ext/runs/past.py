@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+from reasoning_ext.runs.values import is_number
+
 RATE = "learning_rate"
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
@@ -16,8 +18,7 @@ Of = str | Callable[[Row], Any]  # a metric, or what is made of a row
 
 def number(value: Any) -> float | None:
     """Return a finite number as a float, and None for anything else."""
-    fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    return float(value) if fits else None
+    return float(value) if is_number(value) else None
 
 
 def read(row: Row, of: Of) -> float | None:

@@ -174,10 +174,15 @@ def tracked(recipe: Recipe, path: Path) -> Iterator[Tracking]:
 
 def wanted(report_to: Any) -> Iterator[str]:
     """Yield the trackers that `report_to` names, none twice; `all` names those that are installed."""
-    named = report_to if isinstance(report_to, list) else [report_to]
+    names = named(report_to)
     for name in TRACKERS:
-        if name in named or ("all" in named and installed(name)):
+        if name in names or ("all" in names and installed(name)):
             yield name
+
+
+def named(report_to: Any) -> list[Any]:
+    """Return what `report_to` names, which may be one name or a list."""
+    return report_to if isinstance(report_to, list) else [report_to]
 
 
 def installed(name: str) -> bool:
@@ -201,8 +206,5 @@ def numbers(key: str, value: Any) -> dict[str, float]:
 
 
 def _cell(value: Any) -> Any:
-    return (
-        value
-        if value is None or isinstance(value, int | float | str)
-        else json.dumps(value, ensure_ascii=False, default=str)
-    )
+    plain = value is None or isinstance(value, int | float | str)
+    return value if plain else json.dumps(value, ensure_ascii=False, default=str)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from reasoning_ext.recipe.records import Refill, SkipKnown
+from reasoning_ext.recipe.records import SkipKnown, refill_rounds
 from reasoning_ext.runs.folder import RunDir
 from reasoning_ext.scoring.spec import RewardSpec, deciding
 from reasoning_ext.train.observe import observe
@@ -33,7 +33,7 @@ def draw_with(
 ) -> PassRates:
     """Let a GRPO trainer draw as `skip_known` and `refill` say, without them as TRL does; return live pass rates."""
     rates = PassRates(trainer, run, deciding(specs))
-    rounds = 0 if refill in (None, False) else Refill(**refill if isinstance(refill, dict) else {}).rounds
+    rounds = refill_rounds(refill)
     if rounds or skip is not None:
         Rollouts(trainer, Prompts(trainer, rates, None if skip is None else SkipKnown(**skip)), rounds)
     return rates

@@ -321,7 +321,7 @@ def test_answers_to_held_out_problems_are_counted_in_memory_and_cost(planned, re
 
 def test_what_a_refill_draws_at_most_is_counted_in_the_cost(recipe_of):
     grpo = {"stage": "grpo", "reward_funcs": ["math_answer"], "per_device_train_batch_size": 64, "max_steps": 10}
-    for refill, more in ((False, 0), (True, 1920), ({"rounds": 2}, 1280)):
+    for refill, more in ((False, 0), (True, 1920), ({}, 1920), ({"rounds": 2}, 1280)):
         recipe = recipe_of(QWEN | grpo | {"max_completion_length": 100, "refill": refill, "use_vllm": True})
         facts = batch_facts(recipe, {})
         assert facts.get("refilled_completions", 0) == more
