@@ -164,7 +164,8 @@ def main() -> int:
     print(table(rows))
     if given.steps:
         return int(any(map(misses, rows)))
-    command = f"python benchmarks/rollouts.py --seeds {' '.join(map(str, given.seeds))} --tiny {given.tiny} --real {given.real}"
+    command = f"python benchmarks/rollouts.py --seeds {' '.join(map(str, given.seeds))}"
+    command += "".join(f" --{name} {model}" for name, model in models.items() if model)
     return finish("rollouts", command, rows, misses, skip_known=SKIP, refill=REFILL)
 
 

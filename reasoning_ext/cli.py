@@ -159,7 +159,7 @@ def report(
         Path | None, typer.Option(help="Write a GRPO run's curves, or an evaluation's, as this PNG file instead.")
     ] = None,
     watch: Annotated[bool, typer.Option("--watch", help="Write it again as runs go on, until they are done.")] = False,
-    every: Annotated[int, typer.Option(min=1, help="--watch: seconds between two looks.")] = 10,
+    every: Annotated[int, typer.Option(min=1, max=86_400, help="--watch: seconds between two looks.")] = 10,
 ) -> None:
     """Write one HTML file about runs; it opens offline."""
     from reasoning_ext.evaluate.page import report_and_print

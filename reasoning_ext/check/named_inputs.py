@@ -167,6 +167,8 @@ def _model_problem(recipe: Recipe, name: object, made: set[Path], run: bool) -> 
         return f"found {name}, a file, allowed: a folder with a model, or a hub name"
     if is_run(source) and (problem := unfinished(source, name) if run else damage(source, name)):
         return problem
+    if not is_run(source) and (problem := damage(source, name)):
+        return problem
     if not is_run(source) and not any((source / file).is_file() for file in CONFIGS):
         return f"found {name}, a folder without a model: none of {' and '.join(CONFIGS)} is there"
     if is_run(source.parent) and source.name.startswith("checkpoint-") and not (source / COMPLETE).is_file():

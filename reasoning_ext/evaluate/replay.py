@@ -20,7 +20,7 @@ from reasoning_ext.data.values import plain
 from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe.benchmarks import reward_entries
 from reasoning_ext.recipe.load import load_recipe
-from reasoning_ext.runs.folder import ANSWERS, RECIPE, damage, is_run
+from reasoning_ext.runs.folder import ANSWERS, RECIPE, damage, is_run, seed_runs
 from reasoning_ext.scoring.call import Values, build_rewards, call_reward
 from reasoning_ext.scoring.spec import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards, reward_weights
 from reasoning_ext.shown import print
@@ -36,6 +36,8 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
     """Score a file, or a run's folder, with a recipe's rewards, else the run's own, and those that are named, and print it."""
     import pandas
 
+    if seed_runs(path):
+        raise UserError(f"score: {damage(path, str(path))}")
     specs, weights = _rewards(path, recipe_path, names)
     rows = read_completions(path)
     if problem := damage(path, str(path)):

@@ -203,7 +203,12 @@ def unfinished(path: Path, name: str) -> str:
 
 
 def damage(path: Path, name: str) -> str:
-    """Say what of a finished run's files is lost or cut off, or nothing; configs may be edited. `name`: the user's."""
+    """Say what of a finished run's files is lost or cut off, or nothing; configs may be edited. `name`: the user's.
+
+    A folder of seeds, where one run is meant, is told by the name of its first.
+    """
+    if runs := seed_runs(path):
+        return f"found {name}, which holds {len(runs)} seeds, allowed: one of them, {name}/{min(runs.values()).name}"
     if not (path / DONE).is_file():
         return ""
     try:

@@ -24,7 +24,7 @@ from reasoning_ext.runs.arms import arms
 from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
 from reasoning_ext.runs.files import write_whole
-from reasoning_ext.runs.folder import METRICS
+from reasoning_ext.runs.folder import METRICS, damage, seed_runs
 from reasoning_ext.runs.next_steps import health_of, next_steps
 from reasoning_ext.runs.outcomes import PLAIN, best_checkpoints, outcomes
 from reasoning_ext.runs.paired import p_text
@@ -70,6 +70,8 @@ def write_report(
 
 def save_curves(run: Path, output: Path) -> None:
     """Write one PNG for a README: of a GRPO run its curves, of an evaluation accuracy against tokens."""
+    if seed_runs(run):
+        raise UserError(f"save_curves: {damage(run, str(run))}")
     found = read.read_run(run)
     if found.stage == "eval":
         if not tradeoff.save_tradeoff_png(found.results, output):

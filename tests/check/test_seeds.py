@@ -11,12 +11,16 @@ import yaml
 from conftest import TINY
 
 from reasoning_ext import pipeline
+from reasoning_ext.check import check
 from reasoning_ext.check.keys import Checked
 from reasoning_ext.check.seeds import by_seed, of_seed, split_seeds
 from reasoning_ext.errors import UserError
+from reasoning_ext.evaluate.replay import score_and_print
+from reasoning_ext.models.weights import check_weights
 from reasoning_ext.recipe.load import load_recipes
 from reasoning_ext.runs.folder import DONE, METRICS, open_run, seed_runs
 from reasoning_ext.runs.read import find_runs, read_run
+from reasoning_ext.runs.report import save_curves
 
 SFT = {"stage": "sft", "model_name_or_path": "hub/model", "dataset_name": "./rows.py", "output_dir": "runs/x/1_sft"}
 EVAL = {"stage": "eval", "models": {"sft": "runs/x/1_sft"}, "dataset_name": "./rows.py", "output_dir": "runs/x/3_eval"}
@@ -128,6 +132,21 @@ def test_reports_find_the_runs_of_all_seeds_in_their_order(load, tmp_path):
     assert [*seed_runs(Path("runs/x/1_sft"))] == [0, 2, 10] and seed_runs(alone) == {}
     assert find_runs([Path("runs/x")]) == [*runs, alone] and find_runs([Path("runs/x/1_sft")]) == runs
     assert find_runs(runs[1:2]) == runs[1:2] and read_run(runs[1]).name == "1_sft/seed_2"
+
+
+def test_where_one_run_is_meant_a_folder_of_seeds_names_its_first(load):
+    folder = made(of_seed(load(SFT), 3)[0]).parent
+    named = [
+        lambda: check_weights(str(folder)),
+        lambda: score_and_print(folder, None, ["math_answer"]),
+        lambda: save_curves(folder, Path("curves.png")),
+    ]
+    for call in named:
+        with pytest.raises(UserError) as error:
+            call()
+        assert f"{folder}/seed_3" in str(error.value)
+    [checked] = check(load({**SFT, "model_name_or_path": str(folder), "output_dir": "runs/y"}), offline=True)
+    assert [(one.code, one.key) for one in checked.errors][:1] == [("unusable_model", "model_name_or_path")]
 
 
 def test_a_seed_that_fails_does_not_stop_the_others_and_recipes_are_checked_once(load, monkeypatch, capsys):
