@@ -80,9 +80,12 @@ FAULTS: dict[str, dict[str, Any]] = {
     "loss_flat": {"stage": "sft", "learning_rate": 1e-9},
     "overfit": {"stage": "sft", "learning_rate": 3e-3} | MEMORISED,
 }
-IN_ROWS = {  # vLLM's: the metric, what it is in healthy rows, and in those from CAUSE on
+# vLLM's, and those of tools, which the demo has none of: the metric, what it is in healthy rows, and in those from CAUSE on
+IN_ROWS = {
     "sampling_mismatch": ("sampling/sampling_logp_difference/mean", 0.01, 1.4),
     "importance_ratio_low": ("sampling/importance_sampling_ratio/mean", 0.6, 0.02),
+    "tool_failures": ("tools/failure_frequency", 0.1, 0.9),
+    "tools_unused": ("tools/call_frequency", 1.0, 0.0),
 }
 
 

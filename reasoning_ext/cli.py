@@ -117,7 +117,7 @@ def check(
 
 @app.command("list")
 def list_(
-    kind: Annotated[str, typer.Argument(help="rewards, formats, recipes, keys or health.")],
+    kind: Annotated[str, typer.Argument(help="rewards, formats, tools, recipes, keys or health.")],
     stage: Annotated[str | None, typer.Argument(help="keys: of this stage alone.")] = None,
 ) -> None:
     """List what a recipe can name, and where its text stands."""
@@ -202,6 +202,11 @@ def ask(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of the sampling.")] = 0,
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
     base: Annotated[str | None, typer.Option(help="Ask this model the same, side by side.")] = None,
+    tools: Annotated[
+        list[str] | None,
+        typer.Option(help="What it may call, as in a recipe, in the place of the run's own; repeatable."),
+    ] = None,
+    no_tools: Annotated[bool, typer.Option("--no-tools", help="Without the run's own.")] = False,
 ) -> None:
     """Ask a model, or chat with it, and watch it think."""
     from reasoning_ext.engines.base import SamplingSettings
@@ -214,7 +219,10 @@ def ask(
         max_completion_length, temperature, seed=seed, thinking_budget=thinking_budget, min_thinking=min_thinking
     )
     choice = Choice(n) if strategy is None else parse_choice(strategy, settings)
-    ask_and_print([model, *([base] if base else [])], question, choice, settings, system_prompt)
+    if tools and no_tools:
+        raise UserError("--no-tools: found beside --tools, allowed: one of the two")
+    models, named = [model, *([base] if base else [])], [] if no_tools else tools
+    ask_and_print(models, question, choice, settings, system_prompt, named)
 
 
 @app.command()

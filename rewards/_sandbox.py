@@ -1,6 +1,6 @@
-"""The first process of a sandbox of `code_tests`: shuts itself in, runs programs without rights, and tells how many were right.
+"""The first process of a sandbox: shuts itself in, runs programs without rights, and tells how many were right.
 
-Run from its source: `unshare ... python -c SOURCE`, with a job as JSON on standard input.
+Run from its source by `_launch`, with a job as JSON on standard input: the programs of `code_tests`, or one that is shown.
 """
 
 import ctypes
@@ -32,19 +32,25 @@ AUDIT_ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}  # linux/aud
 
 
 def supervise() -> None:
-    """Run the programs until one fails, or all of them if `partial`; print `[how many were right, the problem]`."""
+    """Do the job and print what it came to: `[how many were right, the problem]`, or what a program printed."""
     if os.getpid() != 1:
         raise OSError("unshare made no process namespace")  # and to kill everything would mean everything
     job = json.load(sys.stdin)
     _isolate(job["roots"])
     _filter()  # raises where there is none
     print("ready", flush=True)
-    deadline, passed = time.monotonic() + job["seconds"], 0
+    deadline = time.monotonic() + job["seconds"]
+    print(json.dumps(_shown(job, deadline) if "show" in job else _judged(job, deadline)))
+
+
+def _judged(job: dict, deadline: float) -> tuple[int, str]:
+    """Run the programs until one fails, or all of them if `partial`."""
+    passed = 0
     for i, program in enumerate(job["programs"]):
         if passed == i or job["partial"]:
             passed += _passes(*program, job, deadline)
     late = passed < len(job["programs"]) and time.monotonic() > deadline
-    print(json.dumps([passed, "timeouts" if late else ""]))
+    return passed, "timeouts" if late else ""
 
 
 def _isolate(roots: list[str]) -> None:
@@ -120,48 +126,71 @@ def _give_up_rights(user: int | None, memory: int, seconds: int) -> None:
         raise OSError("the kernel takes no seccomp filter")
 
 
-def _passes(given: str, expected: str | None, job: dict, deadline: float) -> bool:
-    """Run one program in an empty folder, end all that it started, and tell whether it was right.
-
-    `expected` is what it has to print before it ends; None for asserts, which a second process makes.
-    """
+def _empty_folders(code: str) -> None:
+    """Put the code into a folder that nothing else is in."""
     libc = ctypes.CDLL(None)
     for folder, mode in ((b"/box", b"777"), (b"/in", b"755")):
         libc.umount2(folder, 2)
         libc.mount(b"tmpfs", folder, b"tmpfs", ctypes.c_ulong(0), b"size=64m,nr_inodes=4096,mode=" + mode)
     with open("/box/solution.py", "w", encoding="utf-8", errors="replace") as file:
-        file.write(job["code"])
+        file.write(code)
+
+
+def _start(
+    job: dict, arguments: list[str], user: int | None, end: socket.socket | None, **streams: Any
+) -> subprocess.Popen:
+    return subprocess.Popen(
+        [*job["command"], *arguments, *([] if end is None else [str(end.fileno())])], cwd="/box",
+        preexec_fn=lambda: _give_up_rights(user, job["memory"], int(job["seconds"]) + 1),
+        pass_fds=[] if end is None else [end.fileno()], **{"stderr": subprocess.DEVNULL} | streams,
+    )  # fmt: skip
+
+
+def _end(process: subprocess.Popen, deadline: float) -> int:
+    """Wait for a program until the deadline, end all that it started, and return its exit code."""
+    with suppress(subprocess.TimeoutExpired):
+        process.wait(max(0.0, deadline - time.monotonic()))
+    with suppress(ProcessLookupError):
+        os.kill(-1, signal.SIGKILL)
+    code = process.wait()
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
+    return code
+
+
+def _shown(job: dict, deadline: float) -> tuple[str, int, bool]:
+    """Run `program` over the code; return what it printed, at most `show` bytes, its exit code, and whether it was late."""
+    _empty_folders(job["code"])
+    with tempfile.TemporaryFile() as stdout:
+        streams = {"stdin": subprocess.DEVNULL, "stdout": stdout, "stderr": subprocess.STDOUT}
+        code = _end(_start(job, ["-c", job["program"]], job["user"], None, **streams), deadline)
+        stdout.seek(0)
+        return stdout.read(job["show"]).decode(errors="replace"), code, code != 0 and time.monotonic() > deadline
+
+
+def _passes(given: str, expected: str | None, job: dict, deadline: float) -> bool:
+    """Run one program in an empty folder, end all that it started, and tell whether it was right.
+
+    `expected` is what it has to print before it ends; None for asserts, which a second process makes.
+    """
+    _empty_folders(job["code"])
     ends = socket.socketpair()
-
-    def start(arguments: list[str], user: int | None, end: socket.socket | None, **streams: Any) -> subprocess.Popen:
-        return subprocess.Popen(
-            [*job["command"], *arguments, *([] if end is None else [str(end.fileno())])], cwd="/box", stderr=subprocess.DEVNULL,
-            preexec_fn=lambda: _give_up_rights(user, job["memory"], int(job["seconds"]) + 1),
-            pass_fds=[] if end is None else [end.fileno()], **streams,
-        )  # fmt: skip
-
     with tempfile.TemporaryFile() as stdin, tempfile.TemporaryFile() as stdout, ends[0], ends[1]:
         stdin.write(given.encode(errors="replace"))
         stdin.seek(0)
         if expected is None:
             border = ["-c", job["border"]]
-            start([*border, "code"], job["user"], ends[0], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            _start(job, [*border, "code"], job["user"], ends[0], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
             tester = job["user"] and job["user"] + 1
-            process = start([*border, "tests"], tester, ends[1], stdin=stdin, stdout=subprocess.DEVNULL)
+            process = _start(job, [*border, "tests"], tester, ends[1], stdin=stdin, stdout=subprocess.DEVNULL)
             for end in ends:
                 end.close()  # so that each side notices the other's end
         else:
             with open("/in/stdin", "wb") as file:  # for programs that open /dev/stdin
                 file.write(given.encode(errors="replace"))
-            process = start(["solution.py"], job["user"], None, stdin=stdin, stdout=stdout)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(max(0.0, deadline - time.monotonic()))
-        with suppress(ProcessLookupError):
-            os.kill(-1, signal.SIGKILL)
-        ended_well = process.wait() == 0
-        with suppress(ChildProcessError):
-            while True:
-                os.wait()
+            process = _start(job, ["solution.py"], job["user"], None, stdin=stdin, stdout=stdout)
+        ended_well = _end(process, deadline) == 0
         if expected is None or not ended_well:
             return ended_well
         stdout.seek(0)

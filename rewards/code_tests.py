@@ -15,33 +15,17 @@ import ast
 import inspect
 import json
 import os
-import random
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from pathlib import Path
 from typing import Any
 
-from reasoning_ext.rewards import _border, _sandbox
+from reasoning_ext.rewards import _border
+from reasoning_ext.rewards._launch import check_sandbox, launch
 
 from reasoning_ext import think
 
-SYSTEM = ("/bin", "/lib", "/lib64", "/usr", "/etc/ld.so.cache", "/dev/null", "/dev/urandom", "/dev/zero")
-ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/box", "TMPDIR": "/box"}
-ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a thread counts as a process
-GRACE_SECONDS = 10.0  # for a sandbox to start and to stop
-# systemd's, for services that have no user of their own; one for the code, the next for tests
-UNUSED_USERS = range(61184, 65520, 2)
-HELP = (
-    "it needs Linux 5.14, util-linux, and user namespaces (sysctl user.max_user_namespaces and "
-    "kernel.apparmor_restrict_unprivileged_userns); a container needs --security-opt seccomp=unconfined "
-    "--security-opt apparmor=unconfined, and --cap-add SYS_ADMIN where its user is root"
-)
-# at once: the files may have changed by the first completion
-KEEPER, BORDER = map(inspect.getsource, (_sandbox, _border))
+BORDER = inspect.getsource(_border)  # at once: the file may have changed by the first completion
 Program = tuple[str, str | None]  # what it reads; what it has to print, or None for asserts
 
 
@@ -86,7 +70,7 @@ def code_tests(
         raise ValueError(f"code_tests runs what a model wrote; to allow it, {how}")
     if not (seconds > 0 and memory_mb > 0):
         raise ValueError(f"code_tests: found seconds={seconds}, memory_mb={memory_mb}; allowed: positive numbers")
-    _check_sandbox()
+    check_sandbox("code_tests")
 
     def score(row: tuple) -> tuple[float | None, str]:
         programs = _programs(row[1])
@@ -144,37 +128,9 @@ def _asserts(source: str) -> Program:
     return json.dumps([source, sorted(used)]), None
 
 
-@cache
-def _check_sandbox() -> None:
-    """Run a harmless program once."""
-    try:
-        passed, _ = _run("print(1)", [("", "1")], False, GRACE_SECONDS, 512)
-    except OSError as error:
-        raise RuntimeError(f"code_tests cannot isolate code here ({error}); {HELP}") from error
-    if not passed:
-        problem = f"{sys.executable} does not run in the sandbox; its files must be below {sys.prefix}"
-        raise RuntimeError(f"code_tests: {problem}")
-
-
 def _run(code: str, programs: list[Program], partial: bool, seconds: float, memory_mb: int) -> tuple[int, str]:
     """Run one completion's programs in a sandbox; return how many were right, and "timeouts", "breakdowns" or ""."""
-    is_root = os.geteuid() == 0
-    python_at = {sys.prefix, sys.base_prefix, str(Path(sys.executable).resolve().parents[1])} - {"/"}
-    python_at |= {path for path in sys.path if path.endswith(("/site-packages", "/dist-packages"))}
-    user = random.choice(UNUSED_USERS) if is_root else None  # the limit of processes does not hold for root
-    job = {"code": code, "programs": programs, "partial": partial, "seconds": seconds, "memory": memory_mb << 20}
-    job |= {"command": [sys.executable, "-I"], "roots": sorted({*SYSTEM, *python_at}), "border": BORDER, "user": user}
-    namespaces = [*([] if is_root else ["--user", "--map-root-user"]), "--mount", "--net", "--ipc", "--pid"]
-    try:
-        done = subprocess.run(
-            ["unshare", *namespaces, "--fork", "--kill-child", "--", sys.executable, "-I", "-S", "-c", KEEPER],
-            input=json.dumps(job), encoding="utf-8", errors="replace", capture_output=True,
-            timeout=seconds + GRACE_SECONDS, start_new_session=True, cwd="/", env=ENVIRONMENT,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return 0, "timeouts"
-    ready, _, result = done.stdout.partition("\n")
-    if ready != "ready":
-        raise OSError((done.stderr.strip().splitlines() or [f"unshare ended with {done.returncode}"])[-1])
-    passed, problem = json.loads(result) if result else (0, "breakdowns")
+    job = {"code": code, "programs": programs, "partial": partial, "border": BORDER}
+    result, problem = launch(job, seconds, memory_mb)
+    passed, problem = result or (0, problem)
     return passed, problem

@@ -39,7 +39,7 @@ def language(completions: list, *, script: str = "latin", **kwargs: Any) -> list
     r"""Reward the share of a completion's letters, of thought and answer, that are in the expected script.
 
     Code, maths between `$` or `\(` and `\)`, LaTeX commands, tags, digits and signs are not counted, nor are Greek and
-    Latin symbols of one or two letters where those scripts are not expected.
+    Latin symbols of one or two letters where those scripts are not expected, nor what tools answered.
 
     Args:
         completions: N completions, messages or strings.
@@ -59,7 +59,7 @@ def language(completions: list, *, script: str = "latin", **kwargs: Any) -> list
     unknown = sorted(expected - set(_KNOWN))
     if unknown:
         raise ValueError(f"found script={script!r}, unknown: {unknown}; allowed: {', '.join(_KNOWN)}, joined by +")
-    return [_share(think.content(completion), expected) for completion in completions]
+    return [_share("\n".join(think.said(completion)), expected) for completion in completions]
 
 
 def _share(text: str, expected: set[str]) -> float | None:

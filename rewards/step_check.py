@@ -66,7 +66,7 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     same sum again, turned round or with more decimals, `2+3 = 3+2`, and sums with neutral numbers only, `7*1 = 7`.
 
     Args:
-        completions: N completions, messages or strings.
+        completions: N completions, messages or strings; of several turns all thoughts are judged, and no tool's result.
         min_equations: distinct equations that a thought needs to be judged.
 
     Returns:
@@ -82,7 +82,8 @@ def step_check(completions: list, *, min_equations: int = 1, **kwargs: Any) -> l
     """
     if type(min_equations) is not int or min_equations < 1:
         raise ValueError(f"step_check: found min_equations={min_equations!r}; allowed: whole numbers from 1")
-    judged = [verdicts(steps(think.split(think.content(completion)).thought or "")) for completion in completions]
+    thoughts = ([think.split(text).thought or "" for text in think.said(completion)] for completion in completions)
+    judged = [verdicts(steps("\n\n".join(parts))) for parts in thoughts]
     return [sum(holds) / len(holds) if len(holds) >= min_equations else None for holds in judged]
 
 

@@ -21,7 +21,8 @@ def think_format(completions: list, *, mode: Literal["strict", "graded"] = "stri
 
     Six conditions: one exact `<think>`; one exact `</think>`; nothing but white space before the opener; a thought with a
     letter or digit; an answer with a letter, digit or symbol; and `<answer>` tags, where there are any, once, as a pair and
-    behind the thought. A repeated think tag, exact or look-alike, is worth 0.0 whatever else is right.
+    behind the thought. A repeated think tag, exact or look-alike, is worth 0.0 whatever else is right. Where tools were called
+    every turn counts, and the worst one is paid for; in a turn that calls, the calls stand for the answer.
 
     Args:
         completions: N completions, messages or strings.
@@ -40,8 +41,18 @@ def think_format(completions: list, *, mode: Literal["strict", "graded"] = "stri
     """
     if mode not in ("strict", "graded"):
         raise ValueError(f"think_format: found mode={mode!r}; allowed: strict, graded")
-    shares = [_share(think.content(completion)) for completion in completions]
+    shares = [min(map(_share, _turns(completion))) for completion in completions]
     return shares if mode == "graded" else [float(share == 1.0) for share in shares]
+
+
+def _turns(completion: str | list[dict[str, Any]]) -> list[str]:
+    """Return what the assistant wrote, a text a turn, with a word in the place of calls; a turn that never came is empty."""
+    if isinstance(completion, str):
+        return [completion]
+    turns = [turn for turn in completion if turn.get("role") != "tool"]
+    unanswered = [""] * (turns[-1:] != [completion[-1]])
+    texts = zip(turns, think.said(completion), strict=True)
+    return [f"{text} called" if turn.get("tool_calls") else text for turn, text in texts] + unanswered
 
 
 def _share(text: str) -> float:

@@ -1,9 +1,10 @@
 """Runs recipes that sample or evaluate again and again in processes that are killed with SIGKILL, and reports what became.
 
-    python tests/kill_sampling.py '[["FOLDER", KILLS, "fake"|"real", KEYS], ...]'
+    python tests/kill_sampling.py '[["FOLDER", KILLS, "fake"|"tools"|"real", KEYS], ...]'
 
 FOLDER holds `r.yaml`, a run of KEYS completions in all, or of as many as the run before where that is 0. Everything is
-imported once; each life is a fork of this process. `fake` puts an engine in the model's place that answers at once. A
+imported once; each life is a fork of this process. `fake` puts an engine in the model's place that answers at once, `tools`
+one that calls the recipe's calculator first, which runs. A
 life is killed a random number of batches after it began to draw, so many that some are left for the next one, and up to
 5 ms later, often before the last one is written. Prints one line of JSON: of each run the kills, how many keys were
 generated again and in all, and in which ways of an evaluation, which always has a
@@ -23,7 +24,7 @@ import torch
 
 import reasoning_ext.evaluate.stage as evaluation
 from reasoning_ext.engines.base import Completion, begun, key_seed
-from reasoning_ext.engines.opening import open_engine
+from reasoning_ext.engines.opening import open_engine, with_tools
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.folder import finish, locked, open_run
 from reasoning_ext.runs.identity import text_hash
@@ -52,6 +53,14 @@ def answer(p, g, seed):
     number = key_seed(seed, p, g) % 3
     thought = "x" * (key_seed(seed, g, p) % 400)
     return Completion(p, g, f"<think>{thought}</think>{number}", [1] * (5 + number), True, 5 + number)
+
+
+def calls(prompt, p, g, settings):
+    """Call the calculator, with a sample's own words before, and answer what it says."""
+    said = prompt[-1]["content"]
+    call = json.dumps({"name": "calculator", "arguments": {"expression": f"{p} % 3 + {g // 2}"}})
+    text = said if prompt[-1]["role"] == "tool" else f"<think>{g}</think><tool_call>{call}</tool_call>"
+    return Completion(p, g, text, [], True, 5)
 
 
 def step(prompt, p, g, settings):
@@ -94,7 +103,8 @@ def live(folder, kind, log, pipe):
                 evaluation.open_engine = lambda *_, **__: Watched(FakeEngine(step), log, pipe)
                 code = evaluation.run_eval(recipe, run, specs)
             else:
-                engine = FakeEngine() if kind == "fake" else open_engine(recipe)
+                fakes = {"fake": lambda: FakeEngine(), "tools": lambda: with_tools(FakeEngine(calls), recipe)}
+                engine = fakes.get(kind, lambda: open_engine(recipe))()
                 code = run_sample(recipe, run, specs, Watched(engine, log, pipe))
             finish(run.path, 0.0)
     except BaseException:

@@ -30,9 +30,44 @@ TEMPLATES = {
     ),
     "smolvlm": (None, "<end_of_utterance>", "<pad>", ("<|im_start|>", "<image>"), ()),
 }  # fmt: skip
+# the templates of the test of calls beside those, by how their names begin; the longest beginning counts
+HARMONY, GEMMA = TEMPLATES["gptoss"], TEMPLATES["gemma3"]
+DEEPSEEK = TEMPLATES["deepseek_r1_distill"]
+CALLS = ("sep", *(f"{name}▁{side}" for name in ("calls", "call", "outputs", "output") for side in ("begin", "end")))
+GEMMA4 = ("turn", "tool_call", "tool_response", "channel", "tool")
+GEMMA4 = [token for name in GEMMA4 for token in (f"<|{name}>", f"<{name}|>")]
+FAMILIES = {
+    "qwen2_5_vl": TEMPLATES["qwen2_5"],
+    "qwen2_5": TEMPLATES["qwen2_5"],
+    "qwen3": CHATML,
+    "nemotron_3": CHATML,
+    "lfm2": (
+        "<|startoftext|>", "<|im_end|>", "<|pad|>",
+        ("<|im_start|>", *(f"<|tool_{a}_{b}|>" for a in ("list", "call", "response") for b in ("start", "end"))), (),
+    ),
+    "llama3": (*LLAMA3[:3], (*HEADERS, "<|python_tag|>", "<|eom_id|>"), ()),
+    "deepseek": (*DEEPSEEK[:3], (*DEEPSEEK[3], *(f"<｜tool▁{name}｜>" for name in CALLS)), DEEPSEEK[4]),
+    "cohere": (
+        "<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<PAD>",
+        tuple(f"<|{name}|>" for name in (
+            "START_OF_TURN_TOKEN", "SYSTEM_TOKEN", "USER_TOKEN", "CHATBOT_TOKEN", "START_RESPONSE", "END_RESPONSE")), (),
+    ),
+    "gemma": GEMMA,
+    "gemma4": ("<bos>", "<eos>", "<pad>", ('<|"|>', "<|think|>", *GEMMA4), ()),
+    "glm4moe": (*TEMPLATES["glm4moe"][:4], ("<think>", "</think>", "<tool_call>", "</tool_call>")),
+    "gptoss": HARMONY,
+    "muse": ("<|begin|>", "<|eot|>", "<|pad|>", ("<|start|>", "<|message|>", "<|eom|>"), ()),
+    "phi3": TEMPLATES["phi3_5"],
+    "idefics3": (None, "<end_of_utterance>", "<pad>", ("<|begin_of_text|>", "<image>"), ()),
+    "smolvlm": TEMPLATES["smolvlm"],
+    "llava": ("<s>", "</s>", "<pad>", ("<image>",), ()),
+}  # fmt: skip
+FAMILIES["diffusion_gemma"] = FAMILIES["gemma4"]
 FOLDER = Path(find_spec("trl").origin).parent / "chat_templates"
 # not all of 1.16
 TEMPLATES = {name: tokens for name, tokens in TEMPLATES.items() if (FOLDER / f"{name}.jinja").is_file()}
+SHIPPED = sorted(path.stem for path in FOLDER.glob("*.jinja"))  # and known here
+SHIPPED = [name for name in SHIPPED if any(name.startswith(family) for family in FAMILIES)]
 TEXT = [
     "<think>\n3+4=7; 7*2=14. So the answer is 14.\n</think>\n\nThe answer is \\boxed{14}.\n\nFirst, we add the numbers.\n",
     "def f(x):\n    return x + 1\n\n\nuser\n\nassistant\n\n  Let me think about this step by step.\n\n\n",
@@ -77,7 +112,8 @@ def build(name, special_tags=False, text=None, kind=None, strip=False):
     from tokenizers import AddedToken, Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    bos, eos, pad, others, tags = TEMPLATES[name]
+    family = max((family for family in FAMILIES if name.startswith(family)), key=len)
+    bos, eos, pad, others, tags = TEMPLATES.get(name, FAMILIES[family])
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=Tokenizer.from_str(kind or _alphabet()), bos_token=bos, eos_token=eos, pad_token=pad
     )

@@ -33,6 +33,12 @@ BUILT: dict[tuple[str, str], dict[str, Any] | str] = {
         "pattern": r"(?<=<)(?=\|im_end\|>)|(?<=<)(?=/s>)|(<\|im_start\|>|<\|im_end\|>|<think>|</think>|\ \ )"
     },
     ("reasoning_ext/errors.py", "system_problem"): "the module's own words, one after another",
+    ("reasoning_ext/think/call_bodies.py", "_end"): "END_OF_STRING is bounded; timed in tests/think/test_calls.py",
+    ("reasoning_ext/think/call_bodies.py", "lenient"): "a template's own words; timed in tests/think/test_calls.py",
+    ("reasoning_ext/think/call_finding.py", "_roles"): "control tokens, one or the other",
+    ("reasoning_ext/think/call_format.py", "_between"): "see lenient",
+    ("reasoning_ext/think/call_format.py", "_markers"): "control tokens, one or the other; timed there too",
+    ("reasoning_ext/think/call_format.py", "_pattern"): "see lenient",
     ("reasoning_ext/verifier/statement.py", "_from_maxima"): {"name": "oo", "around": "()"},
     ("rewards/choice_answer.py", "_marked"): {"texts": r"the\ cat\ and\ the\ dog|the\ cat|aa|a|\(x\ \+\ 1\)\^2"},
 }

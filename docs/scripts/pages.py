@@ -31,7 +31,7 @@ MADE = "<!-- made by docs/scripts/pages.py; `make docs` makes it anew -->\n"
 SECTION = re.compile(r"^(Args|Attributes|Returns|Yields|Raises|Example):$", re.MULTILINE)
 OURS = ("Shared", "Trained", "Preferences", "Supervised", "Rollouts", "Sampling", "Evaluation")
 PUBLIC = {  # what scripts and rewards of one's own may call: module, its file, names
-    "reasoning_ext.think": ("think/__init__.py", "split answer join well_formed content boxes last_boxed"),
+    "reasoning_ext.think": ("think/__init__.py", "split answer join well_formed content said boxes last_boxed"),
     "reasoning_ext.verifier": ("verifier/__init__.py", "judge judge_all alike said kind unreadable"),
     "reasoning_ext.scoring.spec": ("scoring/spec.py", "parse_rewards"),
     "reasoning_ext.scoring.call": ("scoring/call.py", "build_rewards"),

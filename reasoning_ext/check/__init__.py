@@ -20,6 +20,8 @@ from reasoning_ext.check.lineage import adapter_without_peft, forgotten, overlap
 from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_device, report_memory
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
+from reasoning_ext.check.rules_tools import wrong_tool
+from reasoning_ext.check.tools import try_tools
 from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
@@ -90,13 +92,15 @@ def beside(recipe: Recipe) -> list[Recipe]:
 
 def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callable[[Checked], None] | None) -> None:
     """Say what code a recipe names, import what could not be read without, and see whether it is what it should be."""
-    if not checked.code or checked.errors:
+    if checked.errors:
         return
-    if announce:
+    if announce and checked.code:
         announce(checked)
     if any(spec.plugin.unread for spec in checked.specs):
         parse(checked)
-    checked.add(broken_rules(checked.recipe, [unusable_data_set], {path.resolve() for path in outputs(made)}, run))
+    checked.add(broken_rules(checked.recipe, [wrong_tool]))
+    if checked.code:
+        checked.add(broken_rules(checked.recipe, [unusable_data_set], {path.resolve() for path in outputs(made)}, run))
 
 
 def _prepare_backends(recipes: list[Recipe]) -> None:
@@ -149,6 +153,7 @@ class Look:
         checked.unread = self._why_unread()
         source = tokenizer_source(recipe, {str(other.output_dir.resolve()): other for other in self.earlier})
         found = inspect(checked, source, not self.offline, not self.run, rows=not checked.unread)
+        try_tools(checked, found)
         read = len(checked.errors) == before and not checked.unread
         if not self.run and not self.offline and not read and on_hub(recipe):
             checked.note("", "check --offline leaves out what only the hub has", code="hub")

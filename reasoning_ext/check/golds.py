@@ -29,8 +29,8 @@ def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tu
 
     Returns the means over these rows, and what was found; an error where the right answer does not earn the most.
     """
-    text = "{} waits for a server and was not tried"
-    untried = [_found("note", text.format(spec.name), code="not_tried") for spec in specs if spec.is_async]
+    left_out = [(spec.name, why) for spec in specs if (why := trial.untried(spec))]
+    untried = [_found("note", f"{name} {why} and was not tried", code="not_tried") for name, why in left_out]
     if not (drawn := trial.draw(specs, rows)):
         return {}, [*untried, _found("note", "no row has a gold, so that no reward was tried", code="not_tried")]
     try:
@@ -39,7 +39,7 @@ def try_recipe_rewards(recipe: Recipe, specs: list[RewardSpec], rows: Any) -> tu
         return {}, [_found("error", str(error), code="reward_failed"), *untried]
     own = reward_weights(recipe.values.get("reward_weights"), specs)
     weights = dict(zip([spec.name for spec in specs], own, strict=True))
-    tried = [spec for spec in specs if not spec.is_async]
+    tried = [spec for spec in specs if not trial.untried(spec)]
     found = [*untried, *_untold(tried, drawn, tables), *_overpaid(tried, drawn, tables, weights, partly=bool(untried))]
     most = max(trial.total(table[GOLD], weights) for table in tables)
     if not untried and (least := recipe.values.get("min_reward")) is not None and most < least:

@@ -18,6 +18,7 @@ from reasoning_ext.check import (
     rules_held_out,
     rules_models,
     rules_rollouts,
+    rules_tools,
     rules_trackers,
 )
 from reasoning_ext.errors import Level, Problem, UserError
@@ -96,9 +97,15 @@ OF_KEYS = (
     *OF_MODELS,
     rules_models.unknown_to_unsloth,
     *rules_rollouts.RULES,
+    *rules_tools.RULES,
     rules_trackers.unknown_tracker,
 )
-OF_REWARDS = (rules.wrong_reward_weights, *rules_generation.RULES, rules_health.wrong_audit)
+OF_REWARDS = (
+    rules.wrong_reward_weights,
+    *rules_generation.RULES,
+    rules_health.wrong_audit,
+    rules_tools.nothing_to_judge,
+)
 OF_RUNS = (
     rules_generation.missing_engine, rules_benchmarks.missing_lm_eval, unsloth_not_installed,
     rules_trackers.tracker_not_installed,

@@ -59,7 +59,7 @@ def _shaping(recipe: Recipe) -> dict[str, Any]:
     """Return what shapes all prompts of a recipe in the same way, by key."""
     settings = prompt_settings(recipe)
     values = dict(zip(PROMPT_KEYS, settings[0], strict=False)) if len(settings) == 1 else {}
-    return values | {"think_tags": recipe.get("think_tags")}
+    return values | {"think_tags": recipe.get("think_tags"), "tools": recipe.values.get("tools")}
 
 
 def overlap_findings(

@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Any
 from reasoning_ext import think
 from reasoning_ext.data.token_sets import MOST_INEXACT
 from reasoning_ext.data.tokens import LossOptions, prompt_length, tokenize_pair, tokenize_row
+from reasoning_ext.errors import KeyProblem
 from reasoning_ext.recipe.keys import FROM_DATA
+from reasoning_ext.think.calls import TOOLS
 from reasoning_ext.think.render import count_tokens, render_prompt
 from reasoning_ext.think.template import decode
+from reasoning_ext.tools.spec import template_kwargs
 
 if TYPE_CHECKING:
     from reasoning_ext.check.keys import Checked
@@ -41,13 +44,14 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
     if not found.contract or not found.rows:
         return
     recipe, trained = checked.recipe, checked.recipe.stage in FROM_DATA
+    _judge_tools(checked, found)
     _judge_prompts(checked, found)
     key = "max_length" if trained else "max_prompt_length"
     if trained:
         _measure_answers(checked, found)
     else:
         length = partial(prompt_length, found.tokenizer, found.contract)
-        kwargs, numbered = recipe.get("chat_template_kwargs"), zip(found.numbers, found.rows, strict=True)
+        kwargs, numbered = template_kwargs(recipe), zip(found.numbers, found.rows, strict=True)
         found.lengths = [length(row, number, kwargs) for number, row in numbered]
         checked.facts["mean_length"] = round(sum(found.lengths) / len(found.lengths), 1)
     limit: Any = recipe.get(key) if key in recipe.keys else None
@@ -71,24 +75,24 @@ def measure(checked: Checked, found: Inspection, model: str | None) -> None:
 def _measure_answers(checked: Checked, found: Inspection) -> None:
     """Measure rows that are trained on as they are, or pairs, and judge what their answers are made of."""
     recipe, totals, count = checked.recipe, Counter[str](), len(found.rows)
-    pairs, kwargs = recipe.stage == "dpo", recipe.get("chat_template_kwargs")
+    pairs, kwargs = recipe.stage == "dpo", template_kwargs(recipe)
     what, changed = "chosen answers" if pairs else "rows", ""
     loss = LossOptions() if pairs else LossOptions(recipe.get("train_on"))
     for number, row in zip(found.numbers, found.rows, strict=True):
         made: Any
         if pairs:
             made = tokenize_pair(found.tokenizer, found.contract, row, number, kwargs)
-            prompt, chosen, rejected = map(len, (made.prompt_ids, made.chosen_ids, made.rejected_ids))
-            found.lengths.append(prompt + max(chosen, rejected))
-            totals.update(
-                all=2 * prompt + chosen + rejected, trained=chosen + rejected, chosen=chosen, rejected=rejected
-            )
+            longer = max(len(made.chosen_ids), len(made.rejected_ids))
+            found.lengths.append(len(made.prompt_ids) + longer)
+            totals["all"] += 2 * len(made.prompt_ids) + len(made.chosen_ids) + len(made.rejected_ids)
+            chosen, rejected = sum(made.chosen_mask), sum(made.rejected_mask)  # without what tools answered
+            totals.update(trained=chosen + rejected, chosen=chosen, rejected=rejected)
         else:
             made = tokenize_row(found.tokenizer, found.contract, row, number, loss, kwargs)
             found.lengths.append(len(made.input_ids))
             totals.update(all=len(made.input_ids), trained=len(made.input_ids) - made.skipped(loss))
         if not made.exact and not changed:
-            said = think.content(row["chosen"] if pairs else row["completion"])
+            said = "\n".join(think.said(row["chosen"] if pairs else row["completion"]))
             changed = f", first row {number}: {_lost(found.tokenizer, said) or 'its spaces'}"
         totals.update(inexact=not made.exact, torn=_is_torn(think.content(row["chosen" if pairs else "completion"])))
     checked.facts["mean_length"] = round(totals["all"] / count, 1)
@@ -107,10 +111,28 @@ def _measure_answers(checked: Checked, found: Inspection) -> None:
         checked.note("dataset_name", text, level="warning", code="uneven_pairs")
 
 
+def _judge_tools(checked: Checked, found: Inspection) -> None:
+    """Count what a prompt has of tools; a KeyProblem where there is no room for more than them."""
+    kwargs, recipe, turn = template_kwargs(checked.recipe), checked.recipe, [{"role": "user", "content": "?"}]
+    if not kwargs.get(TOOLS):
+        return
+    with contextlib.suppress(ValueError):  # a prompt that cannot be rendered is an error where it is measured
+        told, untold = (
+            count_tokens(found.tokenizer, render_prompt(found.tokenizer, found.contract, turn, each))
+            for each in (kwargs, {**kwargs, TOOLS: []})
+        )
+        checked.facts["tools_tokens"] = told - untold
+        key = "max_length" if recipe.stage in FROM_DATA else "max_prompt_length"
+        limit = recipe.get(key) if key in recipe.keys else None
+        if limit and told > limit:
+            text = f"found {limit}, but a prompt with nothing but the tools has {told} tokens"
+            raise KeyProblem(key, text, f"{told} and what your prompts have", code="too_long")
+
+
 def _judge_prompts(checked: Checked, found: Inspection) -> None:
     """Warn of prompts of which a tokenizer loses letters: the model never reads them."""
     recipe, first, count = checked.recipe, "", 0
-    kwargs = recipe.get("chat_template_kwargs") or {}
+    kwargs = template_kwargs(recipe)
     for number, row in zip(found.numbers, found.rows, strict=True):
         with contextlib.suppress(ValueError):  # a prompt that cannot be rendered is an error where it is measured
             if lost := _lost(found.tokenizer, render_prompt(found.tokenizer, found.contract, row["prompt"], kwargs)):

@@ -24,6 +24,8 @@ from reasoning_ext.runs.checkpoints import COMPLETE
 from reasoning_ext.runs.files import read_object
 from reasoning_ext.runs.folder import SCORER, SHOTS, damage, is_run, unfinished
 from reasoning_ext.scoring.spec import HOMES, RewardSpec
+from reasoning_ext.tools.spec import HOMES as TOOL_HOMES
+from reasoning_ext.tools.spec import has_tools, parse_environment, parse_tools
 
 Problems = Iterator[Problem]
 
@@ -62,7 +64,21 @@ def input_sources(recipe: Recipe, specs: list[RewardSpec]) -> dict[str, str]:
             sources[SCORER + one.scorer.name] = str(file)
         if one.examples:
             sources[SHOTS + one.options.examples] = one.examples
+    sources |= _called(recipe) if has_tools(recipe) else {}
     return sources | {f"reward {spec.name}": str(spec.plugin.file) for spec in specs}
+
+
+def _called(recipe: Recipe) -> dict[str, str]:
+    """Return the files of what a model may call, and those that its options name."""
+    found: dict[str, str] = {}
+    environment = parse_environment(recipe)
+    listed = [(f"tool {spec.name}", spec.plugin.file, spec.options) for spec in parse_tools(recipe)]
+    listed += [(f"environment {environment.name}", environment.file, environment.options)] if environment else []
+    for what, file, options in listed:
+        found[what] = str(file)
+        paths = {name: Path(recipe.folder, value) for name, value in options.items() if isinstance(value, str)}
+        found |= {f"{what} {name}": str(path) for name, path in paths.items() if path.exists()}
+    return found
 
 
 def _task_files(task: str) -> list[str]:
@@ -80,12 +96,13 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     files: dict[str, Path | None] = {}
     held_out, listed = recipe.values.get("eval_problems"), [recipe.values.get(key) for key in ("reward_funcs", "audit")]
     listed += [held_out.get("reward_funcs")] if isinstance(held_out, dict) else []
-    listed = [[each] if isinstance(each, str) else each for each in listed]
-    for entry in (entry for each in listed if isinstance(each, list) for entry in each):
-        spelling = str(next(iter(entry), "") if isinstance(entry, dict) else entry)
+    for spelling in (spelling for each in listed for spelling in spellings(each)):
         files[f"reward {spelling}"] = code_file(spelling, HOMES, recipe.folder)
     for spelling in scorers_of(recipe.values.get("strategies")):
         files[f"scorer {spelling}"] = code_file(spelling, HOMES, recipe.folder)
+    for key in ("tools", "environment"):
+        for spelling in spellings(recipe.values.get(key)):
+            files[f"{key.removesuffix('s')} {spelling}"] = code_file(spelling, TOOL_HOMES, recipe.folder)
     for values in _data(recipe).values():
         name, form = str(values.get("dataset_name") or ""), str(values.get("dataset_format") or "")
         if is_generator(name):
@@ -100,6 +117,12 @@ def named_code(recipe: Recipe) -> dict[str, str]:
     if "/" in str(recipe.values.get("attn_implementation")):  # a kernel from the hub
         found["attn_implementation"] = recipe.values["attn_implementation"]
     return found
+
+
+def spellings(listed: Any) -> list[str]:
+    """Return what the entries of a list, or one alone, are spelled like, whatever options they have."""
+    listed = listed if isinstance(listed, list) else [listed] if listed else []
+    return [str(next(iter(entry), "") if isinstance(entry, dict) else entry) for entry in listed]
 
 
 def code_line(code: dict[str, str]) -> str:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.check.measuring import measure
 from reasoning_ext.check.named_inputs import model_chain
+from reasoning_ext.data.calls import need_tool_turns
 from reasoning_ext.data.columns import SIDES, check_columns, columns_of
 from reasoning_ext.data.prepared import Prepared
 from reasoning_ext.data.row_options import TEST, TRAIN, RowOptions, is_hub_name, row_options
@@ -27,6 +28,7 @@ from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.user_code import no_code
 from reasoning_ext.scoring.spec import judge, needed_columns, parse_audits
+from reasoning_ext.tools.spec import template_kwargs
 
 if TYPE_CHECKING:
     from reasoning_ext.check.keys import Checked
@@ -48,6 +50,7 @@ class Inspection:
         prepared: counts of every step.
         contract, tokenizer: what the chat template does with thoughts, and the tokenizer; None where it could not be had.
         lengths: tokens of each row of `rows`: the whole row in SFT, with the longer side in DPO, the prompt elsewhere.
+        tool_turns: rows that are trained on have calls of tools, so that the template needs turns for them.
     """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
@@ -56,6 +59,7 @@ class Inspection:
     contract: Any = None
     tokenizer: Any = None
     lengths: list[int] = field(default_factory=list)
+    tool_turns: bool = False
 
 
 def inspect(checked: Checked, model: str | None, hub: bool, whole: bool = True, rows: bool = True) -> Inspection:
@@ -74,7 +78,8 @@ def inspect(checked: Checked, model: str | None, hub: bool, whole: bool = True, 
     looks += [partial(_read_weights, recipe), partial(_read_tokenizer, checked, found, model, hub)]
     reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, checked)] if rows else []
     measures: list[Callable] = [partial(measure, checked, found, model)] if rows else []
-    for step in [*looks, *reads, *measures] if whole else [*reads, *looks, *measures]:
+    again = [lambda: _read_tokenizer(checked, found, model, hub) if _lacks_turns(found) else None]
+    for step in [*looks, *reads, *again, *measures] if whole else [*reads, *looks, *measures]:
         try:
             step()
         except UserError as error:
@@ -150,7 +155,9 @@ def _read_tokenizer(checked: Checked, found: Inspection, model: str | None, hub:
     from reasoning_ext.models.source import model_source
     from reasoning_ext.think.template import find_contract
 
-    source = model_source(recipe.values, recipe.local, False, model)
+    source = model_source(recipe.values, recipe.local, False, model, template_kwargs(recipe))
+    if found.tool_turns:
+        source = source.with_tool_turns()
     tokenizer, options = source.tokenizer(), source.options
     for key in ("pad_token", "eos_token"):
         if (token := recipe.values.get(key)) is not None and token not in tokenizer.get_vocab():
@@ -162,6 +169,11 @@ def _read_tokenizer(checked: Checked, found: Inspection, model: str | None, hub:
     found.contract = find_contract(tokenizer, options.chat_template_kwargs, options.think_tags)
     found.tokenizer = tokenizer
     _judge_template(checked, found)
+
+
+def _lacks_turns(found: Inspection) -> bool:
+    """Tell whether a tokenizer was read before it was known that rows have calls."""
+    return found.tool_turns and found.contract is not None and found.contract.calls is None
 
 
 def _cached(name: str) -> bool:
@@ -208,6 +220,7 @@ def _read_rows(checked: Checked, found: Inspection, hub: bool, whole: bool) -> N
             text = f"correct: {step['no_gold']} of {step['rows'] + step['dropped']} rows have no gold, and were kept unchecked"
             checked.note("trace_filters", text, level="warning", code="no_gold")
     found.numbers, found.rows = _sample(rows)
+    found.tool_turns = recipe.stage in FROM_DATA and need_tool_turns(rows)
     if whole and hasattr(rows, "num_rows") and recipe.get("deduplicate") == "none":
         _count_duplicates(checked, rows)
 

@@ -39,7 +39,8 @@ BOUNDS = (
         "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps generation_batch_size "
         "steps_per_generation num_iterations max_samples max_length max_seq_length max_prompt_length keep diverse lora_r "
         "max_completion_length thinking_budget min_thinking min_generations max_generations precompute_ref_batch_size "
-        "dataloader_prefetch_factor dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps"
+        "dataloader_prefetch_factor dataset_num_proc pad_to_multiple_of eval_accumulation_steps ref_model_sync_steps "
+        "max_tool_calling_iterations"
     )),
     ("0 or more", 0, math.inf, (
         "learning_rate weight_decay max_grad_norm warmup_steps lora_dropout dataloader_num_workers neftune_noise_alpha "

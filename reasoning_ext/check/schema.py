@@ -25,8 +25,10 @@ from reasoning_ext.recipe.records import Refill, SkipKnown, ThinkingCurve
 from reasoning_ext.recipe.trl_fields import Key, dataclass_keys, first_sentence, schema_of
 from reasoning_ext.runs.health import RULES
 from reasoning_ext.scoring.spec import HOMES, LAYER_OPTIONS, RewardSpec
+from reasoning_ext.tools.spec import BOUNDS, ToolSpec
+from reasoning_ext.tools.spec import HOMES as TOOL_HOMES
 
-KINDS = ("rewards", "formats", "recipes", "keys", "health")
+KINDS = ("rewards", "formats", "tools", "recipes", "keys", "health")
 RECORDS = {
     "thinking_curve": ThinkingCurve,
     "skip_known": SkipKnown,
@@ -105,15 +107,25 @@ def _value_schema(key: Key, keys: dict[str, Key]) -> dict[str, Any]:
         silent = {"anyOf": [{"type": "number", "minimum": 0}, {"enum": ["off", False]}]}
         rules = {rule.name: silent | {"description": f"{rule.meaning}. Default: {rule.threshold}."} for rule in RULES}
         return {"anyOf": [{"type": "object", "additionalProperties": False, "properties": rules}, {"type": "null"}]}
+    if key.name in ("tools", "environment"):
+        own = dataclass_keys(ToolSpec)
+        bounds = {name: _described(schema_of(own[name].annotation), own[name]) for name in BOUNDS}
+        named = _named(bounds)
+        listed = {"type": "array", "items": {"anyOf": [{"type": "string"}, named]}} if key.name == "tools" else named
+        return {"anyOf": [listed, {"type": "string"}, {"type": "null"}]}
     if key.name in ("reward_funcs", "audit"):
         own = dataclass_keys(RewardSpec)
         options = {name: WRITTEN.get(name) or schema_of(own[name].annotation) for name in LAYER_OPTIONS}
         options = {name: _described(schema, own[name]) for name, schema in options.items()}  # its parameters are open
-        parameters = {"anyOf": [{"type": "object", "properties": options}, {"type": "null"}]}
-        named = {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": parameters}
-        listed = {"type": "array", "items": {"anyOf": [{"type": "string"}, named]}}
+        listed = {"type": "array", "items": {"anyOf": [{"type": "string"}, _named(options)]}}
         return {"anyOf": [listed, *[{"type": "string"}] * (key.name != "audit"), {"type": "null"}]}
     return schema_of(key.annotation, key.choices)
+
+
+def _named(options: dict[str, Any]) -> dict[str, Any]:
+    """Return the schema of one name with options, some of which are known."""
+    parameters = {"anyOf": [{"type": "object", "properties": options}, {"type": "null"}]}
+    return {"type": "object", "minProperties": 1, "maxProperties": 1, "additionalProperties": parameters}
 
 
 def _mapping(keys: dict[str, Key], *required: str) -> dict[str, Any]:
@@ -144,7 +156,7 @@ def listed(kind: str, stage: str | None = None) -> Iterator[str]:
             place = key.owner if " of " in key.owner else f"{key.owner} of reasoning_ext.recipe.keys"
             yield _line(name, key.text + default, place)
     else:
-        for name, file, node in functions_at(HOMES if kind == "rewards" else [FORMATS]):
+        for name, file, node in functions_at({"rewards": HOMES, "formats": [FORMATS], "tools": TOOL_HOMES}[kind]):
             yield _line(name, first_sentence(ast.get_docstring(node) or ""), f"{file}:{node.lineno}")
 
 

@@ -12,6 +12,7 @@ import contextlib
 import json
 import math
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.check import beside, check
@@ -20,11 +21,13 @@ from reasoning_ext.check.keys import Checked
 from reasoning_ext.check.memory.check import MemoryOptions
 from reasoning_ext.check.named_inputs import code_line, shown_path
 from reasoning_ext.check.rows import Inspection
+from reasoning_ext.check.tools import tools_line
 from reasoning_ext.errors import Problem, print_error
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.scoring.spec import reward_weights
 from reasoning_ext.shown import print, visible
+from reasoning_ext.tools.spec import template_kwargs
 
 if TYPE_CHECKING:
     from reasoning_ext.think.template import Contract
@@ -131,6 +134,8 @@ def _print_body(checked: Checked, found: Inspection, show: int) -> None:
         print(f"  columns: {', '.join(facts['columns'])}")
     if found.contract is not None:
         print(f"  thoughts: {_describe(found.contract)}")
+    if facts.get("tools"):
+        print(f"  tools: {tools_line(recipe, facts)}")
     if found.lengths:
         print(f"  {_length_line(checked, found)}")
     _print_rows(recipe, found, show)
@@ -194,24 +199,28 @@ def _print_rows(recipe: Recipe, found: Inspection, count: int) -> None:
 
 def _parts(recipe: Recipe, found: Inspection, row: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return `(part, what is done with it, its text, its style)` of a row, or of a pair as its tokens are decoded."""
-    from reasoning_ext.data.tokens import tokenize_pair
-    from reasoning_ext.think.render import render_row
+    from reasoning_ext.data.tokens import render_conversation, tokenize_pair
     from reasoning_ext.think.template import decode
 
-    kwargs, idle = recipe.get("chat_template_kwargs"), ("not trained on", "dim")
+    kwargs, idle = template_kwargs(recipe), ("not trained on", "dim")
     if recipe.stage == "dpo":
         pair = tokenize_pair(found.tokenizer, found.contract, row, 0, kwargs)
-        sides = {"prompt": idle, "chosen": ("made more likely", "bold green"), "rejected": ("made less likely", "red")}
-        texts = {name: decode(found.tokenizer, getattr(pair, f"{name}_ids")) for name in sides}
-        return [(name, said, texts[name], style) for name, (said, style) in sides.items()]
-    text = render_row(found.tokenizer, found.contract, row, kwargs)
+        parts = [("prompt", idle[0], decode(found.tokenizer, pair.prompt_ids), idle[1])]
+        for name, *how in (("chosen", "made more likely", "bold green"), ("rejected", "made less likely", "red")):
+            ids = zip(getattr(pair, f"{name}_mask"), getattr(pair, f"{name}_ids"), strict=True)
+            for counts, of in groupby(ids, lambda one: one[0]):
+                what, (said, style) = (name, how) if counts else ("result", idle)
+                parts.append((what, said, decode(found.tokenizer, [token for _, token in of]), style))
+        return parts
+    segments, given, _ = render_conversation(found.tokenizer, found.contract, row, kwargs)
     thought = 0 if recipe.get("train_on") == "answer" else recipe.get("thought_weight")
-    weights = {"prompt": 0, "thought": thought, "answer": recipe.get("answer_weight")}
-    parts = []
-    for name, weight in weights.items():
+    weights, parts, turn = {"thought": thought, "answer": recipe.get("answer_weight")}, [], -1
+    for name, text in [(part.kind, part.text) for part in segments if part.text]:
+        turn += name not in weights  # which what is given begins
+        weight = weights.get(name, 0) if turn >= given else 0
         said = f"trained on{f', weight {weight:g}' if weight != 1 else ''}"
         said, style = (said, "green" if name == "thought" else "bold green") if weight else idle
-        parts += [(name, said, part, style)] if (part := getattr(text, name)) else []
+        parts.append((name, said, text, style))
     return parts
 
 

@@ -128,8 +128,14 @@ def _is_wrong(gold: str, other: str, verdict: Verdict) -> bool:
     return bool(one and two) and one not in two and two not in one
 
 
+def untried(spec: RewardSpec) -> str:
+    """Say why a reward cannot be tried on made-up completions, or nothing."""
+    sees = "environments" in spec.plugin.required and not spec.plugin.is_factory
+    return "waits for a server" if spec.is_async else "looks at an environment" if sees else ""
+
+
 def try_rewards(specs: list[RewardSpec], rows: Sequence[dict[str, Any]]) -> list[Table]:
-    """Score the made-up completions of formatted rows, all with an `answer`; rewards that wait for a server are left out.
+    """Score the made-up completions of formatted rows, all with an `answer`; see `untried`.
 
     Raises:
         RewardError: a reward cannot score them.
@@ -144,7 +150,7 @@ def try_rewards(specs: list[RewardSpec], rows: Sequence[dict[str, Any]]) -> list
     inputs["completions"] = [[{"role": "assistant", "content": text}] if chats else text for text in texts]
     tables: list[Table] = [{name: {} for name in row} for row in tried]
     for reward in build_rewards(specs, tolerated=0):
-        if not reward.spec.is_async:
+        if not untried(reward.spec):
             values = iter(_within(SECONDS * max(1, len(rows) / ROWS), reward, **inputs))
             for paid in [paid for table in tables for paid in table.values()]:
                 paid[reward.__name__] = next(values)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
-from reasoning_ext import think
+from reasoning_ext.data.calls import texts
 from reasoning_ext.data.columns import SIDES
 from reasoning_ext.data.values import digest
 
@@ -163,7 +163,9 @@ def _texts(rows: Dataset, columns: list[str]) -> Iterator[str]:
     for batch in rows.select_columns(columns).iter(_BATCH):
         answers = [batch[name] for name in columns if name != "prompt"]
         for prompt, *said in zip(batch["prompt"], *answers, strict=True):
-            yield "\n".join([prompt_text(prompt), *(think.content(answer) for answer in said if answer)])
+            yield "\n".join(
+                [prompt_text(prompt), *(text for answer in said if answer for text in texts(answer, results=True))]
+            )
 
 
 def _near(rows: Dataset, columns: list[str], numbers: list[int], threshold: float) -> dict[int, tuple[int, float]]:

@@ -1,8 +1,8 @@
 """Keep the traces worth training on: right answers, true steps, a fitting length, no loops, one language.
 
 Every filter is off until the recipe sets it. What a filter cannot judge, such as the steps of a thought without
-arithmetic, it keeps and counts. The rows are read in batches, so that memory does not grow with them, and every
-filter takes linear time in the length of a trace.
+arithmetic, it keeps and counts. With tools a trace is all its turns, of whose results the length alone counts. The rows
+are read in batches, so that memory does not grow with them, and every filter takes linear time in the length of a trace.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
+from reasoning_ext.data.calls import texts
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.recipe.trl_fields import dataclass_keys
 
@@ -53,7 +54,7 @@ class TraceFilters:
     require_thought: bool = False
 
 
-Rows = Sequence[tuple[Any, str, Any]]  # (prompt, completion, answer) of N rows
+Rows = Sequence[tuple[Any, Any, Any]]  # (prompt, completion, answer) of N rows
 # What a filter says of each of N rows: "" keeps it, "dropped" does not, and the others are counted apart as well.
 Verdicts = list[str]
 KEPT = ("", "no_gold", "not_applicable")
@@ -171,13 +172,16 @@ def ends_in_loop(text: str) -> bool:
 def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> dict[str, Callable[[Rows], Verdicts]]:
     """Return the filters that are on, in their order."""
 
-    def each(test: Callable[[str], bool]) -> Callable[[Rows], Verdicts]:
-        return lambda rows: ["" if test(completion) else "dropped" for _, completion, _ in rows]
+    def each(test: Callable[[list[str]], bool], results: bool = False) -> Callable[[Rows], Verdicts]:
+        return lambda rows: ["" if test(texts(said, results)) else "dropped" for _, said, _ in rows]
+
+    def tokens(turns: list[str]) -> int:
+        return sum(map(count, turns))
 
     every: dict[str, Callable[[Rows], Verdicts]] = {
-        "require_thought": each(lambda text: bool((think.split(text).thought or "").strip())),
-        "min_tokens": each(lambda text: count(text) >= (filters.min_tokens or 0)),
-        "max_tokens": each(lambda text: count(text) <= (filters.max_tokens or 0)),
+        "require_thought": each(lambda turns: any((think.split(text).thought or "").strip() for text in turns)),
+        "min_tokens": each(lambda turns: tokens(turns) >= (filters.min_tokens or 0), True),
+        "max_tokens": each(lambda turns: tokens(turns) <= (filters.max_tokens or 0), True),
         "language": partial(_in_language, filters.language),
         "max_repetition": each(partial(_repeats_little, filters.max_repetition)),
         "min_steps": partial(_with_true_steps, filters.min_steps),
@@ -187,16 +191,17 @@ def _filters_on(filters: TraceFilters, count: Callable[[str], int]) -> dict[str,
     return {name: judge for name, judge in every.items() if name not in off}
 
 
-def _read(rows: Dataset, start: int) -> Iterator[tuple[Any, str, Any]]:
+def _read(rows: Dataset, start: int) -> Iterator[tuple[Any, Any, Any]]:
     names = [name for name in ("prompt", "completion", "answer") if name in rows.column_names]
     for row in rows.select_columns(names).select(range(start, min(start + _BATCH, len(rows)))):
-        completion = think.content(row["completion"]) if row["completion"] else ""
-        yield row.get("prompt"), completion, row.get("answer")
+        yield row.get("prompt"), row["completion"] or "", row.get("answer")
 
 
-def _repeats_little(most: float | None, text: str) -> bool:
-    thought, closed, _ = text.rpartition(think.CLOSE)
-    is_loop = ends_in_loop(text) or (bool(closed) and ends_in_loop(thought))
+def _repeats_little(most: float | None, turns: list[str]) -> bool:
+    """Judge what the assistant wrote, in its turns one after the other; a call again and again is a loop too."""
+    text = "\n".join(turns)
+    thoughts = (thought for thought, closed, _ in (turn.rpartition(think.CLOSE) for turn in turns) if closed)
+    is_loop = ends_in_loop(text) or any(map(ends_in_loop, thoughts))
     return not is_loop and repetition(text) <= (1.0 if most is None else most)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import functools
+import json
 from collections.abc import Callable, Iterable, Iterator
 from decimal import Decimal
 from itertools import islice
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
+from reasoning_ext.data.calls import ARGUMENTS, TOOLS, each_answer, packed, read_tools, split_chat
 from reasoning_ext.data.columns import SIDES, DataError, columns_of
 from reasoning_ext.data.values import gold_text, read_chat
 from reasoning_ext.errors import one_line
@@ -171,29 +173,32 @@ def _converter(
 
 def _in_messages(row: dict[str, Any], system_prompt: str | None, turns: str) -> Iterator[dict[str, Any]]:
     """Yield the rows that become of what a format made of one, all in messages."""
-    if think.without_nulls(row.get("tools")) not in (None, "", "[]", "null", "{}", [], {}, [None]):
-        problem = f"the column tools holds {row['tools']!r:.60}; rows with tools are not supported, leave them out"
-        raise ValueError(f"{problem}, or rename the column with rename_columns if it says something else")
+    if TOOLS in row:
+        tools = read_tools(row[TOOLS])
+        row[TOOLS] = json.dumps(tools, ensure_ascii=False) if tools else None
     row["prompt"] = _messages(row["prompt"], "prompt", "user")
     if row.get("completion") is not None:
         said = _messages(row["completion"], "completion", "assistant")
         if said[-1]["role"] != "assistant":
             raise ValueError("the column completion does not end with an assistant's message")
-        row["prompt"], row["completion"] = row["prompt"] + said[:-1], said[-1:]
+        given, row["completion"] = split_chat(said, "completion")
+        row["prompt"] = row["prompt"] + given
     for side in SIDES if {*SIDES} <= row.keys() else ():  # other data sets may have a column of such a name
-        is_chat = isinstance(row[side], list) and row[side] and isinstance(row[side][0], dict)
-        if is_chat or isinstance(row[side], str | int | float):
+        if _is_chat(row[side]) or isinstance(row[side], str | int | float):
             row[side] = _messages(row[side], side, "assistant")
     if system_prompt and row["prompt"][0]["role"] != "system":
         row["prompt"] = [{"role": "system", "content": system_prompt}, *row["prompt"]]
-    if turns != "all":
-        yield row
-        return
-    chat, asked = [*row["prompt"], *(row.get("completion") or [])], False
-    for i, message in enumerate(chat):
-        if asked and message["role"] == "assistant":
-            yield {**row, "prompt": chat[:i], "completion": [message]}
-        asked = asked or message["role"] == "user"
+    if turns == "all":
+        parts = each_answer([*row["prompt"], *(row.get("completion") or [])], "messages")
+        made = [row | {"prompt": prompt, "completion": said} for prompt, said in parts]
+    else:
+        made = [row]
+    for one in made:
+        yield one | {name: packed(one[name]) for name in ("prompt", "completion", *SIDES) if _is_chat(one.get(name))}
+
+
+def _is_chat(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], dict)
 
 
 def _messages(value: Any, column: str, role: str) -> list[dict[str, Any]]:
@@ -204,9 +209,14 @@ def _messages(value: Any, column: str, role: str) -> list[dict[str, Any]]:
 
 
 def _read(value: Any, column: str) -> Any:
-    """Return a value with its bytes, which Arrow has for binary columns, as text, and a gold as text."""
+    """Return a value with its bytes, which Arrow has for binary columns, as text, and a gold as text.
+
+    Of arguments and schemas that are no JSON text Arrow's nulls are left out, for names that other rows have.
+    """
+    if column in (ARGUMENTS, TOOLS) and isinstance(value, dict | list):
+        return think.without_nulls(value)
     if isinstance(value, dict):
-        return {name: _read(part, "") for name, part in value.items()}
+        return {name: _read(part, name if name == ARGUMENTS else "") for name, part in value.items()}
     if isinstance(value, list):
         return [_read(part, column if isinstance(part, bytes) else "") for part in value]
     if isinstance(value, bytes):

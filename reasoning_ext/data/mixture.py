@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext.data.calls import CHATS, TOOLS
 from reasoning_ext.data.columns import DataError, columns_of
 from reasoning_ext.data.row_options import Source
 from reasoning_ext.errors import one_line
@@ -14,7 +15,7 @@ from reasoning_ext.recipe.keys import FROM_DATA
 if TYPE_CHECKING:
     from datasets import Dataset
 
-USED = ("prompt", "completion", "chosen", "rejected", TASK, "chat_template_kwargs")
+USED = (*CHATS, TASK, "chat_template_kwargs", TOOLS)
 
 
 def mix(parts: list[Dataset], sources: Sequence[Source], seed: int) -> Dataset:
@@ -41,6 +42,7 @@ def mix(parts: list[Dataset], sources: Sequence[Source], seed: int) -> Dataset:
                 raise DataError(sources[i].at("num_rows"), f"found {count}", f"at most the {there} rows that there are")
             if count is not None and count < there:
                 parts[i] = parts[i].shuffle(seed=seed).select(range(count))
+        parts = _with_fields(parts)
         return datasets.concatenate_datasets(_aligned(parts, from_data)).shuffle(seed=seed)
     except DataError:
         raise
@@ -60,6 +62,26 @@ def _interleave(parts: list[Dataset], weights: list[Any], wanted: list[Any], see
     chances = [share / sum(shares) for share in shares] if all(shares) else None
     ends = "first_exhausted" if all(weights) else "all_exhausted_without_replacement"
     return datasets.interleave_datasets(parts, probabilities=chances, seed=seed, stopping_strategy=ends)
+
+
+def _with_fields(parts: list[Dataset]) -> list[Dataset]:
+    """Give messages the fields that those of other entries have, calls of tools above all; they are null."""
+    import pyarrow as pa
+    from datasets import Features
+
+    for name in CHATS:
+        having = [i for i, part in enumerate(parts) if name in part.column_names]
+        schemas = [pa.schema([parts[i].features.arrow_schema.field(name)]) for i in having]
+        if len({str(schema) for schema in schemas}) < 2:
+            continue
+        try:
+            both = pa.unify_schemas(schemas, promote_options="permissive")
+        except pa.ArrowTypeError:
+            continue  # refused below
+        kind = Features.from_arrow_schema(pa.schema([both.field(name).remove_metadata()]))[name]
+        for i in having:
+            parts[i] = parts[i].cast_column(name, kind)
+    return parts
 
 
 def _aligned(parts: list[Dataset], from_data: bool) -> list[Dataset]:

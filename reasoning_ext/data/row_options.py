@@ -13,6 +13,7 @@ from reasoning_ext.data.sources import is_generator, local_source
 from reasoning_ext.recipe.entries import TASK, entries
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.folder import DONE
+from reasoning_ext.tools.spec import has_tools
 
 TRAIN, TEST = "dataset_train_split", "dataset_test_split"
 
@@ -27,6 +28,7 @@ class Source:
         of_all: the keys that the recipe sets for all entries.
         reading, formatting: arguments of `sources.load_rows` and `data.format_rows`.
         extra: columns that each row of an entry gets.
+        tooled: the recipe has tools, of which prompts may hold calls.
     """
 
     name: str
@@ -45,6 +47,7 @@ class Source:
     weight: float | None
     num_rows: int | None
     extra: dict[str, Any]
+    tooled: bool = False
 
     def at(self, key: str) -> Any:
         """Return the path of a key in the recipe: within the entry, unless the recipe sets it for all entries."""
@@ -137,6 +140,7 @@ def _source(entry: Recipe, index: int | None) -> Source:
         weight=own.get("weight"),
         num_rows=own.get("num_rows"),
         extra={key: own[key] for key in (TASK, "chat_template_kwargs") if own.get(key)},
+        tooled=has_tools(entry),
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
+from reasoning_ext.data.calls import RESULT, TOOLS, has_calls, need_tool_turns, texts
 from reasoning_ext.data.columns import ROW_COLUMNS, SIDES, DataError, check_columns, columns_of
 from reasoning_ext.data.format import NoRowFits, find_format, format_rows
 from reasoning_ext.data.held_out import parted_by
@@ -125,11 +126,21 @@ def _read_source(source: Source, split: str, limit: int | None, prepared: Prepar
         more["test_size"] = f"{source.test_size:g}{whole}" if more.pop("whole", False) else source.test_size
     elif split == TEST and split not in source.named and has_one_split(source.path):
         more["split"] = "train, the only one"
+    if source.stage not in ROW_COLUMNS:
+        rows = _without_tools(rows, source)
     prepared.note(source.name, rows, more.pop("dropped"), **more)
     if source.stage not in ROW_COLUMNS and (names := [name for name in columns_of(rows) if name in NOT_COLUMNS]):
         rows = rows.remove_columns(names)
         prepared.note(f"without {', '.join(names)}, names of TRL's that rewards cannot read", rows, 0)
     return rows
+
+
+def _without_tools(rows: Dataset, source: Source) -> Dataset:
+    """Leave out a column that tells of no tools; refuse rows with tools where the recipe has none that could be called."""
+    if not source.tooled and need_tool_turns(rows):
+        found = f"the rows tell of tools or call them, and stage {source.stage} has none"
+        raise DataError("dataset_name", found, hint="write them into the recipe, under tools")
+    return rows.remove_columns(TOOLS) if TOOLS in columns_of(rows) else rows
 
 
 def _formatted(source: Source, split: str, limit: int | None, counts: Row) -> Dataset:
@@ -169,11 +180,11 @@ def has_sides(row: Row) -> bool:
     """Tell whether both sides of a pair say something.
 
     Raises:
-        DataError: a side is not one message of the assistant; what stands before that would be lost.
+        DataError: a side is not one message of the assistant, nor its turns with results; what is more would be lost.
     """
     for messages in (row[side] for side in SIDES if row[side]):
         roles = [isinstance(m, dict) and m.get("role") for m in messages] if isinstance(messages, list) else []
-        if roles != ["assistant"]:
+        if roles != ["assistant"] and not (has_calls(messages) and {*roles} <= {"assistant", RESULT}):
             found = f"found {messages!r:.60} in chosen or rejected"
             hint = "write dataset_format: preferences for whole conversations"
             raise DataError("dataset_name", found, "text, or one message of the assistant", hint)
@@ -181,7 +192,7 @@ def has_sides(row: Row) -> bool:
 
 
 def _differs(row: Row) -> bool:
-    return think.content(row["chosen"]) != think.content(row["rejected"])
+    return texts(row["chosen"], results=True) != texts(row["rejected"], results=True)
 
 
 def _said(completion: Any) -> str:

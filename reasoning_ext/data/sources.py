@@ -7,6 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from reasoning_ext.data.calls import held
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.format import OddColumn, features_of
 from reasoning_ext.data.held_out import SPLITS, split_off
@@ -253,7 +254,7 @@ def _generate(name: str, folder: Path, split: str, gen_kwargs: dict[str, Any], m
         gen_kwargs = gen_kwargs | {"num_rows": min(max_samples, gen_kwargs.get("num_rows", max_samples))}
     try:
         made = plugin.load()(split=split, **{key: value for key, value in gen_kwargs.items() if key in known})
-        made = [dict(row) for row in islice(made, max_samples)]
+        made = [held(dict(row)) for row in islice(made, max_samples)]
     except (Exception, SystemExit) as error:
         reason = one_line(error)
         raise DataError("dataset_name", f"{where(plugin.file, error)} failed: {reason}") from error

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
+from reasoning_ext.data.calls import held
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.format import OddColumn, features_of
 from reasoning_ext.errors import one_line
@@ -132,6 +133,8 @@ def _parsed(raw: bytes, line: int, texts: tuple[str, ...]) -> Any:
             _check_depth(value, 0)
         if "\\ud" in text or "\\uD" in text:
             json.dumps(value, ensure_ascii=False).encode()
+        if '"arguments"' in text or '"tools"' in text:
+            value = held(value)
         if _has_numbers(value, texts):
             written = json.loads(text, parse_int=str, parse_float=str, parse_constant=lambda name: None)
             _write_numbers(value, written, texts)

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.data.columns import DataError, columns_of
 from reasoning_ext.data.prepared import Prepared
-from reasoning_ext.data.tokens import LossOptions, prompt_length, tokenize_pair, tokenize_row
+from reasoning_ext.data.tokens import MASKS, LossOptions, Tokens, prompt_length, tokenize_pair, tokenize_row
 from reasoning_ext.think.template import Contract
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+MARKS = ("exact", "spelled", "defused")
 MOST_INEXACT = 0.01  # of the rows; a tokenizer that changes more than that is no tokenizer for these texts
 
 
@@ -26,7 +27,8 @@ def tokenize_rows(
 
     Returns:
         rows with `input_ids` (T,), `labels` (T,), and `loss_weights` (T,) where they differ, or `prompt_ids`,
-        `chosen_ids` and `rejected_ids` of pairs; and `exact` and `spelled`.
+        `chosen_ids` and `rejected_ids` of pairs, with tools `chosen_mask` and `rejected_mask`; and `exact`, `spelled` and
+        `defused`.
 
     Raises:
         DataError: a row trains no token, or its prompt is refused by the template.
@@ -34,10 +36,11 @@ def tokenize_rows(
 
     def convert(row: dict[str, Any], index: int) -> dict[str, Any]:
         if loss is None:
-            return vars(tokenize_pair(tokenizer, contract, row, index, chat_template_kwargs))
+            pair = vars(tokenize_pair(tokenizer, contract, row, index, chat_template_kwargs))
+            return {name: value for name, value in pair.items() if contract.calls or name not in MASKS}
         tokens = tokenize_row(tokenizer, contract, row, index, loss, chat_template_kwargs)
         labels = tokens.labels(loss)
-        made = {"input_ids": tokens.input_ids, "labels": labels, "exact": tokens.exact, "spelled": tokens.spelled}
+        made = {"input_ids": tokens.input_ids, "labels": labels, **_marks(tokens)}
         return made | ({"loss_weights": tokens.weights(loss)} if loss.weighted else {})
 
     if not hasattr(rows, "num_rows"):
@@ -109,6 +112,10 @@ def drop_overlong(rows: Dataset, max_length: int | None, choice: str) -> tuple[D
         found += f" (row {lengths.index(longest)} has {longest} tokens)"
         raise DataError("max_length", found, hint=hint if kept else "raise it; no row is left")
     return (rows.select(kept) if dropped else rows), dropped
+
+
+def _marks(tokens: Tokens) -> dict[str, bool]:
+    return {name: getattr(tokens, name) for name in MARKS}
 
 
 def _length(row: dict[str, Any]) -> int:

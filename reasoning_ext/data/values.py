@@ -1,13 +1,15 @@
 """What the values of a row are read as: texts, lists, golds, and conversations with thoughts wherever they stand."""
 
+import json
 from hashlib import blake2b
 from typing import Any
 
 from reasoning_ext import think
+from reasoning_ext.data.calls import CALLS, RESULT, has_calls, paired, read_message
 
 NO_GOLDS = ("", "proof", "notfound")  # what the NuminaMath family writes where a problem has no final answer
 REASONING = ("reasoning_content", "thinking", "reasoning")
-CALLS, TOOL_ROLES = ("tool_calls", "function_call"), ("tool", "function", "ipython")
+FROM = {"function_call": "assistant", "observation": RESULT, "tool": RESULT}  # in ShareGPT, beside those of ROLES
 ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
 
 
@@ -83,10 +85,10 @@ def finished(completion: str) -> str | None:
 
 
 def read_chat(value: Any, column: str) -> list[dict[str, Any]]:
-    """Return a conversation of the data as every stage takes it: each message as `plain` reads it, without tools.
+    """Return a conversation of the data as every stage takes it: each message as `plain` reads it, calls and results paired.
 
     Raises:
-        ValueError: it holds no messages, one of them is not text, or it calls a tool or is a tool's.
+        ValueError: it holds no messages, one of them is not text, or a call has no result or a result no call.
     """
     roles = [isinstance(m, dict) and m.get("role") for m in value] if isinstance(value, list) else []
     if not roles or not all(role and isinstance(role, str) for role in roles):
@@ -94,15 +96,15 @@ def read_chat(value: Any, column: str) -> list[dict[str, Any]]:
     chat = [plain(message, column) for message in value]
     for message in chat:
         role = message["role"]
-        if calls := next((name for name in CALLS if message.get(name)), role if role in TOOL_ROLES else ""):
-            raise ValueError(f"the column {column} has {calls}; rows with tools are not supported, leave them out")
         if (known := ROLES.get(role.lower(), role)) != role:
             raise ValueError(f"the column {column} has a message of the role {role}, allowed: {known}")
-    return chat
+    return paired(chat, column) if has_calls(chat) else chat
 
 
 def plain(message: dict[str, Any], column: str) -> dict[str, Any]:
     """Return a message without nulls whose content is text that begins with the message's reasoning, if there is any.
+
+    Its calls are in TRL's form, in whose arguments a null stays.
 
     The content is a text or a list of `{"type": "text", "text": ...}`, before which thoughts of the type thinking or
     reasoning may stand; there may be a field of REASONING. `column` is named in errors.
@@ -110,10 +112,10 @@ def plain(message: dict[str, Any], column: str) -> dict[str, Any]:
     Raises:
         ValueError: a part is not text, there are different thoughts in two places, or it is not an assistant's.
     """
-    made, role = think.without_nulls(message), message["role"]
+    made, role = think.without_nulls(read_message(message, column)), message["role"]
     thoughts = {name: _joined(made.pop(name), name, column)[0] for name in REASONING if name in made}
     content, thoughts["parts of its content"] = _joined(made.get("content", ""), "content", column)
-    made = {name: value for name, value in made.items() if value != [] or name not in CALLS} | {"content": content}
+    made |= {"content": content}
     thoughts = {name: thought for name, thought in thoughts.items() if thought.strip()}
     if not thoughts:
         return made
@@ -159,13 +161,28 @@ def turns(row: dict[str, Any]) -> list[dict[str, Any]]:
         own = kept(turn, *REASONING, *CALLS) if isinstance(turn, dict) else {}
         if not isinstance(turn, dict) or (turn.get("value") is None and not any(own.values())):
             raise ValueError(f"the column conversations holds {turn!r:.60}, allowed: turns of from and value")
-        if turn.get("from") not in ROLES:
-            found = f"the column conversations has a turn from {turn.get('from')}"
-            raise ValueError(f"{found}, allowed: {', '.join(ROLES)}")
-        chat.append({"role": ROLES[turn["from"]], "content": turn["value"], **own})
+        who = turn.get("from")
+        if who not in ROLES | FROM:
+            found = f"the column conversations has a turn from {who}"
+            raise ValueError(f"{found}, allowed: {', '.join(ROLES | FROM)}")
+        if who == "function_call":
+            chat.append({"role": "assistant", **own, **_calls(turn.get("value"))})
+        else:
+            chat.append({"role": (ROLES | FROM)[who], "content": turn["value"], **own})
     chat = read_chat(chat, "conversations")
     system = plain({"role": "system", "content": row.get("system")}, "system")
     return [system, *chat] if system["content"].strip() and chat[0]["role"] != "system" else chat
+
+
+def _calls(value: Any) -> dict[str, Any]:
+    """Read a turn that calls, JSON of one call or a list of them behind a thought in tags, as a message's fields."""
+    content, closed, written = str(value or "").rpartition(think.CLOSE)
+    try:
+        calls = json.loads(written)
+    except ValueError as error:
+        found = f"the column conversations has the call {written!r:.60}, which is no JSON ({error})"
+        raise ValueError(f"{found}, allowed: JSON of name and arguments") from error
+    return {"content": content + closed, "tool_calls": calls if isinstance(calls, list) else [calls]}
 
 
 def is_answered(chat: list[dict[str, Any]]) -> bool:

@@ -80,6 +80,16 @@ class Completion:
     # mean of the drawn tokens', before temperature, top-k and so on, where it was asked for
     logprob: float | None = None
     forced: int = 0  # of the tokens, those that were put there and not drawn
+    # with tools: the messages before `text`, which is the last turn then; calls and results in turns, as TRL has them
+    turns: tuple[dict[str, Any], ...] = ()
+    tool_tokens: int = 0  # of results and what the template writes around them; in `ids`, not in `tokens`
+    environment: Any = None  # the object that it acted on, for rewards
+    observed: str = ""  # what that put behind the prompt's last message
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the completion as rewards get it: all its turns, the last of which is the text."""
+        return [*self.turns, {"role": "assistant", "content": self.text}]
 
 
 def is_fault(error: str) -> bool:
@@ -135,6 +145,17 @@ def render_row(tokenizer: Any, contract: Contract, prompts: Sequence, row: int, 
 def begun(prompt: Sequence[dict[str, str]]) -> str:
     """Return the beginning of the completion that a prompt brings along, or ""."""
     return prompt[-1]["content"] if prompt and prompt[-1]["role"] == "assistant" else ""
+
+
+def behind_results(prompt: Sequence[dict[str, Any]]) -> bool:
+    """Tell whether a prompt's answer, which may have begun, is the turn behind results of tools."""
+    return next((m["role"] for m in reversed(prompt) if m["role"] != "assistant"), "") == "tool"
+
+
+def with_observed(prompt: Sequence[dict[str, Any]], observed: str) -> list[dict[str, Any]]:
+    """Put what an environment says behind a prompt's last message, as TRL does."""
+    last = prompt[-1]
+    return [*prompt[:-1], {**last, "content": last["content"] + observed}] if observed else list(prompt)
 
 
 def held_back(tokenizer: Any, contract: Contract, stops: Sequence[int]) -> list[int]:

@@ -36,6 +36,7 @@ EMPTY = "empty"  # an error that is the model's own doing
 NOT_ON = (
     "; going on from a completion's beginning needs a server with continue_final_message, as vLLM and SGLang have it"
 )
+NO_PARSER = "; where a server takes tools and reads no calls, generation_kwargs: {tool_choice: none} lets them stand in the text"
 
 
 @dataclass(eq=False)
@@ -151,6 +152,8 @@ class InFlight:
     def _refused(self, fault: RefusedError, body: dict) -> EngineError:
         """Say what the server refuses, and by what key."""
         said = fault.advice(self.options.api_key_env)
+        if body.get("tools") and fault.error in ("http 400", "http 422"):
+            return EngineError("engine_kwargs", said + NO_PARSER)
         if "continue_final_message" in body and fault.error in ("http 400", "http 422"):
             return EngineError("engine", said + NOT_ON)
         is_model = fault.error == "http 404" and "model" in fault.said.lower()

@@ -33,6 +33,8 @@ class RayEngine:
         own = OPTIONS[options.engine](**(options.engine_kwargs or {}))
         self._options, self._opens = options, partial(opens, options.engine, source, own)
         self._workers: list[Any] = []  # from the first keys on
+        self.tokenizer: Any = None  # of the model, and its contract, where somebody here needs to know them
+        self.contract: Any = None
         os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
         import ray
 

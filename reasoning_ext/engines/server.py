@@ -20,6 +20,7 @@ from reasoning_ext.engines.base import Completion, EngineError, Key, SamplingSet
 from reasoning_ext.recipe.engine_options import ServerOptions
 from reasoning_ext.servers.replies import Reply, writable
 from reasoning_ext.shown import print
+from reasoning_ext.think.calls import TOOLS, CallFormat, as_text
 from reasoning_ext.think.template import Contract
 
 if TYPE_CHECKING:
@@ -41,12 +42,14 @@ END = re.compile(r"(?:<[|｜][\w▁]{2,30}[|｜]>|</s>|<eos>|<end_of_turn>)\s*\Z
 class ServerEngine:
     """Answers prompts through one or several endpoints that serve the same model; see `base.Engine`.
 
-    `model` is what the server calls it; `think_tags` are what it writes around a thought, where that is not `<think>`.
+    `model` is what the server calls it; `think_tags` are what it writes around a thought, where that is not `<think>`. A model
+    that `acts` calls tools: those that the server has read, and those that stand in the text as JSON in `<tool_call>`.
     """
 
-    def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None):
+    def __init__(self, model: str, options: ServerOptions, think_tags: list[str] | None = None, acts: bool = False):
         self.model, self.options = model, options
-        self.contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
+        contract = Contract(open=think_tags[0], close=think_tags[1]) if think_tags else Contract()
+        self.contract = replace(contract, calls=CallFormat() if acts else None)
         self._runs: set[InFlight] = set()  # under way
         self._told = self._answered = False
 
@@ -90,9 +93,9 @@ class ServerEngine:
     def _body(self, messages: list[dict[str, str]], key: Key, settings: SamplingSettings) -> dict[str, Any]:
         """Return the request for a key; a completion's beginning is written with the model's own tags."""
         seeded = replace(settings, max_completion_length=settings.limit(key))
-        body = request_body(self.model, messages, key_seed(settings.seed, *key), seeded)
+        body = request_body(self.model, sent_turns(messages, self.contract), key_seed(settings.seed, *key), seeded)
         if text := begun(messages):
-            body["messages"] = [*messages[:-1], {"role": "assistant", "content": self.contract.native(text)}]
+            body["messages"][-1] = {"role": "assistant", "content": self.contract.native(text)}
             body |= GOES_ON
         return body
 
@@ -107,14 +110,16 @@ class ServerEngine:
             problem = f"found server, and {self.model} is served without log-probabilities, which were asked for"
             raise EngineError("engine", f"{problem}; serve it with them, as vLLM does, or write transformers or vllm")
         whole = continued_text(found, self.contract, begun) if begun else whole_text(found, self.contract)
+        whole += "".join(f"\n{written_call(*call)}" for call in found.calls) if self.contract.calls else ""
         reason, text = str(found.finish_reason), writable(whole)
         tags = next((pair for pair in OTHER_TAGS if text.lstrip().startswith(pair[0]) and pair[1] in text), None)
         if tags and not self._told:
             self._told = True
             advice = f"write think_tags: {list(tags)}, or its thoughts count as a part of the answers"
             print(f"warning: {self.model} begins completions with {tags[0]}; {advice}", file=sys.stderr)
-        error = "" if reason in ("stop", "length") else writable(reason)
-        finished, mean = reason == "stop", found.logprob if logprobs else None
+        ends = ("stop", "tool_calls") if self.contract.calls else ("stop",)
+        error = "" if reason in (*ends, "length") else writable(reason)
+        finished, mean = reason in ends, found.logprob if logprobs else None
         return Completion(*key, text, [], finished, found.tokens, error, mean)
 
 
@@ -123,6 +128,7 @@ def request_body(model: str, messages: list[dict[str, str]], seed: int, settings
 
     A `generation_kwargs` that is null takes a field out: `{max_tokens: null, max_completion_tokens: 512}`.
     """
+    template = {name: value for name, value in settings.chat_template_kwargs.items() if name != TOOLS}
     body = {
         "model": model,
         "messages": messages,
@@ -133,10 +139,38 @@ def request_body(model: str, messages: list[dict[str, str]], seed: int, settings
         "top_k": settings.top_k or None,
         "min_p": settings.min_p,
         "repetition_penalty": None if settings.repetition_penalty == 1.0 else settings.repetition_penalty,
-        "chat_template_kwargs": settings.chat_template_kwargs or None,
+        "chat_template_kwargs": template or None,
+        TOOLS: settings.chat_template_kwargs.get(TOOLS) or None,
         "logprobs": settings.logprobs or None,
     } | settings.generation_kwargs
     return {name: value for name, value in body.items() if value is not None}
+
+
+def sent_turns(messages: Sequence[dict[str, Any]], contract: Contract) -> list[dict[str, Any]]:
+    """Write turns behind a user's message as the API has them: calls with ids, results with those, thoughts in their own tags.
+
+    A result that no call is waiting for, which says that one could not be read, is a user's message.
+    """
+    sent: list[dict[str, Any]] = []
+    waiting: list[str] = []
+    asked = max((i for i, message in enumerate(messages) if message["role"] == "user"), default=-1)
+    for i, message in enumerate(messages):
+        if message["role"] == "tool":
+            whose = {"role": "tool", "tool_call_id": waiting.pop(0)} if waiting else {"role": "user"}
+            message = {**whose, "content": message["content"]}
+        elif message["role"] == "assistant" and i > asked:
+            message = {**message, "content": contract.native(message["content"])}
+        if calls := message.get("tool_calls"):
+            waiting = [f"call_{i}_{nth}" for nth in range(len(calls))]
+            numbered = zip(as_text(calls), waiting, strict=True)
+            message = message | {"tool_calls": [call | {"id": number} for call, number in numbered]}
+        sent.append(message)
+    return sent
+
+
+def written_call(name: str, arguments: str) -> str:
+    """Write a call that the server took out of the text as the text may have it, whatever its arguments are."""
+    return f'<tool_call>\n{{"name": {json.dumps(name)}, "arguments": {arguments.strip() or "{}"}}}\n</tool_call>'
 
 
 def whole_text(reply: Reply, contract: Contract) -> str:

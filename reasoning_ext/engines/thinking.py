@@ -7,7 +7,8 @@ The engine draws, what it wrote is cut or gets a text put behind it, and the eng
                       empty, an engine that tells tokens draws one that does not close it, and nothing is put there
     thinking_budget   a thought that is open after so many tokens is closed, and the answer goes on with what is left
 
-With either, a thought in which the turn ends is closed too, so that there is an answer.
+With either, a thought in which the turn ends is closed too, so that there is an answer. A turn that calls a tool is left as
+it is, and each turn of a completion is bounded by itself.
 
 transformers could do so with a logits processor and vLLM with a parameter of its own; this is one mechanism for all
 engines, servers too, so that the same tokens are put in the same places. Its price: with every round the prompt and
@@ -160,7 +161,7 @@ class ThinkingEngine:
         """Cut and put what the settings ask for; return for how many tokens it goes on, 0 where it is done."""
         budget, last = settings.thinking_budget, draft.last
         least, text = settings.min_thinking or 0, last.text.rstrip("\ufffd" * draft.cut_off)
-        if last.error:
+        if last.error or self._calls(last):
             return 0
         kept, done = _thought(text), last.finished or draft.tokens >= (budget or most)
         wait = "" if self.tokenizer and kept.endswith(OPEN) else WAIT
@@ -185,6 +186,11 @@ class ThinkingEngine:
             return 1
         ceiling = budget if budget and draft.thinks and draft.is_open else most
         return max(0, min(max(1, ceiling - draft.tokens), most - draft.tokens))
+
+    def _calls(self, last: Completion) -> bool:
+        """Tell whether a turn has ended with calls of tools, or with what was meant to be one."""
+        calls = self.contract.calls
+        return bool(calls and last.finished and any(calls.parse(last.text)[1:]))
 
     def _holds_back(self, draft: Draft, settings: SamplingSettings) -> bool:
         """Tell whether the next token, which is drawn alone then, must not close a thought that is empty."""

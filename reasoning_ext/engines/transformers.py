@@ -26,6 +26,7 @@ from reasoning_ext.engines.base import (
     Key,
     SamplingSettings,
     begun,
+    behind_results,
     held_back,
     key_array,
     key_seed,
@@ -73,7 +74,9 @@ class TransformersEngine:
         while start < len(keys_K2):
             batch = [(p, sample) for p, sample in keys_K2[start : start + self.batch_size].tolist()]
             try:
-                rendered = {p: (render(p), begun(prompts[p])) for p in {p for p, _ in batch}}
+                rendered = {
+                    p: (render(p), begun(prompts[p]), behind_results(prompts[p])) for p in {p for p, _ in batch}
+                }
                 completions = self._answer(rendered, batch, settings)
             except torch.OutOfMemoryError as error:
                 if len(batch) == 1:
@@ -91,9 +94,9 @@ class TransformersEngine:
         self.model = None
 
     def _answer(
-        self, rendered: dict[int, tuple[str, str]], batch: list[Key], settings: SamplingSettings
+        self, rendered: dict[int, tuple[str, str, bool]], batch: list[Key], settings: SamplingSettings
     ) -> list[Completion]:
-        """Answer a batch; `rendered` has each prompt as the model reads it, and the beginning of its completion."""
+        """Answer a batch; `rendered`: each prompt as the model reads it, its completion's beginning, if results end it."""
         stops = stop_ids(self.model, self.tokenizer, self.contract)
         if self.tokenizer.pad_token_id is None:
             self.tokenizer.pad_token_id = stops[0]
@@ -119,7 +122,8 @@ class TransformersEngine:
             ids = ids[: text_of.stopped(ids, settings.stop)]
             end = next((i for i, token in enumerate(ids) if token in stops), len(ids))
             finished, kept = end < len(ids), ids[: end + 1]
-            text = text_of(ids[:end], rendered[key[0]][1], settings.stop)
+            _, beginning, behind = rendered[key[0]]
+            text = text_of(ids[:end], beginning, settings.stop, behind)
             mean = float(logprobs[row, : len(kept)].mean()) if logprobs is not None and kept else None
             found.append(Completion(*key, text, kept, finished, len(kept), logprob=mean))
         return found
@@ -285,4 +289,5 @@ def _listed(value: Any) -> list[int]:
 def stop_ids(model: Any, tokenizer: Any, contract: Contract) -> list[int]:
     """Return the ids that end a completion: the model's, the tokenizer's, and the one that ends a turn."""
     declared = _listed(model.generation_config.eos_token_id)
-    return sorted({i for i in [*declared, tokenizer.eos_token_id, contract.end_id] if i is not None})
+    called = contract.calls and contract.calls.end_id
+    return sorted({i for i in [*declared, tokenizer.eos_token_id, contract.end_id, called] if i is not None})

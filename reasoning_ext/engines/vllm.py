@@ -21,6 +21,7 @@ from reasoning_ext.engines.base import (
     Key,
     SamplingSettings,
     begun,
+    behind_results,
     held_back,
     key_array,
     key_seed,
@@ -79,7 +80,8 @@ class VllmEngine:
         from vllm import SamplingParams
         from vllm.v1.engine.exceptions import EngineDeadError
 
-        stops = sorted({self.tokenizer.eos_token_id, self.contract.end_id} - {None})
+        called = self.contract.calls and self.contract.calls.end_id
+        stops = sorted({self.tokenizer.eos_token_id, self.contract.end_id, called} - {None})
         text_of = decoder(self.tokenizer, self.contract)
         banned = held_back(self.tokenizer, self.contract, stops) if settings.hold_back else []  # for a lone first token
         held = {"logit_bias": dict.fromkeys(banned, -100.0)} if banned else {}
@@ -103,7 +105,8 @@ class VllmEngine:
             for key, output in zip(chunk, (request.outputs[0] for request in outputs), strict=True):
                 ids, ended = list(output.token_ids), output.finish_reason == "stop"  # with the token that stopped it
                 by_token = ended and not isinstance(output.stop_reason, str)  # a text to stop at belongs to it
-                text = text_of(ids[:-1] if by_token else ids, begun(prompts[key[0]]), settings.stop)
+                prompt, said = prompts[key[0]], ids[:-1] if by_token else ids
+                text = text_of(said, begun(prompt), settings.stop, behind_results(prompt))
                 finished = ended and (by_token or output.stop_reason != settings.stop)
                 mean = output.cumulative_logprob / len(ids) if settings.logprobs and ids else None
                 found.append(Completion(*key, text, ids, finished, len(ids), logprob=mean))

@@ -17,9 +17,11 @@ from typing import Any
 from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.base import Completion, Engine, EngineError, Key, SamplingSettings, is_fault, render_row
 from reasoning_ext.engines.scored import scored_rows
+from reasoning_ext.engines.tools import tool_lines
 from reasoning_ext.runs.files import append_lines, mend
 from reasoning_ext.sample.progress import Progress
 from reasoning_ext.scoring.call import Reward
+from reasoning_ext.shown import print
 from reasoning_ext.think.render import count_tokens
 
 # a problem's samples that may begin in ways of their own, each of which is a prompt for the engine
@@ -101,6 +103,8 @@ class Answers:
     def close(self) -> None:
         """Close the engine, if one was needed."""
         if self._engine is not None:
+            for line in tool_lines(self._engine):
+                print(line)
             self._engine.close()
 
     def _drawn(self, request: Request, keys: list[Key]) -> Iterator[list[Completion]]:

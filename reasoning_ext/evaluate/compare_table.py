@@ -13,6 +13,7 @@ from reasoning_ext.runs.outcomes import PLAIN, best_checkpoints, is_plain, is_ri
 from reasoning_ext.runs.paired import DRAWS, p_text, verdict
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.runs.texts import shortened, text
+from reasoning_ext.runs.traces import as_text
 from reasoning_ext.shown import print, print_rows
 
 TOLD_APART = 0.02  # the difference whose price is printed
@@ -130,7 +131,7 @@ def print_flips(one: Comparison, figure: str, most: int) -> None:
             mark = "right" if share == 1 else "wrong" if share == 0 else f"right {100 * share:.0f} %"
             print(f"--- {model.name}: {mark}")
             if answer := _answer(run, model.label, problem, figure, share == max(shares)):
-                print(shortened(str(answer["completion"]).strip(), LONGEST))
+                print(shortened(as_text(answer).strip(), LONGEST))
 
 
 def _answer(run: Evaluation, label: str, problem: int, figure: str, right: bool) -> dict[str, Any] | None:

@@ -62,13 +62,13 @@ def _decides(run: Path) -> str:
 
 def _line(row: dict[str, Any], of: tuple[str, str], decides: str) -> dict[str, Any]:
     """Return a row of TRL's table as `thoughts` reads it."""
-    line = {"completion": think.content(row["completion"]), "prompt_index": str(of), "prompt": row.get("prompt")}
+    line = {"completion": think.as_one(row["completion"]), "prompt_index": str(of), "prompt": row.get("prompt")}
     line |= {"tokens": row["tokens"]} if isinstance(row.get("tokens"), int) else {}
     return line | {"rewards": {decides: row.get(decides)}}
 
 
 def _some(prompts: dict[tuple[str, str], list[Any]]) -> list[tuple[str, str]]:
     """Choose as many prompts of a period as may be looked at, evenly, one at least."""
-    lengths = [len(think.content(row["completion"])) for rows in prompts.values() for row in rows]
+    lengths = [len(think.as_one(row["completion"])) for rows in prompts.values() for row in rows]
     share = min(MOST / PERIODS / max(1, len(lengths)), LETTERS / PERIODS / max(1, sum(lengths)))
     return evenly([*prompts], max(1, int(len(prompts) * share)))

@@ -2,7 +2,8 @@
 
 Reads the parquet files that TRL writes into `completions/`, `samples.jsonl` and `answers.jsonl` of our stages, and any
 parquet or JSONL file with the columns `prompt`, `completion` and what the rewards ask for. What TRL's table does not hold is
-made up for: the opening tag, and token ids, with the run's own tokenizer.
+made up for: the opening tag, and token ids, with the run's own tokenizer. Where tools were called rewards get all messages, and
+what tools answered then; no tool is called, and rewards that need the object of an `environment` are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from reasoning_ext.errors import KeyProblem, UserError
 from reasoning_ext.recipe.benchmarks import reward_entries
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.folder import ANSWERS, RECIPE, damage, is_run, seed_runs
-from reasoning_ext.scoring.call import Values, build_rewards, call_reward
+from reasoning_ext.runs.traces import TURNS, as_text, turns_of, whole, with_turns
+from reasoning_ext.scoring.call import TOOL_TOKENS, Values, build_rewards, call_reward
 from reasoning_ext.scoring.spec import NOT_COLUMNS, RewardSpec, needed_columns, parse_rewards, reward_weights
 from reasoning_ext.shown import print
 
@@ -38,7 +40,7 @@ def score_and_print(path: Path, recipe_path: Path | None, names: list[str]) -> N
 
     if seed_runs(path):
         raise UserError(f"score: {damage(path, str(path))}")
-    specs, weights = _rewards(path, recipe_path, names)
+    specs, weights = _replayable(*_rewards(path, recipe_path, names))
     rows = read_completions(path)
     if problem := damage(path, str(path)):
         print(f"score  {problem}")
@@ -79,6 +81,18 @@ def _rewards(path: Path, recipe_path: Path | None, names: list[str]) -> tuple[li
     return specs + named, weights + [spec.weight for spec in named]
 
 
+def _replayable(specs: list[RewardSpec], weights: list[float]) -> tuple[list[RewardSpec], list[float]]:
+    """Leave out, and say so, the rewards that need environments, which are gone, and those that such a reward gates."""
+    out = {spec.name for spec in specs if "environments" in spec.plugin.required}
+    out |= {spec.name for spec in specs if spec.gate in out}
+    if out:
+        print(f"score  left out: {', '.join(sorted(out))}; environments cannot be replayed")
+    if out == {spec.name for spec in specs}:
+        raise UserError("score: found only rewards that need environments, allowed: others, with --reward NAME")
+    kept = [(spec, weight) for spec, weight in zip(specs, weights, strict=True) if spec.name not in out]
+    return [spec for spec, _ in kept], [weight for _, weight in kept]
+
+
 def score_rows(rows: list[dict[str, Any]], specs: list[RewardSpec]) -> tuple[list[Values], list[float]]:
     """Score R rows with each reward, called as TRL calls it; return R values for each, and the seconds that it took."""
     names = list(dict.fromkeys(name for row in rows for name in row))  # a row may lack what others have
@@ -117,17 +131,31 @@ def read_completions(path: Path) -> list[dict[str, Any]]:
         if not (isinstance(given, str) or (isinstance(given, list) and given and isinstance(given[-1], dict))):
             there = f"; there are {', '.join(row)}" if isinstance(row, dict) else ""
             raise UserError(f"score: row {i} has the completion {given!r}, allowed: a text or messages{there}")
+        if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
+            row["completion"] = given = row.pop(think.WHOLE)
+        row["completion"] = _turns(row) or given
         try:  # as data are read: content in parts, a thought in a field of its own
-            row["completion"] = given if isinstance(given, str) else [plain(message, "completion") for message in given]
+            if isinstance(given, list) and not turns_of(row):
+                row["completion"] = [plain(message, "completion") for message in given]
         except ValueError as error:
             raise UserError(f"score: row {i}: {error}") from error
-        if isinstance(row.get(think.WHOLE), str):  # what a template had taken out of TRL's own column
-            row["completion"] = row.pop(think.WHOLE)
+        results = row.pop(TOOL_TOKENS, None) if row.pop(TURNS, None) else 0
         if not isinstance(row.get("completion_ids"), list):
             row.pop("completion_ids", None)  # a column of that name that holds something else
         if isinstance(row.get("tokens"), int) and 0 <= row["tokens"] <= MOST_TOKENS:
-            row["completion_ids"] = ids.setdefault(row["tokens"], [0] * row["tokens"])
+            count = row["tokens"] + (results if isinstance(results, int) and 0 <= results <= MOST_TOKENS else 0)
+            row["completion_ids"] = ids.setdefault(count, [0] * count)
     return rows
+
+
+def _turns(row: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the messages of a row in which tools were called, its text the last one, and put those before it into `turns`."""
+    given = row["completion"] if isinstance(row["completion"], list) else []
+    called = [one for one in given if isinstance(one, dict) and (one.get("role") == "tool" or one.get("tool_calls"))]
+    found = with_turns(row if row.get(TURNS) or called else {"completion": ""})
+    row[TURNS] = found.get(TURNS)
+    messages = whole(found)
+    return messages if isinstance(messages, list) else []
 
 
 def _failed(row: Any) -> bool:
@@ -155,7 +183,9 @@ def _add_token_ids(rows: list[dict[str, Any]], path: Path) -> None:
 
     tokenizer = load_tokenizer(str(folders[0]))
     for row in rows:
-        row["completion_ids"] = tokenizer(think.content(row["completion"]), add_special_tokens=False).input_ids
+        written = row["completion"] if isinstance(row["completion"], list) else [{"content": row["completion"]}]
+        text = "".join(str(one.get("content") or "") for one in written)
+        row["completion_ids"] = tokenizer(text, add_special_tokens=False).input_ids
 
 
 def _whole(completions: list) -> list:
@@ -210,6 +240,6 @@ def _print_extremes(rows: list[dict[str, Any]], totals: pandas.Series) -> None:
     highest = order[: -count - 1 : -1]
     for name, chosen in (("highest", highest), ("lowest", [i for i in order[:count] if i not in highest])):
         for i in chosen:
-            text = " ".join(think.content(rows[i]["completion"]).split())
+            text = " ".join(as_text(with_turns(rows[i])).split())
             shown = text if len(text) <= SHOWN_CHARACTERS else f"{text[:100]} ... {text[100 - SHOWN_CHARACTERS :]}"
             print(f"{name} {totals[i]:g} (row {i}): {shown}")

@@ -73,7 +73,7 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     with tracked(recipe, run.path) as tracking:
         for label, name in eval_models(recipe).items():
             scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
-            opens = partial(open_engine, recipe, name, from_scratch=scratch)
+            opens = partial(open_engine, recipe, name, table, from_scratch=scratch)
             with closing(Answers(run.path / ANSWERS, label, table, rewards, opens)) as answers:
                 results[label] = _evaluated(answers, wanted, trained[label], found)
             log_model(tracking, label, results[label], found.plain)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TextStreamer
 
-from reasoning_ext.engines.base import Completion, Key, SamplingSettings, begun
+from reasoning_ext.engines.base import Completion, Key, SamplingSettings, begun, behind_results
 from reasoning_ext.engines.transformers import TransformersEngine, stop_ids
 from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.shown import visible
@@ -36,12 +36,13 @@ class StreamingEngine:
         """Answer keys as `base.Engine` says."""
         for key in keys:
             beginning = begun(prompts[key[0]])
+            self.said = self.said if beginning else ""  # another turn takes nothing back
             pairs = zip(self.said, beginning, strict=False)
             kept = len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
             if kept < len(self.said.rstrip("\ufffd")):  # of a letter that was cut in two there is nothing to take back
                 self.console.print(" [taken back] ", end="", markup=False)
             _print(self.console, split_style(beginning, kept, OPEN, CLOSE))
-            streamer = Streamer(self.loaded, self.console, beginning)
+            streamer = Streamer(self.loaded, self.console, beginning, behind_results(prompts[key[0]]))
             for batch in TransformersEngine(self.loaded, 1, streamer).generate(prompts, [key], settings):
                 self.said = batch[0].text
                 yield batch
@@ -56,15 +57,16 @@ class Streamer(TextStreamer):
     `text` is what there is of the completion, as the model writes it.
     """
 
-    def __init__(self, loaded: Loaded, console: Console, beginning: str):
+    def __init__(self, loaded: Loaded, console: Console, beginning: str, behind: bool = False):
         self.contract, self.console, self.text = loaded.contract, console, loaded.contract.native(beginning)
         stops = stop_ids(loaded.model, loaded.tokenizer, self.contract)
         self.ends = {*stops, *decoder(loaded.tokenizer, self.contract).stop_ids}
-        options = {"skip_special_tokens": not self.contract.special, "clean_up_tokenization_spaces": False}
+        shown = self.contract.special or self.contract.calls
+        options = {"skip_special_tokens": not shown, "clean_up_tokenization_spaces": False}
         super().__init__(loaded.tokenizer, skip_prompt=True, **options)
         if not beginning:
             self.text = ""
-            self.on_finalized_text(self.contract.prefix)
+            self.on_finalized_text((self.contract.behind_results if behind else self.contract).prefix)
 
     def put(self, value: Any) -> None:
         """Take the prompt's ids, (1, L), then one id at a time."""
@@ -78,6 +80,14 @@ class Streamer(TextStreamer):
 
     def _is_chinese_char(self, cp: int) -> bool:
         return cp != 0xFFFD  # what is not yet a whole letter is held back, as it does for scripts without spaces
+
+
+def print_results(console: Console, results: list[dict[str, Any]]) -> None:
+    """Print what tools answered, behind the calls that have been printed as they came; a completion goes on below it."""
+    for result in results:
+        line = "\n".join(f"  {line}" for line in result["content"].splitlines())
+        console.print(visible(f"\n[{result['name']}]\n{line}"), end="", style="dim", markup=False)
+    console.print()
 
 
 def _print(console: Console, parts: list[tuple[str, bool]]) -> None:

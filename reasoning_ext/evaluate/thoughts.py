@@ -3,7 +3,8 @@
 Backtracking, verification and subgoals are named as in arXiv:2503.01307, where a language model counts them in a text.
 Here they are read off the equations that `step_check` reads, so that the same thoughts have the same figures; what is
 said in words alone is not seen, and backward chaining not at all. A thought is what stands in the think tags, cut off
-or not, or the whole completion where it has none. docs/reading_a_run.md has a table of the measures with their sources.
+or not, or the whole completion where it has none; where tools were called, those of all turns are one thought, and what
+tools answered is none of it (`traces.as_one`). docs/reading_a_run.md has a table of the measures with their sources.
 """
 
 import re
@@ -17,6 +18,7 @@ from reasoning_ext import think, verifier
 from reasoning_ext.rewards.step_check import Step, steps, verdicts
 from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY, columns, group
+from reasoning_ext.runs.traces import as_one
 from reasoning_ext.runs.values import cell
 from reasoning_ext.sample.selection import way
 from reasoning_ext.scoring.metrics import interval
@@ -55,8 +57,8 @@ def thoughts(rows: Rows, decides: str = "") -> dict[str, Any]:
     As in `metrics`, they are the sampled completions, or the greedy ones where there are no others.
 
     Args:
-        rows: lines of `answers.jsonl` or `samples.jsonl`, or anything with `completion`, a text, and `prompt_index`;
-            lengths want `tokens` and `rewards`, and checks `prompt`, too.
+        rows: lines of `answers.jsonl` or `samples.jsonl`, or anything with `completion`, a text, with `turns` before it
+            where tools were called, and `prompt_index`; lengths want `tokens` and `rewards`, and checks `prompt`, too.
         decides: the reward that says what is right.
 
     Returns:
@@ -66,6 +68,7 @@ def thoughts(rows: Rows, decides: str = "") -> dict[str, Any]:
     plain = [row for row in rows if not row.get("way") and not row.get("error")]
     plain.sort(key=lambda row: row.get("sample_index", 0))
     shown = [row for row in plain if row.get("sample_index") != GREEDY] or plain
+    shown = [row | {"completion": as_one(row)} for row in shown]
     read = [_read(row["completion"], row.get("prompt", "")) for row in shown]
     facts = [_facts(one, follows) for one, follows in zip(read, _follows(read), strict=True)]
     found, counted = dict[str, Any](), dict[str, list[float]]()
@@ -95,8 +98,9 @@ def labels(rows: Rows) -> list[dict[str, bool]]:
     """Tell of each completion what `thoughts` counts of many, `{name: whether}`; what does not apply to it is left out.
 
     Args:
-        rows: anything with `completion`, a text, and `prompt`.
+        rows: anything with `completion`, a text, `turns` before it or none, and `prompt`.
     """
+    rows = [row | {"completion": as_one(row)} for row in rows]
     read = [_read(row["completion"], row.get("prompt", "")) for row in rows]
     found = []
     for row, one, follows in zip(rows, read, _follows(read), strict=True):

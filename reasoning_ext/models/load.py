@@ -22,6 +22,7 @@ from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_re
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
 from reasoning_ext.runs.folder import fingerprint, say
+from reasoning_ext.think.calls import TOOLS, add_tool_turns
 from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
 
@@ -50,8 +51,12 @@ def load_model(name: str, config: ModelConfig, options: LoadOptions) -> Loaded:
     problem = vocabulary_problem(name, loaded.tokenizer, loaded.model.config)
     if problem := problem or generation_problem(name, loaded.model.generation_config, saved):
         raise ModelError("model_name_or_path", problem)
+    if TOOLS in (options.chat_template_kwargs or {}):
+        add_tool_turns(loaded.tokenizer)
     loaded.contract = find_contract(loaded.tokenizer, options.chat_template_kwargs, options.think_tags)
     _stop_at(loaded.model, loaded.contract.end_id)
+    if loaded.contract.calls is not None:
+        _stop_at(loaded.model, loaded.contract.calls.end_id)
     return loaded
 
 

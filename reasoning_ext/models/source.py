@@ -16,6 +16,7 @@ from reasoning_ext.models.load import load_model
 from reasoning_ext.models.loaded import Loaded, LoadOptions, base_revision
 from reasoning_ext.models.unsloth import starts_vllm
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
+from reasoning_ext.think.calls import TOOLS, add_tool_turns
 from reasoning_ext.think.template import Contract, find_contract
 from reasoning_ext.think.tokenizer import load_tokenizer
 
@@ -65,16 +66,33 @@ class ModelSource:
 
     def tokenizer(self) -> Any:
         """Open the tokenizer alone, or raise TokenizerError."""
-        return load_tokenizer(self.name, self.revision, self.options.trust_remote_code, self.options.chat_template_path)
+        options = self.options
+        tokenizer = load_tokenizer(self.name, self.revision, options.trust_remote_code, options.chat_template_path)
+        if TOOLS in (options.chat_template_kwargs or {}):
+            add_tool_turns(tokenizer)
+        return tokenizer
+
+    def with_tool_turns(self) -> ModelSource:
+        """Return the same model with tool turns in its template, and nothing told of tools where the recipe tells of none."""
+        kwargs = {TOOLS: [], **(self.options.chat_template_kwargs or {})}
+        return replace(self, options=replace(self.options, chat_template_kwargs=kwargs))
 
 
 def model_source(
-    values: Mapping[str, Any], local: Callable[[str], str], trainable: bool, name: str | None = None, **changed: Any
+    values: Mapping[str, Any],
+    local: Callable[[str], str],
+    trainable: bool,
+    name: str | None = None,
+    template_kwargs: dict[str, Any] | None = None,
+    **changed: Any,
 ) -> ModelSource:
     """Return the model that a recipe's `values` name, or another one, by `name`, to be opened in the same way.
 
-    `local` makes a path that the recipe writes one for the current folder; `changed` are fields of LoadOptions.
+    `local` makes a path that the recipe writes one for the current folder; `template_kwargs` are the recipe's
+    chat_template_kwargs with its tools; `changed` are fields of LoadOptions.
     """
+    if template_kwargs:
+        changed = {"chat_template_kwargs": template_kwargs} | changed
     said = {key: value for key, value in values.items() if key in SAME | NAMES.keys() and value is not None}
     options = {NAMES.get(key, key): value for key, value in said.items()} | changed
     if path := values.get("chat_template_path"):

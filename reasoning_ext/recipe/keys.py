@@ -56,6 +56,8 @@ base_model=model_name_or_path model=model_name_or_path dataset=dataset_name data
 train_files=dataset_name dataset_mixture=datasets split=dataset_train_split template=chat_template_path
 enable_thinking=chat_template_kwargs flash_attn=attn_implementation flash_attention=attn_implementation
 sample_packing=packing rollout_n=num_generations num_return_sequences=num_generations
+max_turns=max_tool_calling_iterations max_tool_calls=max_tool_calling_iterations max_iterations=max_tool_calling_iterations
+functions=tools tool_names=tools tool_functions=tools environment_factory=environment env=environment
 """.split()
 )
 
@@ -127,7 +129,29 @@ class Trained:
 
 
 @dataclass
-class Preferences(Trained):
+class Tooled:
+    """Keys of the stages in which a model may call tools; `sft` and `dpo` train on traces that did.
+
+    Attributes:
+        tools: what the model may call while it thinks: `calculator`, `python`, `search`, or `./my_tools.py:lookup`.
+    """
+
+    tools: list | str | None = None
+
+
+@dataclass
+class Acting(Tooled):
+    """Keys of the stages that run what the model calls.
+
+    Attributes:
+        environment: a class whose public methods the model calls, one object a completion: `./my_env.py:Env`.
+    """
+
+    environment: str | dict | None = None
+
+
+@dataclass
+class Preferences(Tooled, Trained):
     """Keys of `stage: dpo`.
 
     Attributes:
@@ -184,7 +208,7 @@ class Prompted(Rewarded):
 
 
 @dataclass
-class Answered(Rewarded):
+class Answered(Acting, Rewarded):
     """Keys of the stages that answer prompts without training.
 
     Attributes:
@@ -192,16 +216,18 @@ class Answered(Rewarded):
         engine_kwargs: options of the engine.
         thinking_budget: tokens after which a thought is closed, so that the answer goes on with the rest.
         min_thinking: tokens behind the opening tag before which a thought does not end: it is opened, and goes on with "Wait".
+        max_tool_calling_iterations: how often a completion may call tools and go on.
     """
 
     engine: str = field(default="transformers", metadata={"choices": ENGINES})
     engine_kwargs: dict | None = None
     thinking_budget: int | None = None
     min_thinking: int | None = None
+    max_tool_calling_iterations: int = 4
 
 
 @dataclass
-class Rollouts(Trained, Prompted):
+class Rollouts(Acting, Trained, Prompted):
     """Keys of `stage: grpo`.
 
     Attributes:

@@ -24,7 +24,7 @@ from reasoning_ext.shown import without_secrets
 
 NAMES = (
     "output_dir", "dataset_name", "dataset_config", "model_name_or_path", "chat_template_path", "dataset_format", "datasets",
-    "decontaminate", "reward_funcs", "logging_dir", "deepspeed", "gen_kwargs",
+    "decontaminate", "reward_funcs", "logging_dir", "deepspeed", "gen_kwargs", "tools", "environment",
 )  # fmt: skip
 JSON_FILES = ("accelerator_config", "deepspeed", "fsdp_config")  # or what such a file holds
 

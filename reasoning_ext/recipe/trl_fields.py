@@ -109,7 +109,7 @@ def schema_of(annotation: str, choices: tuple[str, ...] = ()) -> dict[str, Any]:
 
 def fits(value: Any, annotation: str) -> bool:
     """Tell whether a YAML value is of an annotation's type; what the annotation leaves open fits."""
-    return _accepts(schema_of(annotation), value)
+    return accepts(schema_of(annotation), value)
 
 
 def describe(annotation: str) -> str:
@@ -146,16 +146,21 @@ def _options(node: ast.expr, choices: tuple[str, ...]) -> list[dict[str, Any]]:
     return [{"type": TYPES["str" if is_text else name][0]} if is_text or name in TYPES else {}]
 
 
-def _accepts(schema: dict[str, Any], value: Any) -> bool:
+def accepts(schema: dict[str, Any], value: Any) -> bool:
+    """Tell whether a value fits a JSON schema as `schema_of` writes it, or transformers' `get_json_schema`."""
+    if value is None and schema.get("nullable"):
+        return True
     if "anyOf" in schema:
-        return any(_accepts(option, value) for option in schema["anyOf"])
+        return any(accepts(option, value) for option in schema["anyOf"])
     if "enum" in schema:
         return any(value == one and type(value) is type(one) for one in schema["enum"])
-    kind = schema.get("type")
-    if not kind or (isinstance(value, bool) and kind != "boolean"):
-        return not kind
-    parts = value if isinstance(value, list) else ()
-    return isinstance(value, KINDS[kind]) and all(_accepts(schema.get("items", {}), part) for part in parts)
+    kinds = schema.get("type")
+    if not kinds or (isinstance(value, bool) and "boolean" not in kinds):
+        return not kinds
+    parts = value if isinstance(value, list) else value.values() if isinstance(value, dict) else ()
+    inner = schema.get("items" if isinstance(value, list) else "additionalProperties") or {}
+    known = tuple(KINDS[kind] for kind in ([kinds] if isinstance(kinds, str) else kinds))
+    return isinstance(value, known) and all(accepts(inner, part) for part in parts)
 
 
 def _read(statement: ast.AnnAssign, types: str, text: str) -> tuple[str, Any, tuple[str, ...]]:

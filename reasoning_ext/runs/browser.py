@@ -13,6 +13,7 @@ from typing import Any
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
+from reasoning_ext.runs import traces
 from reasoning_ext.runs.outcomes import deciding, is_plain, is_right
 from reasoning_ext.runs.read import GREEDY, MOST_SAMPLES, Rows, Run
 from reasoning_ext.runs.stored import evenly
@@ -24,6 +25,7 @@ from reasoning_ext.shown import visible
 MOST_TEXT = 2**26  # characters of all prompts and completions in a page
 LONGEST_GOLD = 500
 LONGEST_READ = 2**17  # characters of a completion whose behaviours are told
+CALLED, FAILED = "called a tool", "a call failed"
 Label = Callable[[Rows], list[dict[str, bool]]]
 
 
@@ -37,14 +39,15 @@ def data(runs: Sequence[Run], label: Label = no_labels, most: int = MOST_SAMPLES
 
     Args:
         runs: as `read_run` has read them.
-        label: tells of rows with `completion`, a text, and `prompt` what is true of each, `{behaviour: whether}`, without
-            what does not apply to it.
+        label: tells of rows with `completion`, a text, of several turns as `traces.as_one` has it, and `prompt` what is true
+            of each, `{behaviour: whether}`, without what does not apply to it.
         most: samples in the page.
 
     Returns:
         `rows`, and the lists into which their numbers point: `runs` (`name`, `stage`, how many are `shown` and how many
         `stored`, and whether these were `counted`), `models` (`run`, `label`), `prompts`, `behaviours`; and `rewards`.
-        A row has no key for what it does not have. Its `has` and `can` are sums of `1 << i` of the behaviours, at most 30,
+        A row has no key for what it does not have; `turns` are the pieces before its last turn, see `traces.Part`. Its `has`
+        and `can` are sums of `1 << i` of the behaviours, at most 30,
         that are true of it, and that apply to it.
     """
     stores = [_whole(run) for run in runs]
@@ -60,7 +63,7 @@ def data(runs: Sequence[Run], label: Label = no_labels, most: int = MOST_SAMPLES
         stored = max(run.stored, len(store)) if run.stage != "eval" else len(store)
         named = {"name": visible(run.name), "stage": visible(run.stage), "shown": len(rows), "stored": stored}
         found["runs"].append(named | {"counted": run.counted or run.stage == "eval"})
-        told += _told(rows, label)
+        told += _told(rows, label, bool(run.recipe.get("tools") or run.recipe.get("environment")))
         total = totals(run.recipe)
         for row in rows:
             shown = {"run": i, "prompt": prompts.setdefault(text(row.get("prompt", "")), len(prompts))}
@@ -86,7 +89,7 @@ def as_json(found: dict[str, Any]) -> Markup:
 def _whole(run: Run) -> Rows:
     """Return a run's samples, or an evaluation's plain answers, which have a completion."""
     rows = [row for row in run.answers if is_plain(row)] if run.stage == "eval" else run.samples
-    return [row for row in rows if row.get("completion") and not row.get("error")]
+    return [row for row in rows if (row.get("completion") or row.get(traces.TURNS)) and not row.get("error")]
 
 
 def _rooms(counts: list[int], most: int) -> list[int]:
@@ -117,25 +120,30 @@ def _length(rows: Rows) -> int:
     """Return the characters that rows put into a page; a prompt stands there once."""
     prompts = {text(row.get("prompt", "")) for row in rows}
     parts = sum(len(part) for row in rows for part in split_text(row["completion"]) if part)
-    return parts + sum(min(len(prompt), LONGEST) for prompt in prompts)
+    turns = sum(traces.length(traces.turns_of(row)) for row in rows if traces.TURNS in row)
+    return parts + turns + sum(min(len(prompt), LONGEST) for prompt in prompts)
 
 
-def _told(rows: Rows, label: Label) -> Iterator[dict[str, bool]]:
-    """Yield what is told of each row, and of those that say so whether they were cut off."""
-    texts = [text(row["completion"]) for row in rows]
+def _told(rows: Rows, label: Label, tools: bool) -> Iterator[dict[str, bool]]:
+    """Yield what is told of each row, of those that say so whether they were cut off, and what came of calls."""
+    texts = [text(traces.as_one(row)) for row in rows]
     read = [i for i, whole in enumerate(texts) if len(whole) <= LONGEST_READ]
     labels = label([{"completion": texts[i], "prompt": text(rows[i].get("prompt", ""))} for i in read])
     told = dict(zip(read, labels, strict=True))
+    tools = tools or any(traces.TURNS in row for row in rows)
     for i, row in enumerate(rows):
         cut_off = {"cut off": row["finished"] is False} if "finished" in row else {}
-        yield {visible(name): bool(holds) for name, holds in told.get(i, {}).items()} | cut_off
+        calls, failed = traces.used(traces.turns_of(row))
+        called = ({CALLED: calls > 0} if tools else {}) | ({FAILED: failed > 0} if calls or failed else {})
+        yield {visible(name): bool(holds) for name, holds in told.get(i, {}).items()} | cut_off | called
 
 
 def _row(row: dict[str, Any], total: float | None, stage: str) -> dict[str, Any]:
     """Return what a sample says of itself; in an evaluation the first reward says whether it is right."""
     values = rewards_of(row)
     decides = None if stage == "eval" else deciding(name for name, value in values.items() if value is not None)
-    whole, parts = text(row["completion"]), split_text(row["completion"])
+    turns, parts = traces.turns_of(row), split_text(row["completion"])
+    said = [text(row["completion"]), *(turn["content"] for turn in turns if turn["role"] == "assistant")]
     shown: dict[str, Any] = {
         "rewards": {visible(name): value for name, value in values.items()},
         "total": total,
@@ -143,7 +151,8 @@ def _row(row: dict[str, Any], total: float | None, stage: str) -> dict[str, Any]
         "thought": None if parts.thought is None else visible(parts.thought),
         "answer": None if parts.answer is None else visible(parts.answer),
         "gold": None if row.get("answer") is None else visible(shortened(str(row["answer"]), LONGEST_GOLD)),
-        "length": len(whole),
+        "length": sum(map(len, said)),
+        "turns": [[visible(piece) for piece in part] for part in traces.parts(turns)] or None,
         "greedy": row.get("sample_index") == GREEDY or None,
     }
     numbers = {name: row.get(name) for name in ("step", "tokens", "advantage")} | {"problem": row.get("prompt_index")}

@@ -26,17 +26,26 @@ TITLES = {
     "rollouts/resting": "share of prompts at rest",
     "rollouts/with_signal": "share of trained groups with a difference",
     "rollouts/drawn": "completions drawn in a step",
+    "tools/call_frequency": "tool calls a completion",
+    "tools/failure_frequency": "share of tool calls that raised",
+    "tools/malformed": "calls that could not be read",
     "held_out/thinks": "held-out problems: share of thoughts",
     "held_out/tokens": "held-out problems: mean tokens",
     "held_out/cut_off": "held-out problems: share cut off",
 }  # of the others the key says it
+OF_TOOLS = {
+    "calls": "calls",
+    "errors": "calls that failed",
+    "timeouts": "calls that took too long",
+    "seconds": "seconds a call",
+}
 REWARDS = ("accuracies", "margins", "chosen", "rejected")  # of DPO
 SHOWN = {
     "sft": ("loss", "mean_token_accuracy", "eval_loss", "eval_mean_token_accuracy"),
     "dpo": ("loss", *(f"{of}rewards/{name}" for of in ("", "eval_") for name in REWARDS), "entropy", "eval_loss"),
     "grpo": (
         *("completions/mean_length", "completions/clipped_ratio", "completions/thinks", "completions/repetition"),
-        *("frac_reward_zero_std", "entropy", "kl"),
+        *("frac_reward_zero_std", "entropy", "kl", "tools/call_frequency", "tools/failure_frequency"),
     ),
 }
 HELD_OUT = ("greedy", "pass@1", "thinks", "tokens", "cut_off")
@@ -44,7 +53,7 @@ README_KEYS = ("reward", *[*TITLES][:3])
 OVER_CHECKPOINTS = ("greedy", "pass@1", "thinks", "mean tokens")  # of eval.json
 NO_SHARES = (  # as their keys end
     *"loss entropy kl mean_length tokens /gap seconds learning_rate grad_norm reward_std /std epoch".split(),
-    *("per_second", "time", "flos", *REWARDS[1:]),
+    *("per_second", "time", "flos", "/call_frequency", "/calls", "/errors", "/timeouts", "/malformed", *REWARDS[1:]),
 )
 MOST_KEYS = 300  # of the metrics that are logged
 
@@ -97,7 +106,8 @@ def important(stage: str, metrics: list[dict[str, Any]]) -> list[str]:
         rewards = [key for key in logged if key.startswith("rewards/") and key.endswith("/mean")]
         rewards.sort(key=lambda key: key not in TITLES)  # accuracy and thoughts first, then by name
         rollouts = [key for key in logged if key.startswith("rollouts/")]
-        errors = [key for key in logged if key.endswith("/errors") and any(row.get(key) for row in metrics)]
+        wrong = ("/errors", "/timeouts", "/malformed")
+        errors = [key for key in logged if key.endswith(wrong) and any(row.get(key) for row in metrics)]
         return ["reward", *held_out, *rewards, *audit, *chosen, *rollouts, *errors]
     return [*chosen[:1], *held_out, *audit, *chosen[1:]]
 
@@ -130,6 +140,8 @@ def title(key: str) -> str:
 
     >>> title("rewards/step_check/mean"), title("audit/exact_answer/gap"), title("audit/exact_answer/errors")
     ('step_check', 'audit: exact_answer, gap to the reward', 'audit: exact_answer: not judged')
+    >>> title("tools/calculator/errors")
+    'tool calculator: calls that failed'
     """
     kind, _, name = key.partition("/")
     if key in TITLES or not name:
@@ -138,6 +150,8 @@ def title(key: str) -> str:
         return f"{kind.replace('held_out', 'held-out problems')}: {name}"
     if kind == "audit" and name.endswith(("/mean", "/gap")):
         return f"audit: {name.rpartition('/')[0]}" + ", gap to the reward" * name.endswith("/gap")
+    if kind == "tools" and name.rpartition("/")[2] in OF_TOOLS:
+        return f"tool {name.rpartition('/')[0]}: {OF_TOOLS[name.rpartition('/')[2]]}"
     if kind == "rewards" and name.endswith("/mean"):
         return name.rpartition("/")[0]
     if name.endswith("errors"):

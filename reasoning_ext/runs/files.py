@@ -9,6 +9,7 @@ import hashlib
 import json
 import mmap
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from functools import cache
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from reasoning_ext.errors import UserError
+
+_INDEX = re.compile(r".+\.index-[0-9a-f]{16}(\.lock|\.part)?")
 
 
 class DiskError(UserError):
@@ -146,6 +149,11 @@ def changed(folder: Path, files: dict[str, Any]) -> str:
         if digest is not None and fast_hash(file) != digest:
             return f"{name} has another content than was written"
     return ""
+
+
+def in_index(file: Path) -> bool:
+    """Tell whether a file belongs to an index that the tool `search` keeps beside a corpus: `NAME.index-HASH/`, its lock."""
+    return any(_INDEX.fullmatch(part) for part in file.parts)
 
 
 def fast_hash(file: Path) -> str:

@@ -31,7 +31,7 @@ import yaml
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.runs.checkpoints import last_checkpoint
-from reasoning_ext.runs.files import changed, fast_hash, read_object, write_whole
+from reasoning_ext.runs.files import changed, fast_hash, in_index, read_object, write_whole
 from reasoning_ext.runs.identity import difference, identity, recipe_hash, refused_change, text_hash
 from reasoning_ext.runs.process import versions
 from reasoning_ext.shown import print, without_secrets
@@ -262,8 +262,9 @@ def fingerprint(source: str) -> str:
         with path.open("rb") as file:
             return f"file:{hashlib.file_digest(file, 'sha256').hexdigest()[:16]}"
     if path.is_dir():
-        files = sorted(f for f in path.rglob("*") if f.is_file() and "__pycache__" not in f.parts)
-        listing = [(str(f.relative_to(path)), fast_hash(f)) for f in files]
+        inside = sorted(f.relative_to(path) for f in path.rglob("*") if f.is_file())
+        files = [f for f in inside if "__pycache__" not in f.parts and not in_index(f)]
+        listing = [(str(f), fast_hash(path / f)) for f in files]
         return "files:" + text_hash(json.dumps(listing))
     return "name:" + source
 

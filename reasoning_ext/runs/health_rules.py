@@ -1,7 +1,5 @@
 """What must not hold in a training: rules with their thresholds, where those come from, what they mean, what mends it."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from reasoning_ext.recipe.keys import FROM_DATA, TRAINED
@@ -15,17 +13,14 @@ GRPO = ("grpo",)
 
 @dataclass(frozen=True)
 class Rule:
-    """What must not hold in a training.
+    """What must not hold in a training of some stages: what it means, in half a sentence, and what to edit in the recipe.
 
     Attributes:
         name: as `health` in a recipe has it, and the alarm.
-        stages: the stages that it is for.
         keys: the metrics that it reads; a report draws its threshold on their curves.
         threshold: the number beyond which it holds, or that `meaning` speaks of.
         side: whether it holds `above` or `below` the threshold; "" where it is no value of the metric.
         source: where the threshold comes from.
-        meaning: what it means, in half a sentence.
-        edit: what to change in the recipe.
         holds: whether it holds at a log.
     """
 
@@ -256,6 +251,28 @@ RULES: tuple[Rule, ...] = (
         "completions say the same passages again and again",
         "lower learning_rate, take out what pays for length, or set repetition_penalty: 1.05",
         signs.beyond("completions/repetition", "above"),
+    ),
+    Rule(
+        "tool_failures",
+        GRPO,
+        (signs.FAILURES, "tools/NAME/errors", "tools/NAME/timeouts", "tools/malformed"),
+        0.5,
+        "above",
+        "more calls fail than are answered",
+        "most calls of tools fail, in step after step, so that results teach nothing but errors",
+        "read the errors in completions/ (column turns), raise the tool's seconds, or begin with SFT on right calls",
+        signs.tool_failures,
+    ),
+    Rule(
+        "tools_unused",
+        GRPO,
+        (signs.CALLS,),
+        0.01,
+        "below",
+        "less than a call in 100 completions",
+        "tools are given and next to no completion calls one",
+        "take a penalty for calls out, begin with SFT on traces that call, or leave tools out where answers need none",
+        signs.tools_unused,
     ),
     Rule(
         "loss_flat",

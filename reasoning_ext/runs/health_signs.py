@@ -7,6 +7,7 @@ row. A log that is itself a mean over so many steps (`logging_steps: 10`) is as 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from itertools import accumulate, islice, pairwise
 from statistics import fmean
@@ -15,6 +16,7 @@ from typing import Any
 from reasoning_ext.runs.past import Of, Past, Row, number
 
 FLAT, CUT_OFF, LENGTH = "frac_reward_zero_std", "completions/clipped_ratio", "completions/mean_length"
+CALLS, FAILURES = "tools/call_frequency", "tools/failure_frequency"  # TRL's: calls a completion, the share that raised
 BROKEN = "weights/not_finite"  # 1 where a step has left weights that are no numbers, see train/health.py
 HELD_OUT = ("held_out/greedy", "held_out/pass@1")
 SHORT, LONG = 5, 10  # steps that a mean is taken over
@@ -91,10 +93,37 @@ def none_right(past: Past, steps: float) -> float | None:
 
 def cut_off(past: Past, threshold: float) -> float | None:
     """The share stays above, in each of the last logs, and is not on its way down."""
-    shares = past.last(CUT_OFF, LONG) if CUT_OFF in past.now or past.over else []
+    return _stays_above(past.last(CUT_OFF, LONG) if CUT_OFF in past.now or past.over else [], threshold)
+
+
+def _stays_above(shares: list[float], threshold: float) -> float | None:
     half = len(shares) // 2
     falls = half and fmean(shares[:half]) < fmean(shares[half:]) - 0.05
     return fmean(shares) if shares and min(shares) > threshold and not falls else None
+
+
+def _share_of_failures(row: Row) -> Any:
+    """Return the share of calls that failed: TRL sees what raises, a toolbox's own counts have what the model was told of."""
+    counts = Counter[str]()
+    for key, value in row.items():
+        if key.startswith("tools/"):
+            counts[key.rpartition("/")[2]] += number(value) or 0.0  # type: ignore[assignment]
+    made = counts["calls"] + counts["malformed"]
+    own = (counts["errors"] + counts["timeouts"] + counts["malformed"]) / made if made else None
+    shares = [share for share in (own, number(row.get(FAILURES)) if row.get(CALLS) != 0 else None) if share is not None]
+    return max(shares, default=None)
+
+
+def tool_failures(past: Past, threshold: float) -> float | None:
+    """The share of calls that fail stays above, in each of the last logs with calls, and is not on its way down."""
+    is_called = _share_of_failures(past.now) is not None
+    return _stays_above(past.last(_share_of_failures, LONG, 3) if is_called else [], threshold)
+
+
+def tools_unused(past: Past, threshold: float) -> float | None:
+    """Over the last steps next to no completion has called anything, whether some did before or not."""
+    calls = past.last(CALLS, LONG) if CALLS in past.now else []
+    return fmean(calls) if calls and fmean(calls) < threshold else None
 
 
 def stays_cut_off(past: Past, threshold: float) -> float | None:

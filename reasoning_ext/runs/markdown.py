@@ -67,10 +67,15 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 def recipe_block(recipe: dict[str, Any]) -> Markup:
     """Return a recipe as a code block that no text inside it can end."""
-    text = visible(yaml.safe_dump(_shortened(recipe), sort_keys=False, allow_unicode=True))
+    return code_block(yaml.safe_dump(_shortened(recipe), sort_keys=False, allow_unicode=True), "yaml")
+
+
+def code_block(text: str, language: str = "") -> Markup:
+    """Return a text as a code block that nothing inside it can end."""
+    text = visible(text)
     longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
-    return Markup(f"{fence}yaml\n{text.rstrip()}\n{fence}")
+    return Markup(f"{fence}{language}\n{text.rstrip()}\n{fence}")
 
 
 def _shortened(value: Any) -> Any:

@@ -86,17 +86,19 @@ def _unfinished(runs: Iterable[read.Run]) -> Iterator[Advice]:
 
 
 def _errors(run: read.Run) -> Iterator[Advice]:
-    """Yield the rewards that failed on completions."""
+    """Yield the rewards that failed on completions, and the tools that were not in time."""
     counts: dict[str, float] = {}
     for row in run.metrics:
         for key, value in row.items():
-            if key.endswith("/errors") and is_number(value) and value > 0:
+            wrong = "/timeouts" if key.startswith("tools/") else "/errors"
+            if key.endswith(wrong) and is_number(value) and value > 0:
                 counts[key] = counts.get(key, 0) + 1
     for key, steps in counts.items():
-        why = (
-            f"{key.removesuffix('/errors')} could not judge completions in {steps:g} of {len(run.metrics)} logged steps"
-        )
-        yield Advice(run.name, why, "read its errors in the output of the run")
+        name, often = key.rpartition("/")[0], f"in {steps:g} of {len(run.metrics)} logged steps"
+        why, what = f"{name} could not judge completions {often}", "read its errors in the output of the run"
+        if key.startswith("tools/"):
+            why, what = f"calls of {name[6:]} were killed at its deadline {often}", "raise its seconds, or mend it"
+        yield Advice(run.name, why, what)
 
 
 def _evaluated(run: read.Run) -> Iterator[Advice]:

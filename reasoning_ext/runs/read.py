@@ -30,6 +30,7 @@ from reasoning_ext.runs.folder import (
     seed_runs,
 )
 from reasoning_ext.runs.stored import MOST_LINES, read_lines, read_tables, readable
+from reasoning_ext.runs.traces import TURNS, with_turns
 from reasoning_ext.runs.values import cell, is_number
 from reasoning_ext.runs.weights import weights_of
 from reasoning_ext.shown import without_secrets
@@ -39,7 +40,7 @@ IN_TRAINING = "in training data"  # the figure of eval.json: problems that the m
 GREEDY = -1  # sample index of the greedy completion in answers.jsonl
 MOST_SAMPLES = 20_000  # that a report reads of a run, which may have millions
 # of a training's table of completions, beside rewards
-KEPT = ("step", "prompt", "completion", "answer", "advantage", "tokens")
+KEPT = ("step", "prompt", "completion", "answer", "advantage", "tokens", TURNS)
 RESULT_FILES = dict.fromkeys(TRAINED, METRICS) | {"sample": "summary.json", "eval": RESULTS}
 Rows = list[dict[str, Any]]
 
@@ -147,7 +148,7 @@ def read_run(path: Path) -> Run:
     run.data = data if isinstance(data, list) else []
     run.metrics = [row for row in _read_rows(run, METRICS) if is_number(row.get("step"))]
     run.held_out = readable(_read_rows(run, HELD_OUT))
-    run.answers = plain_answers(_read_rows(run, ANSWERS), run.recipe)
+    run.answers = [with_turns(row) for row in plain_answers(_read_rows(run, ANSWERS), run.recipe)]
     run.summary = _read_object(run, "summary.json")
     _read_samples(run)
     run.results = {label: row for label, row in _read_object(run, RESULTS).items() if isinstance(row, dict)}
@@ -219,7 +220,7 @@ def _read_samples(run: Run) -> None:
         ]
         found = found._replace(rows=rows)
     drawn = run.summary.get("sampled")
-    run.samples, run.stored, run.counted = found.rows, found.of, found.counted
+    run.samples, run.stored, run.counted = [with_turns(row) for row in found.rows], found.of, found.counted
     if not found.counted and isinstance(drawn, int):
         run.stored, run.counted = drawn, True
     run.problems += found.problems

@@ -19,7 +19,7 @@ import jinja2
 from markupsafe import Markup
 
 from reasoning_ext.errors import UserError
-from reasoning_ext.runs import browser, figures, read, tradeoff
+from reasoning_ext.runs import browser, figures, read, traces, tradeoff
 from reasoning_ext.runs.arms import arms
 from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
@@ -120,6 +120,7 @@ def _environment() -> jinja2.Environment:
     for shows in (number, split_text, text, p_text, *reads):
         environment.filters[shows.__name__] = shows
     environment.filters |= {"best": _best, "as_json": browser.as_json}
+    environment.filters["pieces"] = lambda row: traces.parts(traces.turns_of(row))
     environment.filters["duration"] = lambda seconds: timedelta(seconds=round(seconds))
     environment.tests["interval"] = is_interval
     return environment

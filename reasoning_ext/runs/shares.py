@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from reasoning_ext.runs.drawing import COLOURS, histogram
 from reasoning_ext.runs.read import Run
-from reasoning_ext.runs.texts import text
+from reasoning_ext.runs.traces import as_one
 from reasoning_ext.runs.values import is_number
 from reasoning_ext.runs.weights import rewards_of, totals, weights_of
 
@@ -80,7 +80,7 @@ def _groups(run: Run) -> dict[str, Rows]:
 def _lengths(rows: Rows, tokens: bool) -> list[float]:
     if tokens:
         return [float(value) for row in rows if is_number(value := row.get("tokens"))]
-    return [float(len(text(row["completion"]))) for row in rows if "completion" in row]
+    return [float(len(as_one(row))) for row in rows if "completion" in row]
 
 
 def _known(values: Iterable[float | None]) -> list[float]:

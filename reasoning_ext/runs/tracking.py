@@ -22,8 +22,9 @@ from reasoning_ext.errors import one_line
 from reasoning_ext.recipe.keys import TRACKERS
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import read_object, write_whole
+from reasoning_ext.runs.traces import TURNS, lines, turns_of
 from reasoning_ext.runs.values import is_interval, is_number
-from reasoning_ext.shown import print, without_secrets
+from reasoning_ext.shown import print, visible, without_secrets
 
 FILE, ROWS = "tracking.json", 100  # rows of a table of completions
 PROJECT = "huggingface"  # transformers' default, in the place of which a tracker's own variable may name one
@@ -120,10 +121,10 @@ class Tracking:
                 self.ask(name, tracker.log, named, step=step)
 
     def table(self, key: str, rows: Iterable[Mapping[str, Any]], step: int = 0) -> None:
-        """Log the first ROWS rows; their values are numbers, texts, or written as JSON."""
+        """Log the first ROWS rows; their values are numbers, texts, turns as text, or written as JSON."""
         from pandas import DataFrame
 
-        frame = DataFrame([{name: _cell(value) for name, value in row.items()} for row in islice(rows, ROWS)])
+        frame = DataFrame([{name: _cell(name, value) for name, value in row.items()} for row in islice(rows, ROWS)])
         for name in self.names if len(frame) else ():
             self.ask(name, self._table, name, key, frame, step)
 
@@ -205,6 +206,8 @@ def numbers(key: str, value: Any) -> dict[str, float]:
     return {name: number for part, inner in parts for name, number in numbers(f"{key}/{part}", inner).items()}
 
 
-def _cell(value: Any) -> Any:
+def _cell(name: str, value: Any) -> Any:
+    if name == TURNS and (turns := turns_of({TURNS: value})):
+        return visible(lines(turns))
     plain = value is None or isinstance(value, int | float | str)
     return value if plain else json.dumps(value, ensure_ascii=False, default=str)

@@ -6,11 +6,13 @@ if they are on this machine.
 
 from __future__ import annotations
 
+import json
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from reasoning_ext.data.sources import KEPT_ROWS
-from reasoning_ext.runs import markdown
+from reasoning_ext.runs import markdown, traces
 from reasoning_ext.runs.markdown import license_of, plain
 from reasoning_ext.sample.outputs import Summary
 
@@ -18,6 +20,7 @@ STOPPED = (
     "\n\nPrompts were left alone once enough was accepted, so that the rates of those with few completions (`pass_rate_samples`) "
     "are too high; `min_generations` draws more of every prompt."
 )
+LOOKED_AT, LONGEST = 1_000, 600  # kept completions for an example, characters of a piece of it
 WIDTH = 40  # characters of the histogram's longest bar
 
 
@@ -42,6 +45,7 @@ def write_dataset_card(folder: Path, recipe: dict[str, Any], found: Summary, ste
         "training\n"
         f"- `{KEPT_ROWS['dpo']}`: preference pairs ({pairs}), for DPO\n"
         f"- `{KEPT_ROWS['grpo']}`: {found.prompts} prompts with their pass rates, for GRPO on the right difficulty",
+        *_example(folder),
         "## Licences\n\n" + _licences(recipe),
         "## Recipe\n\n" + markdown.recipe_block(recipe),
     ]
@@ -66,6 +70,17 @@ def _counts(found: Summary, steps: list[dict]) -> str:
     if found.agreement:
         without += "; where there is no gold, accepted and right is what agrees with most completions of the prompt"
     return f"{markdown.table(lines)}\n\n{without}; by difficulty: {bands}.\n\nTokens of the kept completions: {tokens or 'none'}."
+
+
+def _example(folder: Path) -> list[str]:
+    """Return the first kept completion that called a tool, as a section; nothing where there is none among the first ones."""
+    with (folder / KEPT_ROWS["sft"]).open(encoding="utf-8") as file:
+        kept = (json.loads(line)["completion"] for line in islice(file, LOOKED_AT))
+        found = next((turns for turns in kept if len(turns) > 1), None)
+    if found is None:
+        return []
+    told = "Some completions called tools: they are whole conversations, in which tools answered what stands behind ←."
+    return [f"## An example with tools\n\n{told}\n\n" + markdown.code_block(traces.lines(found, LONGEST))]
 
 
 def _histogram(counts: list[int]) -> str:

@@ -1,6 +1,6 @@
 """What a sampling run hands on: rows for `stage: sft`, pairs for `stage: dpo`, rated prompts for `stage: grpo`, and the counts.
 
-    sft.jsonl       the kept completions: the row's columns, `prompt` and `completion` as messages
+    sft.jsonl       the kept completions: the row's columns, `prompt` and `completion` as messages, those of tools too
     pairs.jsonl     `prompt`, `chosen` and `rejected` as messages, `kind` of pair, tokens and rewards of both sides
     prompts.jsonl   the row's columns, `pass_rate` (null where nothing could be judged; what was cut off counts as wrong), of
                     how many completions, `pass_rate_samples`, and in a word, `difficulty_band`
@@ -27,11 +27,14 @@ from typing import Any
 import numpy as np
 
 from reasoning_ext.data.sources import KEPT_ROWS
+from reasoning_ext.engines.base import with_observed
+from reasoning_ext.engines.tools import counted_calls
 from reasoning_ext.recipe.keys import STEP_CHECK
 from reasoning_ext.runs.files import whole_file
 from reasoning_ext.sample.selection import CUT_OFF, FAILED, FORCED, RIGHT, UNJUDGED, WRONG, Drawn, Rules
 from reasoning_ext.sample.store import Samples
 
+SOMETIMES = ("errors", "agreement", "forced", "tools")  # counts that are not written where they are 0
 BINS = 10  # of the histogram of pass rates
 QUANTILES = {"shortest": 0.0, "5%": 0.05, "50%": 0.5, "95%": 0.95, "longest": 1.0}
 LONGER = 1.5  # a long right answer has so many times the tokens of the short one
@@ -59,11 +62,12 @@ class Summary:
     tokens_of_the_kept: dict[str, int] = field(default_factory=dict)  # by quantile
     errors: Counter[str] = field(default_factory=Counter)  # completions that are none, by kind
     agreement: bool = False  # prompts without a gold are judged by it
+    tools: Counter[str] = field(default_factory=Counter)  # NAME/calls, NAME/errors, NAME/timeouts; of all completions
 
     def as_written(self) -> dict[str, Any]:
         """Return the counts by their names in `summary.json`; some stand there if there is something to say."""
         values = {one.name.replace("_", " "): getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in values.items() if value or name not in ("errors", "agreement", "forced")}
+        return {name: value for name, value in values.items() if value or name not in SOMETIMES}
 
     def add(self, drawn: list[Drawn], kept: list[Drawn], rate: float | None) -> None:
         """Count a prompt's completions."""
@@ -81,6 +85,8 @@ class Summary:
         self.prompts += 1
         self.prompts_without_one += not states[RIGHT]
         self.difficulty[band(rate)] += 1
+        for one in drawn:
+            self.tools.update(counted_calls(one.turns))
         self.errors.update(one.error for one in drawn if one.error)
         if rate is not None:
             self.pass_rates[min(BINS - 1, int(rate * BINS))] += 1
@@ -104,12 +110,12 @@ def write_outputs(
             rate = solved / tried if solved or wrong else None
             if not rules.keep_forced:
                 wrong = [one for one in wrong if not one.forced]
-            made = list(make_pairs(kept, right, wrong, pairs))
+            made = [pair for pair in make_pairs(kept, right, wrong, pairs) if pair[1].observed == pair[2].observed]
             found.add(drawn, kept, rate)
             found.pairs.update(kind for kind, _, _ in made)
             lengths.extend(one.tokens for one in kept)
             rated = {"pass_rate": rate, "pass_rate_samples": tried, "difficulty_band": band(rate)}
-            files[0].writelines(_line({**row, "completion": _message(one)}) for one in kept)
+            files[0].writelines(_line({**row, "prompt": _prompt(row, one), "completion": one.messages}) for one in kept)
             files[1].writelines(_line(_pair(row, *pair)) for pair in made)
             files[2].write(_line({**row, **rated}))
     if lengths:
@@ -142,12 +148,12 @@ def make_pairs(
 
 
 def _once(drawn: list[Drawn]) -> list[Drawn]:
-    return list({one.completion: one for one in reversed(drawn)}.values())[::-1]
+    return list({one.trace: one for one in reversed(drawn)}.values())[::-1]
 
 
 def _right_wrong(kept: list[Drawn], right: list[Drawn], wrong: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
-    texts = {one.completion for one in kept}
-    for chosen in [*kept, *(one for one in right if one.completion not in texts)][: len(wrong)]:
+    texts = {one.trace for one in kept}
+    for chosen in [*kept, *(one for one in right if one.trace not in texts)][: len(wrong)]:
         rejected = min(wrong, key=lambda one: (abs(one.tokens - chosen.tokens), one.sample))
         wrong.remove(rejected)
         yield chosen, rejected
@@ -170,9 +176,9 @@ def _steps(right: list[Drawn]) -> Iterator[tuple[Drawn, Drawn]]:
 
 def _pair(row: dict[str, Any], kind: str, chosen: Drawn, rejected: Drawn) -> dict[str, Any]:
     return {
-        "prompt": row["prompt"],
-        "chosen": _message(chosen),
-        "rejected": _message(rejected),
+        "prompt": _prompt(row, chosen),
+        "chosen": chosen.messages,
+        "rejected": rejected.messages,
         "answer": row.get("answer"),
         "kind": kind,
         "chosen_tokens": chosen.tokens,
@@ -182,8 +188,8 @@ def _pair(row: dict[str, Any], kind: str, chosen: Drawn, rejected: Drawn) -> dic
     }
 
 
-def _message(one: Drawn) -> list[dict[str, str]]:
-    return [{"role": "assistant", "content": one.completion}]
+def _prompt(row: dict[str, Any], one: Drawn) -> list[dict[str, Any]]:
+    return with_observed(row["prompt"], one.observed) if one.observed else row["prompt"]
 
 
 def _line(row: dict[str, Any]) -> str:

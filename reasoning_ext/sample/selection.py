@@ -8,6 +8,7 @@ What has tokens that a thinking budget put there is judged as any other, but kep
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,6 +37,18 @@ class Drawn:
     forced: int = 0  # tokens that were put there
     state: int = RIGHT
     total: float = 0.0
+    turns: tuple[dict[str, Any], ...] = ()  # calls of tools and their results, before the completion
+    observed: str = ""  # what an environment put behind the prompt
+
+    @property
+    def messages(self) -> list[dict[str, Any]]:
+        """Return the whole trace."""
+        return [*self.turns, {"role": "assistant", "content": self.completion}]
+
+    @property
+    def trace(self) -> str:
+        """Return what no other completion is the same as."""
+        return trace(self.completion, self.turns)
 
 
 @dataclass(frozen=True)
@@ -71,9 +84,9 @@ class Rules:
         """Return what a right completion with so many forced tokens came to."""
         return FORCED if forced and not self.keep_forced else RIGHT
 
-    def what(self, completion: str) -> str:
+    def what(self, completion: str, turns: Sequence[dict[str, Any]] = ()) -> str:
         """Return what makes a right completion another one than the next: its text, or its way."""
-        return way(completion) if self.diverse else completion
+        return way(completion, turns) if self.diverse else trace(completion, turns)
 
     def judge_together(self, drawn: list[Drawn]) -> None:
         """Judge the completions of a prompt without a gold by its commonest answer, in place; others are judged already."""
@@ -90,25 +103,36 @@ class Rules:
             right = sorted(right, key=lambda one: one.tokens)
         elif self.select == "highest_reward":
             right = sorted(right, key=lambda one: -one.total)
-        first = {one.completion: one for one in reversed(right)}
-        once = [one for one in right if first[one.completion] is one]
+        first = {one.trace: one for one in reversed(right)}
+        once = [one for one in right if first[one.trace] is one]
         if not self.diverse:
             return once[: self.keep]
-        return [once[i] for i in different([one.completion for one in once], self.keep)]
+        return [once[i] for i in different(once, self.keep)]
 
 
-def way(completion: str) -> str:
-    """Return what makes a solution another one than the next: its equations in their order, or its words where it has none."""
+def trace(completion: str, turns: Sequence[dict[str, Any]] = ()) -> str:
+    """Return a text of all turns; a completion without others is its own."""
+    return json.dumps([*turns, completion], ensure_ascii=False) if turns else completion
+
+
+def way(completion: str, turns: Sequence[dict[str, Any]] = ()) -> str:
+    """Return what makes a solution another one than the next: its equations in their order, or its words where it has none.
+
+    With turns the equations are those of all of them, and what was called is a part of the way.
+    """
     from reasoning_ext.rewards.step_check import equations
 
-    return ";".join(equations(think.split(completion).thought or completion)) or normalise(completion)
+    said = [turn["content"] for turn in turns if turn["role"] == "assistant"]
+    called = [json.dumps(call["function"], sort_keys=True) for turn in turns for call in turn.get("tool_calls") or ()]
+    text = "\n".join([*said, completion]) if turns else think.split(completion).thought or completion
+    return ";".join([*equations(text), *called]) or normalise(completion)
 
 
-def different(texts: Sequence[str], most: int) -> list[int]:
+def different(drawn: Sequence[Drawn], most: int) -> list[int]:
     """Return the places of solutions that differ in their way: the first, then each time the one farthest from the chosen."""
-    first_of_way = {way(text): i for i, text in reversed(list(enumerate(texts)))}
+    first_of_way = {way(one.completion, one.turns): i for i, one in reversed(list(enumerate(drawn)))}
     nearest = dict.fromkeys(sorted(first_of_way.values()), 0.0)
-    words = {i: shingles(texts[i]) for i in nearest}
+    words = {i: shingles(drawn[i].trace) for i in nearest}
     chosen: list[int] = []
     while nearest and len(chosen) < most:
         best = min(nearest, key=lambda i: (nearest[i], i))

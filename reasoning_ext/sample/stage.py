@@ -23,9 +23,9 @@ from reasoning_ext.data.rows import has_gold, prepare, stage_columns
 from reasoning_ext.data.sources import SAMPLES, SUMMARY, nothing_accepted
 from reasoning_ext.data.token_sets import prompt_rows
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
-from reasoning_ext.engines.opening import engine_name, open_engine, sampling_settings
+from reasoning_ext.engines.opening import engine_name, open_engine, recipe_source, sampling_settings
 from reasoning_ext.engines.scored import scored_rows
-from reasoning_ext.models.source import model_source
+from reasoning_ext.engines.tools import tool_lines
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import RunDir
@@ -62,7 +62,7 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
         table = prepared.rows = table.add_column("answer", [None] * table.num_rows)
     check_columns(table.column_names, stage_columns(data, specs))
     if engine is None and engine_name(recipe) != "server":
-        source, limit = model_source(recipe.values, recipe.local, trainable=False), recipe.get("max_prompt_length")
+        source, limit = recipe_source(recipe), recipe.get("max_prompt_length")
         table = prompt_rows(prepared, *source.load_tokenizer(), limit, source.options.chat_template_kwargs)
     prepared.write(run.path)
     for line in prepared.lines():
@@ -71,7 +71,7 @@ def run_sample(recipe: Recipe, run: RunDir, specs: list[RewardSpec], engine: Eng
     rewards = build_rewards(specs, tolerated=0)  # a batch that could not be scored is not written
 
     def opens() -> AbstractContextManager[Engine]:
-        return nullcontext(engine) if engine else closing(open_engine(recipe))
+        return nullcontext(engine) if engine else closing(open_engine(recipe, rows=table))
 
     if code := _draw(opens, table, samples, budget, sampling_settings(recipe), rewards):
         return code
@@ -133,6 +133,8 @@ def _draw(
                 progress.add(batch, states.count(RIGHT))
                 if interrupt.requested and (states_PS == MISSING).any():
                     return interrupt.code
+        for line in tool_lines(engine):
+            print(line)
     return 0
 
 

@@ -85,7 +85,8 @@ class Samples:
         file.seek(self._places_PS[p, g])
         row = json.loads(file.readline())
         written = (row["completion"], row["tokens"], row["rewards"], row.get("answer"), row.get("error", ""))
-        return Drawn(g, *written, row.get("forced", 0), *self.rules.judge(row))
+        turns = tuple(row.get("turns", ()))
+        return Drawn(g, *written, row.get("forced", 0), *self.rules.judge(row), turns, row.get("observed", ""))
 
     def _note(self, row: dict[str, Any], size: int, found: bool = False) -> int:
         key, (state, _) = (row["prompt_index"], row["sample_index"]), self.rules.judge(row)
@@ -94,7 +95,7 @@ class Samples:
                 raise ValueError(f"prompt {key[0]}, sample {key[1]} stands there twice, or cannot be")
             self.states_PS[key], self._places_PS[key] = state, self._end
             if state == RIGHT:
-                self._texts_PS[key] = _number(self.rules.what(row["completion"]))
+                self._texts_PS[key] = _number(self.rules.what(row["completion"], row.get("turns", ())))
         self._end += size
         return state
 

@@ -29,6 +29,9 @@ from reasoning_ext.verifier.pool import Failure, Pool
 FAILURES_IN_A_ROW = 3
 LOGGERS = ("log_extra", "log_metric")
 TOKENS = "tokens"  # the column of TRL's table that says how many a completion has
+TURNS = "turns"  # ... with tools: the messages before the last
+TOOL_TOKENS = "tool_tokens"  # ... and how many tokens the model did not write
+OF_LOOP = (WHOLE, TOKENS, TURNS, TOOL_TOKENS)  # what `train.tools` logs
 Values = list[float | None]
 
 
@@ -57,14 +60,18 @@ def build_rewards(specs: list[RewardSpec], tolerated: int = FAILURES_IN_A_ROW - 
     return rewards
 
 
-def decode_with(rewards: list["Reward"], decoder: Decoder) -> None:
+def decode_with(rewards: list["Reward"], decoder: Decoder, looped: bool = False) -> None:
     """Let rewards see whole completions in a trainer, and let the first log them where TRL's table would lack a part.
 
-    A batch is decoded once for all of them, and not at all where the trainer's own texts are whole.
+    A batch is decoded once for all of them, and not at all where the trainer's own texts are whole, or a loop
+    of tools has made and logged them (`looped`).
     """
-    whole = None if decoder.changes_nothing else Once(decoder)
+    whole = None if decoder.changes_nothing or looped else Once(decoder)
     for reward in rewards:
         reward.whole = whole
+        if looped:
+            reward.columns -= {*OF_LOOP}
+            reward.owners |= dict.fromkeys(OF_LOOP, OF_DATA)
 
 
 class Reward:

@@ -17,6 +17,7 @@ from reasoning_ext import think
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.runs.outcomes import is_right
 from reasoning_ext.runs.read import GREEDY
+from reasoning_ext.runs.traces import as_one
 from reasoning_ext.scoring.votes import same_answers
 
 Z = 1.959964  # two-sided 95 %
@@ -61,7 +62,7 @@ def metrics(
         figures[f"pass@{k}"] = share(lambda rows, k=k: pass_at_k(len(rows), sum(row["right"] for row in rows), k))
     if n > 2:
         figures[f"maj@{n}"] = share(lambda rows: majority_right(rows[:n]))
-    figures["thinks"] = share(lambda rows: fmean(think.well_formed(row["completion"]) for row in rows), len(shown))
+    figures["thinks"] = share(lambda rows: fmean(think.well_formed(as_one(row)) for row in rows), len(shown))
     figures["mean tokens"] = round(fmean(row["tokens"] for row in shown), 2)
     figures["truncated"] = round(fmean(not row["finished"] for row in shown), 4)
     return figures | ({"not judged": unjudged} if unjudged else {})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ ENDINGS = {  # what some say, in whatever case; "" where that tells nothing
     "stop": "eos eos_token stop_sequence stop_token stop_str end_turn end_of_turn complete completed done finish finished normal",
     "length": "max_tokens max_length max_new_tokens max_output_tokens max_completion_tokens model_length token_limit incomplete "
     "context_length context_length_exceeded model_context_window_exceeded",
+    "tool_calls": "tool_call tool_use function_call",
     "content_filter": "safety content_filtered error_toxic prohibited_content recitation blocklist spii",
     "": "none null unknown unspecified",
 }
@@ -30,6 +32,9 @@ class Reply(NamedTuple):
     finish_reason: str | None
     tokens: int  # of the completion; 0 where the server does not tell
     logprob: float | None = None  # mean log-probability of its tokens; None where the server does not tell
+    calls: tuple[
+        tuple[str, str], ...
+    ] = ()  # of tools, which the server took out of the content: name, arguments as JSON
 
 
 def read_body(response: Any) -> Any:
@@ -49,6 +54,7 @@ def read_reply(data: Any) -> Reply | None:
         thoughts += ["".join(text for _, text in _parts(message.get(name), thought=True)) for name in THOUGHTS]
         tokens, reason = usage.get("completion_tokens"), _ending(choice.get("finish_reason"))
         logprobs = [float(token["logprob"]) for token in (choice.get("logprobs") or {}).get("content") or []]
+        calls = tuple(_call(call["function"]) for call in message.get("tool_calls") or [] if call.get("function"))
         refusal, failed = message.get("refusal"), data.get("error") or choice.get("error") or reason == "error"
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None
@@ -61,7 +67,13 @@ def read_reply(data: Any) -> Reply | None:
         reason = "tool_calls"
     thought = next((text for text in thoughts if text.strip()), "")
     mean = sum(logprobs) / len(logprobs) if logprobs else None
-    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0, mean)
+    return Reply(content, thought, reason, tokens if isinstance(tokens, int) else 0, mean, calls)
+
+
+def _call(function: Any) -> tuple[str, str]:
+    """Return a call's name and its arguments as JSON, which some servers have read already."""
+    said = function.get("arguments")
+    return str(function["name"]), said if isinstance(said, str) else json.dumps(said or {}, ensure_ascii=False)
 
 
 def _parts(value: Any, thought: bool = False) -> Iterator[tuple[bool, str]]:

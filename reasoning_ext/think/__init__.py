@@ -11,6 +11,7 @@ import re
 from typing import Any, NamedTuple
 
 OPEN, CLOSE = "<think>", "</think>"
+_FAILED = re.compile(r"[\s{\"'\[(<]{0,20}+\w{0,60}?error[\"']?\s{0,20}+:", re.IGNORECASE)
 WHOLE = "whole"  # the column of whole completions in the tables of a training
 
 
@@ -65,14 +66,61 @@ def well_formed(text: str) -> bool:
 
 
 def content(completion: str | list[dict[str, Any]]) -> str:
-    """Return a completion's text: the string itself, or the last message of a conversation."""
-    return completion if isinstance(completion, str) else str(completion[-1]["content"] or "")
+    """Return a completion's text: the string itself, or the last message of a conversation; a tool's result is no answer."""
+    if isinstance(completion, str):
+        return completion
+    return "" if completion[-1].get("role") == "tool" else str(completion[-1].get("content") or "")
+
+
+def said(completion: str | list[dict[str, Any]]) -> list[str]:
+    """Return what the assistant wrote, a text a turn, without what tools answered in between.
+
+    >>> said([{"role": "assistant", "content": "a"}, {"role": "tool", "content": "b"}, {"role": "assistant", "content": "c"}])
+    ['a', 'c']
+    """
+    if isinstance(completion, str):
+        return [completion]
+    return [str(turn.get("content") or "") for turn in completion if turn.get("role") != "tool"]
+
+
+def as_one(completion: str | list[dict[str, Any]]) -> str:
+    """Return a completion of several turns as one of a single turn: the thoughts of all of them, and the last one's answer.
+
+    What a turn without tags says before its calls counts as thought where others have tags; what tools answered is left out.
+
+    >>> call = {"role": "assistant", "content": "<think>17*23</think>", "tool_calls": []}
+    >>> as_one([call, {"role": "tool", "content": "391"}, {"role": "assistant", "content": "<think>good</think>391"}])
+    '<think>17*23\\ngood</think>391'
+    """
+    *before, last = said(completion) + [""] * (not isinstance(completion, str) and completion[-1].get("role") == "tool")
+    if not before or not any(OPEN in text or CLOSE in text for text in [*before, last]):
+        return "\n".join([*before, last])
+    parts, end = [split(text) for text in before], split(last)
+    thoughts = [
+        text.replace(OPEN, "") if p.thought is None else p.thought for p, text in zip(parts, before, strict=True)
+    ]
+    thoughts.append(last.replace(OPEN, "") if end.answer is None else end.thought or "")
+    whole = OPEN + "\n".join(thought.strip() for thought in thoughts if thought.strip())
+    return whole if end.answer is None else whole + CLOSE + end.answer
+
+
+def failed(result: str) -> bool:
+    """Tell whether a tool's result begins as an error, as toolboxes, TRL and Python write one.
+
+    >>> failed("error: division by zero"), failed("{'error': 'no'}"), failed("ZeroDivisionError: x"), failed("no error: 3")
+    (True, True, True, False)
+    """
+    return _FAILED.match(result) is not None
 
 
 def without_nulls(value: Any) -> Any:
-    """Return a message without the fields that Arrow fills with None where other rows have them."""
+    """Return a message without the fields that Arrow fills with None where other rows have them; a call's arguments stay."""
     if isinstance(value, dict):
-        return {name: without_nulls(part) for name, part in value.items() if part is not None}
+        return {
+            name: part if name == "arguments" else without_nulls(part)
+            for name, part in value.items()
+            if part is not None
+        }
     return [without_nulls(part) for part in value] if isinstance(value, list) else value
 
 

@@ -36,7 +36,8 @@ class _EndlessError(BaseException):
 
 
 def render(tokenizer: Any, messages: Sequence[dict[str, Any]], prompt: bool, kwargs: dict[str, Any]) -> str:
-    """Render messages by a chat template, a program that need not end, which is a ContractError."""
+    """Render messages by a chat template, a program that need not end, which is a ContractError; no tools are told of as none."""
+    kwargs = {name: value for name, value in kwargs.items() if name != "tools" or value}
     try:
         with _bounded():
             text: str = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=prompt, **kwargs)

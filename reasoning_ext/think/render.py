@@ -10,21 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning_ext import think
-from reasoning_ext.errors import one_line
-from reasoning_ext.think.probes import render, split_prompt
 from reasoning_ext.think.template import Contract
-
-
-def render_prompt(
-    tokenizer: Any, contract: Contract, prompt: Sequence[dict[str, Any]], chat_template_kwargs: dict[str, Any]
-) -> str:
-    """Render a prompt as at inference; ValueError where the template refuses it or an assistant's message ends it."""
-    if prompt and prompt[-1]["role"] == "assistant":
-        raise ValueError("the prompt ends with an assistant's message; allowed: as the beginning of the completion")
-    try:
-        return render(tokenizer, contract.messages(prompt), True, chat_template_kwargs)
-    except Exception as error:  # a template raises whatever it likes
-        raise ValueError(f"the chat template refuses the prompt: {one_line(error)}") from error
+from reasoning_ext.think.turns import join_turn, render_turns, split_turns
+from reasoning_ext.think.turns import render_prompt as render_prompt
 
 
 @dataclass(frozen=True)
@@ -56,18 +44,9 @@ def render_row(
     completion = think.content(row["completion"])
     if not completion.strip():
         raise ValueError("the completion is empty")
-    base, prefix, empty = split_prompt(prompt, contract.open, contract.close)
-    text, ends = contract.native(completion), (contract.end, _ends(tokenizer, contract))
-    if not completion.lstrip().startswith(think.OPEN):
-        text = text.removeprefix(contract.plain_lead) if empty else text
-        return Rendered(base if prefix else prompt, "", text + contract.end, *ends)
-    if prefix:
-        opened = contract.open.strip()
-        text = text.lstrip().removeprefix(opened).removeprefix(prefix.removeprefix(opened))
-    thought, closed, answer = text.rpartition(contract.close.strip())
-    if not closed:
-        return Rendered(base + prefix, text + contract.end, "", *ends)
-    return Rendered(base + prefix, thought + closed, answer + contract.end, *ends)
+    before, thought, answer, closed = join_turn(contract, prompt, {"content": completion})
+    said = (thought, answer + contract.end) if closed else (thought + contract.end, "")
+    return Rendered(before, *said, contract.end, turn_ends(tokenizer, contract))
 
 
 def render_begun(
@@ -77,13 +56,18 @@ def render_begun(
 
     Raises ValueError where the template refuses the prompt.
     """
-    if not prompt or prompt[-1]["role"] != "assistant":
-        return render_prompt(tokenizer, contract, prompt, chat_template_kwargs)
-    row = {"prompt": prompt[:-1], "completion": prompt[-1]["content"]}
-    rendered = render_row(tokenizer, contract, row, chat_template_kwargs)
-    text = (rendered.prompt + rendered.thought + rendered.answer).removesuffix(contract.end)
-    said = row["completion"].rstrip()
-    space = row["completion"][len(said) :]  # which channels are written without, though there is more to come
+    asked, turns = split_turns(prompt)
+    begun = turns.pop() if turns and turns[-1]["role"] == "assistant" else None
+    *before, last = render_turns(tokenizer, contract, asked, turns, chat_template_kwargs)
+    head = "".join(segment.text for segment in before)
+    if begun is None:
+        return head + last.text
+    content = str(begun["content"])
+    if not content.strip():
+        raise ValueError("the completion is empty")
+    text = head + "".join(join_turn(contract, last.text, begun)[:3])
+    said = content.rstrip()
+    space = content[len(said) :]  # which channels are written without, though there is more to come
     return text if text.endswith(space) or said.endswith((think.OPEN, think.CLOSE)) else text + space
 
 
@@ -92,12 +76,15 @@ def count_tokens(tokenizer: Any, text: str) -> int:
     return len(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
 
 
-def _ends(tokenizer: Any, contract: Contract) -> tuple[str, ...]:
-    """List the tokens that end a turn or a text and are no part of the tags."""
-    ids = [*tokenizer(contract.end, add_special_tokens=False)["input_ids"], tokenizer.pad_token_id]
+def turn_ends(tokenizer: Any, contract: Contract) -> tuple[str, ...]:
+    """List the tokens that end a turn or a text and are no part of the tags or of calls."""
+    calls = contract.calls
+    ended = [contract.end, *([calls.end] if calls else [])]
+    ids = [*(i for end in ended for i in tokenizer(end, add_special_tokens=False)["input_ids"]), tokenizer.pad_token_id]
     tokens = {tokenizer.eos_token, *(tokenizer.convert_ids_to_tokens(i) for i in ids if i is not None)}
     written, added = (
         contract.open + contract.close + contract.thought_lead + contract.plain_lead,
         tokenizer.get_added_vocab(),
     )
+    written += calls.head + calls.close + (calls.between or "") + calls.finish if calls else ""
     return tuple(sorted(t for t in tokens if t and len(t) > 1 and t in added and t not in written))

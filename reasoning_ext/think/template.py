@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.think import probes
+from reasoning_ext.think.call_finding import find_calls
+from reasoning_ext.think.call_format import TOOLS, CallFormat, as_objects, as_text
 from reasoning_ext.think.probes import ContractError as ContractError
 
 
@@ -38,11 +40,17 @@ class Contract:
     parser: bool = False  # a response parser moves the thought out of the content
     parts: bool = False  # message contents must be lists of parts, `[{"type": "text", "text": ...}]`
     field: str = ""  # of a message, which the template takes a thought from where its tags are not `<think>`
+    calls: CallFormat | None = None  # how it writes calls of tools and their results; None where none are asked for
 
     @property
     def own_tags(self) -> bool:
         """Tell whether the model writes other tags than `<think>`."""
         return (self.open.strip(), self.close.strip()) != (think.OPEN, think.CLOSE)
+
+    @property
+    def behind_results(self) -> Contract:
+        """Return the contract of turns behind results, whose generation prompt need not open a thought (DeepSeek-V3)."""
+        return replace(self, prefix=self.calls.prefix) if self.calls else self
 
     @property
     def changes_text(self) -> bool:
@@ -87,10 +95,13 @@ class Contract:
         return f"{self.thought_lead}{self.open}{thought}" + (f"{self.close}{answer}" if closed else "")
 
     def messages(self, chat: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-        """Write a conversation as the template wants it: earlier thoughts in its own form, contents in parts."""
+        """Write a conversation as the template wants it: thoughts in its own form, calls' arguments too, contents in parts."""
         return [self._message(think.without_nulls(message)) for message in chat]
 
     def _message(self, message: dict[str, Any]) -> dict[str, Any]:
+        if message.get("tool_calls"):
+            calls = as_objects(message["tool_calls"])
+            message = {**message, "tool_calls": as_text(calls) if self.calls and self.calls.text_arguments else calls}
         text = message.get("content")
         if not isinstance(text, str):
             return message
@@ -118,10 +129,10 @@ class Decoder:
         ends = self.stop_ids - {*self.tokenizer.all_special_ids}  # what a trainer would leave in the text
         return not (self.contract.changes_text or self.contract.plain_lead.strip() or cleans or ends)
 
-    def __call__(self, ids: Sequence[int], begun: str = "", stop: str = "") -> str:
+    def __call__(self, ids: Sequence[int], begun: str = "", stop: str = "", behind_results: bool = False) -> str:
         """Return `<think>...</think>answer` for one completion's ids behind its beginning, ends and padding left out.
 
-        What stands behind the first `stop` that the model wrote is left out too.
+        What stands behind the first `stop` that the model wrote is left out too. A turn may stand behind results of tools.
         """
         end = len(ids)
         while end and ids[end - 1] in self.stop_ids:
@@ -130,7 +141,8 @@ class Decoder:
         if stop:
             before, found, _ = text.partition(stop)
             text = before + found
-        return self.contract.whole_from(begun, text)
+        contract = self.contract.behind_results if behind_results else self.contract
+        return contract.whole_from(begun, text)
 
     def stopped(self, ids: Sequence[int], stop: str) -> int:
         """Return how many of a completion's ids there are up to the one in which `stop` ends, or all."""
@@ -154,6 +166,8 @@ def decoder(tokenizer: Any, contract: Contract) -> Decoder:
     """Build the decoder of a tokenizer and its contract."""
     ends = tokenizer(contract.end, add_special_tokens=False)["input_ids"]  # of more than one token in some templates
     stops = {contract.end_id, tokenizer.eos_token_id, tokenizer.pad_token_id, *ends} - {None}
+    if contract.calls and contract.calls.end_id is not None:
+        stops |= {contract.calls.end_id}
     return Decoder(tokenizer, contract, frozenset(stops))
 
 
@@ -181,6 +195,8 @@ def find_contract(
     followed = probe.attempt(probes.USER_TURN, probes.ANSWER_TURN, probes.NEXT_TURN)
     whole = probes.ANSWER_TURN | {"content": think.join(probes.THOUGHT, probes.ANSWER)}
     [traced] = Contract(tags.open, tags.close, field=tags.field).messages([whole])
+    calls = find_calls(tokenizer, chat_template_kwargs or {}) if TOOLS in (chat_template_kwargs or {}) else None
+    marks = (tags.open, tags.close, *((calls.head, calls.close, calls.finish) if calls else ()))
     fates = [probe.attempt(probes.USER_TURN, traced, *more) for more in ([probes.NEXT_TURN], [])]
     history, target = ("refused" if not f else "kept" if probes.THOUGHT in f else "stripped" for f in fates)
     return Contract(
@@ -189,10 +205,11 @@ def find_contract(
         history=history,
         target=target,
         adds_empty=adds_empty,
-        special=any(_dropped(tokenizer, tag) for tag in (tags.open, tags.close)),
+        special=any(_dropped(tokenizer, mark) for mark in marks),
         parser=any(getattr(tokenizer, name, None) for name in ("response_template", "response_schema")),
         parts=probe.parts,
         field=tags.field,
+        calls=calls,
     )
 
 

@@ -23,7 +23,7 @@ from reasoning_ext.scoring.call import Reward, RewardError, build_rewards, call_
 from reasoning_ext.scoring.inputs import Once
 from reasoning_ext.scoring.spec import RewardSpec
 from reasoning_ext.shown import print, without_secrets
-from reasoning_ext.think import content, well_formed
+from reasoning_ext.think import as_one, well_formed
 from reasoning_ext.think.template import Decoder
 from reasoning_ext.train.observe import observe
 
@@ -51,21 +51,22 @@ class Audit(TrainerCallback):
         self.due = False
         rows = [i * len(prompts) // MOST for i in range(MOST)] if len(prompts) > MOST else range(len(prompts))
         picked, its_ids = [completions[i] for i in rows], [ids[i] for i in rows]
-        texts = [content(completion) for completion in self.whole(picked, its_ids)]
+        texts = [as_one(completion) for completion in self.whole(picked, its_ids)]
         self._log("completions/thinks", map(well_formed, texts))
         self._log("completions/repetition", map(repetition, texts))
         columns = {name: [inputs[i][name] for i in rows] for name in inputs[0] if name not in OWN_COLUMNS}
         weighted = rewards[list(rows)] * self.trainer.reward_weights.to(rewards.device)
         totals = weighted.nansum(dim=1).masked_fill(weighted.isnan().all(dim=1), float("nan")).tolist()
         given = columns | {"prompts": [prompts[i] for i in rows], "completions": picked, "completion_ids": its_ids}
+        if (objects := getattr(self.trainer, "environments", None)) is not None:
+            given["environments"] = [objects[i] for i in rows]
         for audit in self.audits:
             self._score(audit, given, totals)
 
     def _score(self, audit: Reward, given: dict[str, Any], totals: list[float]) -> None:
         name = audit.__name__
-        state, more = self.trainer.state, getattr(self.trainer, "environments", None)
         try:
-            values = call_reward(audit, trainer_state=state, **given, **({"environments": more} if more else {}))
+            values = call_reward(audit, trainer_state=self.trainer.state, **given)
         except RewardError as error:
             self.trainer._log_metric(f"audit/{name}/errors", float(len(totals)))
             if name not in self.told:

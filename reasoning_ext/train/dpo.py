@@ -14,8 +14,10 @@ from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import DPO_CONFIG
 from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.tools.spec import template_kwargs
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
 from reasoning_ext.train.held_out import held_out_problems
+from reasoning_ext.train.loss import mask_results
 from reasoning_ext.train.reference import check_reference, load_reference_as
 from reasoning_ext.train.refusals import refusals
 from reasoning_ext.train.token_rows import TokenOptions, TokenRows
@@ -36,15 +38,17 @@ def run_dpo(recipe: Recipe, run: RunDir) -> int:
             return dataset
 
     config = build_config(DPOConfig, DPO_CONFIG, recipe)
-    source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
-    how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
-    rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    source = model_source(recipe.values, recipe.local, trainable=True, template_kwargs=template_kwargs(recipe))
+    how = TokenOptions("dpo", None, config.max_length, recipe.get("overlong_rows"))
+    rows = TokenRows(row_options(recipe), how, source, held_out=config.do_eval)
+    source = rows.source  # with tool turns, where rows have some
     problems = held_out_problems(recipe, rows.sets[0].rows)
     loaded = load_to_train(source)
     rows.keep(run.path, loaded)
     if not recipe.get("use_peft") and not config.precompute_ref_log_probs:
         load_reference_as(loaded, source, config)
+    masked = mask_results(loaded.tokenizer, config) if loaded.contract.calls else {}
     with refusals(recipe.values, "DPOTrainer"):
-        trainer = TokenizedDPOTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out))
+        trainer = TokenizedDPOTrainer(**trainer_arguments(config, loaded, rows.train, rows.held_out), **masked)
     check_reference(trainer, source, "model_name_or_path", "write merge_adapter: true")
     return train(trainer, run, recipe, problems, loaded.contract)

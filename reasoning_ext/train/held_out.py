@@ -12,8 +12,9 @@ import contextlib
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,8 +28,8 @@ from reasoning_ext.data.columns import DataError, check_columns, columns_of
 from reasoning_ext.data.lineage import overlaps
 from reasoning_ext.data.row_options import TEST, row_options
 from reasoning_ext.data.rows import prepare
-from reasoning_ext.engines.base import SamplingSettings, render_row
-from reasoning_ext.engines.opening import sampling_settings
+from reasoning_ext.engines.base import Engine, SamplingSettings, render_row
+from reasoning_ext.engines.opening import sampling_settings, with_tools
 from reasoning_ext.engines.scored import scored_rows
 from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.errors import KeyProblem, one_line
@@ -48,6 +49,7 @@ from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.metrics import metrics
 from reasoning_ext.scoring.spec import RewardSpec, judge, needed_columns
 from reasoning_ext.think.render import count_tokens
+from reasoning_ext.tools.spec import template_kwargs
 from reasoning_ext.train.callbacks import AlreadyTrained
 from reasoning_ext.train.health import HealthWatch, log_beside
 
@@ -64,6 +66,7 @@ class Problems:
     batch_size: int  # completions at once
     keeps: bool  # the best checkpoint is saved in the end
     stops: bool  # a fall ends the run
+    acting: Callable[[Engine], Engine]  # lets an engine call the recipe's tools, where it has some
 
 
 def held_out_problems(recipe: Recipe, trained: Any, specs: list[RewardSpec] | None = None) -> Problems | None:
@@ -89,8 +92,9 @@ def held_out_problems(recipe: Recipe, trained: Any, specs: list[RewardSpec] | No
         raise DataError("eval_problems", found, hint="hold rows out with test_size in each recipe")
     if known:
         say(f"held out  {len(known)} of {len(rows)} problems are left out, since they are trained on")
+    rows = [row for i, row in enumerate(rows) if i not in known]
     return Problems(
-        rows=[row for i, row in enumerate(rows) if i not in known],
+        rows=rows,
         spec=spec,
         samples=asked.samples,
         settings=_settings(recipe, asked.max_completion_length),
@@ -98,14 +102,14 @@ def held_out_problems(recipe: Recipe, trained: Any, specs: list[RewardSpec] | No
         batch_size=batch_of(recipe),
         keeps=keeps_best(recipe),
         stops=recipe.get("on_fall") == "stop",
+        acting=partial(with_tools, recipe=recipe, rows=rows),
     )
 
 
 def _settings(recipe: Recipe, length: int | None) -> SamplingSettings:
     """Return how samples are drawn: as the recipe draws its own, where it does; vLLM's own arguments are for vLLM."""
     if recipe.stage != "grpo":
-        template = recipe.get("chat_template_kwargs") or {}
-        return SamplingSettings(length or 512, seed=recipe.get("seed"), chat_template_kwargs=template)
+        return SamplingSettings(length or 512, seed=recipe.get("seed"), chat_template_kwargs=template_kwargs(recipe))
     found = sampling_settings(recipe)
     own = {} if recipe.get("use_vllm") else found.generation_kwargs
     return replace(found, max_completion_length=length or found.max_completion_length, generation_kwargs=own)
@@ -122,7 +126,7 @@ class HeldOut(TrainerCallback):
             raise KeyProblem("eval_problems", found, hint="leave it out, and evaluate checkpoints with stage eval")
         self.trainer, self.run, self.interrupt, self.watch, self.asked = trainer, run, interrupt, watch, problems
         loaded = Loaded(trainer.model, trainer.processing_class, contract=contract)
-        self.engine = TransformersEngine(loaded, problems.batch_size)
+        self.engine = problems.acting(TransformersEngine(loaded, problems.batch_size))
         self.rewards = build_rewards([problems.spec], tolerated=0)
         self.prompts, self.settings = [row["prompt"] for row in problems.rows], problems.settings
         if problems.room:
@@ -153,7 +157,8 @@ class HeldOut(TrainerCallback):
         self._measure_if_due(args, state, control)
 
     def settle(self) -> None:
-        """Let the model be what a finished training is to save: see `choose`; say which."""
+        """Let the model be what a finished training is to save: see `choose`; say which. Nothing is answered any more."""
+        self.engine.close()
         if not self.asked.keeps:
             return
         saved = [step_of(one) for one in checkpoints(self.run.path) if (one / COMPLETE).is_file()]

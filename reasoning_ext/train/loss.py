@@ -1,12 +1,15 @@
 """A cross-entropy in which thought and answer tokens weigh differently, put into TRL's SFTTrainer from outside.
 
 The weights travel with the batch: the collator pads them, a hook takes them off before the model sees them, and
-`compute_loss_func`, which TRL and transformers offer, applies them.
+`compute_loss_func`, which TRL and transformers offer, applies them. What tools answered in a side of a pair is left out
+of DPO's sums by another collator.
 """
 
 from __future__ import annotations
 
 from typing import Any
+
+from reasoning_ext.data.tokens import MASKS
 
 WEIGHTS = "loss_weights"
 
@@ -58,3 +61,28 @@ def weigh(model: Any, tokenizer: Any, config: Any) -> dict[str, Any]:
     config.loss_type = "nll"  # TRL's chunked one, its default, has no logits for another loss to use
     collator = Collator(pad_token_id=tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of)
     return {"compute_loss_func": loss, "data_collator": collator}
+
+
+def mask_results(tokenizer: Any, config: Any) -> dict[str, Any]:
+    """Prepare a DPOConfig for pairs with masks, and return the further arguments of DPOTrainer.
+
+    The policy and the reference read what tools answered; no log probability of it counts.
+    """
+    import torch
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    class Collator(DataCollatorForPreference):
+        """TRL's own, whose mask of completions leaves out what `chosen_mask` and `rejected_mask` do."""
+
+        def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+            """Return a batch as TRL has it, chosen sides (B, T) and then rejected ones."""
+            batch = super().torch_call(examples)
+            mask = batch["completion_mask"]
+            for number, (name, example) in enumerate((name, example) for name in MASKS for example in examples):
+                begin = len(example["prompt_ids"])
+                own = torch.tensor(example[name], dtype=mask.dtype, device=mask.device)
+                mask[number, begin : begin + len(own)] *= own
+            return batch
+
+    config.remove_unused_columns = False
+    return {"data_collator": Collator(tokenizer.pad_token_id, pad_to_multiple_of=config.pad_to_multiple_of)}

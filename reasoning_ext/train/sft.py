@@ -12,6 +12,7 @@ from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import SFT_CONFIG
 from reasoning_ext.runs.folder import RunDir
+from reasoning_ext.tools.spec import template_kwargs
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
 from reasoning_ext.train.held_out import held_out_problems
 from reasoning_ext.train.loss import weigh
@@ -30,9 +31,10 @@ def run_sft(recipe: Recipe, run: RunDir) -> int:
     config = build_config(SFTConfig, SFT_CONFIG, recipe)
     config.chat_template_path = None  # it is set where the tokenizer is loaded
     loss = LossOptions(recipe.get("train_on"), recipe.get("thought_weight"), recipe.get("answer_weight"))
-    source, options = model_source(recipe.values, recipe.local, trainable=True), row_options(recipe)
-    how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"), source.options.chat_template_kwargs)
-    rows = TokenRows(options, how, *source.load_tokenizer(), held_out=config.do_eval)
+    source = model_source(recipe.values, recipe.local, trainable=True, template_kwargs=template_kwargs(recipe))
+    how = TokenOptions("sft", loss, config.max_length, recipe.get("overlong_rows"))
+    rows = TokenRows(row_options(recipe), how, source, held_out=config.do_eval)
+    source = rows.source  # with tool turns, where rows have some
     problems = held_out_problems(recipe, rows.sets[0].rows)
     loaded = load_to_train(source)
     rows.keep(run.path, loaded)

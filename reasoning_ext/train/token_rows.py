@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from reasoning_ext.data.calls import TOOLS, need_tool_turns
 from reasoning_ext.data.columns import ROW_COLUMNS, DataError, check_columns, columns_of
 from reasoning_ext.data.held_out import write_problems
 from reasoning_ext.data.prepared import Prepared
 from reasoning_ext.data.row_options import TEST, TRAIN, RowOptions
 from reasoning_ext.data.rows import prepare
-from reasoning_ext.data.token_sets import MOST_INEXACT, drop_overlong, tokenize_rows
+from reasoning_ext.data.token_sets import MARKS, MOST_INEXACT, drop_overlong, tokenize_rows
 from reasoning_ext.data.tokens import LossOptions
 from reasoning_ext.models.loaded import Loaded
+from reasoning_ext.models.source import ModelSource
 from reasoning_ext.runs.folder import say
 from reasoning_ext.think.render import count_tokens
 from reasoning_ext.think.template import Contract
@@ -34,14 +36,18 @@ class TokenOptions:
 class TokenRows:
     """A recipe's rows in tokens: `train`, and `held_out`, None where none are.
 
+    `source` is the model that they are for; where rows have tool turns, its template has them too.
+
     Raises DataError where rows cannot be read, lack a column, are too long, or do not survive the tokenizer.
     """
 
-    def __init__(self, options: RowOptions, how: TokenOptions, tokenizer: Any, contract: Contract, held_out: bool):
-        count = functools.partial(count_tokens, tokenizer)
-        self.how, self.sets = how, [prepare(options, split, count) for split in [TRAIN, *[TEST] * held_out]]
+    def __init__(self, options: RowOptions, how: TokenOptions, source: ModelSource, held_out: bool):
+        count = functools.partial(count_tokens, source.tokenizer())
+        self.sets = [prepare(options, split, count) for split in [TRAIN, *[TEST] * held_out]]
         self.read = [len(one.steps) for one in self.sets]
-        self._make(tokenizer, contract)
+        self.source = source.with_tool_turns() if any(need_tool_turns(one.rows) for one in self.sets) else source
+        self.how = replace(how, chat_template_kwargs=self.source.options.chat_template_kwargs or {})
+        self._make(*self.source.load_tokenizer())
         for one, mark in zip(self.sets, ("", "held out: "), strict=False):
             for line in one.lines():
                 say(f"data  {mark}{line}")
@@ -64,7 +70,7 @@ def tokens_of(prepared: Prepared, how: TokenOptions, tokenizer: Any, contract: C
     """Render and tokenize rows, and drop the ones that are too long, which is noted, or raise DataError."""
     names = columns_of(prepared.rows)
     check_columns(names, ROW_COLUMNS[how.stage])
-    used = [name for name in (*ROW_COLUMNS[how.stage], "chat_template_kwargs") if name in names]
+    used = [name for name in (*ROW_COLUMNS[how.stage], "chat_template_kwargs", TOOLS) if name in names]
     rows = tokenize_rows(prepared.rows.select_columns(used), tokenizer, contract, how.loss, how.chat_template_kwargs)
     if hasattr(rows, "num_rows"):
         inexact = rows.num_rows - sum(rows["exact"])
@@ -75,8 +81,11 @@ def tokens_of(prepared: Prepared, how: TokenOptions, tokenizer: Any, contract: C
             prepared.note("changed by the tokenizer", rows, 0, changed=inexact)
         if spelled := sum(rows["spelled"]):
             prepared.note(f"with {contract.end} or the like in the text, trained on as letters", rows, 0, found=spelled)
+        if defused := sum(rows["defused"]):
+            note = "with control tokens in what tools answered, which have got a space"
+            prepared.note(note, rows, 0, found=defused)
     # with packing too, which would cut
-    rows, dropped = drop_overlong(rows.remove_columns(["exact", "spelled"]), how.max_length, how.overlong_rows)
+    rows, dropped = drop_overlong(rows.remove_columns([*MARKS]), how.max_length, how.overlong_rows)
     if dropped:
         prepared.note(f"up to max_length {how.max_length}", rows, dropped)
     return rows

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import importlib
 import json
 import os
 import pickle
@@ -24,21 +23,20 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
 Clock = Literal["wall", "processor"]
 _BOOT = (
     "import json, signal, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); sys.path[:] = json.loads(sys.argv[1]);"
-    " from reasoning_ext.verifier.pool import serve; serve(*sys.argv[2:])"
+    " from reasoning_ext.verifier.pool_worker import serve; serve(*sys.argv[2:])"
 )
 START_SECONDS = 120.0
 BACKSTOP = 10.0  # so many times the processor time that an item may use is the wall time that it may take
 TIMED_OUT = "time-out after"
 _GRACE = 0.5
 _MOST_WORKERS, _MOST_ITEMS, _MOST_STILLBORN = 8, 32, 3
-_encode = json.JSONEncoder(default=lambda value: value.tolist()).encode
 
 
 class Failure(str):
@@ -131,12 +129,17 @@ class Pool:
                     self._send(worker, [waiting.popleft() for _ in range(min(chunk, len(waiting)))], items, seconds)
             if not any(w.owed or not w.ready for w in self._workers):
                 continue  # all had died while they had nothing to do
-            for worker, line in self._wait():
-                if line is not None:
-                    reply = json.loads(line)
+            for worker, reply in self._wait():
+                if reply is not None and not worker.owed:
+                    continue  # of one that was spent
+                if reply is not None:
                     results[worker.owed.popleft()] = reply["value"] if "value" in reply else Failure(reply["error"])
                     worker.deadline = time.monotonic() + worker.wall
                     left -= 1
+                    if reply.get("spent"):  # what fills its memory may stay there
+                        waiting.extendleft(reversed(worker.owed))
+                        worker.owed.clear()
+                        self._kill(worker)
                     continue
                 if worker.owed:  # it died, or its time is over: the item is to blame, what comes after it is not
                     item, failure = worker.owed.popleft(), _post_mortem(worker, self.clock)
@@ -162,14 +165,14 @@ class Pool:
             worker.process.stdin.write(frame)
             worker.process.stdin.flush()
 
-    def _wait(self) -> list[tuple[_Worker, bytes | None]]:
-        """Wait for the next lines or the next deadline; `(worker, None)` for one that is gone by then."""
+    def _wait(self) -> list[tuple[_Worker, dict[str, Any] | None]]:
+        """Wait for the next replies or the next deadline; `(worker, None)` for one that is gone by then."""
         awaited = {w.process.stdout.fileno(): w for w in self._workers if w.owed or not w.ready}
         poll = select.poll()
         for fd in awaited:
             poll.register(fd, select.POLLIN)
         readable = poll.poll(1000 * max(0.0, min(w.deadline for w in awaited.values()) - time.monotonic()))
-        events: list[tuple[_Worker, bytes | None]] = []
+        events: list[tuple[_Worker, dict[str, Any] | None]] = []
         for fd, _ in readable:
             worker = awaited[fd]
             data = os.read(fd, 1 << 16)
@@ -177,7 +180,10 @@ class Pool:
             if lines and not worker.ready:
                 worker.ready = True
                 del lines[0]
-            events += [(worker, line) for line in lines]
+            replies = [_parsed(line) for line in lines]
+            if None in replies or len(replies) > len(worker.owed):
+                replies, data = [], b""  # an item has written there itself: nothing that comes is to be relied on
+            events += [(worker, reply) for reply in replies]
             if not data:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     worker.process.wait(1)  # for its own exit code
@@ -234,55 +240,10 @@ def _post_mortem(worker: _Worker, clock: Clock) -> Failure:
     return Failure(f"the worker died (exit code {code})")
 
 
-def serve(target: str, memory_mb: str, setup: str = "") -> None:
-    """Be a worker: read chunks of items from standard input until it closes, write one line of JSON an item.
-
-    Never returns. Any error ends it with a traceback, unless the parent is gone: then nobody is to see that.
-    """
-    replies, items_in = os.fdopen(os.dup(1), "wb"), os.fdopen(os.dup(0), "rb")
-    os.dup2(2, 1)  # what a function prints is not a reply
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # and what it starts does not read the items
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGPROF, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGALRM, signal.SIGPROF))  # the parent's thread may block them
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    """Read a worker's line; None for what `pool_worker` has not written."""
     try:
-        _serve(target, int(memory_mb), setup, items_in, replies)
-    except BaseException:
-        pipes = select.poll()
-        pipes.register(items_in, 0)  # 0: asks for nothing but whether the other end is closed
-        pipes.register(replies, 0)
-        if not pipes.poll(0):
-            raise
-        os._exit(0)
-
-
-def _serve(target: str, memory_mb: int, setup: str, items_in: BinaryIO, replies: BinaryIO) -> None:
-    """Import the function and answer until a pipe fails."""
-    module, _, name = target.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    if setup:
-        function(pickle.loads(bytes.fromhex(setup)))
-    if memory_mb:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (memory_mb << 20, memory_mb << 20))
-    replies.write(b"ready\n")
-    replies.flush()
-    while True:
-        timers, items = pickle.load(items_in)
-        for item in items:
-            for timer, seconds in timers:
-                signal.setitimer(timer, seconds)
-            replies.flush()  # of the item before: a worker that is killed owes what it was at, whose time this is already
-            replies.write(_reply(function, item))
-        for timer, _ in timers:
-            signal.setitimer(timer, 0)
-        replies.flush()
-
-
-def _reply(function: Callable[[Any], Any], item: Any) -> bytes:
-    try:
-        text = _encode({"value": function(item)})
-    except (Exception, SystemExit) as error:
-        text = _encode({"error": f"{type(error).__name__}: {str(error)[:300]}"})
-    return text.encode("ascii") + b"\n"
+        reply = json.loads(line)
+    except ValueError:
+        return None
+    return reply if isinstance(reply, dict) and reply.keys() & {"value", "error"} else None

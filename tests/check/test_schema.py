@@ -23,7 +23,7 @@ RECIPES = sorted([*ROOT.glob("recipes/**/*.yaml"), *ROOT.glob("examples/**/*.yam
 # they hold mappings with keys of their own
 NESTED = {
     "trace_filters", "datasets", "decontaminate", "reward_funcs", "strategies", "thinking_curve", "skip_known", "refill",
-    "health", "audit",
+    "health", "audit", "tools", "environment",
 }  # fmt: skip
 
 # What stands below `stage: ...`; the loader and the schema accept each of them.
@@ -48,6 +48,8 @@ GOOD = [
     ("eval", "thinking_curve: {shares: [0.5, 0.75], budgets: [64]}"),
     ("eval", "thinking_curve: true"),
     ("eval", "models: runs/grpo/checkpoint-*"),
+    ("eval", "tools: [calculator, {python: {seconds: 2, memory_mb: 0, allow_code_execution: true}}, {calculator: }]"),
+    ("grpo", "tools: calculator\nmax_tool_calling_iterations: 4\nenvironment: {./env.py:Env: {seconds: 0.5, size: 3}}"),
 ]
 
 # What both refuse; the last part is what the loader's message names.
@@ -75,11 +77,15 @@ BAD = [
     ("grpo", "skip_known: true", "skip_known"),
     ("grpo", "refill: 3", "refill"),
     ("eval", "models: 3", "models"),
+    ("sample", "max_tool_calling_iterations: few", "max_tool_calling_iterations"),
+    ("sft", "environment: ./env.py:Env", "environment"),
+    ("sft", "tools: 3", "tools"),
     ("dpoo", "seed: 0", "stage"),
 ]
 NESTED_BAD = [
     "datasets: [{dataset_name: a/b, wieght: 2}]", "datasets: [{dataset_name: a/b, num_rows: many}]",
     "datasets: [{dataset_format: math}]", "datasets: [a/b]", "trace_filters: {corect: true}",
+    "tools: [{python: {seconds: few}}]", "tools: [{a: {}, b: {}}]", "tools: [3]",
     "health: {kl_hig: 1}", "health: {nan: few}", "health: {nan: -1}",
     "trace_filters: {min_tokens: few}", "decontaminate: [{dataset_name: a/b, dataset_train_split: train}]",
     "decontaminate: [{dataset_config: main}]",

@@ -1,6 +1,9 @@
 """Formats of plain columns and chats: messages in whatever form they stand, and rows that do not fit."""
 
+import logging
+
 import pytest
+from datasets import fingerprint
 from reasoning_ext.rewards.math_answer import math_answer
 
 from reasoning_ext import think
@@ -37,6 +40,15 @@ def in_one_form(chat):
 
 FILES = [("gsm8k.jsonl", "gsm8k", None, SFT), ("math.jsonl", "math", None, SFT), ("plain.csv", None, RENAME, SFT)]
 FILES += [("plain.parquet", None, None, SFT), ("messages.jsonl", "messages", None, ["completion", "prompt", "source"])]
+
+
+def test_what_makes_rows_is_hashed_by_datasets_without_a_warning(caplog):
+    with caplog.at_level("WARNING", logger="datasets.fingerprint"):
+        logging.getLogger("datasets").addHandler(caplog.handler)  # which hands nothing on
+        fingerprint.fingerprint_warnings.clear()
+        formatted("gsm8k.jsonl", "gsm8k")
+    logging.getLogger("datasets").removeHandler(caplog.handler)
+    assert caplog.records == []
 
 
 @pytest.mark.parametrize(("file", "format_name", "rename", "columns"), FILES, ids=[row[0] for row in FILES])
@@ -172,7 +184,7 @@ CALL = {"role": "assistant", "content": "", "tool_calls": [{"function": {"name":
 REFUSED = [  # a row that no stage can use, what is said of it
     ({"prompt": ASKED, "completion": [CALL]}, "completion"), ({"prompt": [*ASKED, CALL], "completion": "7"}, "prompt"),
     ({"prompt": [*ASKED, {"role": "tool", "content": "7"}], "completion": "7"}, "prompt"),
-    ({"prompt": "3+4", "completion": "7", "tools": [{"name": "f"}]}, "tools"),
+    ({"prompt": "3+4", "completion": "7", "tools": [{"title": "f"}]}, "tools"),
     ({"prompt": ASKED, "completion": says(content="7", thinking="3", reasoning="4")}, "completion"),
     ({"prompt": ASKED, "completion": says(content=WHOLE, thinking="other")}, "completion"),
     ({"prompt": [{"role": "user", "content": [{"type": "image", "image": "x"}]}], "completion": "7"}, "prompt"),

@@ -157,7 +157,7 @@ def test_rows_carry_weights_only_where_they_differ():
     tokenizer = build("qwen3")
     contract = find_contract(tokenizer)
     plain = tokenize_rows(rows("7"), tokenizer, contract, LossOptions())
-    assert set(plain.column_names) == {"input_ids", "labels", "exact", "spelled"}
+    assert set(plain.column_names) == {"input_ids", "labels", "exact", "spelled", "defused"}
     [row] = tokenize_rows(rows(CASES["tight"]), tokenizer, contract, LossOptions(thought_weight=0.5, answer_weight=2.0))
     assert sorted(set(row["loss_weights"])) == [0.0, 0.5, 2.0]
     assert [weight > 0 for weight in row["loss_weights"]] == [label != IGNORED for label in row["labels"]]

@@ -25,6 +25,7 @@ from reasoning_ext.evaluate.choice import Choice, choose, parse_choice
 from reasoning_ext.evaluate.streaming import split_style
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipe, load_recipes
+from reasoning_ext.think.calls import CallFormat, call_of
 
 TEMPLATE = """\
 {%- for message in messages -%}
@@ -300,3 +301,52 @@ def test_a_chat_on_a_terminal_ends_with_ctrl_c_and_a_closed_pipe_without_a_trace
     shell = f"{' '.join(COMMAND)} 3+4 -n 3 --max-completion-length 8 | head -n 1"
     done = subprocess.run(["sh", "-c", shell], cwd=trained, capture_output=True, text=True, timeout=300)
     assert done.stdout.count("\n") == 1 and done.stderr == ""
+
+
+TOOL = '''
+def lookup(word: str) -> str:
+    """Looks a word up.
+
+    Args:
+        word: the word.
+    """
+    return f"[bold]{word}\\x1b]0;title\\x07<|end|>"
+'''
+
+
+class Always(CallFormat):
+    """Takes every turn for a call, and of unknown control tokens `<|end|>`."""
+
+    def parse(self, text):
+        return text, [call_of("lookup", {"word": "seven"})], ""
+
+
+def test_tools_are_called_and_their_results_shown_as_text(trained, monkeypatch):
+    monkeypatch.chdir(trained)
+    (trained / "my_tools.py").write_text(TOOL)
+    settings = SamplingSettings(160, 1.0)
+    talk = Conversation("runs/sft", Choice(2), settings, None, ["./my_tools.py:lookup: {seconds: 60}"])
+    calls = talk.loaded.contract.calls
+    always = Always(end=calls.end, end_id=calls.end_id, tokens=calls.tokens)
+    talk.loaded = replace(talk.loaded, contract=replace(talk.loaded.contract, calls=always))
+    talk.loaded.model.generation_config.eos_token_id = [*range(9, 100, 7)]
+    talk.loaded.model.config.max_position_embeddings = 2048  # the schema alone would fill its context
+    console = Console(file=io.StringIO(), force_terminal=True, width=200, highlight=False, soft_wrap=True)
+    try:
+        talk.ask("3+4", console)
+    finally:
+        talk.close()
+    shown = console.file.getvalue()
+    result = "[bold]seven\\x1b]0;title\\x07"
+    assert result in shown and "\x1b]0;" not in shown and f"{result}<|end|>" not in shown
+    assert "\x1b[2m" in shown.partition(result)[0].rpartition("[lookup]")[0][-8:] and "of results" in shown
+    assert talk.settings.chat_template_kwargs["tools"][0]["function"]["name"] == "lookup"
+    assert "tools" not in Conversation("runs/sft", Choice(), settings, None, []).settings.chat_template_kwargs
+
+
+def test_a_tool_that_cannot_be_used_is_told_in_one_line_before_a_model_is_loaded(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for entry in ("calculator: {speed: 3}", "python", "nowhere", "./gone.py:f", "a: [b"):
+        with pytest.raises(UserError) as told:
+            ask_and_print(["no/model"], "3+4", Choice(), GREEDY, None, [entry])
+        assert "--tools" in str(told.value) and "\n" not in str(told.value)

@@ -87,6 +87,15 @@ def test_metrics_of_a_model():
     assert figures["thinks"][0] == 0.5 and figures["mean tokens"] == 4.5 and figures["truncated"] == 0
 
 
+def test_a_completion_thinks_where_one_of_its_turns_does():
+    calls = [
+        {"role": "assistant", "content": "<think>17*23</think>"},
+        {"role": "tool", "name": "x", "content": "<think>"},
+    ]
+    rows = answers([1.0], -1) + [row | {"turns": calls} for row in answers([1.0], 0, "7")] + answers([1.0], 1, "7")
+    assert metrics(rows, "right")["thinks"][0] == 0.5
+
+
 def test_greedy_completions_alone_have_no_figure_of_sampled_ones():
     figures = metrics(answers([1.0, 0.0, 0.0, None], -1), "right")
     assert list(figures) == ["problems", "greedy", "thinks", "mean tokens", "truncated", "not judged"]

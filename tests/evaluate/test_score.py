@@ -170,3 +170,40 @@ def test_a_run_is_scored_with_its_own_recipe_as_it_was(tmp_path, monkeypatch, ca
     page = report.render([run := read_run(tmp_path / "out")])
     assert len(found) >= 8 and all(sample["answer"] for sample in run.samples or run.answers)
     assert page.count('"gold":"') >= 8
+
+
+ACTING = """\
+def called(completions, completion_ids, **kwargs):
+    calls = [sum(len(m.get("tool_calls", [])) for m in c) for c in completions]
+    assert all(m["tool_calls"][0]["function"]["arguments"] == {"a": 1} for c in completions for m in c if "tool_calls" in m)
+    return [10.0 * n + len(ids) for n, ids in zip(calls, completion_ids)]
+
+def won(completions, environments, **kwargs):
+    return [1.0] * len(completions)
+"""
+
+
+def test_rows_with_turns_are_scored_whole_and_environments_are_not_replayed(replay, tmp_path):
+    (tmp_path / "acting.py").write_text(ACTING)
+    calls = [{"type": "function", "function": {"name": "x", "arguments": {"a": 1}}}]
+    called = {"role": "assistant", "content": "", "tool_calls": calls}
+    turns = [called, {"role": "tool", "name": "x", "content": "2\x1b[31m"}]
+    rows = [
+        {"prompt": "?", "completion": "2", "turns": turns, "tokens": 3, "tool_tokens": 4, "answer": "2"},
+        {"prompt": "?", "completion": "3", "tokens": 5, "answer": "2"},
+    ]
+    out = replay(rows, "acting.py:called", "acting.py:won", "math_answer")
+    assert "min 5  max 17" in out and "left out: won" in out and "won x" not in out and "mean 0.5" in out
+    assert "\x1b" not in out and "→ x" in out
+    pyarrow.parquet.write_table(
+        pyarrow.table({"prompt": ["?"], "completion": [[{"role": "assistant", "content": "2"}]], "answer": ["2"],
+                       "turns": [json.dumps(turns)], "tokens": [3], "tool_tokens": [4]}), tmp_path / "t.parquet"
+    )  # fmt: skip
+    assert "min 17  max 17" in replay("t.parquet", "acting.py:called")
+    (tmp_path / "r.yaml").write_text(
+        "stage: grpo\nmodel_name_or_path: x\ndataset_name: y\noutput_dir: z\n"
+        "reward_funcs: [math_answer, ./acting.py:won, {length_penalty: {gate: won}}]\n"
+    )
+    assert "left out: length_penalty, won" in replay(rows, recipe="r.yaml")
+    with pytest.raises(UserError, match="environments"):
+        replay(rows, "acting.py:won")

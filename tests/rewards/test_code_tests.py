@@ -11,6 +11,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from reasoning_ext.rewards._launch import ENVIRONMENT, check_sandbox
 from reasoning_ext.rewards.code_tests import code_tests
 
 MODULE = importlib.import_module("reasoning_ext.rewards.code_tests")
@@ -66,11 +67,11 @@ def test_without_isolation_it_refuses_and_says_what_to_change(missing, monkeypat
         (tmp_path / "unshare").write_text("#!/bin/sh\necho 'unshare failed: Operation not permitted' >&2\nexit 1\n")
         (tmp_path / "unshare").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setitem(MODULE.ENVIRONMENT, "PATH", str(tmp_path))
-    MODULE._check_sandbox.cache_clear()
+    monkeypatch.setitem(ENVIRONMENT, "PATH", str(tmp_path))
+    check_sandbox.cache_clear()
     with pytest.raises(RuntimeError, match=r"cannot isolate code here \(.*unshare.*\); it needs .*seccomp=unconfined"):
         run("x = 1", "assert x == 1")
-    MODULE._check_sandbox.cache_clear()
+    check_sandbox.cache_clear()
 
 
 BLOCKS = [
@@ -84,7 +85,7 @@ BLOCKS = [
 
 def test_the_last_closed_block_of_python_after_the_thought_counts(monkeypatch):
     ran = []
-    monkeypatch.setattr(MODULE, "_check_sandbox", lambda: None)
+    monkeypatch.setattr(MODULE, "check_sandbox", lambda user: None)
     monkeypatch.setattr(MODULE, "_run", lambda code, *rest: ran.append(code) or (1, ""))
     for text, block in BLOCKS:
         assert code_tests([text], ["assert x"], allow_code_execution=True) == [float(block is not None)]
@@ -361,9 +362,9 @@ def test_code_that_breaks_the_process_that_watches_it_stops_nothing():
 
 
 def test_a_sandbox_without_result_is_counted(monkeypatch):
-    monkeypatch.setattr(MODULE, "_check_sandbox", lambda: None)
+    monkeypatch.setattr(MODULE, "check_sandbox", lambda user: None)
     done = subprocess.CompletedProcess([], 137, stdout="ready\n", stderr="")
-    monkeypatch.setattr(MODULE.subprocess, "run", lambda *a, **k: done)
+    monkeypatch.setattr(subprocess, "run", lambda *a, **k: done)
     counted = {}
     code_tests(["```\nx\n```"] * 2, ["assert x"] * 2, allow_code_execution=True, log_metric=counted.__setitem__)
     assert counted == {"code_tests/errors": 0.0, "code_tests/timeouts": 0.0, "code_tests/breakdowns": 2.0}

@@ -40,6 +40,11 @@ def grpo(steps, seed=0, fault=lambda step: {}):
             "completions/thinks": share(known, 32),
             "completions/repetition": 0.0,
             "audit/exact/mean": share(known, 32),
+            "tools/call_frequency": dice.gauss(1, 0.1),
+            "tools/failure_frequency": 0.0,
+            "tools/calculator/calls": 128.0,
+            "tools/calculator/errors": dice.gauss(80, 5) * (1 - known) / 0.6,
+            "tools/calculator/timeouts": 0.0,
         }
         rows.append({"step": step, **row, **fault(step)})
     return [*rows, {"step": steps, "train_runtime": 1.0}]
@@ -114,6 +119,8 @@ CASES = {  # the rule -> where it begins, the fault, how the rows come about
     "hacking": (CAUSE, hacked, grpo),
     "thoughts_lost": (CAUSE, late(**{"completions/thinks": 0.05}), grpo),
     "repetition": (CAUSE, late(**{"completions/repetition": 0.4}), grpo),
+    "tool_failures": (CAUSE, late(**{"tools/calculator/errors": 70.0, "tools/calculator/timeouts": 20.0}), grpo),
+    "tools_unused": (CAUSE, late(**{"tools/call_frequency": 0.0, "tools/calculator/calls": 0.0}), grpo),
     "loss_flat": (6, lambda step: {"loss": 1.0 + 0.01 * (step % 7)}, taught),
     "overfit": (31, lambda step: {"eval_loss": 0.7 + 0.01 * step} if step >= 31 and step % 10 == 0 else {}, taught),
 }
@@ -174,6 +181,9 @@ HARMLESS = {
     "half are cut off": lambda step: {"completions/clipped_ratio": 0.5},
     "nothing to judge": lambda step: {"rewards/math_answer/mean": None},
     "the first is penalised at last": lambda step: {"rewards/math_answer/mean": 0.0 if step < 9 else -0.1},
+    "calls fail at first, and ever less": lambda step: {"tools/calculator/errors": max(0.0, 128 - 5.0 * step)},
+    "now and then all calls fail": lambda step: {"tools/failure_frequency": 1.0} if step % 3 == 0 else {},
+    "a penalty that leaves calls where they are needed": lambda step: {"tools/call_frequency": max(0.1, 1 - step / 20)},
     "steps without a generation": lambda step: {"frac_reward_zero_std": GONE, "reward": GONE} if step % 2 else {},
 }
 

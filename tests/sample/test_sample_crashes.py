@@ -40,7 +40,8 @@ output_dir: out
 def write_run(folder, rows, more=""):
     folder.mkdir(exist_ok=True)
     (folder / "problems.py").write_text(PROBLEMS)
-    (folder / "r.yaml").write_text(f"{RECIPE}gen_kwargs: {{num_rows: {rows}}}\n{more}")
+    recipe = RECIPE.replace("max_completion_length: 24\n", "") if "max_completion_length" in more else RECIPE
+    (folder / "r.yaml").write_text(f"{recipe}gen_kwargs: {{num_rows: {rows}}}\n{more}")
 
 
 def read_samples(folder):
@@ -49,6 +50,35 @@ def read_samples(folder):
     by_key = {(row["prompt_index"], row["sample_index"]): row for row in rows}
     assert text.endswith(b"\n") and len(by_key) == len(rows)
     return by_key
+
+
+def killed_and_straight(folder, kind, rows, more, kills, keys):
+    """Run a recipe twice, once killed so often; return both folders, the killed one first."""
+    plan = []
+    for name, times in (("straight", 0), ("killed", kills)):
+        write_run(folder / name, rows, more)
+        plan.append([str(folder / name), times, kind, keys])
+    command = [sys.executable, str(HERE / "kill_sampling.py"), json.dumps(plan)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, env=environment)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return folder / "killed", folder / "straight"
+
+
+@pytest.mark.slow
+def test_a_killed_run_with_tools_goes_on_with_the_missing_keys_and_ends_as_one_that_was_not(tmp_path):
+    more = "tools: [calculator]\nkeep: 4\nmax_completion_length: 200\n"
+    killed, straight = killed_and_straight(tmp_path, "tools", 24, more, 2, 96)
+    by_key = read_samples(killed)
+    assert len(by_key) == 96 and by_key == read_samples(straight)
+    for name in ("sft.jsonl", "pairs.jsonl", "prompts.jsonl", "summary.json"):
+        assert (killed / "out" / name).read_text() == (straight / "out" / name).read_text()
+    assert json.loads((killed / "out" / "summary.json").read_text())["tools"] == {"calculator/calls": 96}
+    kept = [json.loads(line)["completion"] for line in (killed / "out" / "sft.jsonl").open()]
+    assert len(kept) == 48 and all([turn["role"] for turn in one] == ["assistant", "tool", "assistant"] for one in kept)
+    assert {one[1]["content"] for one in kept} == {"0", "1", "2"}
+    # the same answer, other traces
+    assert {one[0]["content"] for one in kept} == {"<think>0</think>", "<think>1</think>"}
 
 
 @pytest.mark.slow

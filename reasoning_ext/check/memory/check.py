@@ -27,6 +27,7 @@ from reasoning_ext.recipe.held_out import eval_problems, own_length
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.scoring.spec import RewardSpec
+from reasoning_ext.tools.spec import has_tools
 
 TOKENS_PER_SECOND = 1000
 MEASURED, EFFICIENCY = 0.3, 0.6  # seconds of products, and the share of their pace that a model of 135M comes to
@@ -243,7 +244,10 @@ def cost_line(recipe: Recipe, facts: dict[str, Any], rate: int | None, made: Pla
     hours = tokens / rate / 3600
     length = f"{hours:.1f} hours" if hours >= 0.1 else f"{hours * 60:.1f} minutes"
     counted = f"{steps} steps, " if steps else ""
-    return f"cost: {counted}{said}; {length} at {rate} tokens a second{told}"
+    waits = (
+        ", and what tools take, which nobody can tell" if has_tools(recipe) and recipe.stage not in FROM_DATA else ""
+    )
+    return f"cost: {counted}{said}; {length} at {rate} tokens a second{told}{waits}"
 
 
 def host_rate(setup: Setup) -> int:

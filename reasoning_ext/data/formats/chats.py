@@ -2,13 +2,16 @@
 
 from typing import Any
 
+from reasoning_ext.data.calls import has_calls, split_chat
 from reasoning_ext.data.values import REASONING, gold_text, is_answered, items, read_chat, said, text, turns
+from reasoning_ext.think.turns import split_turns
 
 
 def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
     """Plain columns: `prompt`, and `completion` and `answer` (text, or a list of texts) where they are, and others.
 
-    A completion of several messages is trained on its last; those before it belong to the prompt. A text in a column
+    A completion of several messages is trained on its last; those before it belong to the prompt, but for turns that
+    call tools and their results, which belong to the completion. A text in a column
     of its own `reasoning_content`, `thinking` or `reasoning` is the thought of the completion; beside a pair nobody
     knows whose. A row without a gold is left out, and counted, where a reward asks for one.
     """
@@ -32,21 +35,28 @@ def prompt_completion(row: dict[str, Any]) -> dict[str, Any]:
 def messages(row: dict[str, Any]) -> dict[str, Any]:
     """Chats: `messages` of role and content; the last one, an assistant's, is trained on, what precedes it is given.
 
+    Where tools were called behind the last user's message, all turns from there on are trained on, but for the results.
+    A column `tools`, JSON schemas, is what the model is told of them.
     A content may be a list of text parts. Reasoning in a field of its own (`reasoning_content`, `thinking`, `reasoning`)
     is put in front of the content in think tags, as for HuggingFaceH4/Multilingual-Thinking. Other columns are kept.
     """
     chat = _answered(row, "messages")
-    return {**_without(row, "messages"), "prompt": chat[:-1], "completion": chat[-1:]}
+    prompt, completion = split_chat(chat, "messages")
+    return {**_without(row, "messages"), "prompt": prompt, "completion": completion}
 
 
 def sharegpt(row: dict[str, Any]) -> dict[str, Any] | None:
     """ShareGPT: `conversations` of `from` (human, gpt, system; or user, assistant) and `value`, perhaps `system`.
 
-    The last assistant turn is trained on. A chat that does not end with one is left out. Other columns are kept.
+    The last assistant turn is trained on, and with tools (from function_call, and observation or tool) all turns behind
+    the last user's. A chat that does not end with one is left out. Other columns are kept.
     """
     chat = turns(row)
     rest = _without(row, "conversations", "system")
-    return {**rest, "prompt": chat[:-1], "completion": chat[-1:]} if is_answered(chat) else None
+    if not is_answered(chat):
+        return None
+    prompt, completion = split_chat(chat, "conversations")
+    return {**rest, "prompt": prompt, "completion": completion}
 
 
 def alpaca(row: dict[str, Any]) -> dict[str, Any] | None:
@@ -65,14 +75,14 @@ def preferences(row: dict[str, Any]) -> dict[str, Any] | None:
     """Whole conversations in `chosen` and `rejected`, as in trl-lib/ultrafeedback_binarized and
     HuggingFaceH4/ultrafeedback_binarized; a column `prompt`, which says the same again, is not read.
 
-    What both begin with is the prompt, and the last message of each is its side. A row whose conversations differ
-    before that is left out. Other columns are kept.
+    What both begin with is the prompt, and the last message of each is its side, or with tools all turns behind the last
+    user's. A row whose conversations differ before that is left out. Other columns are kept.
     """
     chosen, rejected = _answered(row, "chosen"), _answered(row, "rejected")
-    if chosen[:-1] != rejected[:-1]:
-        return None
+    split = split_turns if has_calls(split_turns(chosen)[1] + split_turns(rejected)[1]) else _last
+    (prompt, chosen), (other, rejected) = split(chosen), split(rejected)
     rest = _without(row, "prompt", "chosen", "rejected")
-    return {**rest, "prompt": chosen[:-1], "chosen": chosen[-1:], "rejected": rejected[-1:]}
+    return {**rest, "prompt": prompt, "chosen": chosen, "rejected": rejected} if prompt == other else None
 
 
 def _answered(row: dict[str, Any], column: str) -> list[dict[str, Any]]:
@@ -81,6 +91,10 @@ def _answered(row: dict[str, Any], column: str) -> list[dict[str, Any]]:
     if len(chat) < 2 or chat[-1]["role"] != "assistant":
         raise ValueError(f"the column {column} does not end with an assistant's message after a prompt")
     return chat
+
+
+def _last(chat: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    return chat[:-1], chat[-1:]
 
 
 def _without(row: dict[str, Any], *columns: str) -> dict[str, Any]:

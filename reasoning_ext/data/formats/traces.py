@@ -21,8 +21,8 @@ def open_r1(row: dict[str, Any]) -> dict[str, Any] | None:
     """
     if "generations" not in row:
         made = messages(row)
-        whole = finished(made["completion"][0]["content"] or "")
-        return None if whole is None else {**made, "completion": said(whole)}
+        whole = finished(made["completion"][-1]["content"] or "")
+        return None if whole is None else {**made, "completion": [*made["completion"][:-1], *said(whole)]}
     generation = _verified(row)
     if generation is None:
         return None

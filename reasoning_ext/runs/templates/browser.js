@@ -51,7 +51,8 @@ function select(data, wanted) {
     between(row.step, wanted.stepLow, wanted.stepHigh) &&
     between(rewardOf(row, wanted.reward), wanted.rewardLow, wanted.rewardHigh) &&
     (!flips || (row.greedy && models.includes(row.model) && flips.has(`${row.problem} ${row.prompt}`))) &&
-    (!found || prompts[row.prompt] || found.test(row.thought ?? "") || found.test(row.answer ?? "")));
+    (!found || prompts[row.prompt] || found.test(row.thought ?? "") || found.test(row.answer ?? "") ||
+      (row.turns ?? []).some(([, name, text]) => found.test(name) || found.test(text))));
   return sorted(flips && !wanted.sort ? together(rows) : rows, wanted);
 }
 
@@ -118,10 +119,14 @@ function joined(texts, kept) {
   return parts;
 }
 
-/** Return a completion as one text. */
+/** Return a completion as one text, of several turns with an arrow before each call and each result. */
 function whole(row) {
-  if (row.thought === undefined) return row.answer ?? "";
-  return `<think>${row.thought}${row.answer === undefined ? "" : `</think>${row.answer}`}`;
+  const answer = row.answer ?? "";
+  const last = row.thought === undefined ? answer : `<think>${row.thought}${row.answer === undefined ? "" : `</think>${answer}`}`;
+  const pieces = (row.turns ?? []).map(([kind, name, text]) => ({
+    thought: `<think>${text}</think>`, call: `\u2192 ${name} ${text}`, result: `\u2190 ${name} ${text}`,
+  })[kind] ?? text);
+  return [...pieces, last].join("\n");
 }
 
 if (typeof module !== "undefined") module.exports = { select, sorted, flipped, difference, finder, words, whole, rewardOf };
@@ -177,6 +182,13 @@ function mark(row) {
   return row.right ? make("span", "right", "\u2713 right") : make("span", "wrong", "\u2717 wrong");
 }
 
+/** Make what a piece of a turn says, and whose it is. */
+function piece([kind, name, text]) {
+  const heads = { call: ["calls ", make("b", "", make("bdi", "", name))], result: [make("b", "", make("bdi", "", name)), " answers"] };
+  const head = heads[kind] ?? (name ? [make("bdi", "", name)] : []);
+  return make("div", "turn", head.length ? make("p", "dim", ...head) : "", block(kind, text.trim() || "(empty)"));
+}
+
 /** Make what stands in a sample that is opened. */
 function opened(row) {
   const names = data.behaviours.filter((_, i) => row.has & (1 << i));
@@ -194,6 +206,7 @@ function opened(row) {
     make("p", "dim", make("bdi", "", nameOf(row))),
     block("prompt", data.prompts[row.prompt]),
     row.gold === undefined ? "" : make("p", "gold", "gold answer: ", make("b", "", make("bdi", "", row.gold))),
+    ...(row.turns ?? []).map(piece),
     row.thought === undefined ? "" : block("thought", row.thought.trim() || "(empty thought)"),
     row.answer === undefined ? make("p", "dim", "no answer: the thought was never closed") : block("answer", row.answer.trim() || "(empty answer)"),
     make("p", "dim", make("bdi", "", facts.join("; "))),

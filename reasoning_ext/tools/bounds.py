@@ -1,0 +1,57 @@
+"""What a tool is and what bounds it: what workers are told, so that little is imported for it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from reasoning_ext.recipe.plugins import Plugin
+
+HOMES = ["reasoning_ext.tools.library"]
+
+
+@dataclass(frozen=True)
+class ToolSpec:
+    """A tool of a recipe.
+
+    Attributes:
+        plugin: the function.
+        options: what the recipe sets of its parameters.
+        folder: the recipe's, in which the function runs.
+        seconds: wall time that a call may take.
+        memory_mb: addresses that a call may take beyond what the imports took, MiB; 0 for no limit.
+        max_characters: of a result, the rest is cut off.
+        bounds_itself: the function takes `seconds` or `memory_mb` itself, and its process is killed ten seconds later.
+    """
+
+    plugin: Plugin
+    options: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+    seconds: float = 5.0
+    memory_mb: int = 512
+    max_characters: int = 4000
+    bounds_itself: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the model calls it, and metrics."""
+        return self.plugin.name
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it is in our library."""
+        return (self.plugin.module or "").startswith(HOMES[0])
+
+
+@dataclass(frozen=True)
+class EnvironmentSpec:
+    """The class of `environment`, with the options for its `__init__`; bounds as a tool's."""
+
+    name: str
+    file: Path
+    options: dict[str, Any] = field(default_factory=dict)
+    folder: Path = Path()
+    seconds: float = 5.0
+    memory_mb: int = 512
+    max_characters: int = 4000
