@@ -4,6 +4,8 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
+
 # template -> (bos, eos, pad, the other special tokens, tags that are tokens of their own)
 CHATML = (None, "<|im_end|>", "<|endoftext|>", ("<|im_start|>",), ("<think>", "</think>"))
 HEADERS = ("<|start_header_id|>", "<|end_header_id|>", "<|end_of_text|>")
@@ -89,7 +91,9 @@ def _alphabet():
 
 
 def template_text(name):
-    """Return a chat template that TRL ships."""
+    """Return a chat template that TRL ships; a test of one that the installed TRL has not is skipped."""
+    if not (FOLDER / f"{name}.jinja").is_file():
+        pytest.skip(f"TRL has no {name} here")
     return (FOLDER / f"{name}.jinja").read_text(encoding="utf-8")
 
 

@@ -65,7 +65,11 @@ def test_the_model_folder_is_what_the_script_writes_and_a_call_is_short(tmp_path
     made.save_pretrained(tmp_path)
     make.config(64, 2, 4, made).save_pretrained(tmp_path)
     for file in MODEL.iterdir():
-        assert file.read_text() == (tmp_path / file.name).read_text(), file.name
+        kept, now = (
+            [line for line in (folder / file.name).read_text().splitlines() if "_version" not in line]
+            for folder in (MODEL, tmp_path)
+        )
+        assert kept == now, file.name
     tokenizer = AutoTokenizer.from_pretrained(MODEL)
     add_tool_turns(tokenizer)
     assert tokenizer.chat_template == make.TEMPLATE  # it has tool turns of its own
