@@ -38,7 +38,7 @@ def test_whatever_the_package_prints_goes_through_one_function():
         prints = [n for n in ast.walk(tree) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
         imported = [n for n in tree.body if isinstance(n, ast.ImportFrom) and n.module == "reasoning_ext.shown"]
         ours = any(name.name == "print" for node in imported for name in node.names)
-        assert not prints or ours or file.name in ("shown.py", "errors.py", "code_tests.py"), file
+        assert not prints or ours or file.name in ("shown.py", "errors.py", "code_tests.py", "_shown.py"), file
 
 
 @pytest.fixture

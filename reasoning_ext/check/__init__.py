@@ -21,7 +21,6 @@ from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_devi
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
 from reasoning_ext.check.rules_tools import wrong_tool
-from reasoning_ext.check.tools import try_tools
 from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.columns import too_few
 from reasoning_ext.data.row_options import on_hub, reads_earlier
@@ -153,6 +152,8 @@ class Look:
         checked.unread = self._why_unread()
         source = tokenizer_source(recipe, {str(other.output_dir.resolve()): other for other in self.earlier})
         found = inspect(checked, source, not self.offline, not self.run, rows=not checked.unread)
+        from reasoning_ext.check.tools import try_tools
+
         try_tools(checked, found)
         read = len(checked.errors) == before and not checked.unread
         if not self.run and not self.offline and not read and on_hub(recipe):

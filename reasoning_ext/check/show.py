@@ -21,7 +21,6 @@ from reasoning_ext.check.keys import Checked
 from reasoning_ext.check.memory.check import MemoryOptions
 from reasoning_ext.check.named_inputs import code_line, shown_path
 from reasoning_ext.check.rows import Inspection
-from reasoning_ext.check.tools import tools_line
 from reasoning_ext.errors import Problem, print_error
 from reasoning_ext.recipe.keys import FROM_DATA
 from reasoning_ext.recipe.load import Recipe
@@ -135,6 +134,8 @@ def _print_body(checked: Checked, found: Inspection, show: int) -> None:
     if found.contract is not None:
         print(f"  thoughts: {_describe(found.contract)}")
     if facts.get("tools"):
+        from reasoning_ext.check.tools import tools_line
+
         print(f"  tools: {tools_line(recipe, facts)}")
     if found.lengths:
         print(f"  {_length_line(checked, found)}")

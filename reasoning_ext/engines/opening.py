@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.engines.base import Engine, EngineError, SamplingSettings
 from reasoning_ext.engines.thinking import ThinkingEngine
-from reasoning_ext.engines.tools import Told, ToolEngine
 from reasoning_ext.models.source import ModelSource, model_source
 from reasoning_ext.recipe.engine_options import OPTIONS
 from reasoning_ext.recipe.keys import Answered
 from reasoning_ext.recipe.trl_fields import GRPO_CONFIG
-from reasoning_ext.tools.box import Toolbox
 from reasoning_ext.tools.spec import has_tools, parse_environment, parse_tools, template_kwargs
 
 if TYPE_CHECKING:
+    from reasoning_ext.engines.tools import Told
     from reasoning_ext.recipe.load import Recipe
+    from reasoning_ext.tools.box import Toolbox
 
 SETTINGS = ("max_completion_length", "temperature", "top_p", "top_k", "min_p", "repetition_penalty", "seed")
 OURS = ("thinking_budget", "min_thinking")  # keys of the stages that answer prompts without training
@@ -66,11 +66,15 @@ def with_tools(
     if not (box := box or toolbox(recipe)):
         return engine
     most = recipe.get(ITERATIONS) if ITERATIONS in recipe.keys else None
+    from reasoning_ext.engines.tools import ToolEngine
+
     return ToolEngine(engine, box, most or Answered.max_tool_calling_iterations, rows, told)
 
 
 def toolbox(recipe: Recipe) -> Toolbox | None:
     """Return the tools and the environment of a recipe, None where it has none."""
+    from reasoning_ext.tools.box import Toolbox
+
     return Toolbox(parse_tools(recipe), parse_environment(recipe)) if has_tools(recipe) else None
 
 
