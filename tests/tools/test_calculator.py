@@ -1,5 +1,6 @@
 """The calculator: exact, as people write, and nothing large is worked out."""
 
+import sys
 import time
 
 import pytest
@@ -36,3 +37,15 @@ def test_what_is_too_large_or_no_arithmetic_is_refused_at_once(expression):
     with pytest.raises(ToolError, match=REFUSED[expression]):
         calculator(expression)
     assert time.process_time() - began < 0.5
+
+
+def test_how_deep_an_expression_may_be_is_not_the_processs_to_say():
+    deep, before = "-" * 1900 + "1", sys.getrecursionlimit()
+    try:
+        for limit in (1200, 20_000):
+            sys.setrecursionlimit(limit)
+            with pytest.raises(ToolError):
+                calculator(deep)
+            assert calculator("+".join("1" * 700)) == "700"
+    finally:
+        sys.setrecursionlimit(before)

@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from reasoning_ext.tools.library import ToolError
 
-MOST_DIGITS, MOST_CHARACTERS = 4000, 2000
+MOST_DIGITS, MOST_CHARACTERS, MOST_LEVELS = 4000, 2000, 800  # levels: whatever recursion the process allows
 _BITS = int(MOST_DIGITS * math.log2(10))
 _SIGNS = str.maketrans({"×": "*", "·": "*", "∙": "*", "÷": "/", "−": "-", "–": "-", "^": "**", "[": "(", "]": ")"})
 _TOO_LARGE = f"the result has more than {MOST_DIGITS} digits"
@@ -28,6 +28,8 @@ def calculator(expression: str) -> str:
         raise ToolError(f"found {len(expression)} characters, allowed: {MOST_CHARACTERS}")
     try:
         tree, source = _parse(expression.translate(_SIGNS).strip().rstrip("=?").strip())
+        if _levels(tree) > MOST_LEVELS:
+            raise RecursionError
         return _written(_value(tree, source))
     except ZeroDivisionError:
         raise ToolError("division by zero") from None
@@ -50,6 +52,13 @@ def _parse(source: str) -> tuple[ast.expr, str]:
         if source == plain:
             raise
     return ast.parse(plain, mode="eval").body, plain
+
+
+def _levels(tree: ast.AST) -> int:
+    level, count = [tree], 0
+    while level:
+        level, count = [part for node in level for part in ast.iter_child_nodes(node)], count + 1
+    return count
 
 
 def _value(node: ast.expr, source: str) -> Fraction:
