@@ -15,7 +15,7 @@ from reasoning_ext.data.token_sets import MOST_INEXACT
 from reasoning_ext.data.tokens import LossOptions, prompt_length, tokenize_pair, tokenize_row
 from reasoning_ext.errors import KeyProblem
 from reasoning_ext.recipe.keys import FROM_DATA
-from reasoning_ext.think.calls import TOOLS
+from reasoning_ext.think.messages import TOOLS
 from reasoning_ext.think.render import count_tokens, render_prompt
 from reasoning_ext.think.template import decode
 from reasoning_ext.tools.spec import template_kwargs

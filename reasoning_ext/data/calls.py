@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from itertools import groupby, islice, pairwise
 from typing import Any
 
-from reasoning_ext.think.call_format import UNREADABLE, as_objects, as_text
+from reasoning_ext.think.messages import UNREADABLE, as_objects, as_text
 from reasoning_ext.think.turns import split_turns
 
 CALLS, TOOL_ROLES = ("tool_calls", "function_call"), ("tool", "function", "ipython")

@@ -22,9 +22,10 @@ from reasoning_ext.models.loaded import Loaded, LoadOptions, ModelError, base_re
 from reasoning_ext.models.unsloth import load_unsloth
 from reasoning_ext.models.weights import check_weights, generation_problem, misfit, vocabulary_problem
 from reasoning_ext.runs.folder import fingerprint, say
-from reasoning_ext.think.calls import TOOLS, add_tool_turns
+from reasoning_ext.think.messages import TOOLS
 from reasoning_ext.think.template import find_contract
 from reasoning_ext.think.tokenizer import TEMPLATE_SUFFIXES, prepare_tokenizer, read_tokenizer
+from reasoning_ext.think.tool_turns import add_tool_turns
 
 if TYPE_CHECKING:
     from trl import ModelConfig

@@ -16,9 +16,10 @@ from reasoning_ext.models.load import load_model
 from reasoning_ext.models.loaded import Loaded, LoadOptions, base_revision
 from reasoning_ext.models.unsloth import starts_vllm
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
-from reasoning_ext.think.calls import TOOLS, add_tool_turns
+from reasoning_ext.think.messages import TOOLS
 from reasoning_ext.think.template import Contract, find_contract
 from reasoning_ext.think.tokenizer import load_tokenizer
+from reasoning_ext.think.tool_turns import add_tool_turns
 
 if TYPE_CHECKING:
     from trl import ModelConfig

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from reasoning_ext import think
 from reasoning_ext.runs.texts import LONGEST, shortened, split_text, text
-from reasoning_ext.think.call_format import as_objects
+from reasoning_ext.think.messages import as_objects
 
 TURNS = "turns"
 MOST_PARTS, LONGEST_NAME = 64, 200  # pieces of a completion that are shown, characters of a tool's name

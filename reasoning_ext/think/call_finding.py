@@ -11,7 +11,8 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.think import probes
 from reasoning_ext.think.call_bodies import Bare, Body, Json, Python, Tagged
-from reasoning_ext.think.call_format import NAME, TOOLS, Call, CallFormat, as_text, call_of
+from reasoning_ext.think.call_format import NAME, CallFormat
+from reasoning_ext.think.messages import TOOLS, Call, as_text, call_of
 
 NAMED, OTHER, RESULT = "zqjfq", "zqjgq", "zqjrq"  # words that no template writes
 KEY, VALUE, KEY2, VALUE2 = "zqjkq", "zqjvq", "zqjlq", "zqjwq"

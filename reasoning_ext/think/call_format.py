@@ -11,44 +11,13 @@ from typing import Any
 
 from reasoning_ext import think
 from reasoning_ext.think.call_bodies import Body, Json, lenient, read_json
+from reasoning_ext.think.messages import Call, call_of
 
-Call = dict[str, Any]  # {"type": "function", "function": {"name": str, "arguments": {str: value}}}
-UNREADABLE = "error"  # the name under which a call is answered that nobody can read
-TOOLS = "tools"  # of chat_template_kwargs: the schemas; an empty list: tool turns, and nothing is told of tools
 NAME = "\0"  # in `head` and `between`, where a template writes a function's name there too
 NAMES = r"[\w.-]{1,200}"
 DEPTH = 32  # of lists and objects in arguments
 TRIES = 64  # openings of calls that may turn out malformed in a text before the rest is left alone
 WRAPPED = re.compile(r'\{\s*"name"\s*:\s*"$')
-
-
-def call_of(name: str, arguments: Any) -> Call:
-    """Return a call as messages have it."""
-    return {"type": "function", "function": {"name": name, "arguments": arguments}}
-
-
-def as_objects(calls: Sequence[Call]) -> list[Call]:
-    """Return calls with their arguments as objects, whether a data set has these or JSON text; ValueError where neither."""
-    found = []
-    for call in calls:
-        function = call.get("function", call)
-        arguments = function.get("arguments") or {}
-        try:
-            arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
-        except ValueError as error:
-            raise ValueError(f"the arguments of a call of {function.get('name')} are no JSON: {error}") from error
-        if not isinstance(arguments, dict) or not isinstance(function.get("name"), str):
-            raise ValueError(f"a call has a name and an object of arguments: found {str(function)[:200]}")
-        found.append({**call, "type": "function", "function": {"name": function["name"], "arguments": arguments}})
-    return found
-
-
-def as_text(calls: Sequence[Call]) -> list[Call]:
-    """Return calls with their arguments as JSON text, as few templates (DeepSeek-V3) want them."""
-    dumped = [json.dumps(call["function"]["arguments"], ensure_ascii=False) for call in calls]
-    return [
-        {**call, "function": call["function"] | {"arguments": text}} for call, text in zip(calls, dumped, strict=True)
-    ]
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,8 @@ from typing import Any
 from reasoning_ext import think
 from reasoning_ext.think import probes
 from reasoning_ext.think.call_finding import find_calls, types_of
-from reasoning_ext.think.call_format import TOOLS, UNREADABLE, Call, CallFormat, as_text, call_of
+from reasoning_ext.think.call_format import CallFormat
+from reasoning_ext.think.messages import TOOLS, UNREADABLE, Call, as_text, call_of
 from reasoning_ext.think.template import Contract, decoder
 from reasoning_ext.think.tool_turns import add_tool_turns
 from reasoning_ext.think.turns import render_turns

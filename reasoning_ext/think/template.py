@@ -12,13 +12,15 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from reasoning_ext import think
 from reasoning_ext.think import probes
-from reasoning_ext.think.call_finding import find_calls
-from reasoning_ext.think.call_format import TOOLS, CallFormat, as_objects, as_text
+from reasoning_ext.think.messages import TOOLS, as_objects, as_text
 from reasoning_ext.think.probes import ContractError as ContractError
+
+if TYPE_CHECKING:
+    from reasoning_ext.think.call_format import CallFormat
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,11 @@ def find_contract(
     followed = probe.attempt(probes.USER_TURN, probes.ANSWER_TURN, probes.NEXT_TURN)
     whole = probes.ANSWER_TURN | {"content": think.join(probes.THOUGHT, probes.ANSWER)}
     [traced] = Contract(tags.open, tags.close, field=tags.field).messages([whole])
-    calls = find_calls(tokenizer, chat_template_kwargs or {}) if TOOLS in (chat_template_kwargs or {}) else None
+    calls = None
+    if TOOLS in (chat_template_kwargs or {}):
+        from reasoning_ext.think.call_finding import find_calls
+
+        calls = find_calls(tokenizer, chat_template_kwargs or {})
     marks = (tags.open, tags.close, *((calls.head, calls.close, calls.finish) if calls else ()))
     fates = [probe.attempt(probes.USER_TURN, traced, *more) for more in ([probes.NEXT_TURN], [])]
     history, target = ("refused" if not f else "kept" if probes.THOUGHT in f else "stripped" for f in fates)

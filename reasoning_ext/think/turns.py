@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from reasoning_ext import think
 from reasoning_ext.errors import one_line
-from reasoning_ext.think.call_format import as_objects, call_of
+from reasoning_ext.think.messages import as_objects, call_of
 from reasoning_ext.think.probes import USER, USER_TURN, render, split_prompt
 from reasoning_ext.think.template import Contract
 

@@ -11,26 +11,35 @@ from reasoning_ext.recipe.plugins import Plugin
 HOMES = ["reasoning_ext.tools.library"]
 
 
-@dataclass(frozen=True)
-class ToolSpec:
-    """A tool of a recipe.
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """What tools and environments have in common.
 
     Attributes:
-        plugin: the function.
-        options: what the recipe sets of its parameters.
-        folder: the recipe's, in which the function runs.
+        options: what the recipe sets of the function's parameters, or of those of `__init__`.
+        folder: the recipe's, in which it runs.
         seconds: wall time that a call may take.
         memory_mb: addresses that a call may take beyond what the imports took, MiB; 0 for no limit.
         max_characters: of a result, the rest is cut off.
-        bounds_itself: the function takes `seconds` or `memory_mb` itself, and its process is killed ten seconds later.
     """
 
-    plugin: Plugin
     options: dict[str, Any] = field(default_factory=dict)
     folder: Path = Path()
     seconds: float = 5.0
     memory_mb: int = 512
     max_characters: int = 4000
+
+
+@dataclass(frozen=True)
+class ToolSpec(Bounds):
+    """A tool of a recipe.
+
+    Attributes:
+        plugin: the function.
+        bounds_itself: the function takes `seconds` or `memory_mb` itself, and its process is killed ten seconds later.
+    """
+
+    plugin: Plugin
     bounds_itself: bool = False
 
     @property
@@ -45,13 +54,8 @@ class ToolSpec:
 
 
 @dataclass(frozen=True)
-class EnvironmentSpec:
-    """The class of `environment`, with the options for its `__init__`; bounds as a tool's."""
+class EnvironmentSpec(Bounds):
+    """The class of `environment`."""
 
     name: str
     file: Path
-    options: dict[str, Any] = field(default_factory=dict)
-    folder: Path = Path()
-    seconds: float = 5.0
-    memory_mb: int = 512
-    max_characters: int = 4000

@@ -10,7 +10,7 @@ import pickle
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from reasoning_ext.think.call_format import call_of
+from reasoning_ext.think.messages import call_of
 from reasoning_ext.tools.facade import REWARD, Told
 
 if TYPE_CHECKING:

@@ -120,7 +120,7 @@ def _parse_entry(recipe: Recipe, i: int, entry: Any) -> ToolSpec:
     known, own = dict(plugin.parameters), dict[str, Any]()  # own: the recipe's in any case, and their defaults
     if ToolSpec(plugin).is_ours or not no_code():
         hidden = [name for name in given if name in known and name not in BOUNDS]
-        whole = [*tool_told(ToolSpec(plugin, dict.fromkeys(hidden))).whole.parameters.values()]
+        whole = [*tool_told(ToolSpec(plugin, options=dict.fromkeys(hidden))).whole.parameters.values()]
         own = {p.name: p.default for p in whole if p.kind is p.KEYWORD_ONLY}
         known = _types(plugin.name, whole, given, (spelling,), [*own])
     _refuse_options(spelling, plugin.name, given, known)
@@ -128,7 +128,8 @@ def _parse_entry(recipe: Recipe, i: int, entry: Any) -> ToolSpec:
         what = f"{plugin.name} runs what a model wrote, and allow_code_execution is not true"
         raise KeyProblem((spelling, "allow_code_execution"), what, f"`{spelling}: {{allow_code_execution: true}}`")
     options = {name: value for name, value in given.items() if name in known and (name in own or name not in BOUNDS)}
-    spec = ToolSpec(plugin, options, recipe.folder.resolve(), bounds_itself=bool({"seconds", "memory_mb"} & own.keys()))
+    bounds_itself = bool({"seconds", "memory_mb"} & own.keys())
+    spec = ToolSpec(plugin, bounds_itself, options=options, folder=recipe.folder.resolve())
     if spec.is_ours and spec.name == "search":
         spec = replace(spec, memory_mb=SEARCH_MEMORY_MB)
     spec = replace(spec, **_bounds(own) | _bounds(given))

@@ -14,7 +14,7 @@ from reasoning_ext.data.row_options import row_options
 from reasoning_ext.data.rows import prepare
 from reasoning_ext.data.sources import load_rows
 from reasoning_ext.recipe.load import load_recipe
-from reasoning_ext.think.call_format import as_objects
+from reasoning_ext.think.messages import as_objects
 from tests.rows import made_of, put
 
 ASKED = {"role": "user", "content": "3*4?"}
