@@ -25,7 +25,7 @@ def facts(
     num_rows: int = 1000,
     hard_share: float = 0.5,
     call_share: float = 0.4,
-    needless_share: float = 0.5,
+    needless_share: float = 0.2,
 ) -> Iterator[dict]:
     """Yield rows of the task in TRL's conversational prompt-completion form.
 
