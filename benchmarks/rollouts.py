@@ -58,7 +58,7 @@ TASKS = {
     ),
     "real": Task(
         ROOT / "recipes/smollm2_135m/2_grpo.yaml", ROOT / "recipes/smollm2_135m/5_eval.yaml",
-        {"num_rows": 48, "num_steps": [1, 2, 2, 2], "seed": 1}, 24, 4, 0.6,
+        {"num_rows": 24, "num_steps": [1, 2, 2, 2], "seed": 1}, 12, 3, 0.6,
     ),
 }  # fmt: skip
 

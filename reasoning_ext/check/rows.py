@@ -76,7 +76,7 @@ def inspect(checked: Checked, model: str | None, hub: bool, whole: bool = True, 
     checked.inspection = found = Inspection()
     recipe, looks, reads = checked.recipe, list[Callable](), list[Callable]()
     looks += [partial(_read_weights, recipe), partial(_read_tokenizer, checked, found, model, hub)]
-    reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, checked)] if rows else []
+    reads += [partial(_read_rows, checked, found, hub, whole), partial(_read_held_out, checked, whole)] if rows else []
     measures: list[Callable] = [partial(measure, checked, found, model)] if rows else []
     again = [lambda: _read_tokenizer(checked, found, model, hub) if _lacks_turns(found) else None]
     for step in [*looks, *reads, *again, *measures] if whole else [*reads, *looks, *measures]:
@@ -225,13 +225,17 @@ def _read_rows(checked: Checked, found: Inspection, hub: bool, whole: bool) -> N
         _count_duplicates(checked, rows)
 
 
-def _read_held_out(checked: Checked) -> None:
+def _read_held_out(checked: Checked, whole: bool) -> None:
     """Read the first held-out rows of a training that is evaluated as it goes, and see that they can be judged."""
     recipe = checked.recipe
     if not evaluates(recipe):
         return
-    held = read_rows(row_options(recipe), TEST, CHECKED_ROWS)
-    if eval_problems(recipe):
+    asked = eval_problems(recipe)
+    held = read_rows(row_options(recipe), TEST, asked.n if asked and whole else CHECKED_ROWS)
+    if asked and whole and hasattr(held, "num_rows") and held.num_rows < asked.n:
+        text = f"found {asked.n}, but {held.num_rows} rows are held out"
+        checked.note("eval_problems", text, level="warning", code="few_held_out")
+    if asked:
         check_columns(columns_of(held), {"prompt": "eval_problems"} | needed_columns([judge(recipe, checked.specs)]))
 
 

@@ -38,7 +38,7 @@ class Tracking:
         path: the folder.
         names: of trackers, some of TRACKERS.
         project: the project or experiment that the tracked run belongs to.
-        run_name: its name; None: the folder's, with what makes it unique.
+        run_name: its name; None: the folder's; that, and every name for trackio, gets what makes it unique behind it.
         step: after which a training goes on.
 
     Attributes:
@@ -50,8 +50,10 @@ class Tracking:
         self.path, self.step, self.lost = path, step, set[str]()
         kept = read_object(path / FILE)
         self.kept: dict[str, str] = {"id": secrets.token_hex(4)} | {name: str(kept[name]) for name in kept}
-        self.run_name = run_name or f"{'/'.join(path.absolute().parts[-2:])}-{self.kept['id']}"
         self.names = list(names)
+        unnamed, own = "/".join(path.absolute().parts[-2:]), f"-{self.kept['id']}"
+        # trackio knows a run by its name alone, and would go on with another folder's
+        self.run_name = (run_name or unnamed) + own * (not run_name or "trackio" in self.names)
         variables = {name: os.environ.get(VARIABLES.get(name, "")) for name in self.names}
         self.projects = {name: (project == PROJECT and variables[name]) or project for name in self.names}
         self._open: dict[str, Any] = {}

@@ -86,6 +86,8 @@ def held_out_problems(recipe: Recipe, trained: Any, specs: list[RewardSpec] | No
     held = prepare(row_options(recipe), TEST, specs=[spec], look=asked.n).rows
     check_columns(columns_of(held), {"prompt": "eval_problems"} | needed_columns([spec]))
     rows = [{k: row[k] for k in row if k not in ("completion", "chosen", "rejected")} for row in islice(held, asked.n)]
+    if len(rows) < asked.n:
+        say(f"held out  {len(rows)} problems in the place of {asked.n}: no more rows are held out")
     known = overlaps(recipe, (row["prompt"] for row in rows), rows=trained)["this run"].numbers
     if len(known) == len(rows):
         found = f"all of the first {len(rows)} held-out problems are trained on, by this run or an earlier one"

@@ -103,3 +103,13 @@ def test_rows_that_are_not_held_out_or_cannot_be_judged_are_refused(write_recipe
     path = write_recipe(f"{recipe}dataset_name: ./rows.jsonl\noutput_dir: out\nmax_steps: 2\n{text}\n")
     [checked] = check([load_recipe(path)])
     assert [problem.code for problem in checked.errors] == wanted
+
+
+@pytest.mark.parametrize(("asked", "found"), [("10", []), ("{n: 11}", ["found 11, but 10 rows are held out"])])
+def test_more_problems_than_rows_are_held_out_are_said(write_recipe, tmp_path, monkeypatch, asked, found):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    recipe = f"stage: sft\nmodel_name_or_path: {TINY / 'model'}\nfrom_scratch: true\nuse_cpu: true\nbf16: false\n"
+    recipe += f"dataset_name: ./rows.jsonl\noutput_dir: out\nmax_steps: 2\ntest_size: 0.5\neval_problems: {asked}\n"
+    [checked] = check([load_recipe(write_recipe(recipe))])
+    assert [problem.found for problem in checked.problems if problem.code == "few_held_out"] == found

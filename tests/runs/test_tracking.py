@@ -113,6 +113,15 @@ def test_a_folder_of_a_trackers_name_is_no_package(tmp_path, monkeypatch):
     assert not installed("nowhere") and installed("yaml")
 
 
+def test_two_folders_of_one_run_name_are_two_runs_of_trackio(tmp_path):
+    names = []
+    for folder in (tmp_path / "a", tmp_path / "b", tmp_path / "a"):
+        folder.mkdir(exist_ok=True)
+        assert Tracking(folder, ["wandb"], "p", "mine").run_name == "mine"
+        names.append(Tracking(folder, ["wandb", "trackio"], "p", "mine").run_name)
+    assert names[0] == names[2] != names[1] and all(name.startswith("mine-") for name in names)
+
+
 def test_no_secret_is_kept(tmp_path):
     Tracking(tmp_path, ["wandb"], "p", "mine")
     assert {*json.loads((tmp_path / "tracking.json").read_text())} == {"id"}
