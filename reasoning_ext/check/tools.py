@@ -20,6 +20,7 @@ from reasoning_ext.tools.spec import ToolSpec, has_tools, parse_environment, par
 if TYPE_CHECKING:
     from reasoning_ext.check.keys import Checked
     from reasoning_ext.check.rows import Inspection
+    from reasoning_ext.tools.box import Toolbox
 
 SECONDS, MOST = 0.5, 1000  # what a tool on trial may take, and say
 SLACK = 200  # characters that say how much was cut off
@@ -50,6 +51,7 @@ def try_tools(checked: Checked, found: Inspection) -> None:
     box = Toolbox(parse_tools(recipe), parse_environment(recipe))
     try:
         box.prepare()
+        _reset(checked, found, box)
     except UserError as error:
         checked.add([error])
     finally:
@@ -57,6 +59,15 @@ def try_tools(checked: Checked, found: Inspection) -> None:
     if wrong := unheld():
         key = "tools" if recipe.get("tools") else "environment"
         checked.note(key, wrong, level="error", code="unheld_tool")
+
+
+def _reset(checked: Checked, found: Inspection, box: Toolbox) -> None:
+    """Reset an environment's object with the first row."""
+    if box.environment and found.rows:
+        (one,), _ = box.environments([dict(found.rows[0])])
+        if one.acted.broken:
+            text = f"{box.environment.name}: with the first row, {one.acted.broken}"
+            checked.note("environment", text, level="error", code="wrong_tool")
 
 
 def _play(checked: Checked, found: Inspection) -> None:

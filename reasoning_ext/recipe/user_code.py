@@ -13,8 +13,10 @@ import importlib
 import importlib.util
 import os
 import re
+import signal
 import sys
 import sysconfig
+import threading
 import traceback
 import zlib
 from collections.abc import Iterator
@@ -27,6 +29,8 @@ from reasoning_ext.errors import UserError
 NO_CODE = "REASONING_EXT_NO_CODE"  # in the environment, which workers inherit: no code that a recipe names is imported
 OURS = ("reasoning_ext.", "trl.")
 LISTED = "REASONING_EXT_PLUGINS"
+IMPORT_SECONDS = 120.0  # a file that takes longer than a worker may take to start serves nobody
+_late = set[Path]()
 _LIBRARY = re.compile(r"/(site|dist)-packages/|/lib\w*/python\d[^/]*/")
 
 
@@ -45,11 +49,35 @@ def import_file(path: Path) -> Any:
         vars(module)["__builtins__"] = {**vars(builtins), "__import__": beside}
         sys.modules[name] = module
         try:
-            spec.loader.exec_module(module)
+            with _in_time(path):
+                spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[name]
             raise
     return sys.modules[name]
+
+
+@contextlib.contextmanager
+def _in_time(path: Path) -> Iterator[None]:
+    """Raise TimeoutError where an import takes too long, and at once when it is tried again; not beside another timer."""
+
+    def stop(signum: int, frame: Any) -> None:
+        _late.add(path)
+        raise late
+
+    late = TimeoutError(f"still not imported after {IMPORT_SECONDS:g} s")
+    if path in _late:
+        raise late
+    if threading.current_thread() is not threading.main_thread() or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, IMPORT_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def _import_beside(

@@ -78,6 +78,7 @@ def facade(name: str, function: Callable[..., Any], options: Collection[str] | N
         raise KeyProblem((), f"{name}: its signature cannot be read: {one_line(error)}", code="wrong_tool") from error
     if next(iter(whole.parameters), "") == "self" and inspect.isfunction(function):
         whole = whole.replace(parameters=list(whole.parameters.values())[1:])
+    _refuse_form(name, named, whole)
     described = named if inspect.isroutine(named) else type(named).__call__
     told = Told(
         name,
@@ -88,6 +89,16 @@ def facade(name: str, function: Callable[..., Any], options: Collection[str] | N
     )
     _ = told.schema
     return told
+
+
+def _refuse_form(name: str, function: Callable[..., Any], whole: inspect.Signature) -> None:
+    """Refuse a function whose every call would fail: arguments come by name, and what yields returns nothing that is text."""
+    by_place = [p.name for p in whole.parameters.values() if p.kind is p.POSITIONAL_ONLY]
+    if by_place:
+        found = f"{name}: found {by_place[0]} before `/`, and arguments are given by name"
+        raise KeyProblem((), found, hint="leave the `/` out", code="wrong_tool")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise KeyProblem((), f"{name}: found a function that yields", "one that returns", code="wrong_tool")
 
 
 def methods_of(cls: type) -> dict[str, Callable[..., Any]]:

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from reasoning_ext.errors import one_line
-from reasoning_ext.recipe.user_code import import_file
+from reasoning_ext.recipe.user_code import import_file, where
 from reasoning_ext.tools.bounds import EnvironmentSpec, ToolSpec
 from reasoning_ext.tools.facade import REWARD
 from reasoning_ext.tools.library import ToolError
@@ -39,6 +39,9 @@ def prepare(spec: Spec) -> str:
         elif spec.is_ours and (ready := getattr(sys.modules[spec.plugin.load().__module__], "prepare", None)):
             ready(**spec.options)
     except (Exception, SystemExit) as error:
+        own = isinstance(spec, EnvironmentSpec) and not isinstance(error, ToolError)
+        if own:
+            return f"{where(spec.file, error)}: {one_line(error)}"
         return str(error) if isinstance(error, ToolError | RuntimeError) else one_line(error)
     return ""
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 
 import pytest
 from conftest import TINY
@@ -9,6 +10,7 @@ from conftest import TINY
 from reasoning_ext.check import check as check_all
 from reasoning_ext.check import tools
 from reasoning_ext.check.show import check_and_print, document
+from reasoning_ext.recipe import user_code
 from reasoning_ext.recipe.load import load_recipe
 
 EVAL = """\
@@ -98,9 +100,29 @@ def test_a_tool_that_cannot_begin_is_one_error_before_a_run(check):
         EVAL.replace("tools: [calculator, ./mine.py:lookup: {seconds: 2, memory_mb: 64}]", "environment: ./env.py:Env"),
         run=True,
     )
-    assert [(one.key, one.code, "no board" in one.text) for one in found.errors] == [
-        ("environment", "wrong_tool", True)
-    ]
+    [one] = found.errors
+    assert (one.key, one.code) == ("environment", "wrong_tool")
+    assert "env.py:5: OSError: no board" in one.text
+
+
+def test_an_environment_that_cannot_be_reset_with_the_first_row_is_an_error(check, tmp_path):
+    env = ENV.replace("self):", "self):\n        return\n", 1).replace('"""Begin."""', 'raise OSError("no piece")')
+    (tmp_path / "other.py").write_text(env)
+    found = check(
+        EVAL.replace("tools: [calculator, ./mine.py:lookup: {seconds: 2, memory_mb: 64}]", "environment: ./other.py:Env")
+    )
+    [one] = found.errors
+    assert (one.key, one.code) == ("environment", "wrong_tool")
+    assert "with the first row, reset failed: OSError: no piece" in one.text
+
+
+def test_a_file_that_hangs_where_it_is_imported_is_one_error_and_soon(check, tmp_path, monkeypatch):
+    monkeypatch.setattr(user_code, "IMPORT_SECONDS", 0.3)
+    (tmp_path / "mine.py").write_text("import time\ntime.sleep(1000)\n" + MINE)
+    [one] = check().errors
+    assert (one.key, one.code) == ("tools.1", "wrong_tool")
+    assert "mine.py:2: TimeoutError: still not imported after 0.3 s" in one.text
+    assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
 def test_bounds_that_do_not_hold_and_a_round_that_is_lost_are_errors(check, monkeypatch):

@@ -39,6 +39,21 @@ def test_the_best_passages_come_first_and_no_others(corpus):
         assert search(nothing, corpus=str(corpus)) == "nothing found"
 
 
+def test_a_torn_line_and_a_corpus_that_is_nowhere_are_told_with_their_name(tmp_path, monkeypatch):
+    import datasets
+
+    def unreachable(*given, **named):
+        raise ConnectionError("no hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    torn = tmp_path / "torn.jsonl"
+    torn.write_text('{"text": "a"}\n{"te')
+    with pytest.raises(ToolError, match=r"torn\.jsonl: line 2 is no JSON"):
+        prepare(str(torn))
+    with pytest.raises(ToolError, match=r"notes: there is no .*/notes, and as a data set of the hub: .*no hub"):
+        prepare(str(tmp_path / "notes"))
+
+
 def test_texts_and_folders_are_read_by_paragraphs_and_nothing_beside_them(tmp_path):
     (tmp_path / "secret.txt").write_text("the password is swordfish\n")
     folder = tmp_path / "notes"

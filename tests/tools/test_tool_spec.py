@@ -23,10 +23,37 @@ def recipe(tmp_path, write_recipe):
     (tmp_path / "no_text.jsonl").write_text('{"body": "a"}\n')
     (tmp_path / "no_json.jsonl").write_text("a b\n")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.bin").write_text("a b")
+    (tmp_path / "notes.txt").write_bytes(b"a\0b")
+    (tmp_path / "form.py").write_text(FORM)
     return lambda lines: load_recipe(write_recipe(EVAL + lines))
 
 
+FORM = '''\
+def by_place(x: str, /) -> str:
+    """Do it.
+
+    Args:
+        x: what.
+    """
+    return x
+
+
+def yields(x: str):
+    """Do it.
+
+    Args:
+        x: what.
+    """
+    yield x
+'''
+
 WRONG = {
+    "{calculator: {seconds: 1.0e+9}}": ("tools.0.calculator.seconds", "up to 86400"),
+    "{calculator: {memory_mb: 100000000000000000}}": ("tools.0.calculator.memory_mb", "up to 16777216"),
+    "./form.py:by_place": ("tools.0", "before `/`"), "./form.py:yields": ("tools.0", "one that returns"),
+    "{search: {corpus: ./notes.bin}}": ("tools.0.search.corpus", "a .jsonl file"),
+    "{search: {corpus: ./notes.txt}}": ("tools.0.search.corpus", "no text"),
     "calculater": ("tools.0.calculater", "calculator"), "{calculator: 3}": ("tools.0", "search: {"),
     "3": ("tools.0", "search: {"),
     "{calculator: {secnds: 1}}": ("tools.0.calculator.secnds", "the nearest is seconds"),

@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from reasoning_ext.errors import KeyProblem
+from reasoning_ext.errors import KeyProblem, one_line
 from reasoning_ext.tools.library import ToolError
 
 ENDINGS = (".txt", ".md")
@@ -50,7 +50,10 @@ def search(
 
 def prepare(corpus: str, by: str = "bm25", model: str = MODEL, **options: Any) -> None:
     """Build the index if there is none; ToolError for a corpus without text."""
-    _index(corpus, by, model)
+    try:
+        _index(corpus, by, model)
+    except ToolError as error:
+        raise ToolError(f"{corpus}: {error}") from error
 
 
 def check(folder: Path, options: dict[str, Any]) -> None:
@@ -68,10 +71,12 @@ def check(folder: Path, options: dict[str, Any]) -> None:
         raise KeyProblem("k", f"found {options['k']}", "1 or more")
     place = folder / Path(corpus).expanduser()
     is_path = corpus.count("/") > 1 or corpus.startswith((".", "/", "~")) or place.suffix in (*ENDINGS, ".jsonl")
+    if place.exists() and not place.is_dir() and place.suffix not in (*ENDINGS, ".jsonl"):
+        raise KeyProblem("corpus", f"found {corpus}", CORPORA)
     if is_path and not place.exists():
         raise KeyProblem("corpus", f"found {corpus}, which is not there; looked for {place}", CORPORA)
     try:
-        if place.exists() and next(_passages(place), None) is None:
+        if place.exists() and ((first := next(_passages(place), None)) is None or "\0" in first):
             raise KeyProblem("corpus", f"found {corpus}, which holds no text", CORPORA)
     except (ToolError, OSError) as error:
         raise KeyProblem("corpus", f"found {corpus}: {error}", CORPORA) from error
@@ -122,7 +127,10 @@ def _index(corpus: str, by: str, model: str) -> _Index:
     if not place.exists():
         import datasets
 
-        rows = datasets.load_dataset(corpus, split="train")
+        try:
+            rows = datasets.load_dataset(corpus, split="train")
+        except Exception as error:
+            raise ToolError(f"there is no {place}, and as a data set of the hub: {one_line(error)}") from error
         place = _home() / corpus.replace("/", "--")
     told = (_FORMAT, by, model if by == "embedding" else "", "" if rows is None else rows._fingerprint)
     name = f"{place.name}.index-{_digest(place if rows is None else None, told)}"
