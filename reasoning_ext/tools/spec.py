@@ -35,7 +35,10 @@ from reasoning_ext.tools.facade import Told, facade, methods_of
 SEARCH_MEMORY_MB = 4096  # what torch reserves counts too
 MOST_SECONDS, MOST_MB = 86_400, 1 << 24  # a day, and 16 TiB: more fits no timer and no address
 BOUNDS: dict[str, tuple[Callable[[Any], bool], str]] = {  # the options that every tool has
-    "seconds": (lambda value: _is_number(value) and 0 < value <= MOST_SECONDS, f"a number above 0, up to {MOST_SECONDS}"),
+    "seconds": (
+        lambda value: _is_number(value) and 0 < value <= MOST_SECONDS,
+        f"a number above 0, up to {MOST_SECONDS}",
+    ),
     "memory_mb": (
         lambda value: type(value) is int and 0 <= value <= MOST_MB,
         f"a whole number up to {MOST_MB}; 0 for no limit",

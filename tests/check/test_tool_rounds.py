@@ -108,10 +108,7 @@ def test_a_tool_that_cannot_begin_is_one_error_before_a_run(check):
 def test_an_environment_that_cannot_be_reset_with_the_first_row_is_an_error(check, tmp_path):
     env = ENV.replace("self):", "self):\n        return\n", 1).replace('"""Begin."""', 'raise OSError("no piece")')
     (tmp_path / "other.py").write_text(env)
-    found = check(
-        EVAL.replace("tools: [calculator, ./mine.py:lookup: {seconds: 2, memory_mb: 64}]", "environment: ./other.py:Env")
-    )
-    [one] = found.errors
+    [one] = check(EVAL[: EVAL.index("tools:")] + "environment: ./other.py:Env\n").errors
     assert (one.key, one.code) == ("environment", "wrong_tool")
     assert "with the first row, reset failed: OSError: no piece" in one.text
 
