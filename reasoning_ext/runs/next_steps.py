@@ -46,7 +46,9 @@ def health_of(run: read.Run) -> Health | None:
     return Health(run, health.alarms(rows, recipe), health.thresholds(recipe))
 
 
-def healths_by_recipe(groups: Iterable[tuple[str, Sequence[read.Run]]], healths: Mapping[read.Run, Health]) -> list[Said]:
+def healths_by_recipe(
+    groups: Iterable[tuple[str, Sequence[read.Run]]], healths: Mapping[read.Run, Health]
+) -> list[Said]:
     """Say a rule that holds of several runs of a recipe once, with the seeds; `groups` are labels and runs of recipes."""
     found = dict[read.Run, Said]()
     for label, group in groups:

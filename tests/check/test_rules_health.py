@@ -88,7 +88,13 @@ def test_each_rule_is_listed_with_threshold_meaning_and_source_and_known_to_edit
     assert yaml.safe_load(yaml.safe_dump({"cut_off": "off"})) == {"cut_off": "off"}
 
 
-@pytest.mark.parametrize(("more", "key"), [("audit: [./broken.py]", "audit.0"), ("eval_problems: {reward_funcs: [./broken.py]}", "eval_problems.reward_funcs.0")])
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("audit: [./broken.py]", "audit.0"),
+        ("eval_problems: {reward_funcs: [./broken.py]}", "eval_problems.reward_funcs.0"),
+    ],
+)
 def test_code_that_cannot_be_imported_is_said_before_a_run_at_its_own_key(more, key, rows_file, write_recipe):
     path = write_recipe(GRPO + more + "\n")
     (path.parent / "broken.py").write_text('raise ValueError("boom")\n')
