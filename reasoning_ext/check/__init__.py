@@ -20,6 +20,8 @@ from reasoning_ext.check.lineage import adapter_without_peft, forgotten, overlap
 from reasoning_ext.check.memory.check import MemoryOptions, cost_line, find_device, report_memory
 from reasoning_ext.check.named_inputs import unusable_data_set
 from reasoning_ext.check.rows import inspect, tokenizer_source
+from reasoning_ext.check.rules_health import wrong_audit
+from reasoning_ext.check.rules_held_out import wrong_eval_problems
 from reasoning_ext.check.rules_tools import wrong_tool
 from reasoning_ext.check.trainer import trainer_findings
 from reasoning_ext.data.columns import too_few
@@ -97,7 +99,8 @@ def _read_code(checked: Checked, made: list[Recipe], run: bool, announce: Callab
         announce(checked)
     if any(spec.plugin.unread for spec in checked.specs):
         parse(checked)
-    checked.add(broken_rules(checked.recipe, [wrong_tool]))
+    checked.add(broken_rules(checked.recipe, [wrong_tool, wrong_eval_problems]))
+    checked.add(broken_rules(checked.recipe, [wrong_audit], checked.specs))
     if checked.code:
         checked.add(broken_rules(checked.recipe, [unusable_data_set], {path.resolve() for path in outputs(made)}, run))
 

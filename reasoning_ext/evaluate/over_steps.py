@@ -14,7 +14,7 @@ from reasoning_ext.evaluate.metrics import interval
 from reasoning_ext.evaluate.replay import read_completions
 from reasoning_ext.evaluate.thoughts import thoughts
 from reasoning_ext.runs.folder import RECIPE
-from reasoning_ext.runs.outcomes import deciding
+from reasoning_ext.runs.values import deciding
 from reasoning_ext.runs.stored import evenly
 from reasoning_ext.runs.weights import weights_of
 

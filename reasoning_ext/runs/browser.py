@@ -14,11 +14,11 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from reasoning_ext.runs import traces
-from reasoning_ext.runs.outcomes import deciding, is_plain, is_right
+from reasoning_ext.runs.outcomes import is_plain, is_right
 from reasoning_ext.runs.read import GREEDY, MOST_SAMPLES, Rows, Run
 from reasoning_ext.runs.stored import evenly
 from reasoning_ext.runs.texts import LONGEST, shortened, split_text, text
-from reasoning_ext.runs.values import is_number
+from reasoning_ext.runs.values import deciding, is_number
 from reasoning_ext.runs.weights import rewards_of, totals
 from reasoning_ext.shown import visible
 

@@ -14,6 +14,7 @@ from statistics import fmean
 from typing import Any
 
 from reasoning_ext.runs.past import Of, Past, Row, number
+from reasoning_ext.runs.values import deciding
 
 FLAT, CUT_OFF, LENGTH = "frac_reward_zero_std", "completions/clipped_ratio", "completions/mean_length"
 CALLS, FAILURES = "tools/call_frequency", "tools/failure_frequency"  # TRL's: calls a completion, the share that raised
@@ -82,11 +83,11 @@ def flat_groups(past: Past, threshold: float) -> float | None:
 
 
 def none_right(past: Past, steps: float) -> float | None:
-    """The first reward has been 0 for so many steps, and in some group others differ."""
+    """The first reward that is not about manner alone has been 0 for so many steps, and in some group others differ."""
     rows = (past.rows[i] for i in range(past.end - 1, -1, -1))
     named = (key for row in rows for key in row if key.startswith("rewards/") and key.endswith("/mean"))
-    judge = next(named, "") if FLAT in past.now or past.over else ""
-    values = past.last(judge, steps) if judge else []
+    judge = deciding(key[8:-5] for key in named) if FLAT in past.now or past.over else ""
+    values = past.last(f"rewards/{judge}/mean", steps) if judge else []
     differ = any(share < 1 for share in past.last(_share_of_flat, steps))
     return 0.0 if values and not any(values) and differ else None
 

@@ -1,6 +1,6 @@
 """Is it healthy, and what to do next: the rules that hold of a training, and what its files ask to be mended."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from reasoning_ext.recipe.keys import TRAINED
@@ -20,6 +20,15 @@ class Health(NamedTuple):
     rules: dict[health.Rule, float]
 
 
+class Said(NamedTuple):
+    """What is said of a recipe's health at once: each rule that holds, with the alarm of each run where it does."""
+
+    name: str
+    runs: int
+    rules: int
+    alarms: dict[health.Rule, dict[str, health.Alarm]]
+
+
 class Advice(NamedTuple):
     """What to do about some runs: `do` the thing, because of `why`."""
 
@@ -35,6 +44,24 @@ def health_of(run: read.Run) -> Health | None:
     rows = [{key: value for key, value in row.items() if _plain(value)} for row in run.metrics]
     recipe = _recipe_of(run)
     return Health(run, health.alarms(rows, recipe), health.thresholds(recipe))
+
+
+def healths_by_recipe(
+    groups: Iterable[tuple[str, Sequence[read.Run]]], healths: Mapping[read.Run, Health]
+) -> list[Said]:
+    """Say a rule that holds of several runs of a recipe once, with the seeds; `groups` are labels and runs of recipes."""
+    found = dict[read.Run, Said]()
+    for label, group in groups:
+        names = [run.path.resolve().name for run in group]
+        names = names if len({*names}) == len(names) else [run.name for run in group]
+        alarms: dict[health.Rule, dict[str, health.Alarm]] = {}
+        known = [(name, healths[run]) for name, run in zip(names, group, strict=True) if run in healths]
+        for name, one in known:
+            for alarm in one.alarms:
+                alarms.setdefault(alarm.rule, {})[name] = alarm
+        if known:
+            found[known[0][1].run] = Said(label, len(known), len(known[0][1].rules), alarms)
+    return [found[run] for run in healths if run in found]
 
 
 def _recipe_of(run: read.Run) -> dict[str, Any]:

@@ -14,19 +14,12 @@ from reasoning_ext.runs.values import is_number
 Rows = list[dict[str, Any]]
 STRATEGIES = "strategies.jsonl"
 PLAIN = ("greedy", "pass@1")  # figures of answers.jsonl; those of strategies.jsonl have the strategies' names
-# rewards that say nothing of whether an answer is right; of a training's others the first that applies says it
-OF_MANNER = ("step_check", "think_format", "length_penalty", "language")
 Outcomes = dict[str, dict[int, float]]  # {model: {problem: between 0 and 1}}
 
 
 def is_plain(row: Mapping[str, Any]) -> bool:
     """Tell whether an answer was drawn without a strategy's help, and is there, to a problem that has a number."""
     return not row.get("way") and "completion" in row and isinstance(row.get("prompt_index", 0), int)
-
-
-def deciding(names: Iterable[str]) -> str:
-    """Return which of a training's rewards says what is right, or ""."""
-    return next((name for name in names if name not in OF_MANNER), "")
 
 
 def is_right(row: Mapping[str, Any], decides: str | None = None) -> bool | None:

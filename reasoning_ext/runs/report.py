@@ -25,7 +25,7 @@ from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS, damage, seed_runs
-from reasoning_ext.runs.next_steps import health_of, next_steps
+from reasoning_ext.runs.next_steps import health_of, healths_by_recipe, next_steps
 from reasoning_ext.runs.outcomes import PLAIN, best_checkpoints, outcomes
 from reasoning_ext.runs.paired import p_text
 from reasoning_ext.runs.panels import Panel, stage_of
@@ -140,7 +140,7 @@ def _verdict(runs: list[read.Run]) -> dict[str, Any]:
         "made": made,
         "verdicts": told,
         "measured": measured,
-        "healths": [*healths.values()],
+        "healths": healths_by_recipe([arm for group in recipes.values() for arm in group], healths),
         "next_steps": next_steps(runs, healths.values(), told, alone),
         "stages": stages,
     }

@@ -1,7 +1,11 @@
 """Figures of a stored run: whether they are numbers, which a damaged file may not have, and how they are written."""
 
 import sys
+from collections.abc import Iterable
 from typing import Any, TypeGuard
+
+# rewards that say nothing of whether an answer is right; of a training's others the first that applies says it
+OF_MANNER = ("step_check", "think_format", "length_penalty", "language")
 
 
 def is_number(value: Any) -> TypeGuard[float]:
@@ -19,3 +23,8 @@ def cell(value: Any) -> str:
     if is_interval(value):
         return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * share for share in value))
     return "" if value is None else f"{value:g}" if is_number(value) else str(value)
+
+
+def deciding(names: Iterable[str]) -> str:
+    """Return which of a training's rewards says what is right, or ""."""
+    return next((name for name in names if name not in OF_MANNER), "")

@@ -5,6 +5,7 @@ import json
 import pytest
 import yaml
 
+from reasoning_ext.check import check
 from reasoning_ext.check.keys import check_recipe
 from reasoning_ext.check.named_inputs import named_code
 from reasoning_ext.check.rows import inspect
@@ -85,3 +86,19 @@ def test_each_rule_is_listed_with_threshold_meaning_and_source_and_known_to_edit
     definition = recipe_schema()["definitions"]["health"]["anyOf"][0]
     assert [*definition["properties"]] == [rule.name for rule in RULES] and json.dumps(definition)
     assert yaml.safe_load(yaml.safe_dump({"cut_off": "off"})) == {"cut_off": "off"}
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("audit: [./broken.py]", "audit.0"),
+        ("eval_problems: {reward_funcs: [./broken.py]}", "eval_problems.reward_funcs.0"),
+    ],
+)
+def test_code_that_cannot_be_imported_is_said_before_a_run_at_its_own_key(more, key, rows_file, write_recipe):
+    path = write_recipe(GRPO + more + "\n")
+    (path.parent / "broken.py").write_text('raise ValueError("boom")\n')
+    for run in (False, True):
+        [checked] = check([load_recipe(path)], run=run, offline=True)
+        said = [(problem.key, problem.line) for problem in checked.errors if "ValueError: boom" in problem.found]
+        assert said == [(f"{key}../broken.py", GRPO.count("\n") + 1)]

@@ -136,6 +136,17 @@ def test_a_fault_is_told_of_within_20_steps_and_nothing_else(name):
     assert found.keys() - BESIDE.get(name, set()) == {name}
 
 
+def test_a_reward_for_manner_alone_does_not_say_what_is_right():
+    form = {"rewards/think_format/mean": 0.0, "rewards/step_check/mean": 0.0}
+
+    def first(row):
+        return {"step": row["step"], **form} | {key: value for key, value in row.items() if key not in form}
+
+    for fault, found in ((lambda step: {}, []), (lambda step: {"rewards/math_answer/mean": 0.0}, ["none_right"])):
+        rows = [first(row) if "reward" in row else row for row in grpo(40, 0, fault)]
+        assert [alarm.rule.name for alarm in alarms(rows, {"stage": "grpo"})] == found
+
+
 def test_there_is_a_case_of_each_rule():
     assert [rule.name for rule in RULES] == [*CASES]
 
