@@ -7,6 +7,7 @@ docs/reading_a_run.md says how often it names the step that the answer rests on.
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,7 +52,7 @@ def attention(prober: Prober, prompt: Messages, thought: Thought) -> list[list[f
     if not layers or layers[0] is None:
         raise ValueError("the model tells no attention")
     seen_NL = torch.stack([layer[0, :, len(head) - 1 : -1].float().mean((0, 1)) for layer in layers])
-    shares_SN = torch.stack([seen_NL[:, a:b].sum(-1) for a, b in zip(ends, ends[1:], strict=False)])
+    shares_SN = torch.stack([seen_NL[:, a:b].sum(-1) for a, b in itertools.pairwise(ends)])
     return (shares_SN / shares_SN.sum(0).clamp(min=1e-12)).tolist()
 
 
