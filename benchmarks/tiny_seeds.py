@@ -117,9 +117,9 @@ def finish(name: str, command: str, rows: list[dict], misses: Callable[[dict], l
     """Write the result file, say which seeds miss what is promised, and return the exit code: 1 where one does."""
     result = {"date": time.strftime("%Y-%m-%d"), "command": command, "versions": versions(), **more, "rows": rows}
     write_whole(ROOT / "benchmarks" / "results" / f"{name}.json", json.dumps(result, indent=1) + "\n")
-    missed = {row["seed"]: misses(row) for row in rows if misses(row)}
-    for seed, what in missed.items():
-        print(f"seed {seed} misses: {'; '.join(what)}")
+    missed = {row.get("seed", row.get("measure")): misses(row) for row in rows if misses(row)}
+    for one, what in missed.items():
+        print(f"{one} misses: {'; '.join(what)}")
     return int(bool(missed))
 
 

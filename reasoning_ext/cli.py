@@ -38,7 +38,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
-    if context.invoked_subcommand in ("init", "score", "ask", "export", "import-gguf"):
+    if context.invoked_subcommand in ("init", "score", "ask", "explain", "export", "import-gguf"):
         from reasoning_ext.check.network import settle
 
         settle([])
@@ -74,7 +74,7 @@ def run(recipes: RECIPES) -> None:
     """Run recipes in order; skip what is done, go on where cut off."""
     from reasoning_ext.check.network import settle
     from reasoning_ext.check.seeds import split_seeds
-    from reasoning_ext.recipe.load import load_recipes
+    from reasoning_ext.recipe.load import load_recipes, split_overrides
 
     arguments, seeds = split_seeds(recipes)
     loaded = load_recipes(*split_overrides(arguments))
@@ -98,7 +98,7 @@ def check(
     from reasoning_ext.check.network import settle
     from reasoning_ext.check.seeds import by_seed, split_seeds
     from reasoning_ext.errors import Problem
-    from reasoning_ext.recipe.load import load_recipes
+    from reasoning_ext.recipe.load import load_recipes, split_overrides
     from reasoning_ext.recipe.user_code import NO_CODE
 
     if no_code:
@@ -226,6 +226,26 @@ def ask(
 
 
 @app.command()
+def explain(
+    model: Annotated[str, typer.Argument(help="A run's folder, a folder with weights, or a hub name.")],
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The HTML file; default: explained.html here.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document instead.")] = False,
+    completion: Annotated[
+        str | None, typer.Option(help="Explain this completion, <think>...</think>answer; default: the greedy one.")
+    ] = None,
+    max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion, at most.")] = 2048,
+    system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
+) -> None:
+    """Tell what each step of a thought does for its answer."""
+    from reasoning_ext.evaluate.explain import explain_and_print
+
+    explain_and_print(model, question, completion, output, as_json, max_completion_length, system_prompt)
+
+
+@app.command()
 def export(
     run: Annotated[Path, typer.Argument(help="The folder of a finished sft, grpo or dpo run.")],
     to: Annotated[str, typer.Option(help="merged-16bit, adapter, gguf or hub.")] = "merged-16bit",
@@ -258,25 +278,6 @@ def import_gguf(
     from reasoning_ext.export.from_gguf import import_gguf
 
     import_gguf(file, folder)
-
-
-def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
-    """Split what stands behind a command into recipes and `--key value` or `--key=value` overrides."""
-    paths, overrides, rest = list[str](), dict[str, str](), iter(arguments)
-    for argument in rest:
-        if not argument.startswith("--"):
-            paths.append(argument)
-            continue
-        key, equals, value = argument[2:].partition("=")
-        key, value = key.replace("-", "_"), value if equals else next(rest, "")
-        if not equals and (not value or value.startswith("--")):
-            raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
-        if key in overrides:
-            raise UserError(f"--{key}: found twice, allowed: once")
-        overrides[key] = value
-    if not paths:
-        raise UserError("found no recipe, allowed: one or more YAML files or folders, then --key value")
-    return paths, overrides
 
 
 def main() -> None:

@@ -62,13 +62,10 @@ def ask_and_print(
     """
     _refuse_contradictions(settings)
     for text in (question or "", system_prompt or ""):
-        _refuse_bytes(text)
-    logging.disable(logging.WARNING)  # which nobody who asks can act on
-    warnings.simplefilter("ignore")
+        refuse_bytes(text)
+    hush()
     from rich.console import Console
-    from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
     settings = replace(settings, logprobs=choice.logprobs)
     console = Console(highlight=False, soft_wrap=True, emoji=False)
     with ExitStack() as stack:
@@ -76,13 +73,23 @@ def ask_and_print(
         for talk in talks:
             stack.callback(talk.close)
         for each in [question] if question is not None else questions():
-            _refuse_bytes(each)
+            refuse_bytes(each)
             ask_all(talks, each, console)
 
 
-def _refuse_bytes(text: str) -> None:
+def hush() -> None:
+    """Keep to themselves what libraries say while a model is loaded and asked, which nobody who asks can act on."""
+    logging.disable(logging.WARNING)
+    warnings.simplefilter("ignore")
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
+
+
+def refuse_bytes(text: str) -> None:
+    """Refuse, with a UserError, what was typed and is no text."""
     if re.search("[\ud800-\udfff]", text):  # as the system hands bytes on that are no text
-        raise UserError("ask: found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
+        raise UserError("found bytes that are no UTF-8 in the question or the system prompt, allowed: text")
 
 
 def _refuse_contradictions(settings: SamplingSettings) -> None:
@@ -130,7 +137,7 @@ class Conversation:
 
         from reasoning_ext.models.load import load_model
 
-        trained_with, options, recipe = _as_trained(model, settings.seed)
+        trained_with, options, recipe = as_trained(model, settings.seed)
         self.recipe = recipe if recipe and tools is None else asked_tools(tools or [])
         self.box = toolbox(self.recipe)
         if self.box:
@@ -258,7 +265,7 @@ def asked_tools(tools: Sequence[str]) -> Recipe:
     return Recipe(Path("--tools"), "sample", {"tools": entries}, stage_keys("sample"), {})
 
 
-def _as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions, Recipe | None]:
+def as_trained(model: str, seed: int) -> tuple[str | None, LoadOptions, Recipe | None]:
     """Return the system prompt that a model was trained with, how it is loaded, and the recipe of a run, which says both."""
     from reasoning_ext.models.loaded import LoadOptions
 

@@ -234,3 +234,22 @@ def expand(path: Path) -> list[Path]:
         return sorted(files, key=lambda f: (int(m.group()) if (m := re.match(r"\d+", f.name)) else 10**9, f.name))
     hint = "it should hold files such as 1_sft.yaml, 2_grpo.yaml"
     raise UserError(Problem(code="no_recipe", file=str(path), found="no recipe in this folder", hint=hint))
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
+    """Split what stands behind a command into recipes and `--key value` or `--key=value` overrides."""
+    paths, overrides, rest = list[str](), dict[str, str](), iter(arguments)
+    for argument in rest:
+        if not argument.startswith("--"):
+            paths.append(argument)
+            continue
+        key, equals, value = argument[2:].partition("=")
+        key, value = key.replace("-", "_"), value if equals else next(rest, "")
+        if not equals and (not value or value.startswith("--")):
+            raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
+        if key in overrides:
+            raise UserError(f"--{key}: found twice, allowed: once")
+        overrides[key] = value
+    if not paths:
+        raise UserError("found no recipe, allowed: one or more YAML files or folders, then --key value")
+    return paths, overrides

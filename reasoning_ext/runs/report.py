@@ -83,24 +83,29 @@ def save_curves(run: Path, output: Path) -> None:
 
 def render(runs: list[read.Run], labels: browser.Label = browser.no_labels, refresh: float | None = None) -> str:
     """Make the page of some runs that have been read."""
-    style, script = (_own(names) for names in (("report.css", "browser.css"), ("browser.js",)))
-    page = (
-        _environment()
-        .get_template(PAGE)
-        .render(
-            runs=runs,
-            style=Markup(style),
-            script=Markup(script),
-            policy=f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}",
-            refresh=refresh,
-            browser=browser.data(runs, labels),
-            seconds=sum(run.seconds or 0 for run in runs),
-            **_verdict(runs),
-            **_evaluations(runs),
-            **_samples(runs),
-        )
+    return page(
+        PAGE,
+        ("report.css", "browser.css"),
+        ("browser.js",),
+        runs=runs,
+        refresh=refresh,
+        browser=browser.data(runs, labels),
+        seconds=sum(run.seconds or 0 for run in runs),
+        **_verdict(runs),
+        **_evaluations(runs),
+        **_samples(runs),
     )
-    return visible(page)
+
+
+def page(template: str, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **values: Any) -> str:
+    """Return a page of our templates: one file under a policy that lets nothing run or load but our own styles and scripts.
+
+    A template has `style`, `script` and `policy` beside the values, and everything in it is escaped.
+    """
+    style, script = _own(styles), _own(scripts)
+    allowed = f"default-src 'none'; style-src {_hashed(style)}; script-src {_hashed(script)}"
+    own = {"style": Markup(style), "script": Markup(script), "policy": allowed}
+    return visible(_environment().get_template(template).render(**values, **own))
 
 
 def _own(names: tuple[str, ...]) -> str:

@@ -19,9 +19,9 @@ from copies import environment, small_copy
 from pages import PAGES, commands
 
 from reasoning_ext.check.seeds import split_seeds
-from reasoning_ext.cli import app, split_overrides
+from reasoning_ext.cli import app
 from reasoning_ext.errors import UserError
-from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.recipe.load import load_recipes, split_overrides
 
 PARSED = [  # what a command begins with, and why it is not run here
     (r"make ", "a target of the Makefile: demo and test are minutes long, and this is part of one"),

@@ -6,11 +6,10 @@ import pytest
 from conftest import TINY
 
 from reasoning_ext.check.keys import check_recipe
-from reasoning_ext.cli import split_overrides
 from reasoning_ext.errors import UserError
 from reasoning_ext.recipe.keys import RENAMED, STAGES
 from reasoning_ext.recipe.known_keys import stage_keys
-from reasoning_ext.recipe.load import load_recipe, load_recipes
+from reasoning_ext.recipe.load import load_recipe, load_recipes, split_overrides
 from reasoning_ext.scoring.spec import parse_rewards
 
 HEAD = "stage: sft\nmodel_name_or_path: recipes/tiny/model\ndataset_name: ./rows.jsonl\noutput_dir: runs/x\n"

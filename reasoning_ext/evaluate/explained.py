@@ -1,0 +1,148 @@
+"""What each step of a thought does for its answer: `explain` of one completion."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from importlib.util import find_spec
+from statistics import fmean
+from typing import Any
+
+from reasoning_ext import think
+from reasoning_ext.errors import one_line
+from reasoning_ext.evaluate.attributions import PERMUTATIONS, attention, attribution
+from reasoning_ext.evaluate.interventions import Messages, Prober, Thought, altered
+from reasoning_ext.evaluate.thoughts import labels
+from reasoning_ext.verifier import alike
+
+LITTLE, KNOWN = 0.05, 0.5  # a share of the answer's probability that is as good as none; one at which it is known
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step does for the answer.
+
+    Attributes:
+        text: the step.
+        necessity: share of the answer's probability that is lost where the step is altered and the others stay.
+        sufficiency: share of it that is there with this step alone.
+        answer_if_stopped: share of it that is there where the thought ends behind this step.
+        changes_answer: whether another answer comes out where the step is altered and what follows is drawn anew.
+        attention: share of the answer's attention on the steps, the mean over layers; None where the model tells none.
+        attention_by_layer: the same of each layer.
+        attribution: Shapley value in nats; None where captum is not installed.
+        flags: what strikes the eye, in words.
+    """
+
+    text: str
+    necessity: float
+    sufficiency: float
+    answer_if_stopped: float
+    changes_answer: bool
+    attention: float | None
+    attention_by_layer: list[float] | None
+    attribution: float | None
+    flags: list[str]
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A completion explained.
+
+    Attributes:
+        question, answer: as asked and given.
+        thought: its parts.
+        probability: of the answer behind the whole thought.
+        without_thought: share of it that is there behind an empty thought.
+        known_after: the number of steps behind which the answer is as good as known, and stays so; 0 is none.
+        steps: S of them.
+        flags: of the whole.
+        left_out: measures that could not be taken, and why.
+    """
+
+    question: str
+    answer: str
+    thought: Thought
+    probability: float
+    without_thought: float
+    known_after: int
+    steps: list[Step]
+    flags: list[str]
+    left_out: dict[str, str]
+
+
+def passes(thought: Thought) -> int:
+    """Return about how many passes over the whole text `explain` takes."""
+    return len(thought.steps) * (4 + PERMUTATIONS) + 3
+
+
+def explain(prober: Prober, prompt: Messages, thought: Thought) -> Explanation:
+    """Measure what each step of a completion's thought does for its answer.
+
+    Args:
+        prober: the model that gave it.
+        prompt: its messages.
+        thought: of the completion, as `interventions.read_thought` has it.
+    """
+    S, steps = len(thought.steps), thought.steps
+    changed = [altered(step) for step in steps]
+    variants = [steps, ()]
+    variants += [(*steps[:i], changed[i], *steps[i + 1 :]) for i in range(S)]
+    variants += [(step,) for step in steps]
+    variants += [steps[: i + 1] for i in range(S)]
+    target = prober.answer_ids(thought)
+    contexts = [prober.ids(prompt, thought.begun(variant)) for variant in variants]
+    whole, *others = prober.log_probabilities(contexts, target)
+    empty, *shares = (math.exp(min(0.0, one - whole)) for one in others)
+    without, alone, stopped = shares[:S], shares[S : 2 * S], shares[2 * S :]
+    left_out = dict[str, str]()
+    seen, given = _read(prober, prompt, thought, left_out)
+    moved = _moved(prober, prompt, thought, changed)
+    known = _known_after([empty, *stopped])
+    found = []
+    for i, text in enumerate(steps):
+        flags = ["decorative"] if 1 - without[i] < LITTLE and not moved[i] else []
+        flags += [f"answer was known at step {known} of {S}"] if known == i + 1 < S else []
+        layers, value = seen[i] if seen else None, given[i] if given else None
+        mean = fmean(layers) if layers else None
+        found.append(Step(text, 1 - without[i], alone[i], stopped[i], moved[i], mean, layers, value, flags))
+    question = str(prompt[-1]["content"])
+    completion = thought.begun(steps) + thought.answer
+    [said] = labels([{"completion": completion, "prompt": prompt}])
+    flags = ["answer contradicts the last step"] if said.get("answer follows") is False else []
+    flags += ["answer was known before the thought"] if known == 0 else []
+    return Explanation(question, thought.answer, thought, math.exp(whole), empty, known, found, flags, left_out)
+
+
+def _read(
+    prober: Prober, prompt: Messages, thought: Thought, left_out: dict[str, str]
+) -> tuple[list[list[float]] | None, list[float] | None]:
+    """Return attention and attributions; None, and why, for one that cannot be had."""
+    seen = given = None
+    try:
+        seen = attention(prober, prompt, thought)
+    except ValueError as error:
+        left_out["attention"] = one_line(error)
+    if find_spec("captum") is None:
+        left_out["attribution"] = "captum is not installed: pip install 'reasoning-ext[explain]'"
+    else:
+        given = attribution(prober, prompt, thought)
+    return seen, given
+
+
+def _moved(prober: Prober, prompt: Messages, thought: Thought, changed: list[str]) -> list[bool]:
+    """Tell of each step whether another answer comes out where it is altered and what follows is drawn anew."""
+    begun = [thought.begun((*thought.steps[:i], one), closed=False) for i, one in enumerate(changed)]
+    length = len(prober.ids(prompt, thought.begun(thought.steps))) + len(prober.answer_ids(thought))
+    texts = prober.go_on(prompt, begun, 2 * (length - len(prober.ids(prompt, ""))))
+    said: list[Any] = [think.answer(thought.begun(thought.steps) + thought.answer), *map(think.answer, texts)]
+    groups: list[Any] = list(alike(said))
+    if groups[0] is None:  # nothing that the verifier reads: equal texts
+        groups = [None if text is None else "".join(text.split()) for text in said]
+    return [group != groups[0] for group in groups[1:]]
+
+
+def _known_after(shares: list[float]) -> int:
+    """Return the fewest steps from which on the answer's share stays at `KNOWN` or above."""
+    late = [i for i, share in enumerate(shares) if share < KNOWN]
+    return late[-1] + 1 if late else 0
