@@ -13,7 +13,6 @@ than 95 % of the problems, or gives a filler more than a twentieth of what the l
 import argparse
 import sys
 import time
-from pathlib import Path
 from statistics import fmean
 from typing import Any
 
@@ -74,12 +73,22 @@ def main() -> int:
     given = parser.parse_args()
     loaded = load_model(given.model, ModelConfig(dtype="auto"), LoadOptions(trainable=False))
     prober = Prober(loaded, SamplingSettings(64, 0.0))
-    rows = load_rows("./last_digit.py", ROOT / "recipes/tiny", "test", gen_kwargs={"num_rows": 3 * given.problems, "num_steps": STEPS})
+    rows = load_rows(
+        "./last_digit.py",
+        ROOT / "recipes/tiny",
+        "test",
+        gen_kwargs={"num_rows": 3 * given.problems, "num_steps": STEPS},
+    )
     found, started = list[tuple[Explanation, Explanation, int]](), time.perf_counter()
     for number, row in enumerate(rows):
         [text] = prober.go_on(row["prompt"], [""])
         thought = read_thought(text)
-        if thought and len(thought.steps) == STEPS and think.answer(text) == row["answer"] and len(found) < given.problems:
+        if (
+            thought
+            and len(thought.steps) == STEPS
+            and think.answer(text) == row["answer"]
+            and len(found) < given.problems
+        ):
             place = 1 + number % (STEPS - 1)
             both = [explain(prober, row["prompt"], one) for one in (thought, with_filler(thought, place))]
             found.append((both[0], both[1], place))

@@ -63,7 +63,7 @@ def _common(longer: Sequence[int], shorter: Sequence[int]) -> int:
 
 
 def attribution(prober: Prober, prompt: Messages, thought: Thought, seed: int = 0) -> list[float]:
-    """Return each step's Shapley value for the answer's log-probability, by captum, a step that is left out being absent.
+    """Return each step's Shapley value for the answer's log-probability, by captum, which leaves steps out.
 
     S numbers, in nats, which sum to what the whole thought adds to an empty one.
     """

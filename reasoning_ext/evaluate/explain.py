@@ -111,12 +111,13 @@ def print_steps(one: Explanation) -> None:
     """Print a line a step."""
     from reasoning_ext.shown import print_rows
 
-    rows = [
-        [" ".join(step.text.split())[:60], *(_share(value) for value in (step.necessity, step.sufficiency)),
-         _share(step.answer_if_stopped), "yes" if step.changes_answer else "no", _share(step.attention),
-         "" if step.attribution is None else f"{step.attribution:.2f}", ", ".join(step.flags)]
-        for step in one.steps
-    ]  # fmt: skip
+    rows = []
+    for step in one.steps:
+        shares = (step.necessity, step.sufficiency, step.answer_if_stopped, step.attention)
+        *tried, seen = ("" if value is None else f"{value:.3f}" for value in shares)
+        value = "" if step.attribution is None else f"{step.attribution:.2f}"
+        changes, flags = "yes" if step.changes_answer else "no", ", ".join(step.flags)
+        rows.append([" ".join(step.text.split())[:60], *tried, changes, seen, value, flags])
     head = ["step", "necessity", "sufficiency", "if stopped", "changes answer", "attention", "attribution", ""]
     said = " ".join(one.answer.split())[:40]
     print_rows(
@@ -126,7 +127,3 @@ def print_steps(one: Explanation) -> None:
     )
     for line in [*one.flags, *(f"no {name}: {why}" for name, why in one.left_out.items())]:
         print(f"explain  {line}")
-
-
-def _share(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -75,7 +75,7 @@ def read_thought(completion: str) -> Thought | None:
 
 
 def split_steps(thought: str) -> list[str]:
-    r"""Split a thought into its lines, or where it is one line into what full stops and semicolons end; nothing is lost.
+    r"""Split a thought into its lines, or one line into what full stops and semicolons end; nothing is lost.
 
     >>> split_steps("3+4 = 7\n\n7*2 = 14\n"), split_steps("First 3.5. Then I double it: 7.")
     (['3+4 = 7\n\n', '7*2 = 14\n'], ['First 3.5. ', 'Then I double it: 7.'])

@@ -14,8 +14,8 @@ from reasoning_ext.evaluate.metrics import interval
 from reasoning_ext.evaluate.replay import read_completions
 from reasoning_ext.evaluate.thoughts import thoughts
 from reasoning_ext.runs.folder import RECIPE
-from reasoning_ext.runs.values import deciding
 from reasoning_ext.runs.stored import evenly
+from reasoning_ext.runs.values import deciding
 from reasoning_ext.runs.weights import weights_of
 
 PERIODS, TABLES = 8, 5  # of a training, and tables of completions read of each

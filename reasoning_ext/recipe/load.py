@@ -238,9 +238,11 @@ def expand(path: Path) -> list[Path]:
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
     """Split what stands behind a command into recipes and `--key value` or `--key=value` overrides."""
-    paths, overrides, rest = list[str](), dict[str, str](), iter(arguments)
+    paths, overrides, rest, said = list[str](), dict[str, str](), iter(arguments), ""
     for argument in rest:
         if not argument.startswith("--"):
+            if said and not argument.endswith(".yaml") and not Path(argument).exists():
+                raise UserError(f"{said} {argument}, where {argument} is no recipe, allowed: one value, or '[1, 2]'")
             paths.append(argument)
             continue
         key, equals, value = argument[2:].partition("=")
@@ -249,7 +251,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], dict[str, str]]:
             raise UserError(f"--{key}: found no value, allowed: --{key} VALUE or --{key}=VALUE")
         if key in overrides:
             raise UserError(f"--{key}: found twice, allowed: once")
-        overrides[key] = value
+        overrides[key], said = value, f"--{key}: found {value}"
     if not paths:
         raise UserError("found no recipe, allowed: one or more YAML files or folders, then --key value")
     return paths, overrides

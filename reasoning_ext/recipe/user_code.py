@@ -59,7 +59,7 @@ def import_file(path: Path) -> Any:
 
 @contextlib.contextmanager
 def _in_time(path: Path) -> Iterator[None]:
-    """Raise TimeoutError where an import takes too long, and at once when it is tried again; not beside another timer."""
+    """Raise TimeoutError where an import takes too long, and at once when tried again; not beside another timer."""
 
     def stop(signum: int, frame: Any) -> None:
         _late.add(path)

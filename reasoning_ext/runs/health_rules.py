@@ -61,7 +61,7 @@ RULES: tuple[Rule, ...] = (
         10,
         "",
         MEASURED,
-        "the reward that says what is right was 0 for all completions while others differ: form is learnt, and no answers",
+        "the reward that says what is right was 0 for all while others differ: form is learnt, and no answers",
         "see completions/; use easier problems, or a model that solves some of them",
         signs.none_right,
     ),

@@ -49,7 +49,7 @@ def health_of(run: read.Run) -> Health | None:
 def healths_by_recipe(
     groups: Iterable[tuple[str, Sequence[read.Run]]], healths: Mapping[read.Run, Health]
 ) -> list[Said]:
-    """Say a rule that holds of several runs of a recipe once, with the seeds; `groups` are labels and runs of recipes."""
+    """Say a rule that holds of several runs of a recipe once; `groups` are labels and runs of recipes."""
     found = dict[read.Run, Said]()
     for label, group in groups:
         names = [run.path.resolve().name for run in group]

@@ -98,7 +98,7 @@ def render(runs: list[read.Run], labels: browser.Label = browser.no_labels, refr
 
 
 def page(template: str, styles: tuple[str, ...], scripts: tuple[str, ...] = (), **values: Any) -> str:
-    """Return a page of our templates: one file under a policy that lets nothing run or load but our own styles and scripts.
+    """Return a page of our templates, under a policy that lets nothing run or load but our own styles and scripts.
 
     A template has `style`, `script` and `policy` beside the values, and everything in it is escaped.
     """

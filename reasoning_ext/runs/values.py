@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 # rewards that say nothing of whether an answer is right; of a training's others the first that applies says it
-OF_MANNER = ("step_check", "think_format", "length_penalty", "language")
+OF_MANNER = ("step_check", "think_format", "length_penalty", "language", "tool_use")
 
 
 def is_number(value: Any) -> TypeGuard[float]:

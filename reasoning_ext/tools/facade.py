@@ -92,7 +92,7 @@ def facade(name: str, function: Callable[..., Any], options: Collection[str] | N
 
 
 def _refuse_form(name: str, function: Callable[..., Any], whole: inspect.Signature) -> None:
-    """Refuse a function whose every call would fail: arguments come by name, and what yields returns nothing that is text."""
+    """Refuse a function whose every call would fail: arguments come by name, and what yields returns no text."""
     by_place = [p.name for p in whole.parameters.values() if p.kind is p.POSITIONAL_ONLY]
     if by_place:
         found = f"{name}: found {by_place[0]} before `/`, and arguments are given by name"

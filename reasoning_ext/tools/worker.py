@@ -39,8 +39,7 @@ def prepare(spec: Spec) -> str:
         elif spec.is_ours and (ready := getattr(sys.modules[spec.plugin.load().__module__], "prepare", None)):
             ready(**spec.options)
     except (Exception, SystemExit) as error:
-        own = isinstance(spec, EnvironmentSpec) and not isinstance(error, ToolError)
-        if own:
+        if isinstance(spec, EnvironmentSpec) and not isinstance(error, ToolError):
             return f"{where(spec.file, error)}: {one_line(error)}"
         return str(error) if isinstance(error, ToolError | RuntimeError) else one_line(error)
     return ""

@@ -114,7 +114,10 @@ def test_dashes_are_underscores(tmp_path):
         load_recipe(write(tmp_path, HEAD + "learning-rate: 1e-5\nlearning_rate: 1e-5\n"))
 
 
-@pytest.mark.parametrize("arguments", [["r.yaml", "--seed"], ["r.yaml", "--seed", "1", "--seed=2"], ["--seed", "1"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["r.yaml", "--seed"], ["r.yaml", "--seed", "1", "--seed=2"], ["--seed", "1"], ["r.yaml", "--sedes", "0", "1"]],
+)
 def test_overrides_that_are_none(arguments, wording):
     with pytest.raises(UserError) as error:
         split_overrides(arguments)

@@ -131,7 +131,9 @@ def test_a_rule_that_holds_of_several_seeds_is_said_once_with_the_seeds(tmp_path
     seeds = [training(tmp_path, f"2_grpo/seed_{seed}", seed=seed) for seed in range(3)]
     page = Page(render([*seeds, training(tmp_path, "3_other", learning_rate=1.0)]))
     assert "2 health alarms" in page.text and page.text.count("1 of 2 rules") == 2
-    said = "kl_high at 3 of 3 seeds, seed_0 since step 7 (1.75), seed_1 since step 7 (1.75), seed_2 since step 7 (1.75): "
+    said = (
+        "kl_high at 3 of 3 seeds, seed_0 since step 7 (1.75), seed_1 since step 7 (1.75), seed_2 since step 7 (1.75): "
+    )
     assert page.text.count(said) == 1 and page.text.count("kl_high since step 7 (1.75): ") == 1
 
 
