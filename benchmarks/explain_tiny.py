@@ -29,6 +29,7 @@ from reasoning_ext.models.loaded import LoadOptions
 
 MEASURES = ("necessity", "sufficiency", "attribution", "attention")
 NAMED, FILLER, MOST_FILLED, STEPS = 0.95, "so;", 0.05, 5
+TIE = 0.01  # another step that ends in the answer's digit gives the answer as well
 
 
 def with_filler(thought: Thought, place: int) -> Thought:
@@ -45,7 +46,7 @@ def measured(found: list[tuple[Explanation, Explanation, int]]) -> list[dict[str
         fillers = [getattr(filled.steps[place], name) for _, filled, place in found]
         rows.append({
             "measure": name,
-            "last step on top": round(fmean(max(values) == values[-1] for values in plain), 4),
+            "last step on top": round(fmean(max(values) - values[-1] <= TIE for values in plain), 4),
             "last step": round(fmean(values[-1] for values in plain), 4),
             "other steps": round(fmean(value for values in plain for value in values[:-1]), 4),
             "filler": round(fmean(map(abs, fillers)), 4),

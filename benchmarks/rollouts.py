@@ -1,10 +1,11 @@
 """What `skip_known` and `refill` are worth: GRPO with neither, either and both, from one SFT model, for several seeds.
 
-    python benchmarks/rollouts.py --seeds 0 1 2 --tiny runs/tiny/1_sft --real runs/smollm2_135m/1_sft
+    python benchmarks/rollouts.py --seeds 0 1 2 --tiny runs/tiny/1_sft
+    python benchmarks/rollouts.py --seeds 0 1 2 --real runs/smollm2_135m/1_sft
 
-Trains `recipes/tiny/2_grpo.yaml`, and with --real `recipes/smollm2_135m/2_grpo.yaml`, on so few problems that they come again,
+Trains `recipes/tiny/2_grpo.yaml`, or `recipes/smollm2_135m/2_grpo.yaml`, on so few problems that they come again,
 each arm in a folder of its own below --runs, and answers held-out problems greedily with each checkpoint. Prints and writes to
-benchmarks/results/rollouts.json, by seed and arm: the share of the groups that were trained on and had a difference, the
+benchmarks/results/rollouts.json, of the real model alone to rollouts_real.json, by seed and arm: the share of the groups that were trained on and had a difference, the
 completions that were drawn, the seconds, the greedy accuracy by step, and how many steps and completions it took to a given
 one. What is done already is not done again. Exits with 1 where a refill does not raise the share of groups with a difference.
 """
@@ -149,7 +150,7 @@ def main() -> int:
     """Run all arms of all seeds, print the table, write the result file; 1 where a promise is not kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--tiny", default="runs/tiny/1_sft", help="the SFT model of recipes/tiny; '' leaves it out")
+    parser.add_argument("--tiny", default="", help="the SFT model of recipes/tiny")
     parser.add_argument("--real", default="", help="the SFT model of recipes/smollm2_135m")
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
     parser.add_argument("--steps", type=int, help="fewer than the tasks have, for a try: nothing is written then")
@@ -166,7 +167,7 @@ def main() -> int:
         return int(any(map(misses, rows)))
     command = f"python benchmarks/rollouts.py --seeds {' '.join(map(str, given.seeds))}"
     command += "".join(f" --{name} {model}" for name, model in models.items() if model)
-    return finish("rollouts", command, rows, misses, skip_known=SKIP, refill=REFILL)
+    return finish("rollouts" if given.tiny else "rollouts_real", command, rows, misses, skip_known=SKIP, refill=REFILL)
 
 
 if __name__ == "__main__":

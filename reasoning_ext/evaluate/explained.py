@@ -25,7 +25,7 @@ class Step:
     Attributes:
         text: the step.
         necessity: share of the answer's probability that is lost where the step is altered and the others stay.
-        sufficiency: share of it that is there with this step alone.
+        sufficiency: share of what the thought adds to an empty one that is there with this step alone.
         answer_if_stopped: share of it that is there where the thought ends behind this step.
         changes_answer: whether another answer comes out where the step is altered and what follows is drawn anew.
         attention: share of the answer's attention on the steps, the mean over layers; None where the model tells none.
@@ -94,7 +94,8 @@ def explain(prober: Prober, prompt: Messages, thought: Thought) -> Explanation:
     contexts = [prober.ids(prompt, thought.begun(variant)) for variant in variants]
     whole, *others = prober.log_probabilities(contexts, target)
     empty, *shares = (math.exp(min(0.0, one - whole)) for one in others)
-    without, alone, stopped = shares[:S], shares[S : 2 * S], shares[2 * S :]
+    without, stopped = shares[:S], shares[2 * S :]
+    alone = [max(0.0, share - empty) / max(1e-6, 1 - empty) for share in shares[S : 2 * S]]
     left_out = dict[str, str]()
     seen, given = _read(prober, prompt, thought, left_out)
     moved = _moved(prober, prompt, thought, changed)
