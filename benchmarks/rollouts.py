@@ -6,8 +6,9 @@
 Trains `recipes/tiny/2_grpo.yaml`, or `recipes/smollm2_135m/2_grpo.yaml`, on so few problems that they come again,
 each arm in a folder of its own below --runs, and answers held-out problems greedily with each checkpoint. Prints and writes to
 benchmarks/results/rollouts.json, of the real model alone to rollouts_real.json, by seed and arm: the share of the groups that
-were trained on and had a difference, the completions that were drawn, the seconds, the greedy accuracy by step, and how many steps and completions it took to a given
-one. What is done already is not done again. Exits with 1 where a refill does not raise the share of groups with a difference.
+were trained on and had a difference, the completions that were drawn, the seconds, the greedy accuracy by step, and how many
+steps and completions it took to a given one. What is done already is not done again. Exits with 1 where a refill does not raise
+the share of groups with a difference.
 """
 
 import argparse
