@@ -45,7 +45,10 @@ PARSED = [  # what a command begins with, and why it is not run here
     (r"python benchmarks/", "minutes to hours; the result files say what came out"),
 ]
 MINE = re.compile(r"my_recipe|my_problems")  # a reader's own, or what `init` writes on the page
-EXIT_CODES = {"reasoning-ext check recipes/tiny/1_sft.yaml examples/hacked_reward": 2}  # as the page says
+EXIT_CODES = {
+    "reasoning-ext check recipes/tiny/1_sft.yaml examples/hacked_reward": 2,  # as the page says
+    'reasoning-ext explain runs/tiny/2_grpo "5+6*2+3*4*1"': 2,  # a model of a few steps closes no thought
+}
 LISTED = commands()
 ALL = [one for i, one in enumerate(LISTED) if one.text not in {other.text for other in LISTED[:i]}]  # each once
 RUN = [
