@@ -210,8 +210,7 @@ class Conversation:
             )
         except ValueError as error:
             raise UserError(f"ask: {error}") from error
-        taken, config = count_tokens(self.loaded.tokenizer, text), self.loaded.model.config.get_text_config()
-        context = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        taken, context = count_tokens(self.loaded.tokenizer, text), self.loaded.context
         if taken >= context:
             what = "question" if self.messages[-1:] == [] or self.messages[-1]["role"] == "system" else "conversation"
             raise UserError(f"ask: found a {what} of {taken} tokens, allowed: fewer than the model's {context}")

@@ -27,8 +27,8 @@ from reasoning_ext.runs.paired import ALPHA, mcnemar
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.runs.tradeoff import curve_rows
 from reasoning_ext.scoring.metrics import Z, interval
+from reasoning_ext.scoring.votes import gives_same
 from reasoning_ext.shown import print_rows
-from reasoning_ext.verifier import alike
 
 LEVELS = ("hard", "middle", "easy")  # thirds of the problems, by their pass rates
 WORDS = re.compile(r"\s*(?:</?think>|(?:(?!</?think>)\S)+)")
@@ -237,13 +237,9 @@ def overthinking(one: Answered) -> float | None:
     """
     if not one.right[-1] or min(one.kept) == 1.0:
         return None
-    said = [think.answer(text) for text in one.texts]
-    groups: Sequence[Any] = alike(said)
-    if groups[-1] is None:  # nothing that the verifier reads: equal texts
-        groups = [None if text is None else "".join(text.split()) for text in said]
-    there = 1.0
-    for kept, group in sorted(zip(one.kept, groups, strict=True), key=lambda pair: -pair[0]):
-        if group != groups[-1]:
+    there, final = 1.0, gives_same(one.texts, one.texts[-1])
+    for kept, same in sorted(zip(one.kept, final, strict=True), key=lambda pair: -pair[0]):
+        if not same:
             break
         there = kept
     return 1.0 - there

@@ -73,7 +73,7 @@ def thought_of(prober: Prober, prompt: Messages, completion: str | None) -> Thou
         said = visible(" ".join(text.split())[:80])
         found = f"explain: found a completion without a closed thought and an answer behind it: {said!r}"
         raise UserError(f"{found}; ask something else, or allow more tokens with --max-completion-length")
-    length, most = len(prober.ids(prompt, thought.begun(thought.steps))), prober.context
+    length, most = len(prober.ids(prompt, thought.begun(thought.steps))), prober.loaded.context
     if length + len(prober.answer_ids(thought)) > most:
         raise UserError(f"explain: found {length} tokens before the answer, allowed: fewer than the model's {most}")
     return thought
@@ -120,10 +120,7 @@ def print_steps(one: Explanation) -> None:
         rows.append([" ".join(step.text.split())[:60], *tried, changes, seen, value, flags])
     head = ["step", "necessity", "sufficiency", "if stopped", "changes answer", "attention", "attribution", ""]
     said = " ".join(one.answer.split())[:40]
-    print_rows(
-        f"answer {said!r}: probability {one.probability:.3f}, behind no thought {one.without_thought:.3f} of it",
-        head,
-        rows,
-    )
+    title = f"answer {said!r}: probability {one.probability:.3f}, behind no thought {one.without_thought:.3f} of it"
+    print_rows(title, head, rows)
     for line in [*one.flags, *(f"no {name}: {why}" for name, why in one.left_out.items())]:
         print(f"explain  {line}")

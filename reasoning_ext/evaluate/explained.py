@@ -6,14 +6,12 @@ import math
 from dataclasses import dataclass
 from importlib.util import find_spec
 from statistics import fmean
-from typing import Any
 
-from reasoning_ext import think
 from reasoning_ext.errors import one_line
 from reasoning_ext.evaluate.attributions import PERMUTATIONS, attention, attribution
 from reasoning_ext.evaluate.interventions import Messages, Prober, Thought, altered
 from reasoning_ext.evaluate.thoughts import labels
-from reasoning_ext.verifier import alike
+from reasoning_ext.scoring.votes import gives_same
 
 LITTLE, KNOWN = 0.05, 0.5  # a share of the answer's probability that is as good as none; one at which it is known
 
@@ -136,11 +134,7 @@ def _moved(prober: Prober, prompt: Messages, thought: Thought, changed: list[str
     begun = [thought.begun((*thought.steps[:i], one), closed=False) for i, one in enumerate(changed)]
     length = len(prober.ids(prompt, thought.begun(thought.steps))) + len(prober.answer_ids(thought))
     texts = prober.go_on(prompt, begun, 2 * (length - len(prober.ids(prompt, ""))))
-    said: list[Any] = [think.answer(thought.begun(thought.steps) + thought.answer), *map(think.answer, texts)]
-    groups: list[Any] = list(alike(said))
-    if groups[0] is None:  # nothing that the verifier reads: equal texts
-        groups = [None if text is None else "".join(text.split()) for text in said]
-    return [group != groups[0] for group in groups[1:]]
+    return [not same for same in gives_same(texts, thought.begun(thought.steps) + thought.answer)]
 
 
 def _known_after(shares: list[float]) -> int:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 import re
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 
 from reasoning_ext import think
-from reasoning_ext.engines.base import Completion, SamplingSettings
+from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.evaluate.curve import closing_of
 from reasoning_ext.models.loaded import Loaded
@@ -106,12 +105,6 @@ class Prober:
     def __init__(self, loaded: Loaded, settings: SamplingSettings, batch_size: int = 16):
         self.loaded, self.settings, self.batch_size = loaded, replace(settings, temperature=0.0), batch_size
 
-    @property
-    def context(self) -> int:
-        """How many tokens the model can read."""
-        config = self.loaded.model.config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or sys.maxsize
-
     def ids(self, prompt: Messages, begun: str) -> list[int]:
         """Return the ids of a prompt and its completion's beginning."""
         said = [*prompt, *[{"role": "assistant", "content": begun}] * bool(begun)]
@@ -151,10 +144,9 @@ class Prober:
         """
         engine = TransformersEngine(self.loaded, self.batch_size)
         taken = max(len(self.ids(prompt, text)) for text in begun)
-        room = min(most or self.settings.max_completion_length, self.context - taken)
+        room = min(most or self.settings.max_completion_length, self.loaded.context - taken)
         settings = replace(self.settings, max_completion_length=max(1, room))
         prompts = [[*prompt, *[{"role": "assistant", "content": text}] * bool(text)] for text in begun]
         keys = [(number, 0) for number in range(len(prompts))]
-        drawn = [one for batch in engine.generate(prompts, keys, settings) for one in batch]
-        by_number: dict[int, Completion] = {one.prompt: one for one in drawn}
-        return [by_number[number].text for number in range(len(prompts))]
+        texts = {one.prompt: one.text for batch in engine.generate(prompts, keys, settings) for one in batch}
+        return [texts[number] for number, _ in keys]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +32,12 @@ class Loaded:
     tokenizer: PreTrainedTokenizerBase
     peft_config: Any = None
     contract: Contract = field(default_factory=Contract)
+
+    @property
+    def context(self) -> int:
+        """How many tokens the model can read."""
+        config = self.model.config.get_text_config()
+        return getattr(config, "max_position_embeddings", None) or sys.maxsize
 
 
 @dataclass(frozen=True)

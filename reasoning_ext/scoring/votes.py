@@ -29,3 +29,16 @@ def same_answers(completions: Sequence[str]) -> list[list[int]]:
         if leader is not None:
             groups[leader].append(i)
     return sorted(groups.values(), key=lambda group: (-len(group), group))
+
+
+def gives_same(completions: Sequence[str], other: str) -> list[bool]:
+    """Tell which completions give the answer of another one, by the verifier, or by equal texts where it reads none.
+
+    >>> gives_same(["<think>7</think>0.5", "2", "<think>never closed"], "1/2"), gives_same(["so  so", "no"], "so so")
+    ([True, False, False], [True, False])
+    """
+    said = [think.answer(text) for text in (other, *completions)]
+    groups: Sequence[int | str | None] = alike(said)
+    if groups[0] is None:
+        groups = [None if text is None else "".join(text.split()) for text in said]
+    return [group == groups[0] for group in groups[1:]]

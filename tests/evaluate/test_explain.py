@@ -189,7 +189,7 @@ def test_attributions_sum_to_what_the_thought_adds(random_prober):
 def test_beginnings_are_gone_on_from_within_the_context(random_prober):
     texts = random_prober.go_on(PROMPT, ["<think>3+4=7;", "<think>1"], most=5)
     assert texts[0].startswith("<think>3+4=7;") and texts[1].startswith("<think>1")
-    [whole] = random_prober.go_on([{"role": "user", "content": "1" * (random_prober.context - 40)}], [""])
+    [whole] = random_prober.go_on([{"role": "user", "content": "1" * (random_prober.loaded.context - 40)}], [""])
     assert len(whole) < 100
 
 
