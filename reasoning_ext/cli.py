@@ -39,7 +39,7 @@ def options(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it.")] = False,
 ) -> None:
     """Teach a language model to reason on one GPU: recipes and rewards over TRL and Unsloth."""
-    if context.invoked_subcommand in ("init", "score", "ask", "explain", "export", "import-gguf"):
+    if context.invoked_subcommand in ("init", "score", "ask", "explain", "errors", "export", "import-gguf"):
         from reasoning_ext.check.network import settle
 
         settle([])
@@ -136,7 +136,7 @@ def schema() -> None:
     print(schema_text(), end="")
 
 
-for look in (looks.score, looks.report, looks.compare, looks.ask, looks.explain):
+for look in (looks.score, looks.report, looks.compare, looks.ask, looks.explain, looks.errors):
     app.command()(look)
 
 

@@ -111,3 +111,20 @@ def explain(
     from reasoning_ext.evaluate.explain import explain_and_print
 
     explain_and_print(model, question, completion, output, as_json, max_completion_length, system_prompt)
+
+
+def errors(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run of stage eval or sample.")],
+    model: Annotated[str | None, typer.Option(help="Of an evaluation's models this one; default: the last.")] = None,
+    k: Annotated[int, typer.Option("-k", min=2, help="Completions of each problem that is looked at.")] = 8,
+    budget: Annotated[int | None, typer.Option(min=1, help="Draw about so many tokens at the most.")] = None,
+    facts: Annotated[str | None, typer.Option(help="A column, or JSONL of question and facts, for the prompt.")] = None,
+    reworded: Annotated[
+        str | None, typer.Option(help="A column, JSONL of question and reworded, or llm_judge to have them written.")
+    ] = None,
+    no_steps: Annotated[bool, typer.Option("--no-steps", help="Look for no first wrong step.")] = False,
+) -> None:
+    """Find out why answers are wrong, by drawing again."""
+    from reasoning_ext.evaluate.errors import Options, errors_and_print
+
+    errors_and_print(run, Options(model, k, budget, facts, reworded, not no_steps))

@@ -12,7 +12,21 @@ from conftest import ROOT
 from tests.timing import child_seconds
 
 BIN = Path(sys.executable).parent
-COMMANDS = ("init", "run", "check", "list", "schema", "score", "report", "compare", "ask", "export", "import-gguf")
+COMMANDS = (
+    "init",
+    "run",
+    "check",
+    "list",
+    "schema",
+    "score",
+    "report",
+    "compare",
+    "ask",
+    "explain",
+    "errors",
+    "export",
+    "import-gguf",
+)
 # Runs several commands in one process, and says what each printed and which heavy modules were imported.
 SEVERAL = """
 import contextlib, io, json, sys

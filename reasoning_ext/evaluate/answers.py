@@ -8,7 +8,7 @@ is not there yet, and an evaluation that was killed goes on with what is missing
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -57,14 +57,28 @@ class Answers:
     `lines` has them by way and key. `table` has the problems by number, `rewards` score what is drawn.
     """
 
-    def __init__(self, path: Path, label: str, table: Any, rewards: list[Reward], opens: Callable[[], Engine]):
+    def __init__(
+        self,
+        path: Path,
+        label: str,
+        table: Any,
+        rewards: list[Reward],
+        opens: Callable[[], Engine],
+        what: str = "eval",
+    ):
         self.path, self.label, self.table, self.rewards, self._opens = path, label, table, rewards, opens
+        self.what = what  # is said before the label while they are drawn
         self._engine: Engine | None = None
         mend(path)  # what is drawn is appended
         self.lines: dict[tuple[str, Key], Line] = {}
         for line in read_jsonl(path) if path.is_file() else []:
             if line["model"] == label:
                 self._note(line)
+
+    def know(self, lines: Iterable[Line]) -> None:
+        """Take lines of another file as drawn; those of this one go before them."""
+        for line in lines:
+            self.lines.setdefault((line.get("way", ""), (line["prompt_index"], line["sample_index"])), line)
 
     def draw(self, *requests: Request) -> list[list[Line]]:
         """Return the lines that each request wants, in the order of its keys, after drawing those that are missing.
@@ -79,7 +93,7 @@ class Answers:
             total = sum(len(one.keys) for one in requests)
             ways = [*dict.fromkeys(one.way for one in requests if one.way)]
             named = f" ({ways[0]}{f' ... {ways[-1]}' if ways[1:] else ''})" if ways else ""
-            progress = Progress(f"eval {self.label}{named}", total, total - count)
+            progress = Progress(f"{self.what} {self.label}{named}", total, total - count)
             with closing(progress):
                 for request, keys in zip(requests, missing, strict=True):
                     for batch in self._drawn(request, keys):

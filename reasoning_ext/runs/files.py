@@ -128,7 +128,7 @@ def read_object(path: Path) -> dict[str, Any]:
     """Read a JSON file that holds an object; nothing where there is no such file, or it is damaged."""
     try:
         value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return value if isinstance(value, dict) else {}
 

@@ -21,6 +21,7 @@ from markupsafe import Markup
 from reasoning_ext.errors import UserError
 from reasoning_ext.runs import browser, figures, read, traces, tradeoff
 from reasoning_ext.runs.arms import arms
+from reasoning_ext.runs.causes import causes_of
 from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
 from reasoning_ext.runs.files import write_whole
@@ -163,6 +164,7 @@ def _evaluations(runs: list[read.Run]) -> dict[str, Any]:
 
 def _samples(runs: list[read.Run]) -> dict[str, Any]:
     return {
+        "errors": [(run, causes) for run in runs if (causes := causes_of(run.path))],
         "compared": [(run, found) for run in runs if (found := compared_problems(run.answers))],
         "distributions": [(run, drawn) for run in runs if (drawn := distributions(run))],
     }

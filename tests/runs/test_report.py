@@ -131,9 +131,12 @@ def write_eval(root: Path) -> Path:
     ]
     models = {"sft": "runs/x/1_sft", TRICKY: "runs/x/2_grpo"}
     recipe = {"stage": "eval", "models": models, "dataset_name": "./digits.py"}
-    return write_run(
-        root / "4_eval", recipe, {"eval.json": {"sft": known | sft, TRICKY: known | grpo}, "answers.jsonl": answers}
-    )
+    example = {"question": IMAGE, "answer": SCRIPT, "completion": f"<think>{SCRIPT}</think>{IMAGE}", "better": SCRIPT}
+    slip = {"count": 3, "share": [0.375, 0.13, 0.69], "gives_back": [0.3333, 0.12, 0.61], "meaning": SCRIPT}
+    slip |= {"edit": IMAGE, "example": example | {"step": 4, "steps": 3, "text": SCRIPT}}
+    causes = {TRICKY: {"of": 9, "wrong": 8, "looked_at": 8, "causes": {"slip": slip, SCRIPT: {"count": SCRIPT}}}}
+    results = {"sft": known | sft, TRICKY: known | grpo}
+    return write_run(root / "4_eval", recipe, {"eval.json": results, "answers.jsonl": answers, "errors.json": causes})
 
 
 def write_all(root: Path) -> Path:
@@ -188,6 +191,14 @@ def test_figures_of_the_evaluation(whole):
         "as the answers say, on the same problems"
     )
     assert "p = 0.0078; 8 problems better, 0 worse" in text and "0 problems better, 8 worse" in text
+
+
+def test_causes_of_wrong_answers_stand_with_shares_and_an_example(whole):
+    _, page = whole
+    assert ids(page, "errors") == ["errors"]
+    assert f"8 of 9 answers of {TRICKY} are wrong" in page.text
+    for shown in ("37.5 [13.0, 69.0]", "33.3 [12.0, 61.0]", "first at the answer, behind 3 true steps"):
+        assert shown in page.text
 
 
 def test_an_evaluation_of_greedy_completions_alone_says_nothing_of_sampled_ones(tmp_path):
