@@ -83,12 +83,11 @@ def read_wrong(path: Path, label: str | None) -> Wrong:
     scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name)) if name else None
     table = {line["prompt_index"]: _row(line) for line in answers}
     seconds, tokens = read_object(path / DONE).get("seconds"), sum(line.get("tokens") or 0 for line in every)
-    return Wrong(
-        recipe, label, name, {} if scratch is None else {"from_scratch": scratch}, reward,
-        [line for line in answers if is_right(line, reward.name) is not True], len(answers),
-        [line for line in plain if line["sample_index"] > chosen], chosen + 1, table,
-        max(1.0, tokens / seconds) if seconds else 1.0,
-    )  # fmt: skip
+    wrong = [line for line in answers if is_right(line, reward.name) is not True]
+    others = [line for line in plain if line["sample_index"] > chosen]
+    overrides = {} if scratch is None else {"from_scratch": scratch}
+    pace = max(1.0, tokens / seconds) if seconds else 1.0
+    return Wrong(recipe, label, name, overrides, reward, wrong, len(answers), others, chosen + 1, table, pace)
 
 
 def _recipe(path: Path) -> Recipe:
