@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.runs.folder import RESULTS, is_run, versions
+from reasoning_ext.runs.judged import judged
 from reasoning_ext.runs.markdown import license_of, recipe_block, render, write_card
 from reasoning_ext.runs.read import Run, columns, in_training, key_of, read_run
 from reasoning_ext.runs.values import cell
@@ -33,7 +34,13 @@ def write_model_card(folder: Path, run: Run, adapter: bool, export: dict[str, An
         export: `base`, `named`, `date` and `comparison` of an export, as the template takes them.
     """
     chain, export = lineage(run), export and export | {"evaluations": _evaluations(run)}
-    shown = {"sources_of": sources_of, "weights_of": weights_of, "cell": cell, "recipe_block": recipe_block}
+    shown = {
+        "sources_of": sources_of,
+        "weights_of": weights_of,
+        "cell": cell,
+        "recipe_block": recipe_block,
+        "judged": judged,
+    }
     text = render(
         "card.md", run=run, chain=chain, adapter=adapter, export=export, versions=run.versions or versions(), **shown
     )

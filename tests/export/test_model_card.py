@@ -45,9 +45,12 @@ def runs(tmp_path, monkeypatch):
     recipe = {"stage": "eval", "models": {EVIL: "runs/1_sft", "trained": "runs/2_grpo"}, "dataset_name": "openai/gsm8k"}
     evaluation = make_run(Path("runs/3_eval"), recipe, {})
     figures = {"problems": 400, "pass@1": [0.5, 0.451, 0.549], "note": EVIL}
-    (evaluation / "eval.json").write_text(
-        json.dumps({EVIL: figures, "trained": figures | {"pass@1": [0.75, 0.7, 0.8]}})
-    )
+    best = {"budget": 64, "difference": [-0.01, -0.03, 0.01]}
+    trained = figures | {"pass@1": [0.75, 0.7, 0.8], "in training data": 3, "curve": {"best_thinking_budget": best}}
+    (evaluation / "eval.json").write_text(json.dumps({EVIL: figures, "trained": trained}))
+    slip = {"count": 40, "share": [0.4, 0.3, 0.5], "gives_back": [0.1, 0.075, 0.125]}
+    causes = {"of": 400, "wrong": 100, "looked_at": 100, "causes": {"slip": slip, EVIL: slip}}
+    (evaluation / "errors.json").write_text(json.dumps({"trained": causes, EVIL: causes}))
     return tmp_path / "runs"
 
 
@@ -73,6 +76,15 @@ def test_a_card_holds_recipes_data_rewards_evaluation_comparison_and_lineage(run
     assert "99.0% of 800 tokens equal" in body and "trl 1.16.0" in body and "2026-01-02" in body
     assert body.index("## Run 2") < body.index("## Run 1") and "dataset_name: open-thoughts/Some-Data" in body
     assert "lineage: recipe abc, model run:1, dataset file:2" in body
+    judged = body.partition("How trained was judged:")[2].partition("## Export")[0].replace("\\", "")
+    for said in (
+        "math_answer",
+        "3 of 400 problems",
+        "64 tokens, -1.0 [-3.0, 1.0]",
+        "100 of 400 answers",
+        "slip 40 (40.0 [",
+    ):
+        assert said in judged, said
     (runs / "3_eval" / "eval.json").unlink()
     assert "Not evaluated" in card("runs/2_grpo")[1]
 
