@@ -280,7 +280,7 @@ def _steps(records: Iterable[dict[str, Any]]) -> Iterator[str]:
     """Say where the first wrong steps are."""
     records = list(records)
     if uncut := sum("uncut" in one for one in records):
-        yield f"{uncut} answers have no closed thought of one turn, whose steps could be tried"
+        yield f"of {uncut} answers no thought can be cut: none is closed, or tools were called"
     known = [one for one in records if "step" in one]
     if known:
         last = sum(one["step"] > one["steps"] for one in known)
