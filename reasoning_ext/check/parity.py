@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from reasoning_ext.check.keys import Checked, outputs
@@ -36,7 +37,12 @@ def check_parity(checked: Checked, earlier: list[Recipe]) -> None:
         with tempfile.TemporaryDirectory() as folder:
             found = compare_engines(recipe, [row["prompt"] for row in rows], name, Path(folder))
     except UserError as error:
-        checked.add([error])
+        key = error.problem.key
+        if key == "model_name_or_path" and recipe.values.get("models"):
+            key = "models"
+        if key == "engine" and key not in recipe.keys:
+            key = "use_vllm"
+        checked.add([replace(error.problem, key=key)])
         return
     checked.facts["parity"] = found.as_dict()
     checked.parity = found.line()

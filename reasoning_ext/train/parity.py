@@ -10,7 +10,9 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -148,12 +150,14 @@ def _largest(values: list[float]) -> float:
 
 
 def nothing_to_compare(recipe: Recipe) -> str:
-    """Say why a recipe has no two sides, or nothing."""
+    """Say why a recipe has no two sides here, or nothing."""
+    vllm = engine_name(recipe) == "vllm" or (recipe.values.get("use_vllm") and recipe.get("backend") == "trl")
+    package = "vllm" if vllm else "unsloth" if recipe.get("backend") == "unsloth" else ""
     if engine_name(recipe) == "ray":
         return "engine: ray runs another one; check it with --engine vllm or transformers"
     if recipe.stage == "grpo" and recipe.get("use_vllm") and recipe.get("vllm_mode") == "server":
         return "vllm_mode: server gets its weights in training; see sampling/sampling_logp_difference/mean there"
-    return ""
+    return f"{package} is not installed here" if package and find_spec(package) is None else ""
 
 
 def sides(recipe: Recipe, name: str | None, folder: Path) -> tuple[str, Side, Side | None]:
@@ -188,9 +192,9 @@ def compare_engines(recipe: Recipe, prompts: Sequence, name: str | None, folder:
     key, reference, side = sides(recipe, name, folder)
     chosen = choose_prompts(prompts)
     if side is None:
-        engine = open_engine(recipe, name)
-        other = Measured(answers(engine, chosen, reference.source, 0.0)[0])
-        engine.close()
+        with closing(open_engine(recipe, name)) as engine:
+            told = answers(engine, chosen, reference.source, 0.0)
+        other = Measured([one.text for one in told], [one.finished for one in told])
     else:
         other = measure_apart(side, chosen)
     return compare(key, measure_apart(reference, chosen, other), other)
@@ -209,7 +213,7 @@ def compare_first(recipe: Recipe, rows: Any, folder: Path) -> None:
     Raises:
         KeyProblem: they differ too much.
     """
-    if recipe.get("backend") != "unsloth" or not recipe.get("parity") or world_size() > 1:
+    if recipe.get("backend") != "unsloth" or not recipe.get("check_parity") or world_size() > 1:
         return
     started = time.monotonic()
     found = compare_engines(recipe, [row["prompt"] for row in islice(rows, LOOKED_AT)], None, folder)
@@ -217,5 +221,5 @@ def compare_first(recipe: Recipe, rows: Any, folder: Path) -> None:
     for error in found.problems():
         told = error.problem
         raise KeyProblem(
-            told.key, told.found, told.allowed, f"{told.hint}; parity: false trains nevertheless", told.code
+            told.key, told.found, told.allowed, f"{told.hint}; check_parity: false trains nevertheless", told.code
         )

@@ -50,7 +50,8 @@ class Measured:
     """What one side made of P prompts.
 
     Attributes:
-        texts, greedy: the likeliest completions, as text and as ids; a server tells no ids.
+        texts, finished, greedy: the likeliest completions, whether they ended by themselves, and their ids, which a server
+            does not tell.
         drawn: completions drawn at temperature 1, ids; none of a server.
         logps: the log-probability of each token of `drawn`.
         norm: of the gradient of the mean cross-entropy of `drawn`; None where the side does not train.
@@ -60,6 +61,7 @@ class Measured:
     """
 
     texts: list[str]
+    finished: list[bool]
     greedy: Rows = field(default_factory=list)
     drawn: Rows = field(default_factory=list)
     logps: list[list[float]] = field(default_factory=list)
@@ -105,12 +107,12 @@ def measure(side: Side, prompts: Sequence, other: Measured | None = None) -> Mea
     model, autocast = loaded.model, source.choice().autocast if source.options.trainable else None
     engine = TransformersEngine(loaded, len(prompts) if side.together else 1)
     _switch(loaded, source, "for_inference")
-    texts, greedy = answers(engine, prompts, source, 0.0)
-    drawn = other.drawn if other else answers(engine, prompts, source, 1.0)[1]
+    likeliest = answers(engine, prompts, source, 0.0)
+    drawn = other.drawn if other else [one.ids for one in answers(engine, prompts, source, 1.0)]
     settings = SamplingSettings(chat_template_kwargs=source.options.chat_template_kwargs)
     rendered = [render_row(loaded.tokenizer, loaded.contract, prompts, i, settings) for i in range(len(prompts))]
     before = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in rendered]
-    parted = _part(loaded, before, texts, greedy, other) if other else []
+    parted = _part(loaded, before, likeliest, other) if other else []
     if source.options.trainable:
         _switch(loaded, source, "for_training")
     batches, within = list(_batches(side, before, drawn)) if drawn else [], _within(model, autocast)
@@ -118,7 +120,7 @@ def measure(side: Side, prompts: Sequence, other: Measured | None = None) -> Mea
     wanted = source.options.trainable and (other is None or other.norm is not None)
     norm = _gradient(model, batches, within) if wanted else None
     precision = autocast or str(model.dtype).removeprefix("torch.")
-    return Measured(texts, greedy, drawn, logps, norm, precision, parted)
+    return Measured(*_told(likeliest), drawn, logps, norm, precision, parted)
 
 
 def ready(source: ModelSource) -> Loaded:
@@ -155,14 +157,21 @@ def ready(source: ModelSource) -> Loaded:
     return loaded
 
 
-def answers(engine: Engine, prompts: Sequence, source: ModelSource, temperature: float) -> tuple[list[str], Rows]:
-    """Let an engine answer each of P prompts once; return the texts and the ids."""
+def answers(engine: Engine, prompts: Sequence, source: ModelSource, temperature: float) -> list[Completion]:
+    """Let an engine answer each of P prompts once, or raise an EngineError where one gets no answer."""
     kwargs = source.options.chat_template_kwargs
     settings = SamplingSettings(LENGTH, temperature, seed=source.options.seed, chat_template_kwargs=kwargs)
     found: dict[int, Completion] = {}
     for batch in engine.generate(prompts, [(i, 0) for i in range(len(prompts))], settings):
         found |= {one.prompt: one for one in batch}
-    return [found[i].text for i in range(len(prompts))], [found[i].ids for i in range(len(prompts))]
+    for one in found.values():
+        if one.error:
+            raise EngineError("engine", f"found no answer to a prompt: {one.error}")
+    return [found[i] for i in range(len(prompts))]
+
+
+def _told(found: list[Completion]) -> tuple[list[str], list[bool], Rows]:
+    return [one.text for one in found], [one.finished for one in found], [one.ids for one in found]
 
 
 def _by_vllm(side: Side, prompts: Sequence) -> Measured:
@@ -170,10 +179,10 @@ def _by_vllm(side: Side, prompts: Sequence) -> Measured:
 
     engine = VllmEngine(side.source, side.vllm or VllmOptions())
     with closing(engine):
-        texts, greedy = answers(engine, prompts, side.source, 0.0)
-        drawn = answers(engine, prompts, side.source, 1.0)[1]
+        likeliest = answers(engine, prompts, side.source, 0.0)
+        drawn = [one.ids for one in answers(engine, prompts, side.source, 1.0)]
         logps = engine.score(prompts, drawn, side.source.options.chat_template_kwargs)
-    return Measured(texts, greedy, drawn, logps, precision=engine.dtype)
+    return Measured(*_told(likeliest), drawn, logps, precision=engine.dtype)
 
 
 def _switch(loaded: Loaded, source: ModelSource, way: str) -> None:
@@ -185,17 +194,14 @@ def _switch(loaded: Loaded, source: ModelSource, way: str) -> None:
     loaded.model.train(way == "for_training")
 
 
-def _part(
-    loaded: Loaded, before: Rows, texts: list[str], greedy: Rows, other: Measured
-) -> list[tuple[int, int, float]]:
+def _part(loaded: Loaded, before: Rows, own: list[Completion], other: Measured) -> list[tuple[int, int, float]]:
     """Return `Measured.parted`; where the other side told no ids, its texts and ours are tokenized."""
     import torch
 
+    texts, finished, greedy = _told(own)
     theirs = other.greedy
     if not theirs:
-        greedy, theirs = (
-            [loaded.tokenizer(t, add_special_tokens=False)["input_ids"] for t in of] for of in (texts, other.texts)
-        )
+        greedy, theirs = _ids(loaded, texts, finished), _ids(loaded, other.texts, other.finished)
     found = []
     for prompt, a, b in zip(before, greedy, theirs, strict=True):
         alike, margin = common(a, b), 0.0
@@ -206,6 +212,13 @@ def _part(
             margin = float(likely[a[alike]] - likely[b[alike]])
         found.append((alike, min(len(a), len(b)), margin))
     return found
+
+
+def _ids(loaded: Loaded, texts: list[str], finished: list[bool]) -> Rows:
+    """Tokenize completions, with the end of the turn where they ended."""
+    end = [] if loaded.contract.end_id is None else [loaded.contract.end_id]
+    rows = [loaded.tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
+    return [[*row, *(end if ended else [])] for row, ended in zip(rows, finished, strict=True)]
 
 
 def _batches(side: Side, before: Rows, drawn: Rows) -> Iterator[tuple[Any, Any, Any]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from stand_in import choice, servers
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GPT2Config
 
 from reasoning_ext.check.keys import Checked
@@ -24,7 +25,7 @@ from reasoning_ext.recipe.engine_options import VllmOptions
 from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.train import parity
 from reasoning_ext.train.parity import choose_prompts, compare, compare_first, sides
-from reasoning_ext.train.sides import Measured, Side, measure
+from reasoning_ext.train.sides import Side, measure
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("7+9*9*3*9*3", "1", "8*7+2", "5*5+3*4")]
 RECIPE = """\
@@ -33,6 +34,12 @@ model_name_or_path: ./model
 dataset_name: ./rows.jsonl
 reward_funcs: [math_answer]
 num_generations: 4
+use_cpu: true
+output_dir: out
+"""
+EVAL = """\
+stage: eval
+dataset_name: ./rows.jsonl
 use_cpu: true
 output_dir: out
 """
@@ -129,14 +136,19 @@ def test_what_is_not_trained_has_no_gradient_and_less_precise_sides_have_wider_l
     assert [error.problem.code for error in replace(tie, mean=float("nan")).problems()] == ["engines_differ"]
 
 
-def test_a_server_that_tells_texts_alone_is_compared_by_them(folder):
-    reference = Side(source(folder / "model", False), together=False)
-    other = measure(reference, PROMPTS)
-    figures = compare("engine", measure(reference, PROMPTS, Measured(other.texts)), Measured(other.texts))
-    assert (figures.text, figures.mean, figures.gradient, [*figures.problems()]) == (1, None, None, [])
-    wrong = Measured(measure(Side(source(folder / "positions", False)), PROMPTS).texts)
-    figures = compare("engine", measure(reference, PROMPTS, wrong), wrong)
-    assert figures.text < 1 and len([*figures.problems()]) == 1
+@pytest.mark.parametrize("fault", ["", "text", "early"])
+def test_a_server_that_tells_texts_alone_is_compared_by_them(folder, here, write_recipe, tmp_path, fault):
+    served = source(folder / ("positions" if fault == "text" else "model"), False)
+    told, said = measure(Side(served, together=False), PROMPTS), {}
+    for prompt, text, ended in zip(PROMPTS, told.texts, told.finished, strict=True):
+        early = fault == "early"
+        said[prompt[0]["content"]] = choice(text[:9] if early else text, "stop" if early or ended else "length")
+    with servers() as start:
+        url = start(lambda body, nth: said[body["messages"][-1]["content"]]).url
+        lines = f"model_name_or_path: {folder / 'model'}\nengine: server\nengine_kwargs: {{base_url: {url}}}\n"
+        figures = parity.compare_engines(load_recipe(write_recipe(EVAL + lines)), PROMPTS, None, tmp_path)
+    assert (figures.key, figures.mean, figures.gradient, figures.tie > 1) == ("engine", None, None, bool(fault))
+    assert len([*figures.problems()]) == bool(fault)
 
 
 class Stand:
@@ -286,7 +298,7 @@ def test_before_the_first_step_unsloth_alone_is_compared_unless_the_recipe_says_
     monkeypatch.setattr(
         parity, "compare_engines", lambda recipe, prompts, name, folder: asked.append(len(prompts)) or bad
     )
-    for lines in ("", "use_vllm: true", "backend: unsloth\nparity: false"):
+    for lines in ("", "use_vllm: true", "backend: unsloth\ncheck_parity: false"):
         compare_first(load_recipe(write_recipe(RECIPE + lines)), rows, Path())
     assert not asked
     with pytest.raises(KeyProblem) as error:
@@ -344,5 +356,5 @@ def test_grpo_with_unsloth_is_refused_before_its_first_step_where_the_two_differ
     assert done.returncode == 2 and last.startswith("error: r.yaml:1: backend: found log-probabilities"), done.stderr[
         -3000:
     ]
-    assert "parity: false" in last and "parity  unsloth against transformers" in done.stdout
+    assert "check_parity: false" in last and "parity  unsloth against transformers" in done.stdout
     assert not [*(tmp_path / "out").glob("checkpoint-*")] and not (tmp_path / "out" / "DONE").exists()
