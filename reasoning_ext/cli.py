@@ -94,6 +94,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document for machines.")] = False,
     gpu: Annotated[str | None, typer.Option(help="Plan for a card of this size, 24GB for example.")] = None,
     tokens_per_second: Annotated[int | None, typer.Option(min=1, help="What your card does, to reckon hours.")] = None,
+    parity: Annotated[bool, typer.Option("--parity", help="Load the model; compare engine and transformers.")] = False,
 ) -> None:
     """Check recipes without weights or GPU; exit code 2 on errors."""
     from reasoning_ext.check.network import settle
@@ -113,7 +114,7 @@ def check(
     from reasoning_ext.check.show import check_and_print
 
     options = MemoryOptions(None if gpu is None else parse_card(gpu), tokens_per_second)
-    raise typer.Exit(check_and_print(loaded, wrong, offline, show, as_json, options))
+    raise typer.Exit(check_and_print(loaded, wrong, offline, show, as_json, options, parity))
 
 
 @app.command("list")

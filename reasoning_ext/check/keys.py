@@ -48,6 +48,7 @@ class Checked:
         inspection: its rows and its tokenizer, as far as they were looked at.
         memory: what it needs on the card; None on a CPU.
         cost: a line on how long it takes, or "".
+        parity: a line on how far its engine and transformers are apart, or "".
     """
 
     recipe: Recipe
@@ -59,6 +60,7 @@ class Checked:
     inspection: Inspection | None = None
     memory: MemoryReport | None = None
     cost: str = ""
+    parity: str = ""
 
     @property
     def errors(self) -> list[Problem]:

@@ -3,7 +3,8 @@
 `--json` prints {"ok": ..., "errors": [what could not be read as a recipe, a line each], "recipes": [see `document`]}, also
 where there are errors. Facts are "columns", "rows", "steps", "duplicates", "mean_length", "trained_share", "fitting_share",
 "context", "lengths", "think_contract" and "in_training_data" where they are known; "batch" of `cost.batch_facts`, "golds" as a
-text, "rewards" as {completion: {reward: value}}, "code" as {what: file or model}, and "memory" in bytes.
+text, "rewards" as {completion: {reward: value}}, "code" as {what: file or model}, "memory" in bytes, and "parity",
+the figures of `train.parity`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from reasoning_ext.check.cost import batch_line
 from reasoning_ext.check.keys import Checked
 from reasoning_ext.check.memory.check import MemoryOptions
 from reasoning_ext.check.named_inputs import code_line, shown_path
+from reasoning_ext.check.parity import check_parity
 from reasoning_ext.check.rows import Inspection
 from reasoning_ext.errors import Problem, print_error
 from reasoning_ext.recipe.keys import FROM_DATA
@@ -42,6 +44,7 @@ def check_and_print(
     show: int,
     as_json: bool,
     options: MemoryOptions | None = None,
+    parity: bool = False,
 ) -> int:
     """Check recipes one after another, print what each will do, and return 2 where an error was found, else 0.
 
@@ -52,6 +55,7 @@ def check_and_print(
         show: print so many rows as they come out.
         as_json: print one JSON document and nothing else.
         options: how the memory is planned; None: against the card that is found.
+        parity: load each recipe's model, and hold its engine against transformers.
     """
     if not as_json and hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # a terminal that has no such letters gets question marks
@@ -66,6 +70,8 @@ def check_and_print(
 
     with contextlib.redirect_stdout(sys.stderr) if as_json else contextlib.nullcontext():
         for checked in check(recipes, False, offline, beside, None if as_json else head, options, wrong):
+            if parity:
+                check_parity(checked, [*(one.recipe for one in found), *beside(checked.recipe)])
             found.append(checked)
             if as_json:
                 continue
@@ -149,7 +155,10 @@ def _print_body(checked: Checked, found: Inspection, show: int) -> None:
         print(f"    {what:30s} {'  '.join(said)}")
     batch = batch_line(facts.get("batch", {}))
     memory = checked.memory.lines() if checked.memory else []
-    for line in filter(None, (f"batch: {batch}" if batch else "", checked.cost, *memory)):
+    for line in filter(
+        None,
+        (f"batch: {batch}" if batch else "", checked.cost, *memory, checked.parity and f"parity: {checked.parity}"),
+    ):
         print(f"  {line}")
 
 

@@ -112,6 +112,26 @@ class VllmEngine:
                 found.append(Completion(*key, text, ids, finished, len(ids), logprob=mean))
             yield found
 
+    def score(self, prompts: Sequence, rows: list[list[int]], kwargs: dict[str, Any]) -> list[list[float]]:
+        """Return the log-probability of each token of completions, ids, one for each of P prompts."""
+        from vllm import SamplingParams
+
+        settings, found = SamplingSettings(chat_template_kwargs=kwargs), []
+        before = [self._prompt_ids(prompts, p, settings, len(row)) for p, row in enumerate(rows)]
+        asked = [{"prompt_token_ids": [*prompt, *row]} for prompt, row in zip(before, rows, strict=True)]
+        params = SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        for prompt, row, output in zip(
+            before, rows, self._llm.generate(asked, params, use_tqdm=False, lora_request=self._adapter), strict=True
+        ):
+            told = output.prompt_logprobs[len(prompt) :]
+            found.append([of[token].logprob for token, of in zip(row, told, strict=True)])
+        return found
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in."""
+        return str(self._llm.llm_engine.model_config.dtype).removeprefix("torch.")
+
     def close(self) -> None:
         """End vLLM's own process, which gives back all memory of the card."""
         self._llm.llm_engine.engine_core.shutdown()

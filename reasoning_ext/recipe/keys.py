@@ -24,7 +24,7 @@ _KINDS = {
         log_completions log_completions_hub_repo log_unique_prompts log_multimodal num_completions_to_print
         include_num_input_tokens_seen skip_memory_metrics save_strategy save_steps save_total_limit save_on_each_node
         push_to_hub hub_model_id hub_private_repo hub_revision hub_strategy hub_always_push max_unreadable_golds telemetry
-        audit health
+        audit health check_parity
     """,
     # how fast, and where
     "speed": """
@@ -234,11 +234,13 @@ class Rollouts(Acting, Trained, Prompted):
         audit: rewards that some of the logged completions are scored with, and that are not trained on.
         skip_known: rest prompts that are solved or hopeless: `{above: 0.95, below: 0.02, retry_after: 200}`.
         refill: draw further prompts in the place of groups without a difference; `{rounds: 3}` says how often at most.
+        check_parity: before the first step with Unsloth, hold one batch against plain transformers.
     """
 
     audit: list | None = None
     skip_known: dict | None = None
     refill: bool | dict = False
+    check_parity: bool = True
 
 
 @dataclass

@@ -29,6 +29,7 @@ from reasoning_ext.train.audit import Audit
 from reasoning_ext.train.callbacks import WeightSchedule
 from reasoning_ext.train.common import build_config, load_to_train, train, trainer_arguments
 from reasoning_ext.train.held_out import held_out_problems
+from reasoning_ext.train.parity import compare_first
 from reasoning_ext.train.reference import check_reference, load_reference_as
 from reasoning_ext.train.refill import draw_with
 from reasoning_ext.train.refusals import refusals
@@ -65,6 +66,8 @@ def run_grpo(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
     sets[0].write(run.path)
     write_problems(run.path, sets[0].rows)
     problems = held_out_problems(recipe, sets[0].rows, specs)
+    if not run.checkpoint:
+        compare_first(recipe, rows[0], run.path)
     loaded = load_to_train(source)
     end_at_turns(loaded.tokenizer, loaded.contract)
     box, decodes = toolbox(recipe), decoder(loaded.tokenizer, loaded.contract)
