@@ -1,7 +1,7 @@
 """Two hundred small tasks of general abilities, by which a trained model is asked what it forgot.
 
-They stand in `general.jsonl`, forty for each of `ABILITIES`, written for this project, and are judged by programs alone. The kinds
-of checks, as a task names them; letters of either case are alike unless it says `"case": true`:
+They stand in `general.jsonl`, forty for each of `ABILITIES`, written for this project, and judged by programs alone.
+The kinds of checks, as a task names them; letters of either case are alike unless it says `"case": true`:
 
     equals    `answers`: the answer is one of them
     contains  `texts`: each stands in it, as whole words
@@ -32,9 +32,11 @@ ABILITIES = ("instruction", "choice", "spelling", "copying", "format")
 LONGEST = 2000  # characters of an answer that is judged; no task asks for a tenth of it
 TYPES: dict[str, Any] = {"<string>": str, "<integer>": int, "<number>": (int, float), "<boolean>": bool}
 
-_ENCLOSED = re.compile(r"""```\w{0,12}\n(.*)\n```|```(.*)```|\*\*(.*)\*\*|"(.*)"|'(.*)'|“(.*)”|‘(.*)’|`(.*)`""", re.DOTALL)
+_ENCLOSED = re.compile(
+    r"""```\w{0,12}\n(.*)\n```|```(.*)```|\*\*(.*)\*\*|"(.*)"|'(.*)'|“(.*)”|‘(.*)’|`(.*)`""", re.DOTALL
+)
 _WORD = re.compile(r"[\w'’-]+")
-_LETTER = re.compile(r"\b(?:[BCD]|A(?! \w))\b(?!['’])")  # an A before a word is an article
+_LETTER = re.compile(r"\b(?:[BCD]|A(?! (?!or\b|and\b)\w))\b(?!['’])")  # an A before a word is an article
 
 
 @dataclass(frozen=True)
