@@ -1,6 +1,7 @@
 """The tasks of general abilities: fair to right answers in any dress, and to nothing else."""
 
 import json
+import time
 from collections import Counter
 
 import pytest
@@ -147,11 +148,12 @@ def test_an_unknown_kind_is_a_bug_in_the_file():
 
 def test_floods_fail_and_cost_next_to_nothing():
     units = '( [ {"a": ** ` " A)_ a_ red,_ cat\n -_a\n 9 <think> </think> _'.replace("\\n", "\n").split(" ")
-    size = general.LONGEST
+    start = time.process_time()
     for unit in (unit.replace("_", " ") for unit in units):
-        for flood in (unit * 10**6, (unit * size)[:size]):
-            passed = [task.id for task in TASKS if passes(task, flood)]
-            assert len(passed) <= 10 and (len(flood) <= size or not passed), (unit, passed)  # "A) " names one letter
+        assert not any(passes(task, unit * 10**6) for task in TASKS[::20])
+        passed = [task.id for task in TASKS if passes(task, (unit * general.LONGEST)[: general.LONGEST])]
+        assert len(passed) <= 10, (unit, passed)  # "A) " names one letter
+    assert time.process_time() - start < 20  # half a second where no pattern backtracks
 
 
 def test_tasks_are_of_plain_values_that_others_may_not_change():
