@@ -33,6 +33,7 @@ BUILT: dict[tuple[str, str], dict[str, Any] | str] = {
         "pattern": r"(?<=<)(?=\|im_end\|>)|(?<=<)(?=/s>)|(<\|im_start\|>|<\|im_end\|>|<think>|</think>|\ \ )"
     },
     ("reasoning_ext/errors.py", "system_problem"): "the module's own words, one after another",
+    ("reasoning_ext/evaluate/general.py", "_is"): "general.jsonl's, on 2,000 characters; see its own tests",
     ("reasoning_ext/think/call_bodies.py", "_end"): "END_OF_STRING is bounded; timed in tests/think/test_calls.py",
     ("reasoning_ext/think/call_bodies.py", "lenient"): "a template's own words; timed in tests/think/test_calls.py",
     ("reasoning_ext/think/call_finding.py", "_roles"): "control tokens, one or the other",
