@@ -24,6 +24,7 @@ from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.think.render import render_begun
 
 MOST_STEPS = 32  # a longer thought's steps are put together
+MOST_TOKENS = 16_384  # of a batch of variants, padded: a long thought's are read one by one
 _LINES, _SENTENCES = re.compile(r"[^\n]*(?:\n\s*|$)"), re.compile(r".*?(?:;\s*|(?<=[.!?])\s+|$)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")  # the last one
 _TURNED = str.maketrans("0123456789", "3456789012")
@@ -123,8 +124,10 @@ class Prober:
     def log_probabilities(self, contexts: Sequence[Sequence[int]], target: Sequence[int]) -> list[float]:
         """Return the log-probability of the ids `target` behind each of V contexts, at temperature 1: V numbers."""
         model, found = self.loaded.model, list[float]()
-        for at in range(0, len(contexts), self.batch_size):
-            rows = [[*context, *target] for context in contexts[at : at + self.batch_size]]
+        longest = max(map(len, contexts), default=0) + len(target)
+        size = max(1, min(self.batch_size, MOST_TOKENS // max(1, longest)))
+        for at in range(0, len(contexts), size):
+            rows = [[*context, *target] for context in contexts[at : at + size]]
             width = max(map(len, rows))
             ids_BL = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
             there_BL = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
