@@ -24,6 +24,7 @@ from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.think.render import render_begun
 
 MOST_STEPS = 32  # a longer thought's steps are put together
+MOST_TOKENS = 16_384  # of a batch of variants, padded: a long thought's are read one by one
 _LINES, _SENTENCES = re.compile(r"[^\n]*(?:\n\s*|$)"), re.compile(r".*?(?:;\s*|(?<=[.!?])\s+|$)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")  # the last one
 _TURNED = str.maketrans("0123456789", "3456789012")
@@ -116,6 +117,10 @@ class Prober:
         """Return the ids of a thought's answer and of the end of its turn: A of them, the same behind every variant."""
         return self._read(thought.answer + self.loaded.contract.end)
 
+    def _at_once(self, length: int) -> int:
+        """Return how many texts of so many tokens are read together."""
+        return max(1, min(self.batch_size, MOST_TOKENS // max(1, length)))
+
     def _read(self, text: str) -> list[int]:
         return self.loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
@@ -123,8 +128,9 @@ class Prober:
     def log_probabilities(self, contexts: Sequence[Sequence[int]], target: Sequence[int]) -> list[float]:
         """Return the log-probability of the ids `target` behind each of V contexts, at temperature 1: V numbers."""
         model, found = self.loaded.model, list[float]()
-        for at in range(0, len(contexts), self.batch_size):
-            rows = [[*context, *target] for context in contexts[at : at + self.batch_size]]
+        size = self._at_once(max(map(len, contexts), default=0) + len(target))
+        for at in range(0, len(contexts), size):
+            rows = [[*context, *target] for context in contexts[at : at + size]]
             width = max(map(len, rows))
             ids_BL = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
             there_BL = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
@@ -142,9 +148,9 @@ class Prober:
 
         Each has `most` new tokens, or the settings', and no more than the model can read.
         """
-        engine = TransformersEngine(self.loaded, self.batch_size)
         taken = max(len(self.ids(prompt, text)) for text in begun)
         room = min(most or self.settings.max_completion_length, self.loaded.context - taken)
+        engine = TransformersEngine(self.loaded, self._at_once(taken + max(1, room)))
         settings = replace(self.settings, max_completion_length=max(1, room))
         prompts = [[*prompt, *[{"role": "assistant", "content": text}] * bool(text)] for text in begun]
         keys = [(number, 0) for number in range(len(prompts))]

@@ -14,7 +14,7 @@ from reasoning_ext import think
 from reasoning_ext.cli import app
 from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.errors import UserError
-from reasoning_ext.evaluate import attributions, explained
+from reasoning_ext.evaluate import attributions, explained, interventions
 from reasoning_ext.evaluate.explain import as_record, thought_of
 from reasoning_ext.evaluate.interventions import MOST_STEPS, Prober, altered, read_thought, split_steps
 from reasoning_ext.models.loaded import Loaded
@@ -141,6 +141,18 @@ def test_log_probabilities_are_the_models_own_in_any_batch(random_prober):
         alone = sum(float(logits[len(context) - 1 + i, one]) for i, one in enumerate(target))
         assert value == pytest.approx(alone, abs=1e-4)
     assert len(target) == 2 and target[-1] == random_prober.loaded.contract.end_id
+
+
+def test_variants_of_a_long_thought_are_read_in_batches_bounded_by_tokens(random_prober, monkeypatch):
+    contexts, target, widths = [[1] * 30, [2] * 40, [3] * 20], [4, 5], list[tuple[int, ...]]()
+    whole = random_prober.log_probabilities(contexts, target)
+    hook = random_prober.loaded.model.register_forward_pre_hook(
+        lambda _, args, given: widths.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    monkeypatch.setattr(interventions, "MOST_TOKENS", 42)
+    found = random_prober.log_probabilities(contexts, target)
+    hook.remove()
+    assert [rows for rows, _ in widths] == [1, 1, 1] and found == pytest.approx(whole, abs=1e-4)
 
 
 def test_the_step_that_carries_the_answer_is_found(copier):
