@@ -36,8 +36,8 @@ from reasoning_ext.runs.values import cell
 from reasoning_ext.scoring.metrics import interval
 from reasoning_ext.shown import print, print_rows
 
-LENGTH = 512  # tokens of an answer in stages that have no max_completion_length
-TO_DO = "mix general data in, lower learning_rate, take fewer steps, use LoRA (use_peft: true), or raise beta in grpo and dpo"
+LENGTH = 256  # tokens of an answer in stages that have no max_completion_length
+TO_DO = "mix general data in, lower learning_rate, take fewer steps, use_peft: true, or raise beta in grpo and dpo"
 
 
 def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
@@ -113,7 +113,9 @@ def _draw(recipe: Recipe, folder: Path, label: str, name: str) -> list[Line]:
         free_memory()
 
 
-def draw(folder: Path, label: str, how: SamplingSettings, opens: Callable[[], Engine], closes: bool = True) -> list[Line]:
+def draw(
+    folder: Path, label: str, how: SamplingSettings, opens: Callable[[], Engine], closes: bool = True
+) -> list[Line]:
     """Return the answers of one model in the order of the tasks, after drawing those that are missing."""
     table = [{"prompt": [{"role": "user", "content": task["prompt"]}]} for task in tasks()]
     answers = Answers(folder / GUARD_ANSWERS, label, table, [], opens)

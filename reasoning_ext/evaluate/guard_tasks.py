@@ -15,7 +15,9 @@ from typing import Any
 from reasoning_ext import think
 
 TASKS = Path(__file__).with_name("guard_tasks.jsonl")
-_LETTER = re.compile(r"\W*(?:the )?(?:right |correct )?(?:answer|letter|option)?\W*(?:is\W*)?\(?([A-D])(?=\W*$|[).:,]|\s*\n)", re.I)
+_LETTER = re.compile(
+    r"\W*(?:the )?(?:right |correct )?(?:answer|letter|option)?\W*(?:is\W*)?\(?([A-D])(?=\W*$|[).:,]|\s*\n)", re.I
+)
 
 
 @cache
@@ -32,7 +34,9 @@ def right(task: dict[str, Any], completion: str) -> bool:
     (True, False)
     """
     answer = (think.answer(completion) or "").strip()
-    return answer not in ("", task["prompt"]) and all(KINDS[kind](answer, value) for kind, value in task["check"].items())
+    return answer not in ("", task["prompt"]) and all(
+        KINDS[kind](answer, value) for kind, value in task["check"].items()
+    )
 
 
 def _equals(answer: str, value: str) -> bool:
