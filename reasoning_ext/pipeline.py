@@ -8,6 +8,7 @@ import importlib
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from reasoning_ext.check import check
@@ -17,6 +18,7 @@ from reasoning_ext.check.seeds import by_seed
 from reasoning_ext.errors import UserError, print_error
 from reasoning_ext.recipe.benchmarks import benchmark_line
 from reasoning_ext.recipe.entries import eval_models
+from reasoning_ext.recipe.keys import TRAINED
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs import folder
 from reasoning_ext.runs.checkpoints import settle
@@ -155,7 +157,12 @@ def _run_stage(recipe: Recipe, run: folder.RunDir, specs: list[RewardSpec]) -> i
         importlib.import_module("datasets").disable_caching()
         module, _, function = STAGE_FUNCTIONS[recipe.stage].partition(":")
         with named_refusals(recipe.values):
-            return getattr(importlib.import_module(module), function)(recipe, run, *rewards)
+            stage = partial(getattr(importlib.import_module(module), function), recipe, run, *rewards)
+            if recipe.stage not in TRAINED or not recipe.get("guard"):
+                return stage()
+            from reasoning_ext.evaluate.guard import guarded
+
+            return guarded(recipe, run, stage)
     except UserError as error:
         raise UserError(recipe.placed(error)) from error
     finally:

@@ -14,6 +14,7 @@ from reasoning_ext.check import (
     rules,
     rules_benchmarks,
     rules_generation,
+    rules_guard,
     rules_health,
     rules_held_out,
     rules_models,
@@ -94,6 +95,7 @@ OF_MODELS = (rules_models.unmatched_pattern, rules_models.unfit_adapter, rules_m
 OF_KEYS = (
     *rules.RULES,
     *rules_benchmarks.RULES,
+    rules_guard.wrong_guard,
     *rules_health.RULES_OF_KEYS,
     *rules_held_out.RULES,
     *OF_MODELS,

@@ -25,6 +25,7 @@ from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.opening import open_engine, sampling_settings
 from reasoning_ext.evaluate.answers import Answers, Line, Request
 from reasoning_ext.evaluate.curve import print_curves, thinking_curve, thinking_cuts
+from reasoning_ext.evaluate.guard import general
 from reasoning_ext.evaluate.published import print_published
 from reasoning_ext.evaluate.scaling import print_strategies, strategy_results
 from reasoning_ext.evaluate.strategies import Strategy, need_logprobs, parse_strategies
@@ -76,6 +77,8 @@ def run_eval(recipe: Recipe, run: RunDir, specs: list[RewardSpec]) -> int:
             opens = partial(open_engine, recipe, name, table, from_scratch=scratch)
             with closing(Answers(run.path / ANSWERS, label, table, rewards, opens)) as answers:
                 results[label] = _evaluated(answers, wanted, trained[label], found)
+                if recipe.get("guard"):
+                    results[label]["general"] = general(run.path, recipe, answers, found.guard)
             log_model(tracking, label, results[label], found.plain)
         for line in found.warnings:
             tracking.alarm("cut off", line)
@@ -116,6 +119,7 @@ class Found:
     plain: list[Line] = field(default_factory=list)
     outcomes: list[Line] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    guard: list[Line] = field(default_factory=list)  # the first model's answers to the general tasks
 
 
 def _wanted(recipe: Recipe, specs: list[RewardSpec]) -> Wanted:

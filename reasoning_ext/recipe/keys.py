@@ -118,6 +118,7 @@ class Trained:
         keep: which weights are saved at the end: the last, or the best by the held-out problems.
         on_fall: what happens when the held-out figure has fallen for certain: a warning, or the run stops.
         health: `{rule: threshold}` in the place of a rule's own, or `{rule: off}`; `list health` has the rules.
+        guard: answer general tasks too, before a training and after it, for what it forgot: `general`.
     """
 
     merge_adapter: bool = False
@@ -126,6 +127,7 @@ class Trained:
     keep: str = field(default="last", metadata={"choices": ("last", "best")})
     on_fall: str = field(default="warn", metadata={"choices": ("warn", "stop")})
     health: dict | None = None
+    guard: str | list | None = None
 
 
 @dataclass
@@ -283,9 +285,11 @@ class Evaluation(Answered):
         strategies: ways to spend tokens at inference, each with its accuracy: `greedy`, `self_consistency: 8`, ...
         thinking_curve: accuracy with the thoughts cut short: `true`, or a mapping with its `shares` and `budgets`.
         benchmark: a benchmark by name, which sets what is left out; `lm_eval:TASK` is lm-evaluation-harness's.
+        guard: general tasks that every model answers too: `general`.
     """
 
     models: dict | list | str | None = None
     strategies: list | None = None
     thinking_curve: bool | dict | None = None
     benchmark: str | None = None
+    guard: str | list | None = None

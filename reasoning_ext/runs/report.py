@@ -26,6 +26,7 @@ from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS, damage, seed_runs
+from reasoning_ext.runs.guards import forgotten
 from reasoning_ext.runs.next_steps import health_of, healths_by_recipe, next_steps
 from reasoning_ext.runs.outcomes import PLAIN, best_checkpoints, outcomes
 from reasoning_ext.runs.paired import p_text
@@ -91,6 +92,7 @@ def render(runs: list[read.Run], labels: browser.Label = browser.no_labels, refr
         runs=runs,
         refresh=refresh,
         browser=browser.data(runs, labels),
+        guards=[(run, found) for run in runs if (found := forgotten(run.path))],
         seconds=sum(run.seconds or 0 for run in runs),
         **_verdict(runs),
         **_evaluations(runs),

@@ -1,0 +1,203 @@
+"""The key `guard`: what a training forgot, by 200 small tasks of our own that programs judge, before it and after.
+
+    guard.jsonl     every answer, `model` is `before` or `after`, in stage eval the model's label
+    guard.json      the figures, and the comparison of the pairs: McNemar's exact test on the same tasks
+
+A task is asked as plain user text, without the recipe's system prompt and tools, and answered greedily.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy
+
+from reasoning_ext.data.sources import read_jsonl
+from reasoning_ext.engines.base import Engine, SamplingSettings
+from reasoning_ext.engines.opening import open_local
+from reasoning_ext.engines.tools import ToolEngine
+from reasoning_ext.evaluate.answers import Answers, Line, Request
+from reasoning_ext.evaluate.guard_tasks import TASKS, right, tasks
+from reasoning_ext.models.source import model_source
+from reasoning_ext.recipe.load import Recipe
+from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
+from reasoning_ext.runs.files import append_lines, read_object, write_whole
+from reasoning_ext.runs.folder import DONE, RunDir, is_main, world_size
+from reasoning_ext.runs.guards import AFTER, BEFORE, GUARD, GUARD_ANSWERS, forgotten
+from reasoning_ext.runs.paired import ALPHA, p_text, paired
+from reasoning_ext.runs.process import free_memory
+from reasoning_ext.runs.read import GREEDY
+from reasoning_ext.runs.values import cell
+from reasoning_ext.scoring.metrics import interval
+from reasoning_ext.shown import print, print_rows
+
+LENGTH = 256  # tokens of an answer in stages that have no max_completion_length
+TO_DO = "mix general data in, lower learning_rate, take fewer steps, use_peft: true, or raise beta in grpo and dpo"
+
+
+def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
+    """Run a training stage between two rounds of the guard's tasks; a stage that is cut off has no second one.
+
+    Weights are saved when the first answer after the training is there, so that a stage which was killed behind it does not
+    train again. Under `accelerate launch` the main process answers and the others wait.
+
+    Raises:
+        UserError: what the stage raises; a model cannot be opened or does not answer.
+    """
+    path = run.path / GUARD_ANSWERS
+    if not recipe.get("from_scratch"):
+        _alone(lambda: _before(recipe, run.path))
+    drawn = path.is_file() and any(line["model"] == AFTER for line in read_jsonl(path))
+    if code := 0 if drawn else stage():
+        return code
+    free_memory()
+    _alone(lambda: _after(recipe, run.path))
+    return 0
+
+
+def _alone(does: Callable[[], None]) -> None:
+    """Let the main process do something, while the others wait."""
+    if is_main():
+        does()
+    if world_size() > 1:
+        from accelerate import PartialState
+
+        PartialState().wait_for_everyone()
+
+
+def _before(recipe: Recipe, folder: Path) -> None:
+    name = recipe.local(recipe.values["model_name_or_path"])
+    model = Path(name)
+    path, made = folder / GUARD_ANSWERS, model / GUARD_ANSWERS
+    if not path.is_file() and _same(recipe, model):
+        taken = [line | {"model": BEFORE} for line in read_jsonl(made) if line["model"] == AFTER]
+        append_lines(path, taken)
+        print(f"guard  the answers before are those after {model}", flush=True)
+    _draw(recipe, folder, BEFORE, name)
+
+
+def _same(recipe: Recipe, model: Path) -> bool:
+    """Tell whether a model is a finished run that answered the same tasks, asked in the same way."""
+    return (model / DONE).is_file() and read_object(model / GUARD).get("asked") == asked(recipe)
+
+
+def asked(recipe: Recipe) -> str:
+    """Return a digest of everything that decides an answer beside the weights: tasks, settings, and how they are loaded."""
+    names = {*class_keys(*MODEL_CONFIG), "backend", "think_tags", "chat_template_path", "use_cpu", "max_seq_length"}
+    names -= {"model_name_or_path", "model_revision", "use_peft"} | {n for n in names if n.startswith("lora_")}
+    how = {name: recipe.get(name) for name in sorted(names & recipe.keys.keys())}
+    text = json.dumps([TASKS.read_text(encoding="utf-8"), how, vars(settings(recipe))], default=str, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def settings(recipe: Recipe) -> SamplingSettings:
+    """Return how the tasks are answered."""
+    length = recipe.get("max_completion_length") if "max_completion_length" in recipe.keys else LENGTH
+    kwargs = recipe.get("chat_template_kwargs") or {}
+    return SamplingSettings(max_completion_length=length or LENGTH, temperature=0.0, chat_template_kwargs=kwargs)
+
+
+def _draw(recipe: Recipe, folder: Path, label: str, name: str) -> list[Line]:
+    """Return a model's answers, opened as the recipe opens its own, after drawing those that are missing."""
+    kwargs = recipe.get("chat_template_kwargs") or {}
+    changed: dict[str, Any] = {"from_scratch": False, "chat_template_kwargs": kwargs}
+    source = model_source(recipe.values, lambda path: path, False, name, **changed)
+    try:
+        return draw(folder, label, settings(recipe), lambda: open_local("transformers", source, None))
+    finally:
+        free_memory()
+
+
+def draw(
+    folder: Path, label: str, how: SamplingSettings, opens: Callable[[], Engine], closes: bool = True
+) -> list[Line]:
+    """Return the answers of one model in the order of the tasks, after drawing those that are missing."""
+    table = [{"prompt": [{"role": "user", "content": task["prompt"]}]} for task in tasks()]
+    answers = Answers(folder / GUARD_ANSWERS, label, table, [], opens)
+    request = Request([(i, GREEDY) for i in range(len(table))], how, judged=False)
+    if not closes:
+        return answers.draw(request)[0]
+    with closing(answers):
+        return answers.draw(request)[0]
+
+
+def _after(recipe: Recipe, folder: Path) -> None:
+    """Answer with what was saved, write the figures, and say what fell."""
+    after = _draw(recipe, folder, AFTER, str(folder))
+    lines = [line for line in read_jsonl(folder / GUARD_ANSWERS) if line["model"] == BEFORE]
+    before = sorted(lines, key=lambda line: line["prompt_index"])
+    rows = compared(before, after) if before else {name: {AFTER: v} for name, v in figures(after).items()}
+    write_whole(folder / GUARD, json.dumps({"asked": asked(recipe), "general": rows}, indent=1))
+    shown = forgotten(folder)
+    table = [(n, *(cell(r.get(k)) for k in (BEFORE, AFTER, "difference")), _p(r)) for n, r in shown.items()]
+    print_rows("general tasks, 95 % intervals", ["ability", BEFORE, AFTER, "difference", "p"], table)
+    for label, of in ((BEFORE, before), (AFTER, after)):
+        if line := says_nothing(of):
+            print(f"guard  warning: {label}: {line}", flush=True)
+    fell = [name for name, row in shown.items() if "p" in row and row["p"] < ALPHA and row["difference"][0] < 0]
+    if fell:
+        print(f"guard  warning: worse for certain than before: {', '.join(fell)}; {TO_DO}", flush=True)
+
+
+def _p(row: dict[str, Any]) -> str:
+    return p_text(row["p"]) if "p" in row else ""
+
+
+def _rights(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Return whether each answer is right, by ability, `all` first; the lines are those of all tasks in order."""
+    found: dict[str, list[float]] = {"all": []}
+    for task, line in zip(tasks(), lines, strict=True):
+        value = float(right(task, line["completion"]))
+        found["all"].append(value)
+        found.setdefault(task["ability"], []).append(value)
+    return found
+
+
+def figures(lines: Sequence[Line]) -> dict[str, list[float]]:
+    """Return a model's shares of right answers with intervals, by ability, `all` first."""
+    return {name: interval(values) for name, values in _rights(lines).items()}
+
+
+def compared(before: Sequence[Line], after: Sequence[Line]) -> dict[str, dict[str, Any]]:
+    """Compare two models' answers in pairs, by ability, as `runs.guards.forgotten` has it; p is McNemar's exact one."""
+    found: dict[str, dict[str, Any]] = {}
+    rights = zip(_rights(before).items(), _rights(after).values(), strict=True)
+    for (name, first), second in rights:
+        pair = paired(numpy.array([first]), numpy.array([second]))
+        apart = [round(value, 4) for value in (pair.difference, *pair.interval)]
+        found[name] = {BEFORE: interval(first), AFTER: interval(second), "difference": apart, "p": pair.p}
+    return found
+
+
+def says_nothing(lines: Sequence[Line]) -> str:
+    """Say why a model's answers tell nothing of what it knows, else ""."""
+    empty = sum(not line["completion"].strip() for line in lines)
+    cut_off = sum(not line["finished"] and not line.get("error") for line in lines)
+    for count, what in ((empty, "are empty"), (cut_off, "were cut off")):
+        if lines and count >= 0.95 * len(lines):
+            return f"{count} of {len(lines)} answers {what}, so that the figures say nothing of what the model knows"
+    return ""
+
+
+def general(folder: Path, recipe: Recipe, answers: Answers, first: list[Line]) -> dict[str, list[float]]:
+    """Return the figures of a model of an evaluation, and put them beside the first model's, whose lines `first` keeps."""
+
+    def opens() -> Engine:
+        return answers.engine.inner if isinstance(answers.engine, ToolEngine) else answers.engine
+
+    lines = draw(folder, answers.label, settings(recipe), opens, closes=False)
+    found = figures(lines)
+    print_rows(f"{answers.label}, general tasks, 95 % intervals", [*found], [[cell(value) for value in found.values()]])
+    if line := says_nothing(lines):
+        print(f"guard  warning: {answers.label}: {line}", flush=True)
+    if first:
+        pair = compared(first, lines)["all"]
+        said = f"{cell(pair['difference'])} against {first[0]['model']}, {p_text(pair['p'])}"
+        print(f"guard  {answers.label}: {said}", flush=True)
+    first += [] if first else lines
+    return found
