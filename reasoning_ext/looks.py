@@ -123,7 +123,9 @@ def explain(
 
         own = (output, completion, system_prompt, as_json or None)
         if any(value is not None for value in own) or max_completion_length != 2048:
-            raise UserError("explain: found options of one question beside --problems, allowed: a run and --problems alone")
+            raise UserError(
+                "explain: found options of one question beside --problems, allowed: a run and --problems alone"
+            )
         explain_set_and_print(Path(model), problems)
         return
     assert question is not None

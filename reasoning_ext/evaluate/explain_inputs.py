@@ -137,7 +137,9 @@ def _trained(path: Path, recipe: Recipe, problems: int) -> list[Subject]:
     length = (asked and asked.max_completion_length) or own_length(recipe)
     drawn = sampling_settings(recipe) if recipe.stage == "grpo" else SamplingSettings(512)
     settings = replace(
-        drawn, max_completion_length=length or drawn.max_completion_length, generation_kwargs={},
+        drawn,
+        max_completion_length=length or drawn.max_completion_length,
+        generation_kwargs={},
         chat_template_kwargs=kwargs,
     )
     subjects = []

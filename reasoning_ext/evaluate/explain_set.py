@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from reasoning_ext.data.sources import read_jsonl
 from reasoning_ext.engines.transformers import TransformersEngine
 from reasoning_ext.evaluate.ask import hush
 from reasoning_ext.evaluate.explain import LONG, rounded
@@ -23,13 +23,16 @@ from reasoning_ext.evaluate.explain_inputs import Subject, read_subjects
 from reasoning_ext.evaluate.explained import effects
 from reasoning_ext.evaluate.interventions import Messages, Prober, Thought, read_thought
 from reasoning_ext.runs.explanations import EXPLAINED, FIGURES
-from reasoning_ext.runs.files import append_lines, mend, read_object, write_whole
-from reasoning_ext.runs.values import cell
+from reasoning_ext.runs.files import append_lines, read_object, write_whole
+from reasoning_ext.runs.stored import MOST_LINES, read_lines
+from reasoning_ext.runs.values import cell, is_number
 from reasoning_ext.scoring.metrics import interval
 from reasoning_ext.shown import print, print_rows
 
-LINES = "explained.jsonl"
+LINES, BATCH = "explained.jsonl", 16  # completions that are drawn at once
+SHARES = ("decorative", "faithful", "known_after")  # of a line
 Line = dict[str, Any]
+Key = tuple[str, int, str]  # label, problem, and what tells it from one of another completion
 
 
 def explain_set_and_print(path: Path, problems: int) -> None:
@@ -41,18 +44,15 @@ def explain_set_and_print(path: Path, problems: int) -> None:
     """
     hush()
     subjects = read_subjects(path, problems)
-    mend(path / LINES)
-    known = {
-        (line["model"], line["problem"], line["of"]): line
-        for line in (read_jsonl(path / LINES) if (path / LINES).is_file() else [])
-    }
+    stored = read_lines(path / LINES, MOST_LINES).rows
+    known = {key: line for line in stored if (key := _known_by(line))}
     open_ones = sum(_key(one, number) not in known for one in subjects for number in one.prompts)
     found, pace = {}, Pace(open_ones)
     for subject in subjects:
         missing = [number for number in subject.prompts if _key(subject, number) not in known]
         for line in _measured(subject, missing) if missing else ():
             append_lines(path / LINES, [line])
-            known[line["model"], line["problem"], line["of"]] = line
+            known[_key(subject, line["problem"])] = line
             pace.step(line)
         found[subject.label] = summary([known[_key(subject, number)] for number in subject.prompts])
         write_whole(path / EXPLAINED, json.dumps(read_object(path / EXPLAINED) | found, indent=1))
@@ -60,9 +60,17 @@ def explain_set_and_print(path: Path, problems: int) -> None:
     print(f"explain  {path / EXPLAINED}; it is in the next report")
 
 
-def _key(subject: Subject, number: int) -> tuple[str, int, str]:
+def _key(subject: Subject, number: int) -> Key:
     """Return what a line is known by: of a stored completion its text, of a drawn one the weights."""
     return subject.label, number, subject.completions.get(number, subject.weights)
+
+
+def _known_by(line: Line) -> Key | None:
+    """Return the same of a line that was written; None of one that is damaged."""
+    made = line.get("weights") or line.get("completion")
+    shares = all(is_number(line.get(name)) for name in SHARES) and isinstance(line.get("same_without"), bool)
+    whole = is_number(steps := line.get("steps")) and (shares if steps else isinstance(line.get("thinks"), bool))
+    return (str(line.get("model")), line.get("problem", -1), str(made)) if whole else None
 
 
 class Pace:
@@ -81,16 +89,19 @@ class Pace:
 
 
 def _measured(subject: Subject, numbers: list[int]) -> Iterator[Line]:
-    """Yield a line of each problem; what is drawn is drawn a batch at a time."""
-    prober = Prober(subject.opens(), subject.settings)
+    """Yield a line of each problem; what is drawn is drawn a batch at a time, and no model is opened in vain."""
+    prober = cache(lambda: Prober(subject.opens(), subject.settings))
     grouped = 0
-    for at in range(0, len(numbers), prober.batch_size):
-        some = numbers[at : at + prober.batch_size]
-        texts = dict(subject.completions) or _drawn(prober, {number: subject.prompts[number] for number in some})
+    for some in (numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)):
+        began, texts = time.monotonic(), subject.completions
+        if subject.weights:
+            texts = _drawn(prober(), {number: subject.prompts[number] for number in some})
+        drawing = (time.monotonic() - began) / len(some)
         for number in some:
-            line = _line(prober, subject.prompts[number], texts[number])
+            began, line = time.monotonic(), _line(prober, subject.prompts[number], texts[number])
             grouped += bool(line.get("grouped"))
-            yield {"model": subject.label, "problem": number, "of": _key(subject, number)[2]} | line
+            line["seconds"] = rounded(drawing + time.monotonic() - began)
+            yield {"model": subject.label, "problem": number, "weights": subject.weights} | line
     if grouped:
         print(f"explain  {subject.label}: the steps of {grouped} long thoughts are put together")
 
@@ -103,24 +114,23 @@ def _drawn(prober: Prober, prompts: dict[int, Messages]) -> dict[int, str]:
     return {one.prompt: one.text for batch in batches for one in batch}
 
 
-def _line(prober: Prober, prompt: Messages, completion: str) -> Line:
+def _line(prober: Callable[[], Prober], prompt: Messages, completion: str) -> Line:
     """Measure one completion; one without a thought, or that the model cannot read, has 0 steps."""
-    thought, began = read_thought(completion), time.monotonic()
-    if thought is None or not _fits(prober, prompt, thought):
+    thought = read_thought(completion)
+    if thought is None or not _fits(prober(), prompt, thought):
         return {"completion": completion, "steps": 0, "thinks": thought is not None}
-    one = effects(prober, prompt, thought)
+    one = effects(prober(), prompt, thought)
     found = {
         "completion": completion,
         "steps": thought.grouped or len(thought.steps),
         "grouped": thought.grouped,
-        "probability": one.log_probability,
+        "log_probability": one.log_probability,
         "necessity": one.necessity,
         "changes_answer": one.changes,
         "decorative": fmean(one.decorative),
         "faithful": fmean(one.changes),
         "same_without": one.same_without,
         "known_after": one.known_after / len(thought.steps),
-        "seconds": time.monotonic() - began,
     }
     return {name: rounded(value) for name, value in found.items()}
 

@@ -172,9 +172,7 @@ def checkpoint_curves(results: dict[str, dict[str, Any]], names: Iterable[str] =
     """Return the curves of figures of checkpoints, such as those of `eval.json`, one a run and figure."""
     found = []
     for name, steps in series(results).items():
-        spots = [
-            (float(step), {key: results[label].get(key) for key in names}) for step, label in steps.items()
-        ]
+        spots = [(float(step), {key: results[label].get(key) for key in names}) for step, label in steps.items()]
         found += [curve._replace(title=f"{name}: {curve.key}" if name else curve.key) for curve in _curves("", spots)]
     return found
 

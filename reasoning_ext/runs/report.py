@@ -156,7 +156,13 @@ def _verdict(runs: list[read.Run]) -> dict[str, Any]:
 def _evaluations(runs: list[read.Run]) -> dict[str, Any]:
     figures_of = {f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}
     evals = [
-        (run, read.in_training(run.results), _checkpoints(f"checkpoints-{i}", run.results), pictures(run.results), published(run.recipe))
+        (
+            run,
+            read.in_training(run.results),
+            _checkpoints(f"checkpoints-{i}", run.results),
+            pictures(run.results),
+            published(run.recipe),
+        )
         for i, run in enumerate(runs, 1)
         if run.results
     ]
@@ -166,9 +172,9 @@ def _evaluations(runs: list[read.Run]) -> dict[str, Any]:
 def _samples(runs: list[read.Run]) -> dict[str, Any]:
     return {
         "explained": [
-            (run, found, _checkpoints(f"explained-{i}", found, OVER_STEPS))
+            (run, told, _checkpoints(f"explained-{i}", told, OVER_STEPS))
             for i, run in enumerate(runs, 1)
-            if (found := explanations_of(run.path))
+            if (told := explanations_of(run.path))
         ],
         "errors": [(run, causes) for run in runs if (causes := causes_of(run.path))],
         "compared": [(run, found) for run in runs if (found := compared_problems(run.answers))],
