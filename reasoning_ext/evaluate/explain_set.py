@@ -93,9 +93,10 @@ def _measured(subject: Subject, numbers: list[int]) -> Iterator[Line]:
     prober = cache(lambda: Prober(subject.opens(), subject.settings))
     grouped = 0
     for some in (numbers[at : at + BATCH] for at in range(0, len(numbers), BATCH)):
-        began, texts = time.monotonic(), subject.completions
-        if subject.weights:
-            texts = _drawn(prober(), {number: subject.prompts[number] for number in some})
+        texts = subject.completions
+        asks, began = prober() if subject.weights else None, time.monotonic()  # loading is no part of a thought's time
+        if asks:
+            texts = _drawn(asks, {number: subject.prompts[number] for number in some})
         drawing = (time.monotonic() - began) / len(some)
         for number in some:
             began, line = time.monotonic(), _line(prober, subject.prompts[number], texts[number])
