@@ -96,7 +96,9 @@ def ask(
 
 def explain(
     model: Annotated[str, typer.Argument(help="A run's folder, a folder with weights, or a hub name.")],
-    question: Annotated[str, typer.Argument(help="What to ask.")],
+    question: Annotated[
+        str | None, typer.Argument(help="What to ask; none with --problems.", show_default=False)
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The HTML file; default: explained.html here.")
     ] = None,
@@ -106,10 +108,27 @@ def explain(
     ] = None,
     max_completion_length: Annotated[int, typer.Option(min=1, help="Tokens a completion, at most.")] = 2048,
     system_prompt: Annotated[str | None, typer.Option(help="In the place of the run's own; '' for none.")] = None,
+    problems: Annotated[
+        int | None, typer.Option(min=1, help="Of a run: over so many of its problems, for each model or checkpoint.")
+    ] = None,
 ) -> None:
-    """Tell what each step of a thought does for its answer."""
+    """Tell what each step of a thought does for its answer, or over a run's problems what thoughts do."""
     from reasoning_ext.evaluate.explain import explain_and_print
 
+    if (question is None) == (problems is None):
+        found = "neither a question nor --problems" if question is None else "a question beside --problems"
+        raise UserError(f"explain: found {found}, allowed: one of the two")
+    if problems is not None:
+        from reasoning_ext.evaluate.explain_set import explain_set_and_print
+
+        own = (output, completion, system_prompt, as_json or None)
+        if any(value is not None for value in own) or max_completion_length != 2048:
+            raise UserError(
+                "explain: found options of one question beside --problems, allowed: a run and --problems alone"
+            )
+        explain_set_and_print(Path(model), problems)
+        return
+    assert question is not None
     explain_and_print(model, question, completion, output, as_json, max_completion_length, system_prompt)
 
 

@@ -168,13 +168,11 @@ def behaviour_curves(thoughts: dict[str, dict[str, Any]]) -> list[Curve]:
     return _curves("thoughts/", spots)
 
 
-def checkpoint_curves(results: dict[str, dict[str, Any]]) -> list[Curve]:
-    """Return the curves of an evaluation of checkpoints, from its `eval.json`, one a run and figure."""
+def checkpoint_curves(results: dict[str, dict[str, Any]], names: Iterable[str] = OVER_CHECKPOINTS) -> list[Curve]:
+    """Return the curves of figures of checkpoints, such as those of `eval.json`, one a run and figure."""
     found = []
     for name, steps in series(results).items():
-        spots = [
-            (float(step), {key: results[label].get(key) for key in OVER_CHECKPOINTS}) for step, label in steps.items()
-        ]
+        spots = [(float(step), {key: results[label].get(key) for key in names}) for step, label in steps.items()]
         found += [curve._replace(title=f"{name}: {curve.key}" if name else curve.key) for curve in _curves("", spots)]
     return found
 

@@ -24,6 +24,7 @@ from reasoning_ext.runs.arms import arms
 from reasoning_ext.runs.causes import causes_of
 from reasoning_ext.runs.drawing import Line, draw, number
 from reasoning_ext.runs.examples import compared_problems
+from reasoning_ext.runs.explanations import OVER_STEPS, explanations_of
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.folder import METRICS, damage, seed_runs
 from reasoning_ext.runs.guards import forgotten
@@ -157,7 +158,13 @@ def _verdict(runs: list[read.Run]) -> dict[str, Any]:
 def _evaluations(runs: list[read.Run]) -> dict[str, Any]:
     figures_of = {f"{i} {label}": row for i, run in enumerate(runs) for label, row in run.results.items()}
     evals = [
-        (run, read.in_training(run.results), _checkpoints(i, run), pictures(run.results), published(run.recipe))
+        (
+            run,
+            read.in_training(run.results),
+            _checkpoints(f"checkpoints-{i}", run.results),
+            pictures(run.results),
+            published(run.recipe),
+        )
         for i, run in enumerate(runs, 1)
         if run.results
     ]
@@ -166,17 +173,24 @@ def _evaluations(runs: list[read.Run]) -> dict[str, Any]:
 
 def _samples(runs: list[read.Run]) -> dict[str, Any]:
     return {
+        "explained": [
+            (run, told, _checkpoints(f"explained-{i}", told, OVER_STEPS))
+            for i, run in enumerate(runs, 1)
+            if (told := explanations_of(run.path))
+        ],
         "errors": [(run, causes) for run in runs if (causes := causes_of(run.path))],
         "compared": [(run, found) for run in runs if (found := compared_problems(run.answers))],
         "distributions": [(run, drawn) for run in runs if (drawn := distributions(run))],
     }
 
 
-def _checkpoints(number: int, run: read.Run) -> list[Panel]:
-    """Draw the figures of an evaluation of checkpoints over their steps."""
-    curves = figures.checkpoint_curves(run.results)
+def _checkpoints(
+    name: str, results: dict[str, dict[str, Any]], names: tuple[str, ...] = figures.OVER_CHECKPOINTS
+) -> list[Panel]:
+    """Draw the figures of checkpoints over their steps, in panels of that name."""
+    curves = figures.checkpoint_curves(results, names)
     return [
-        Panel(f"checkpoints-{number}-{i}", curve.key, curve.title, draw([Line(curve.title, 0, [curve])]))
+        Panel(f"{name}-{i}", curve.key, curve.title, draw([Line(curve.title, 0, [curve])]))
         for i, curve in enumerate(curves, 1)
     ]
 

@@ -136,7 +136,15 @@ def write_eval(root: Path) -> Path:
     slip |= {"edit": IMAGE, "example": example | {"step": 4, "steps": 3, "text": SCRIPT}}
     causes = {TRICKY: {"of": 9, "wrong": 8, "looked_at": 8, "causes": {"slip": slip, SCRIPT: {"count": SCRIPT}}}}
     results = {"sft": known | sft, TRICKY: known | grpo}
-    return write_run(root / "4_eval", recipe, {"eval.json": results, "answers.jsonl": answers, "errors.json": causes})
+    told = {"problems": 9, "without a thought": 1, "faithful": [0.75, 0.4, 0.9], "known after": 0.5}
+    explained = {
+        TRICKY: told,
+        "checkpoint-9": told | {"steps": SCRIPT},
+        "checkpoint-10": told,
+        IMAGE: {"problems": SCRIPT},
+    }
+    files = {"answers.jsonl": answers, "errors.json": causes, "explained.json": explained}
+    return write_run(root / "4_eval", recipe, {"eval.json": results} | files)
 
 
 def write_all(root: Path) -> Path:
@@ -196,6 +204,7 @@ def test_figures_of_the_evaluation(whole):
 def test_causes_of_wrong_answers_stand_with_shares_and_an_example(whole):
     _, page = whole
     assert ids(page, "errors") == ["errors"]
+    assert ids(page, "explained.*") == ["explained", "explained-1-1", "explained-1-2"]
     assert f"8 of 9 answers of {TRICKY} are wrong" in page.text
     for shown in ("37.5 [13.0, 69.0]", "33.3 [12.0, 61.0]", "first at the answer, behind 3 true steps"):
         assert shown in page.text
