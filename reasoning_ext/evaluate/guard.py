@@ -1,6 +1,7 @@
 """The key `guard`: what a training forgot, by 200 small tasks of our own that programs judge, before it and after.
 
-    guard.jsonl     every answer, `model` is `before` or `after`, in stage eval the model's label
+    guard.jsonl     every answer, `model` is `before` or `after`, in stage eval the model's label; `way` tells answers to
+                    other tasks, or by other settings, from these
     guard.json      the figures, and the comparison of the pairs: McNemar's exact test on the same tasks
 
 A task is asked as plain user text, without the recipe's system prompt and tools, and answered greedily.
@@ -22,14 +23,14 @@ from reasoning_ext.engines.base import Engine, SamplingSettings
 from reasoning_ext.engines.opening import open_local
 from reasoning_ext.engines.tools import ToolEngine
 from reasoning_ext.evaluate.answers import Answers, Line, Request
-from reasoning_ext.evaluate.guard_tasks import TASKS, right, tasks
+from reasoning_ext.evaluate.general import passes, tasks
 from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
-from reasoning_ext.runs.files import append_lines, read_object, write_whole
+from reasoning_ext.runs.files import append_lines, write_whole
 from reasoning_ext.runs.folder import DONE, RunDir, is_main, world_size
 from reasoning_ext.runs.guards import AFTER, BEFORE, GUARD, GUARD_ANSWERS, forgotten
-from reasoning_ext.runs.paired import ALPHA, p_text, paired
+from reasoning_ext.runs.paired import ALPHA, holm, p_text, paired
 from reasoning_ext.runs.process import free_memory
 from reasoning_ext.runs.read import GREEDY
 from reasoning_ext.runs.values import cell
@@ -49,11 +50,9 @@ def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
     Raises:
         UserError: what the stage raises; a model cannot be opened or does not answer.
     """
-    path = run.path / GUARD_ANSWERS
     if not recipe.get("from_scratch"):
         _alone(lambda: _before(recipe, run.path))
-    drawn = path.is_file() and any(line["model"] == AFTER for line in read_jsonl(path))
-    if code := 0 if drawn else stage():
+    if code := 0 if _stored(run.path, AFTER, recipe) else stage():
         return code
     free_memory()
     _alone(lambda: _after(recipe, run.path))
@@ -70,20 +69,22 @@ def _alone(does: Callable[[], None]) -> None:
         PartialState().wait_for_everyone()
 
 
+def _stored(folder: Path, label: str, recipe: Recipe) -> list[Line]:
+    """Return the answers of a model to the same tasks, asked in the same way, that a folder holds, in their order."""
+    path, way = folder / GUARD_ANSWERS, asked(recipe)
+    lines = [line for line in (read_jsonl(path) if path.is_file() else []) if line["model"] == label]
+    return sorted((line for line in lines if line.get("way") == way), key=lambda line: line["prompt_index"])
+
+
 def _before(recipe: Recipe, folder: Path) -> None:
+    """Answer with the model that the training starts from, or take the answers that its own run has."""
     name = recipe.local(recipe.values["model_name_or_path"])
     model = Path(name)
-    path, made = folder / GUARD_ANSWERS, model / GUARD_ANSWERS
-    if not path.is_file() and _same(recipe, model):
-        taken = [line | {"model": BEFORE} for line in read_jsonl(made) if line["model"] == AFTER]
-        append_lines(path, taken)
+    made = _stored(model, AFTER, recipe) if (model / DONE).is_file() else []
+    if len(made) == len(tasks()) and not _stored(folder, BEFORE, recipe):
+        append_lines(folder / GUARD_ANSWERS, [line | {"model": BEFORE} for line in made])
         print(f"guard  the answers before are those after {model}", flush=True)
     _draw(recipe, folder, BEFORE, name)
-
-
-def _same(recipe: Recipe, model: Path) -> bool:
-    """Tell whether a model is a finished run that answered the same tasks, asked in the same way."""
-    return (model / DONE).is_file() and read_object(model / GUARD).get("asked") == asked(recipe)
 
 
 def asked(recipe: Recipe) -> str:
@@ -91,8 +92,8 @@ def asked(recipe: Recipe) -> str:
     names = {*class_keys(*MODEL_CONFIG), "backend", "think_tags", "chat_template_path", "use_cpu", "max_seq_length"}
     names -= {"model_name_or_path", "model_revision", "use_peft"} | {n for n in names if n.startswith("lora_")}
     how = {name: recipe.get(name) for name in sorted(names & recipe.keys.keys())}
-    text = json.dumps([TASKS.read_text(encoding="utf-8"), how, vars(settings(recipe))], default=str, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
+    text = json.dumps([[vars(task) for task in tasks()], how, vars(settings(recipe))], default=str, sort_keys=True)
+    return f"general {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def settings(recipe: Recipe) -> SamplingSettings:
@@ -108,18 +109,17 @@ def _draw(recipe: Recipe, folder: Path, label: str, name: str) -> list[Line]:
     changed: dict[str, Any] = {"from_scratch": False, "chat_template_kwargs": kwargs}
     source = model_source(recipe.values, lambda path: path, False, name, **changed)
     try:
-        return draw(folder, label, settings(recipe), lambda: open_local("transformers", source, None))
+        return draw(folder, label, recipe, lambda: open_local("transformers", source, None))
     finally:
         free_memory()
 
 
-def draw(
-    folder: Path, label: str, how: SamplingSettings, opens: Callable[[], Engine], closes: bool = True
-) -> list[Line]:
+def draw(folder: Path, label: str, recipe: Recipe, opens: Callable[[], Engine], closes: bool = True) -> list[Line]:
     """Return the answers of one model in the order of the tasks, after drawing those that are missing."""
-    table = [{"prompt": [{"role": "user", "content": task["prompt"]}]} for task in tasks()]
-    answers = Answers(folder / GUARD_ANSWERS, label, table, [], opens)
-    request = Request([(i, GREEDY) for i in range(len(table))], how, judged=False)
+    table = [{"prompt": [{"role": "user", "content": task.prompt}]} for task in tasks()]
+    answers = Answers(folder / GUARD_ANSWERS, label, table, [], opens, "guard")
+    keys = [(i, GREEDY) for i in range(len(table))]
+    request = Request(keys, settings(recipe), asked(recipe), judged=False)
     if not closes:
         return answers.draw(request)[0]
     with closing(answers):
@@ -129,10 +129,9 @@ def draw(
 def _after(recipe: Recipe, folder: Path) -> None:
     """Answer with what was saved, write the figures, and say what fell."""
     after = _draw(recipe, folder, AFTER, str(folder))
-    lines = [line for line in read_jsonl(folder / GUARD_ANSWERS) if line["model"] == BEFORE]
-    before = sorted(lines, key=lambda line: line["prompt_index"])
+    before = _stored(folder, BEFORE, recipe)
     rows = compared(before, after) if before else {name: {AFTER: v} for name, v in figures(after).items()}
-    write_whole(folder / GUARD, json.dumps({"asked": asked(recipe), "general": rows}, indent=1))
+    write_whole(folder / GUARD, json.dumps({"general": rows}, indent=1))
     shown = forgotten(folder)
     table = [(n, *(cell(r.get(k)) for k in (BEFORE, AFTER, "difference")), _p(r)) for n, r in shown.items()]
     print_rows("general tasks, 95 % intervals", ["ability", BEFORE, AFTER, "difference", "p"], table)
@@ -152,9 +151,9 @@ def _rights(lines: Sequence[Line]) -> dict[str, list[float]]:
     """Return whether each answer is right, by ability, `all` first; the lines are those of all tasks in order."""
     found: dict[str, list[float]] = {"all": []}
     for task, line in zip(tasks(), lines, strict=True):
-        value = float(right(task, line["completion"]))
+        value = float(passes(task, line["completion"]))
         found["all"].append(value)
-        found.setdefault(task["ability"], []).append(value)
+        found.setdefault(task.ability, []).append(value)
     return found
 
 
@@ -164,14 +163,22 @@ def figures(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 
 def compared(before: Sequence[Line], after: Sequence[Line]) -> dict[str, dict[str, Any]]:
-    """Compare two models' answers in pairs, by ability, as `runs.guards.forgotten` has it; p is McNemar's exact one."""
-    found: dict[str, dict[str, Any]] = {}
-    rights = zip(_rights(before).items(), _rights(after).values(), strict=True)
-    for (name, first), second in rights:
-        pair = paired(numpy.array([first]), numpy.array([second]))
-        apart = [round(value, 4) for value in (pair.difference, *pair.interval)]
-        found[name] = {BEFORE: interval(first), AFTER: interval(second), "difference": apart, "p": pair.p}
-    return found
+    """Compare two models' answers in pairs, by ability, as `runs.guards.forgotten` has it.
+
+    p is McNemar's exact one, of abilities after Holm's correction over all of them.
+    """
+    first, second = _rights(before), _rights(after)
+    pairs = {name: paired(numpy.array([first[name]]), numpy.array([second[name]])) for name in first}
+    every, *ps = (pair.p for pair in pairs.values())
+    return {
+        name: {
+            BEFORE: interval(first[name]),
+            AFTER: interval(second[name]),
+            "difference": [round(value, 4) for value in (pair.difference, *pair.interval)],
+            "p": p,
+        }
+        for (name, pair), p in zip(pairs.items(), (every, *holm(ps)), strict=True)
+    }
 
 
 def says_nothing(lines: Sequence[Line]) -> str:
@@ -190,7 +197,7 @@ def general(folder: Path, recipe: Recipe, answers: Answers, first: list[Line]) -
     def opens() -> Engine:
         return answers.engine.inner if isinstance(answers.engine, ToolEngine) else answers.engine
 
-    lines = draw(folder, answers.label, settings(recipe), opens, closes=False)
+    lines = draw(folder, answers.label, recipe, opens, closes=False)
     found = figures(lines)
     print_rows(f"{answers.label}, general tasks, 95 % intervals", [*found], [[cell(value) for value in found.values()]])
     if line := says_nothing(lines):

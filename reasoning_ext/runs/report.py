@@ -94,6 +94,7 @@ def render(runs: list[read.Run], labels: browser.Label = browser.no_labels, refr
         refresh=refresh,
         browser=browser.data(runs, labels),
         guards=[(run, found) for run in runs if (found := forgotten(run.path))],
+        general=[(run, found) for run in runs if (found := read.group(run.results, "general"))],
         seconds=sum(run.seconds or 0 for run in runs),
         **_verdict(runs),
         **_evaluations(runs),

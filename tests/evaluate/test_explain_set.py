@@ -60,7 +60,7 @@ def a_run(path, lines=(), name="answers.jsonl", **keys):
     recipe = recipe if "stage" not in keys else {"dataset_name": "./rows.jsonl", "model_name_or_path": "./m"}
     (path / "r.yaml").write_text(json.dumps(recipe | keys | {"output_dir": str(path / "run")}))
     (path / "rows.jsonl").write_text(
-        "".join(json.dumps({"question": f"{i}+4*2", "answer": "4"}) + "\n" for i in range(9))
+        "".join(json.dumps({"prompt": f"{i}+4*2", "answer": "4"}) + "\n" for i in range(9))
     )
     loaded = load_recipe(path / "r.yaml")
     run = open_run(loaded.output_dir, loaded.values, {}, loaded.path).path

@@ -1,13 +1,10 @@
 """The key `guard`: the tasks, the pairs, and what is drawn when."""
 
 import json
-from collections import Counter
 from types import SimpleNamespace
 
-import pytest
-
 from reasoning_ext.evaluate import guard
-from reasoning_ext.evaluate.guard_tasks import right, tasks
+from reasoning_ext.evaluate.general import tasks
 from reasoning_ext.runs.guards import forgotten
 
 WRONG = "I'm not sure, sorry:\nit is hard; nothing\ncomes\nto\nmy mind about this one - the end,"
@@ -16,21 +13,11 @@ WRONG = "I'm not sure, sorry:\nit is hard; nothing\ncomes\nto\nmy mind about thi
 def _lines(good, model="before"):
     made = []
     for i, task in enumerate(tasks()):
-        text = task["reference"] if i < good else WRONG
-        made.append({"model": model, "prompt_index": i, "sample_index": -1, "completion": text, "finished": True})
+        text = task.reference if i < good else WRONG
+        made.append(
+            {"model": model, "prompt_index": i, "sample_index": -1, "completion": text, "finished": True, "way": "same"}
+        )
     return made
-
-
-def test_there_are_forty_different_tasks_of_each_ability():
-    assert [*Counter(task["ability"] for task in tasks()).values()] == [40] * 5
-    assert len({task["id"] for task in tasks()}) == len({task["prompt"].lower() for task in tasks()}) == 200
-
-
-@pytest.mark.parametrize("task", tasks(), ids=lambda task: task["id"])
-def test_a_reference_is_right_and_nothing_else(task):
-    assert right(task, task["reference"]) and right(task, f"<think>so</think>\n{task['reference']}")
-    for wrong in ("", "<think></think>", task["prompt"], WRONG, f"<think>{task['reference']}"):
-        assert not right(task, wrong)
 
 
 def test_pairs_are_compared_by_ability():
