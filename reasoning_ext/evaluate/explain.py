@@ -54,6 +54,7 @@ def explain_and_print(
     prober = Prober(load_model(model, ModelConfig(dtype="auto"), options), settings)
     thought = thought_of(prober, prompt, completion)
     _say_cost(prober, prompt, thought)
+    started = time.perf_counter()
     found = explain(prober, prompt, thought)
     if as_json:
         print(json.dumps(as_record(found), ensure_ascii=False, indent=2))
@@ -62,7 +63,8 @@ def explain_and_print(
     target = target / PAGE if target.is_dir() else target
     write_whole(target, page("explained.html", ("report.css",), one=found, model=model))
     print_steps(found)
-    print(f"explain  {target}")
+    tokens = len(prober.ids(prompt, thought.begun(thought.steps))) - len(prober.ids(prompt, ""))
+    print(f"explain  {target}  ({len(thought.steps)} steps, {tokens} tokens, {time.perf_counter() - started:.1f} s)")
 
 
 def thought_of(prober: Prober, prompt: Messages, completion: str | None) -> Thought:

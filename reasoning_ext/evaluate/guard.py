@@ -27,6 +27,7 @@ from reasoning_ext.evaluate.general import passes, tasks
 from reasoning_ext.models.source import model_source
 from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.recipe.trl_fields import MODEL_CONFIG, class_keys
+from reasoning_ext.runs.card import write_run_card
 from reasoning_ext.runs.files import append_lines, write_whole
 from reasoning_ext.runs.folder import DONE, RunDir, is_main, world_size
 from reasoning_ext.runs.guards import AFTER, BEFORE, GUARD, GUARD_ANSWERS, forgotten
@@ -132,6 +133,7 @@ def _after(recipe: Recipe, folder: Path) -> None:
     before = _stored(folder, BEFORE, recipe)
     rows = compared(before, after) if before else {name: {AFTER: v} for name, v in figures(after).items()}
     write_whole(folder / GUARD, json.dumps({"general": rows}, indent=1))
+    write_run_card(folder)  # which says what it forgot
     shown = forgotten(folder)
     table = [(n, *(cell(r.get(k)) for k in (BEFORE, AFTER, "difference")), _p(r)) for n, r in shown.items()]
     print_rows("general tasks, 95 % intervals", ["ability", BEFORE, AFTER, "difference", "p"], table)

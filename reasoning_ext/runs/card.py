@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from reasoning_ext.runs.folder import RESULTS, is_run, versions
-from reasoning_ext.runs.judged import judged
+from reasoning_ext.runs.judged import forgot, judged
 from reasoning_ext.runs.markdown import license_of, recipe_block, render, write_card
 from reasoning_ext.runs.read import Run, columns, in_training, key_of, read_run
 from reasoning_ext.runs.values import cell
@@ -40,6 +40,7 @@ def write_model_card(folder: Path, run: Run, adapter: bool, export: dict[str, An
         "cell": cell,
         "recipe_block": recipe_block,
         "judged": judged,
+        "forgot": forgot,
     }
     text = render(
         "card.md", run=run, chain=chain, adapter=adapter, export=export, versions=run.versions or versions(), **shown

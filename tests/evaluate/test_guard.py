@@ -3,8 +3,13 @@
 import json
 from types import SimpleNamespace
 
+import pytest
+
+from reasoning_ext.check.keys import check_recipe
+from reasoning_ext.engines.base import Completion
 from reasoning_ext.evaluate import guard
 from reasoning_ext.evaluate.general import tasks
+from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.runs.guards import forgotten
 
 WRONG = "I'm not sure, sorry:\nit is hard; nothing\ncomes\nto\nmy mind about this one - the end,"
@@ -71,3 +76,52 @@ def test_a_finished_run_of_the_same_question_gives_its_answers(tmp_path, monkeyp
         guard._before(recipe, folder)
         assert (folder / "guard.jsonl").is_file() == taken
     assert '"before"' in (folder / "guard.jsonl").read_text()
+
+
+@pytest.mark.parametrize(
+    ("stage", "more", "found"),
+    [
+        ("sft", "guard: genral\n", "wrong_guard"),
+        ("grpo", "guard: [general, general]\nreward_funcs: [math_answer]\n", "wrong_guard"),
+        ("eval", "guard: 3\n", "wrong_type"),
+        ("eval", "guard: general\nbenchmark: lm_eval:gsm8k\n", "wrong_guard"),
+        ("sample", "guard: general\nreward_funcs: [math_answer]\n", "unknown_key"),
+        ("dpo", "guard: general\n", ""),
+        ("eval", "guard: [general]\n", ""),
+    ],
+)
+def test_a_guard_that_is_none_is_refused(stage, more, found, write_recipe):
+    head = f"stage: {stage}\nmodel_name_or_path: some/model\noutput_dir: out\n"
+    head += "" if "lm_eval" in more else "dataset_name: ./rows.jsonl\n"
+    problems: list = []
+    recipe = load_recipe(write_recipe(head + more), problems=problems)
+    problems += check_recipe(recipe, run=False).problems
+    assert found in [problem.code for problem in problems if problem.key == "guard"] or not found
+    assert found or not [problem for problem in problems if problem.key == "guard"]
+
+
+def test_models_of_an_evaluation_answer_and_are_compared_with_the_first(tmp_path, write_recipe, capsys):
+    class Engine:
+        def __init__(self, good):
+            self.good, self.drawn = good, 0
+
+        def generate(self, prompts, keys, settings):
+            for p, g in keys:
+                self.drawn += 1
+                yield [Completion(p, g, tasks()[p].reference if p < self.good else WRONG, [], True, 3)]
+
+        def close(self):
+            pass
+
+    recipe = load_recipe(
+        write_recipe("stage: eval\nmodels: {a: ./a, b: ./b}\ndataset_name: ./x\nguard: general\noutput_dir: out\n")
+    )
+    first: list = []
+    engines = [Engine(200), Engine(120)]
+    for label, engine in zip("ab", engines, strict=True):
+        answers = SimpleNamespace(label=label, engine=engine)
+        found = guard.general(tmp_path, recipe, answers, first)
+        assert found["all"][0] == pytest.approx(engine.good / 200) and len(found) == 6
+    assert "-40.0 [" in capsys.readouterr().out
+    guard.general(tmp_path, recipe, SimpleNamespace(label="b", engine=engines[1]), first)
+    assert [engine.drawn for engine in engines] == [200, 200]

@@ -47,9 +47,17 @@ def runs(tmp_path, monkeypatch):
     figures = {"problems": 400, "pass@1": [0.5, 0.451, 0.549], "note": EVIL}
     best = {"budget": 64, "difference": [-0.01, -0.03, 0.01]}
     trained = figures | {"pass@1": [0.75, 0.7, 0.8], "in training data": 3, "curve": {"best_thinking_budget": best}}
+    trained["general"] = {"all": [0.31, 0.25, 0.38]}
     (evaluation / "eval.json").write_text(json.dumps({EVIL: figures, "trained": trained}))
     slip = {"count": 40, "share": [0.4, 0.3, 0.5], "gives_back": [0.1, 0.075, 0.125]}
     causes = {"of": 400, "wrong": 100, "looked_at": 100, "causes": {"slip": slip, EVIL: slip}}
+    explained = {"problems": 50, "without a thought": 2, "decorative": [0.25, 0.2, 0.3], "faithful": [0.8, 0.7, 0.9]}
+    (evaluation / "explained.json").write_text(json.dumps({"trained": explained, EVIL: explained}))
+    row = {"before": [0.5, 0.4, 0.6], "after": [0.3, 0.2, 0.4], "difference": [-0.2, -0.3, -0.1], "p": 0.001}
+    kept = row | {"difference": [0.0, -0.1, 0.1], "p": 1.0}
+    (Path("runs/2_grpo") / "guard.json").write_text(
+        json.dumps({"general": {"all": row, "copying": row, "choice": kept}})
+    )
     (evaluation / "errors.json").write_text(json.dumps({"trained": causes, EVIL: causes}))
     return tmp_path / "runs"
 
@@ -85,6 +93,10 @@ def test_a_card_holds_recipes_data_rewards_evaluation_comparison_and_lineage(run
         "slip 40 (40.0 [",
     ):
         assert said in judged, said
+    for said in ("50 thoughts", "decorative 25.0 [20.0, 30.0] %", "General tasks: 31.0 [25.0, 38.0] %"):
+        assert said in judged, said
+    forgot = body.partition("What it forgot")[2].partition("\n")[0]
+    assert "all 50.0" in forgot and "copying" in forgot and "choice" not in forgot
     (runs / "3_eval" / "eval.json").unlink()
     assert "Not evaluated" in card("runs/2_grpo")[1]
 

@@ -204,7 +204,7 @@ def test_figures_of_the_evaluation(whole):
 def test_causes_of_wrong_answers_stand_with_shares_and_an_example(whole):
     _, page = whole
     assert ids(page, "errors") == ["errors"]
-    assert ids(page, "explained") == ["explained", "explained-1-1", "explained-1-2"]
+    assert ids(page, "explained") == ["explained", "explained-4-1", "explained-4-2"]
     assert f"8 of 9 answers of {TRICKY} are wrong" in page.text
     for shown in ("37.5 [13.0, 69.0]", "33.3 [12.0, 61.0]", "first at the answer, behind 3 true steps"):
         assert shown in page.text
