@@ -112,7 +112,7 @@ def explain(
         int | None, typer.Option(min=1, help="Of a run: over so many of its problems, for each model or checkpoint.")
     ] = None,
 ) -> None:
-    """Tell what each step of a thought does for its answer, or over a run's problems what thoughts do."""
+    """Tell what the steps of thoughts do for answers."""
     from reasoning_ext.evaluate.explain import explain_and_print
 
     if (question is None) == (problems is None):

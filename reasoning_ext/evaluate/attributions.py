@@ -67,15 +67,16 @@ def attribution(prober: Prober, prompt: Messages, thought: Thought, seed: int = 
 
     S numbers, in nats, which sum to what the whole thought adds to an empty one.
     """
-    from captum.attr import LLMAttribution, ShapleyValueSampling, TextTemplateInput
+    from captum.attr import ShapleyValueSampling
 
-    def ids(*steps: str) -> torch.Tensor:
-        return torch.tensor([prober.ids(prompt, thought.begun(steps))])
+    target = prober.answer_ids(thought)
+
+    def value(there_VS: torch.Tensor) -> torch.Tensor:
+        kept = [itertools.compress(thought.steps, row) for row in there_VS.tolist()]
+        contexts = [prober.ids(prompt, thought.begun(steps)) for steps in kept]
+        return torch.tensor(prober.log_probabilities(contexts, target))
 
     torch.manual_seed(seed)
-    method = LLMAttribution(ShapleyValueSampling(prober.loaded.model), prober.loaded.tokenizer)
-    steps = TextTemplateInput(ids, list(thought.steps))
-    target = torch.tensor(prober.answer_ids(thought))
-    with torch.inference_mode():
-        found = method.attribute(steps, target=target, n_samples=PERMUTATIONS, use_cached_outputs=False)
-    return [float(value) for value in found.seq_attr]
+    steps_1S = torch.ones(1, len(thought.steps))
+    batch = {"n_samples": PERMUTATIONS, "perturbations_per_eval": prober.batch_size}
+    return [float(one) for one in ShapleyValueSampling(value).attribute(steps_1S, **batch)[0]]

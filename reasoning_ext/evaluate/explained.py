@@ -77,7 +77,7 @@ class Effects:
     Attributes:
         log_probability: of the answer behind the whole thought.
         without_thought: share of its probability that is there behind an empty thought.
-        necessity, stopped, changes: of each step `necessity`, `answer_if_stopped` and `changes_answer`, as `Step` has them.
+        necessity, stopped, changes: of each step what `Step` has as `necessity`, `answer_if_stopped`, `changes_answer`.
         same_without: whether behind an empty thought the same answer is drawn, greedily.
     """
 

@@ -1,7 +1,7 @@
 """The key `guard`: what a training forgot, by 200 small tasks of our own that programs judge, before it and after.
 
-    guard.jsonl     every answer, `model` is `before` or `after`, in stage eval the model's label; `way` tells answers to
-                    other tasks, or by other settings, from these
+    guard.jsonl     every answer; `model` is `before` or `after`, in stage eval the model's label, and `way` tells them
+                    from answers to other tasks, or by other settings
     guard.json      the figures, and the comparison of the pairs: McNemar's exact test on the same tasks
 
 A task is asked as plain user text, without the recipe's system prompt and tools, and answered greedily.
@@ -45,8 +45,8 @@ TO_DO = "mix general data in, lower learning_rate, take fewer steps, use_peft: t
 def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
     """Run a training stage between two rounds of the guard's tasks; a stage that is cut off has no second one.
 
-    Weights are saved when the first answer after the training is there, so that a stage which was killed behind it does not
-    train again. Under `accelerate launch` the main process answers and the others wait.
+    Weights are saved when the first answer after the training is there: a stage that was killed behind it does not train
+    again. Under `accelerate launch` the main process answers and the others wait.
 
     Raises:
         UserError: what the stage raises; a model cannot be opened or does not answer.
@@ -89,7 +89,7 @@ def _before(recipe: Recipe, folder: Path) -> None:
 
 
 def asked(recipe: Recipe) -> str:
-    """Return a digest of everything that decides an answer beside the weights: tasks, settings, and how they are loaded."""
+    """Return a digest of what decides an answer beside the weights: tasks, settings, and how they are loaded."""
     names = {*class_keys(*MODEL_CONFIG), "backend", "think_tags", "chat_template_path", "use_cpu", "max_seq_length"}
     names -= {"model_name_or_path", "model_revision", "use_peft"} | {n for n in names if n.startswith("lora_")}
     how = {name: recipe.get(name) for name in sorted(names & recipe.keys.keys())}
@@ -194,7 +194,7 @@ def says_nothing(lines: Sequence[Line]) -> str:
 
 
 def general(folder: Path, recipe: Recipe, answers: Answers, first: list[Line]) -> dict[str, list[float]]:
-    """Return the figures of a model of an evaluation, and put them beside the first model's, whose lines `first` keeps."""
+    """Return the figures of an evaluation's model, beside those of the first one, whose lines `first` keeps."""
 
     def opens() -> Engine:
         return answers.engine.inner if isinstance(answers.engine, ToolEngine) else answers.engine

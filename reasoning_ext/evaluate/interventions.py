@@ -24,7 +24,7 @@ from reasoning_ext.models.loaded import Loaded
 from reasoning_ext.think.render import render_begun
 
 MOST_STEPS = 32  # a longer thought's steps are put together
-MOST_TOKENS = 16_384  # of a batch of variants, padded: a long thought's are read one by one
+MOST_TOKENS = 16_384  # of all variants that are read at once
 _LINES, _SENTENCES = re.compile(r"[^\n]*(?:\n\s*|$)"), re.compile(r".*?(?:;\s*|(?<=[.!?])\s+|$)", re.DOTALL)
 _NUMBER = re.compile(r"[0-9]+(?=[^0-9]*$)")  # the last one
 _TURNED = str.maketrans("0123456789", "3456789012")
@@ -100,7 +100,7 @@ class Prober:
     Args:
         loaded: the model with its tokenizer and contract.
         settings: how completions were drawn; their template's arguments and length are taken.
-        batch_size: variants at once.
+        batch_size: variants at once, and fewer where they have more than `MOST_TOKENS` together.
     """
 
     def __init__(self, loaded: Loaded, settings: SamplingSettings, batch_size: int = 16):
@@ -117,21 +117,18 @@ class Prober:
         """Return the ids of a thought's answer and of the end of its turn: A of them, the same behind every variant."""
         return self._read(thought.answer + self.loaded.contract.end)
 
-    def _at_once(self, length: int) -> int:
-        """Return how many texts of so many tokens are read together."""
-        return max(1, min(self.batch_size, MOST_TOKENS // max(1, length)))
-
     def _read(self, text: str) -> list[int]:
         return self.loaded.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
 
     @torch.inference_mode()
     def log_probabilities(self, contexts: Sequence[Sequence[int]], target: Sequence[int]) -> list[float]:
         """Return the log-probability of the ids `target` behind each of V contexts, at temperature 1: V numbers."""
-        model, found = self.loaded.model, list[float]()
-        size = self._at_once(max(map(len, contexts), default=0) + len(target))
-        for at in range(0, len(contexts), size):
-            rows = [[*context, *target] for context in contexts[at : at + size]]
-            width = max(map(len, rows))
+        model, found = self.loaded.model, dict[int, float]()
+        order = sorted(range(len(contexts)), key=lambda number: len(contexts[number]))
+        while order:
+            rows = [[*contexts[number], *target] for number in order[-self._at_once(len(contexts[order[-1]])) :]]
+            taken, order = order[-len(rows) :], order[: -len(rows)]
+            width = len(rows[-1])
             ids_BL = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=model.device)
             there_BL = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=model.device)
             places_BL = (there_BL.cumsum(-1) - 1).clamp(min=0)
@@ -140,8 +137,12 @@ class Prober:
             logits_BAV = out.logits[:, -len(target) - 1 : -1].float()
             target_BA1 = ids_BL[:, -len(target) :, None]
             chosen_BA = logits_BAV.gather(-1, target_BA1).squeeze(-1) - logits_BAV.logsumexp(-1)
-            found += chosen_BA.sum(-1).tolist()
-        return found
+            found |= zip(taken, chosen_BA.sum(-1).tolist(), strict=True)
+        return [found[number] for number in range(len(contexts))]
+
+    def _at_once(self, length: int) -> int:
+        """Return how many texts of a length in tokens are read at once: memory grows with their product."""
+        return max(1, min(self.batch_size, MOST_TOKENS // max(1, length)))
 
     def go_on(self, prompt: Messages, begun: Sequence[str], most: int | None = None) -> list[str]:
         """Return greedy completions, whole texts, from beginnings as `Thought.begun` makes them, or from none: "".
@@ -150,8 +151,8 @@ class Prober:
         """
         taken = max(len(self.ids(prompt, text)) for text in begun)
         room = min(most or self.settings.max_completion_length, self.loaded.context - taken)
-        engine = TransformersEngine(self.loaded, self._at_once(taken + max(1, room)))
         settings = replace(self.settings, max_completion_length=max(1, room))
+        engine = TransformersEngine(self.loaded, self._at_once(taken + room))
         prompts = [[*prompt, *[{"role": "assistant", "content": text}] * bool(text)] for text in begun]
         keys = [(number, 0) for number in range(len(prompts))]
         texts = {one.prompt: one.text for batch in engine.generate(prompts, keys, settings) for one in batch}

@@ -15,7 +15,7 @@ OVER_STEPS = (*SHARES, "known after")  # is drawn over checkpoints
 
 
 def explanations_of(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the figures of each model in a run's `explained.json`, `{label: {figure: value}}`, as far as they can be read.
+    """Return the figures of each model in a run's `explained.json`, `{label: {figure: value}}`, where they can be read.
 
     Counts and means are numbers, shares `[value, low, high]`; a model whose thoughts were none has the counts alone.
     """
