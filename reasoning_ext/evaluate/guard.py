@@ -45,8 +45,8 @@ TO_DO = "mix general data in, lower learning_rate, take fewer steps, use_peft: t
 def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
     """Run a training stage between two rounds of the guard's tasks; a stage that is cut off has no second one.
 
-    Weights are saved when the first answer after the training is there: a stage that was killed behind it does not train
-    again. Under `accelerate launch` the main process answers and the others wait.
+    Weights are saved when the first answer after the training is there: a stage that was killed behind it does not
+    train again. Under `accelerate launch` the main process answers and the others wait.
 
     Raises:
         UserError: what the stage raises; a model cannot be opened or does not answer.

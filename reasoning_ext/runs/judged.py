@@ -23,8 +23,8 @@ HOW = ("benchmark", "num_generations", "temperature", "max_completion_length", "
 def judged(evaluation: Run, label: str) -> list[str]:
     """Return sentences on one model of an evaluation.
 
-    How its answers were drawn, contamination, its best thinking budget, why answers are wrong, what its thoughts do, and
-    general tasks.
+    How its answers were drawn, contamination, its best thinking budget, why answers are wrong, what its thoughts do,
+    and general tasks.
     """
     figures = evaluation.results.get(label, {})
     found = [_how(evaluation.recipe), _contamination(figures), *_budget(evaluation, label), *_causes(evaluation, label)]
