@@ -38,6 +38,8 @@ from reasoning_ext.runs.values import cell
 from reasoning_ext.scoring.metrics import interval
 from reasoning_ext.shown import print, print_rows
 
+GENERAL = "general"
+Rights = dict[str, list[float]]  # by ability, `all` first, and task of the harness
 LENGTH = 256  # tokens of an answer in stages that have no max_completion_length
 TO_DO = "mix general data in, lower learning_rate, take fewer steps, use_peft: true, or raise beta in grpo and dpo"
 
@@ -53,7 +55,7 @@ def guarded(recipe: Recipe, run: RunDir, stage: Callable[[], int]) -> int:
     """
     if not recipe.get("from_scratch"):
         _alone(lambda: _before(recipe, run.path))
-    if code := 0 if _stored(run.path, AFTER, recipe) else stage():
+    if code := 0 if any(_stored(run.path, AFTER, recipe, name) for name in named(recipe)) else stage():
         return code
     free_memory()
     _alone(lambda: _after(recipe, run.path))
@@ -70,9 +72,15 @@ def _alone(does: Callable[[], None]) -> None:
         PartialState().wait_for_everyone()
 
 
-def _stored(folder: Path, label: str, recipe: Recipe) -> list[Line]:
+def named(recipe: Recipe) -> list[str]:
+    """Return the sets of tasks that a recipe's `guard` names."""
+    given = recipe.get("guard")
+    return given if isinstance(given, list) else [given]
+
+
+def _stored(folder: Path, label: str, recipe: Recipe, name: str = GENERAL) -> list[Line]:
     """Return the answers of a model to the same tasks, asked in the same way, that a folder holds, in their order."""
-    path, way = folder / GUARD_ANSWERS, asked(recipe)
+    path, way = folder / GUARD_ANSWERS, asked(recipe, name)
     lines = [line for line in (read_jsonl(path) if path.is_file() else []) if line["model"] == label]
     return sorted((line for line in lines if line.get("way") == way), key=lambda line: line["prompt_index"])
 
@@ -81,20 +89,22 @@ def _before(recipe: Recipe, folder: Path) -> None:
     """Answer with the model that the training starts from, or take the answers that its own run has."""
     name = recipe.local(recipe.values["model_name_or_path"])
     model = Path(name)
-    made = _stored(model, AFTER, recipe) if (model / DONE).is_file() else []
-    if len(made) == len(tasks()) and not _stored(folder, BEFORE, recipe):
-        append_lines(folder / GUARD_ANSWERS, [line | {"model": BEFORE} for line in made])
-        print(f"guard  the answers before are those after {model}", flush=True)
+    for tasks_of in named(recipe):
+        made = _stored(model, AFTER, recipe, tasks_of) if (model / DONE).is_file() else []
+        whole = len(made) == len(tasks()) if tasks_of == GENERAL else made
+        if whole and not _stored(folder, BEFORE, recipe, tasks_of):
+            append_lines(folder / GUARD_ANSWERS, [line | {"model": BEFORE} for line in made])
+            print(f"guard  the answers before to {tasks_of} are those after {model}", flush=True)
     _draw(recipe, folder, BEFORE, name)
 
 
-def asked(recipe: Recipe) -> str:
+def asked(recipe: Recipe, name: str = GENERAL) -> str:
     """Return a digest of what decides an answer beside the weights: tasks, settings, and how they are loaded."""
     names = {*class_keys(*MODEL_CONFIG), "backend", "think_tags", "chat_template_path", "use_cpu", "max_seq_length"}
     names -= {"model_name_or_path", "model_revision", "use_peft"} | {n for n in names if n.startswith("lora_")}
     how = {name: recipe.get(name) for name in sorted(names & recipe.keys.keys())}
     text = json.dumps([[vars(task) for task in tasks()], how, vars(settings(recipe))], default=str, sort_keys=True)
-    return f"general {hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    return f"{name} {hashlib.sha256(text.encode()).hexdigest()[:16]}"
 
 
 def settings(recipe: Recipe) -> SamplingSettings:
@@ -109,10 +119,29 @@ def _draw(recipe: Recipe, folder: Path, label: str, name: str) -> list[Line]:
     kwargs = recipe.get("chat_template_kwargs") or {}
     changed: dict[str, Any] = {"from_scratch": False, "chat_template_kwargs": kwargs}
     source = model_source(recipe.values, lambda path: path, False, name, **changed)
-    try:
-        return draw(folder, label, recipe, lambda: open_local("transformers", source, None))
-    finally:
-        free_memory()
+    lines = list[Line]()
+    for tasks_of in named(recipe):
+        try:
+            if tasks_of == GENERAL:
+                lines = draw(folder, label, recipe, lambda: open_local("transformers", source, None))
+            elif not _stored(folder, label, recipe, tasks_of):
+                from reasoning_ext.evaluate.guard_lm_eval import solved
+
+                found, way = solved(recipe, source, tasks_of), asked(recipe, tasks_of)
+                append_lines(folder / GUARD_ANSWERS, [{"model": label, "way": way} | line for line in found])
+        finally:
+            free_memory()
+    return lines
+
+
+def _judged(recipe: Recipe, folder: Path, label: str) -> Rights:
+    """Return whether each answer of a model is right, by ability and task."""
+    general = _stored(folder, label, recipe) if GENERAL in named(recipe) else []
+    found = rights(general) if general else {}
+    for name in named(recipe):
+        if name != GENERAL and (lines := _stored(folder, label, recipe, name)):
+            found[name] = [line["right"] for line in lines]
+    return found
 
 
 def draw(folder: Path, label: str, recipe: Recipe, opens: Callable[[], Engine], closes: bool = True) -> list[Line]:
@@ -131,7 +160,8 @@ def _after(recipe: Recipe, folder: Path) -> None:
     """Answer with what was saved, write the figures, and say what fell."""
     after = _draw(recipe, folder, AFTER, str(folder))
     before = _stored(folder, BEFORE, recipe)
-    rows = compared(before, after) if before else {name: {AFTER: v} for name, v in figures(after).items()}
+    first, second = _judged(recipe, folder, BEFORE), _judged(recipe, folder, AFTER)
+    rows = compared(first, second) if first else {name: {AFTER: interval(values)} for name, values in second.items()}
     write_whole(folder / GUARD, json.dumps({"general": rows}, indent=1))
     write_run_card(folder)  # which says what it forgot
     shown = forgotten(folder)
@@ -149,7 +179,7 @@ def _p(row: dict[str, Any]) -> str:
     return p_text(row["p"]) if "p" in row else ""
 
 
-def _rights(lines: Sequence[Line]) -> dict[str, list[float]]:
+def rights(lines: Sequence[Line]) -> Rights:
     """Return whether each answer is right, by ability, `all` first; the lines are those of all tasks in order."""
     found: dict[str, list[float]] = {"all": []}
     for task, line in zip(tasks(), lines, strict=True):
@@ -161,25 +191,25 @@ def _rights(lines: Sequence[Line]) -> dict[str, list[float]]:
 
 def figures(lines: Sequence[Line]) -> dict[str, list[float]]:
     """Return a model's shares of right answers with intervals, by ability, `all` first."""
-    return {name: interval(values) for name, values in _rights(lines).items()}
+    return {name: interval(values) for name, values in rights(lines).items()}
 
 
-def compared(before: Sequence[Line], after: Sequence[Line]) -> dict[str, dict[str, Any]]:
-    """Compare two models' answers in pairs, by ability, as `runs.guards.forgotten` has it.
+def compared(first: Rights, second: Rights) -> dict[str, dict[str, Any]]:
+    """Compare two models' answers in pairs, by ability and task, as `runs.guards.forgotten` has it.
 
-    p is McNemar's exact one, of abilities after Holm's correction over all of them.
+    p is McNemar's exact one, after Holm's correction over all but `all`.
     """
-    first, second = _rights(before), _rights(after)
-    pairs = {name: paired(numpy.array([first[name]]), numpy.array([second[name]])) for name in first}
-    every, *ps = (pair.p for pair in pairs.values())
+    names = [name for name in first if len(first[name]) == len(second.get(name, ()))]
+    pairs = {name: paired(numpy.array([first[name]]), numpy.array([second[name]])) for name in names}
+    corrected = iter(holm([pair.p for name, pair in pairs.items() if name != "all"]))
     return {
         name: {
             BEFORE: interval(first[name]),
             AFTER: interval(second[name]),
             "difference": [round(value, 4) for value in (pair.difference, *pair.interval)],
-            "p": p,
+            "p": pair.p if name == "all" else next(corrected),
         }
-        for (name, pair), p in zip(pairs.items(), (every, *holm(ps)), strict=True)
+        for name, pair in pairs.items()
     }
 
 
@@ -205,7 +235,7 @@ def general(folder: Path, recipe: Recipe, answers: Answers, first: list[Line]) -
     if line := says_nothing(lines):
         print(f"guard  warning: {answers.label}: {line}", flush=True)
     if first:
-        pair = compared(first, lines)["all"]
+        pair = compared(rights(first), rights(lines))["all"]
         said = f"{cell(pair['difference'])} against {first[0]['model']}, {p_text(pair['p'])}"
         print(f"guard  {answers.label}: {said}", flush=True)
     first += [] if first else lines

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from reasoning_ext.data.columns import DataError
 from reasoning_ext.data.sources import read_jsonl
@@ -57,7 +57,9 @@ def run_lm_eval(recipe: Recipe, run: RunDir) -> int:
             if label not in results:
                 scratch = recipe.get("from_scratch") and not is_adapter(recipe.local(name))
                 source = model_source(recipe.values, recipe.local, False, name, from_scratch=scratch)
-                found, samples = _evaluated(recipe, source, task, manager)
+                given = recipe.values.get("max_completion_length"), recipe.get("max_samples")
+                how = Asked(recipe.get("system_prompt"), given[0], recipe.get("chat_template_kwargs"), given[1])
+                found, samples = _evaluated(source, task, manager, how)
                 results[label] = figures(found, samples)
                 if drawn := answers(samples):
                     lines += [{"model": label, **line} for line in drawn]
@@ -78,7 +80,27 @@ def _refuse_unknown(task: str, known: Iterable[str]) -> None:
     raise DataError("benchmark", problem, hint=f"the nearest is lm_eval:{near[0]}" if near else "")
 
 
-def _evaluated(recipe: Recipe, source: ModelSource, task: str, manager: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+class Asked(NamedTuple):
+    """How the harness asks: None is its own way, and all problems."""
+
+    system_prompt: str | None
+    max_tokens: int | None
+    chat_template_kwargs: dict[str, Any] | None
+    problems: int | None
+
+
+def samples_of(source: ModelSource, task: str, how: Asked) -> dict[str, Any]:
+    """Return the harness's samples of a model by task; raises as `run_lm_eval`."""
+    from lm_eval.tasks import TaskManager
+
+    manager = TaskManager()
+    _refuse_unknown(task, manager.all_tasks)
+    with _refusals(task):
+        manager.load([task])
+    return _evaluated(source, task, manager, how)[1]
+
+
+def _evaluated(source: ModelSource, task: str, manager: Any, how: Asked) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the harness's results and samples of a model, both by task: of a group there are several."""
     from lm_eval import simple_evaluate
     from lm_eval.models.huggingface import HFLM
@@ -92,18 +114,17 @@ def _evaluated(recipe: Recipe, source: ModelSource, task: str, manager: Any) -> 
         tokenizer=tokenizer,
         batch_size=source.batch_size,
         think_end_token=tokenizer.convert_tokens_to_ids(closes) if contract.special else closes,
-        chat_template_args=recipe.get("chat_template_kwargs"),
+        chat_template_args=how.chat_template_kwargs,
     )
-    length = recipe.values.get("max_completion_length")
     with _refusals(task):
         found = simple_evaluate(
             model=asked,
             tasks=[task],
             task_manager=manager,
-            limit=recipe.get("max_samples"),
-            system_instruction=recipe.get("system_prompt"),
+            limit=how.problems,
+            system_instruction=how.system_prompt,
             apply_chat_template=bool(tokenizer.chat_template),
-            gen_kwargs={"max_gen_toks": length} if length else None,
+            gen_kwargs={"max_gen_toks": how.max_tokens} if how.max_tokens else None,
             bootstrap_iters=0,  # the intervals are ours
         )
     return found["results"], found["samples"]

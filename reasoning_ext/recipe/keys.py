@@ -118,7 +118,7 @@ class Trained:
         keep: which weights are saved at the end: the last, or the best by the held-out problems.
         on_fall: what happens when the held-out figure has fallen for certain: a warning, or the run stops.
         health: `{rule: threshold}` in the place of a rule's own, or `{rule: off}`; `list health` has the rules.
-        guard: answer general tasks too, before a training and after it, for what it forgot: `general`.
+        guard: answer general tasks before a training and after it, for what it forgot: `general`, `lm_eval:TASK`.
     """
 
     merge_adapter: bool = False

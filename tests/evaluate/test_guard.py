@@ -26,7 +26,7 @@ def _lines(good, model="before"):
 
 
 def test_pairs_are_compared_by_ability():
-    found = guard.compared(_lines(200), _lines(160))
+    found = guard.compared(guard.rights(_lines(200)), guard.rights(_lines(160)))
     assert found["all"]["difference"][0] == -0.2 and found["all"]["p"] < 1e-9
     assert found["format"]["after"][0] == 0 and found["format"]["p"] < 1e-9
     assert found["choice"]["p"] == 1 and found["choice"]["difference"][0] == 0
@@ -39,7 +39,7 @@ def test_answers_that_say_nothing():
 
 
 def test_before_is_drawn_before_training_and_a_killed_run_does_not_train_again(tmp_path, monkeypatch, capsys):
-    told, recipe = [], SimpleNamespace(get=lambda key: None, local=str, keys={}, values={"model_name_or_path": "m"})
+    told, recipe = [], SimpleNamespace(get={"guard": "general"}.get, local=str, keys={}, values={"model_name_or_path": "m"})
 
     def draw(recipe, folder, label, name):
         told.append(label)
@@ -50,7 +50,7 @@ def test_before_is_drawn_before_training_and_a_killed_run_does_not_train_again(t
         return lines
 
     monkeypatch.setattr(guard, "_draw", draw)
-    monkeypatch.setattr(guard, "asked", lambda recipe: "same")
+    monkeypatch.setattr(guard, "asked", lambda recipe, name="general": "same")
     run = SimpleNamespace(path=tmp_path)
     assert guard.guarded(recipe, run, lambda: told.append("train") or 130) == 130
     assert told == ["before", "train"]
@@ -67,10 +67,10 @@ def test_a_finished_run_of_the_same_question_gives_its_answers(tmp_path, monkeyp
     made.mkdir(), folder.mkdir()
     (made / "guard.jsonl").write_text("".join(json.dumps(line) + "\n" for line in _lines(9, "after")))
     (made / "guard.json").write_text('{"asked": "same"}')
-    recipe = SimpleNamespace(local=str, values={"model_name_or_path": str(made)})
+    recipe = SimpleNamespace(get={"guard": "general"}.get, local=str, values={"model_name_or_path": str(made)})
     monkeypatch.setattr(guard, "_draw", lambda *told: [])
     for asked, done, taken in (("same", False, False), ("other", True, False), ("same", True, True)):
-        monkeypatch.setattr(guard, "asked", lambda recipe, asked=asked: asked)
+        monkeypatch.setattr(guard, "asked", lambda recipe, name="general", asked=asked: asked)
         if done:
             (made / "DONE").touch()
         guard._before(recipe, folder)

@@ -14,6 +14,7 @@ from reasoning_ext.evaluate.lm_eval import answers, figures
 from reasoning_ext.evaluate.metrics import interval
 from reasoning_ext.pipeline import run_recipes
 from reasoning_ext.recipe.load import load_recipes
+from reasoning_ext.runs.guards import forgotten
 from reasoning_ext.runs.outcomes import outcomes
 
 pytest.importorskip("lm_eval")
@@ -91,6 +92,22 @@ def test_a_local_task_has_the_figure_of_our_own_eval_on_the_same_rows_and_prompt
     with pytest.raises(UserError) as caught:  # what is there is of another task
         run(theirs=THEIRS + "max_samples: 2\n")
     assert caught.value.problem.code == "other_folder"
+
+
+@pytest.mark.slow
+def test_a_task_in_guard_is_solved_before_a_training_and_after_it_and_compared(tmp_path, model, write_recipe):
+    rows = [{"prompt": f"{i}+{7 - i}?", "answer": gold, "completion": "7"} for i, gold in enumerate(GOLDS)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "task.yaml").write_text(TASK.format(rows=tmp_path / "rows.jsonl"))
+    text = f"stage: sft\nmodel_name_or_path: {model}\ndataset_name: {tmp_path}/rows.jsonl\nmax_steps: 1\n"
+    text += "learning_rate: 0.0\nuse_cpu: true\nguard: [lm_eval:./task.yaml]\nmax_samples: 3\n"
+    recipes = load_recipes([write_recipe(f"{text}output_dir: {tmp_path}/out\n")])
+    assert run_recipes(recipes) == 0
+    row = forgotten(tmp_path / "out")["lm_eval:./task.yaml"]
+    assert row["before"] == row["after"] == interval([1.0] * 3 + [0.0] * 3) and row["p"] == 1.0
+    with pytest.raises(UserError) as caught:
+        run_recipes(load_recipes([write_recipe(text.replace("./task.yaml", "gsm8kk") + f"output_dir: {tmp_path}/b\n")]))
+    assert (caught.value.problem.key, caught.value.problem.line) == ("guard", 7)
 
 
 @pytest.mark.slow
