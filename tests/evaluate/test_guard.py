@@ -39,7 +39,10 @@ def test_answers_that_say_nothing():
 
 
 def test_before_is_drawn_before_training_and_a_killed_run_does_not_train_again(tmp_path, monkeypatch, capsys):
-    told, recipe = [], SimpleNamespace(get={"guard": "general"}.get, local=str, keys={}, values={"model_name_or_path": "m"})
+    told, recipe = (
+        [],
+        SimpleNamespace(get={"guard": "general"}.get, local=str, keys={}, values={"model_name_or_path": "m"}),
+    )
 
     def draw(recipe, folder, label, name):
         told.append(label)
