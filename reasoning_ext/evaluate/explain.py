@@ -14,12 +14,16 @@ from reasoning_ext.errors import UserError
 from reasoning_ext.evaluate.ask import as_trained, hush, refuse_bytes
 from reasoning_ext.evaluate.explained import Explanation, explain, passes
 from reasoning_ext.evaluate.interventions import Messages, Prober, Thought, read_thought
+from reasoning_ext.models.devices import choose, found_device
+from reasoning_ext.models.loaded import Loaded, LoadOptions
+from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.files import write_whole
 from reasoning_ext.runs.report import page
 from reasoning_ext.shown import print, visible
 from reasoning_ext.tools.spec import has_tools
 
 PAGE = "explained.html"
+QUANTIZED = ("load_in_4bit", "load_in_8bit", "bnb_4bit_quant_type", "use_bnb_nested_quant")
 LONG = 60  # seconds, of which it is said before they are spent
 
 
@@ -41,17 +45,13 @@ def explain_and_print(
     for text in (question, completion or "", system_prompt or ""):
         refuse_bytes(text)
     hush()
-    from trl import ModelConfig
-
-    from reasoning_ext.models.load import load_model
-
     trained_with, options, recipe = as_trained(model, 0)
     if recipe and has_tools(recipe):
         print(f"{model} may call tools, and is explained without them", file=sys.stderr)
     system = (trained_with or "") if system_prompt is None else system_prompt
     prompt = [*[{"role": "system", "content": system}] * bool(system), {"role": "user", "content": question}]
     settings = SamplingSettings(max_completion_length, 0.0, chat_template_kwargs=options.chat_template_kwargs)
-    prober = Prober(load_model(model, ModelConfig(dtype="auto"), options), settings)
+    prober = Prober(load_as_trained(model, options, recipe), settings)
     thought = thought_of(prober, prompt, completion)
     _say_cost(prober, prompt, thought)
     started = time.perf_counter()
@@ -65,6 +65,18 @@ def explain_and_print(
     print_steps(found)
     tokens = len(prober.ids(prompt, thought.begun(thought.steps))) - len(prober.ids(prompt, ""))
     print(f"explain  {target}  ({len(thought.steps)} steps, {tokens} tokens, {time.perf_counter() - started:.1f} s)")
+
+
+def load_as_trained(model: str, options: LoadOptions, recipe: Recipe | None) -> Loaded:
+    """Load a model to be explained, in as few bits as its run had it; raises ModelError."""
+    from trl import ModelConfig
+
+    from reasoning_ext.models.load import load_model
+
+    given = recipe.values if recipe else {}
+    bits = {name: given[name] for name in QUANTIZED if given.get(name)}
+    dtype = choose(found_device(bool(given.get("use_cpu"))), given, False).dtype if bits else "auto"
+    return load_model(model, ModelConfig(dtype=dtype, **bits), options)
 
 
 def thought_of(prober: Prober, prompt: Messages, completion: str | None) -> Thought:

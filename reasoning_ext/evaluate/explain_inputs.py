@@ -17,6 +17,7 @@ from reasoning_ext.engines.base import SamplingSettings
 from reasoning_ext.engines.opening import recipe_source, sampling_settings
 from reasoning_ext.errors import UserError
 from reasoning_ext.evaluate.ask import as_trained
+from reasoning_ext.evaluate.explain import load_as_trained
 from reasoning_ext.evaluate.interventions import Messages, read_thought
 from reasoning_ext.models.adapter import is_adapter
 from reasoning_ext.models.loaded import Loaded
@@ -151,12 +152,8 @@ def _trained(path: Path, recipe: Recipe, problems: int) -> list[Subject]:
 
 
 def _open(place: str) -> Loaded:
-    from trl import ModelConfig
-
-    from reasoning_ext.models.load import load_model
-
-    _, options, _ = as_trained(place, 0)
-    return load_model(place, ModelConfig(dtype="auto"), options)
+    _, options, recipe = as_trained(place, 0)
+    return load_as_trained(place, options, recipe)
 
 
 def _weights(place: Path) -> str:
