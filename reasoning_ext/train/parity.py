@@ -1,8 +1,8 @@
 """Do a recipe's engine and plain transformers agree? One batch through both: text, log-probabilities, gradient.
 
-Where they do not, rollouts come from another model than the one that is trained (unsloth#2294), or the gradient is another,
-and no curve says so. `check --parity` asks, and stage `grpo` before its first step with Unsloth. With vLLM TRL logs the
-difference from the first step on, which the health rule `sampling_mismatch` reads: no second engine is started for it.
+Where they do not, rollouts come from another model than the one that is trained (unsloth#2294), or the gradient is
+another, and no curve says so. `check --parity` asks, and stage `grpo` before its first step with Unsloth. With vLLM TRL
+logs the difference from the first step on, which the health rule `sampling_mismatch` reads: no second engine is started.
 """
 
 from __future__ import annotations
@@ -46,10 +46,11 @@ class Limits:
 
 
 # bfloat16. Mean: vLLM and transformers are 0.012 apart with Qwen3-4B where all is well (trl#4772), vLLM and Megatron
-# 0.011, and 0.036 after a drift (vllm-project/vime#64). Most: 0.48 among 3,916 tokens of a model of 0.5B, and 0.66 between
-# two sizes of a batch in transformers alone (trl#6789). Tie: logits between 32 and 64 have steps of 0.25, and two may be
-# rounded apart. float16 has three bits more (arXiv:2510.26788). float32: 3e-7 and 1e-5 were measured on SmolLM2-135M; at
-# most 2e-3 between a forward and a decoding that are right, 0.16 with one that is not (marin-community/marin#1879).
+# 0.011, and 0.036 after a drift (vllm-project/vime#64). Most: 0.48 among 3,916 tokens of a model of 0.5B, and 0.66
+# between two sizes of a batch in transformers alone (trl#6789). Tie: logits between 32 and 64 have steps of 0.25, and
+# two may be rounded apart. float16 has three bits more (arXiv:2510.26788). float32: 3e-7 and 1e-5 were measured on
+# SmolLM2-135M; at most 2e-3 between a forward and a decoding that are right, 0.16 with one that is not
+# (marin-community/marin#1879).
 # Gradient: 2e-3 was measured in bfloat16, 5e-4 with 4 bits; 0.59 in the place of 2.45 was a fault (unsloth#255).
 LIMITS = {
     "bfloat16": Limits(0.05, 1.0, 0.1, 0.5),
@@ -121,7 +122,7 @@ class Figures:
             (f"likeliest tokens %.2g nats apart {between}", self.tie, limits.tie),
         ):
             if found is not None and not found <= allowed:
-                yield KeyProblem(self.key, f"found {what % found}", f"{allowed:.2g}", mend, "engines_differ")
+                yield KeyProblem(self.key, f"found {what % found}", f"{allowed:.2g}", mend, code="engines_differ")
 
 
 def compare(key: str, reference: Measured, other: Measured) -> Figures:
