@@ -2,7 +2,7 @@
 
 Where they do not, rollouts come from another model than the one that is trained (unsloth#2294), or the gradient is
 another, and no curve says so. `check --parity` asks, and stage `grpo` before its first step with Unsloth. With vLLM TRL
-logs the difference from the first step on, which the health rule `sampling_mismatch` reads, without a second engine.
+logs the difference from the first step on, and the health rule `sampling_mismatch` reads it: no second engine starts.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Measured:
     """What one side made of P prompts.
 
     Attributes:
-        texts, finished, greedy: the likeliest completions, whether they ended, and their ids, which a server
-            does not tell.
+        texts, finished, greedy: the likeliest completions, whether they ended by themselves, and their ids, which a
+            server does not tell.
         drawn: completions drawn at temperature 1, ids; none of a server.
         logps: the log-probability of each token of `drawn`.
         norm: of the gradient of the mean cross-entropy of `drawn`; None where the side does not train.

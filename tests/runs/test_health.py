@@ -113,7 +113,7 @@ CASES = {  # the rule -> where it begins, the fault, how the rows come about
     "length_limit": (CAUSE, cut, grpo),
     "length_collapse": (CAUSE, late(**{"completions/mean_length": 4.0}), grpo),
     "learning_rate_zero": (CAUSE, late(learning_rate=0.0), grpo),
-    "sampling_mismatch": (CAUSE, late(**{"sampling/sampling_logp_difference/mean": 1.4}), grpo),
+    "sampling_mismatch": (CAUSE, late(**{"sampling/sampling_logp_difference/mean": 0.2}), grpo),
     "importance_ratio_low": (CAUSE, late(**{"sampling/importance_sampling_ratio/mean": 0.02}), grpo),
     "nan": (CAUSE, late(grad_norm=NAN), grpo),
     "hacking": (CAUSE, hacked, grpo),
