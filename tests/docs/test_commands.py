@@ -48,6 +48,7 @@ MINE = re.compile(r"my_recipe|my_problems")  # a reader's own, or what `init` wr
 EXIT_CODES = {
     "reasoning-ext check recipes/tiny/1_sft.yaml examples/hacked_reward": 2,  # as the page says
     'reasoning-ext explain runs/tiny/2_grpo "5+6*2+3*4*1"': 2,  # a model of a few steps closes no thought
+    "reasoning-ext explain runs/tiny/6_eval --problems 50": 2,
 }
 LISTED = commands()
 ALL = [one for i, one in enumerate(LISTED) if one.text not in {other.text for other in LISTED[:i]}]  # each once
