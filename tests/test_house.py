@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = sorted([*ROOT.glob("reasoning_ext/**/*.py"), *ROOT.glob("rewards/**/*.py")])
 TESTS = sorted(ROOT.glob("tests/**/*.py"))
-PACKAGE_LINES, TEST_LINES = 40_977, 26_688
+PACKAGE_LINES, TEST_LINES = 40_973, 26_688
 FILE, FUNCTION = 300, 45  # lines of a file, of a function from `def` to its end without the docstring
 LONG_FILES, LONG_FUNCTIONS = 0, 0
 # folders that a wheel carries as `reasoning_ext.recipes` and so on: files for users, no rooms

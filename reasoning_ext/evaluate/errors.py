@@ -10,7 +10,7 @@ of `causes.CAUSES`, in that order: the first that holds is the answer's.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -32,6 +32,7 @@ from reasoning_ext.recipe.load import Recipe
 from reasoning_ext.runs.causes import ERRORS
 from reasoning_ext.runs.files import read_object, write_whole
 from reasoning_ext.runs.stored import evenly
+from reasoning_ext.runs.values import cell
 from reasoning_ext.scoring.call import build_rewards
 from reasoning_ext.scoring.metrics import interval, majority_right
 from reasoning_ext.shown import print, print_rows
@@ -264,7 +265,7 @@ def print_causes(label: str, found: dict[str, Any]) -> None:
     title = f"{label}: {found['wrong']} of {found['of']} answers are wrong"
     title += f", {found['looked_at']} of which were looked at" * (found["looked_at"] < found["wrong"])
     rows = [
-        (name, one["count"], *(_percent(one[key]) for key in ("share", "gives_back")), one["meaning"])
+        (name, one["count"], cell(one["share"]), cell(one["gives_back"]), one["meaning"])
         for name, one in found["causes"].items()
     ]
     print_rows(title, ("cause", "answers", "% of the wrong", "gives back, points", ""), rows, left=("",))
@@ -272,13 +273,8 @@ def print_causes(label: str, found: dict[str, Any]) -> None:
         print(f"errors  {line}")
 
 
-def _percent(share: Sequence[float]) -> str:
-    return "{:.1f} [{:.1f}, {:.1f}]".format(*(100 * value for value in share))
-
-
-def _steps(records: Iterable[dict[str, Any]]) -> Iterator[str]:
+def _steps(records: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Say where the first wrong steps are."""
-    records = list(records)
     if uncut := sum("uncut" in one for one in records):
         yield f"of {uncut} answers no thought can be cut: none is closed, or tools were called"
     known = [one for one in records if "step" in one]

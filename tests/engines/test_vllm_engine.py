@@ -17,6 +17,7 @@ from reasoning_ext.models.loaded import LoadOptions
 from reasoning_ext.models.source import ModelSource
 from reasoning_ext.recipe.engine_options import VllmOptions
 from reasoning_ext.think.template import ContractError
+from tests.stand_vllm import install
 
 PROMPTS = [
     [{"role": "user", "content": f"{i * 7919 % 100000}+{i * 104729 % 99991}=? {'and so on ' * (i % 3)}"}]
@@ -161,18 +162,7 @@ class Stand:
 @pytest.fixture
 def stand_in(monkeypatch):
     """A VllmEngine over `Stand`, and that."""
-    modules = {
-        "vllm": {"LLM": Stand, "SamplingParams": Params},
-        "vllm.lora": {},
-        "vllm.lora.request": {"LoRARequest": lambda *values: values},
-        "vllm.v1": {},
-        "vllm.v1.engine": {},
-        "vllm.v1.engine.exceptions": {"EngineDeadError": type("EngineDeadError", (Exception,), {})},
-    }
-    for name, values in modules.items():
-        module = types.ModuleType(name)
-        vars(module).update(values)
-        monkeypatch.setitem(sys.modules, name, module)
+    install(monkeypatch, Stand, Params, lambda *values: values)
     stands = []
     monkeypatch.setattr(sys.modules["vllm"], "LLM", lambda **kw: stands.append(Stand(**kw)) or stands[-1])
     monkeypatch.setattr("reasoning_ext.engines.vllm.check_weights", lambda *args: None)

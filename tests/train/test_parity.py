@@ -26,6 +26,7 @@ from reasoning_ext.recipe.load import load_recipe
 from reasoning_ext.train import parity
 from reasoning_ext.train.parity import choose_prompts, compare, compare_first, sides
 from reasoning_ext.train.sides import Side, measure
+from tests.stand_vllm import install
 
 PROMPTS = [[{"role": "user", "content": text}] for text in ("7+9*9*3*9*3", "1", "8*7+2", "5*5+3*4")]
 RECIPE = """\
@@ -193,18 +194,7 @@ class Stand:
 
 @pytest.mark.parametrize("weights", ["model", "weights", "positions"])
 def test_vllm_answers_and_scores_the_tokens_that_it_drew(folder, monkeypatch, weights):
-    modules = {
-        "vllm": {"LLM": Stand, "SamplingParams": dict},
-        "vllm.lora": {},
-        "vllm.lora.request": {"LoRARequest": None},
-        "vllm.v1": {},
-        "vllm.v1.engine": {},
-        "vllm.v1.engine.exceptions": {"EngineDeadError": type("EngineDeadError", (Exception,), {})},
-    }
-    for name, values in modules.items():
-        module = types.ModuleType(name)
-        vars(module).update(values)
-        monkeypatch.setitem(sys.modules, name, module)
+    install(monkeypatch, Stand, dict)
     monkeypatch.setattr(Stand, "weights", str(folder / weights))
     served = source(folder / "model", False)
     other = measure(Side(served, VllmOptions()), PROMPTS)
